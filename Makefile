@@ -1,0 +1,42 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Everything lands in .venv and build.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help demo test lint format type docs bench clean
+
+help:            ## show this
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)   ## convert the real all-MiniLM-L6-v2 to ONNX and Keras, print parity tables and similarities
+	@sh examples/demo.sh $(BIN)
+
+test: $(READY)   ## the whole suite
+	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+
+lint: $(READY)   ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## mend the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(READY)   ## types
+	$(BIN)/mypy
+
+docs: $(READY)   ## the generated pages are up to date, and every link leads somewhere
+	$(BIN)/python docs/generate.py --check
+
+bench: $(READY)  ## speed and memory beside PyTorch, as ratios of the same run
+	$(BIN)/python -m bench $(ARGS)
+
+clean:           ## remove what the commands above made
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache

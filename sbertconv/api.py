@@ -1,0 +1,399 @@
+"""The five stages of a conversion, in order: load, plan, convert, compare, publish."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.artifact import KERAS_SUFFIX, Artifact, Staging, is_keras_artifact, read_artifact, stage
+from sbertconv.engines import OUTPUT
+from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
+from sbertconv.frameworks import release_memory
+from sbertconv.runtime import Embedder
+
+if TYPE_CHECKING:
+    import keras
+    from sentence_transformers import SentenceTransformer
+
+    from sbertconv.parity import ParityReport, Reference
+    from sbertconv.registry import Registry
+    from sbertconv.source import Source
+
+OnStage = Callable[[str], None]
+# (source, model, plan, staging=...) -> the manifest's content, and what writes the rest without the original
+Write = Callable[..., tuple[dict[str, Any], Callable[[], None]]]
+
+
+def _say_nothing(stage_name: str) -> None:
+    return None
+
+
+def to_onnx(
+    model: str | Path | SentenceTransformer,
+    directory: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    overwrite: bool = False,
+    opset: int = 18,
+    outputs: Sequence[str] = (OUTPUT,),
+    external_data: bool | None = None,
+    token_type_ids: bool | None = None,
+    optimize: bool = True,
+    atol: float | None = None,
+    rtol: float | None = None,
+    registry: Registry | None = None,
+    on_stage: OnStage = _say_nothing,
+) -> Artifact:
+    """Convert a model to a folder with one ONNX graph per route, proven equal to encode().
+
+    Args:
+        model: a Hub id, a folder, or a live SentenceTransformer; or a folder that `to_tf` wrote, or a .keras file
+            that began as one: then the graph is proven equal to that Keras model, and of the options below only
+            overwrite, atol, rtol and on_stage apply.
+        directory: where to write; default `<model's name>-onnx` in the current folder.
+        revision: a Hub branch, tag or commit.
+        trust_remote_code: whether code that comes with the model may run.
+        overwrite: replace an existing artifact.
+        opset: version of the ai.onnx operators, 18 to 22.
+        outputs: "sentence_embedding" and "token_embeddings", in the graph's order.
+        external_data: weights in `model.onnx_data`; None: only past 2 GB.
+        token_type_ids: None: as the tokenizer emits; True: always an input; False: never one.
+        optimize: use ONNX Runtime's fused operators where they keep the parity; False: ai.onnx only.
+        atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5.
+        rtol: relative term of the rule; default 1e-5.
+        registry: converters; default the built-in ones and those of installed plugins.
+        on_stage: called with the name of each stage as it starts.
+
+    Returns:
+        The published artifact; its manifest holds the parity report.
+
+    Raises:
+        SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError, ArtifactError:
+            see `sbertconv.errors`. Nothing is written then.
+        ParityError: if the written graph differs from encode(). Nothing is published then.
+    """
+    if is_keras_artifact(model):
+        if (opset, tuple(outputs), external_data, token_type_ids, optimize) != (18, (OUTPUT,), None, None, True):
+            raise UnsupportedOptionError(
+                f"{model}: a Keras model has its inputs and outputs already, and is written with opset 18.\n"
+                "Leave --opset, --output, --external-data, --token-type-ids and --no-optimize out."
+            )
+        return _keras_to_onnx(model, directory, overwrite, (atol, rtol), on_stage)
+    require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
+    on_stage("loading libraries")
+    from sbertconv.converters.onnx.backend import OnnxOptions
+    from sbertconv.converters.onnx.writer import write_onnx
+
+    options = OnnxOptions(opset, tuple(outputs), external_data, token_type_ids, optimize)
+    options.check()
+    source, registry = _open(model, revision, trust_remote_code, registry)
+    with stage(directory or default_directory(source.name, "onnx"), overwrite=overwrite) as staging:
+        report, reason = None, ""
+        for variant in (options, replace(options, optimize=False)) if options.optimize else (options,):
+            write = partial(write_onnx, options=variant)
+            try:
+                content, report = _convert_and_compare(source, registry, "onnx", write, staging, (atol, rtol), on_stage)
+            except ArtifactError as error:  # the graph cannot be fused, loaded or run
+                reason = str(error).splitlines()[0]
+                continue
+            if report.passed:
+                break
+        if report is None:
+            raise UnsupportedModuleError(
+                f"Cannot convert {source.name!r} to 'onnx': its graph does not run on every text of the corpus:\n"
+                f"  {reason}\nRegister a converter: docs/extending.md"
+            )
+        if variant is not options:
+            content["notes"].append("The graph with fused operators failed the check: written without them.")
+        return _publish(staging, content, report, on_stage)
+
+
+def to_tf(
+    model: str | Path | SentenceTransformer,
+    directory: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    overwrite: bool = False,
+    formats: Sequence[str] = ("keras", "saved_model"),
+    atol: float | None = None,
+    rtol: float | None = None,
+    registry: Registry | None = None,
+    on_stage: OnStage = _say_nothing,
+) -> Artifact:
+    """Convert a model to a folder with one Keras model per route, proven equal to encode().
+
+    Args:
+        model: a Hub id, a folder, or a live SentenceTransformer.
+        directory: where to write; default `<model's name>-keras` in the current folder.
+        revision: a Hub branch, tag or commit.
+        trust_remote_code: whether code that comes with the model may run.
+        overwrite: replace an existing artifact.
+        formats: "keras" (trainable), "saved_model" (TensorFlow), "litert" (.tflite) and "onnx"; each is checked.
+        atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5.
+        rtol: relative term of the rule; default 1e-5.
+        registry: converters; default the built-in ones and those of installed plugins.
+        on_stage: called with the name of each stage as it starts.
+
+    Returns:
+        The published artifact; its manifest holds the parity report.
+
+    Raises:
+        SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError, ArtifactError:
+            see `sbertconv.errors`. Nothing is written then.
+        ParityError: if a written model differs from encode(). Nothing is published then.
+    """
+    require("tf", "torch", "sentence_transformers", "keras")
+    on_stage("loading libraries")
+    from sbertconv.converters.keras.backend import KerasOptions
+    from sbertconv.converters.keras.writer import write_keras
+    from sbertconv.frameworks import float32_policy
+
+    options = KerasOptions(tuple(formats))
+    options.check()
+    source, registry = _open(model, revision, trust_remote_code, registry)
+    target = directory or default_directory(source.name, "keras")
+    with float32_policy(), stage(target, overwrite=overwrite) as staging:
+        write = partial(write_keras, options=options)
+        content, report = _convert_and_compare(source, registry, "keras", write, staging, (atol, rtol), on_stage)
+        return _publish(staging, content, report, on_stage)
+
+
+def to_keras(model: str | Path | SentenceTransformer, *, task: str | None = None, **options: Any) -> keras.Model:
+    """Convert a model to a Keras model in memory, proven equal to encode().
+
+    Args:
+        model: a Hub id, a folder, or a live SentenceTransformer.
+        task: for a model with routes, the task whose route is meant; None: the one that encode() takes.
+        options: revision, trust_remote_code, atol, rtol, registry, on_stage of `to_tf`.
+
+    Returns:
+        A functional model from a dict of int32 tensors [batch, sequence] to embeddings, float32 [batch, dim].
+
+    Raises:
+        What `to_tf` raises.
+    """
+    from sbertconv.engines import load_keras_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = to_tf(model, Path(folder) / "model", formats=["keras"], **options)
+        graph = Embedder(artifact).graph(
+            "text" if task is not None else artifact.manifest["graphs"][0]["modality"], task
+        )
+        return load_keras_model(artifact.path(graph.section["formats"]["keras"]))
+
+
+def to_st(
+    model: str | Path,
+    directory: str | Path | None = None,
+    *,
+    trust_remote_code: bool = False,
+    overwrite: bool = False,
+    atol: float | None = None,
+    rtol: float | None = None,
+    on_stage: OnStage = _say_nothing,
+) -> ParityReport:
+    """Write a Keras model's weights back into a sentence-transformers folder, proven equal to the Keras model.
+
+    Args:
+        model: what `to_tf` wrote, or a .keras file that began as that; fine-tuned or not.
+        directory: where to write; default `<model's name>-st` in the current folder.
+        trust_remote_code: whether code that comes with the model may run.
+        overwrite: replace a folder that was written so.
+        atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5.
+        rtol: relative term of the rule; default 1e-5.
+        on_stage: called with the name of each stage as it starts.
+
+    Raises:
+        ArtifactError: if a layer or a weight is missing or has another shape, or the model is not such a file.
+        ParityError: if SentenceTransformer gives other embeddings. Nothing is written then.
+    """
+    require("tf", "torch", "sentence_transformers", "keras", "safetensors")
+    on_stage("loading libraries")
+    from sbertconv.converters.keras.back import keras_files, open_files, write_sentence_transformers
+    from sbertconv.parity import Reference, compare
+    from sbertconv.questions import Original
+    from sbertconv.source import open_source
+
+    with stage(directory or default_directory(str(model), "st"), overwrite=overwrite) as staging:
+        on_stage("loading the model")
+        embedder = open_files(keras_files(model))
+        on_stage("converting")
+        write_sentence_transformers(embedder, str(model), staging)
+        source = open_source(staging.folder, trust_remote_code=trust_remote_code)
+        source.check_classes()
+        on_stage("comparing with encode()")
+        with source.loaded() as written:
+            reference = Reference.of(Original(written), embedder)
+        report = replace(compare(reference, embedder, atol=atol, rtol=rtol), backend="sentence-transformers")
+        content = {"backend": "sentence-transformers", "source": {"name": str(model), "revision": None}}
+        staging.manifest({**content, "parity": report.to_json()})
+        report.raise_if_failed()
+        on_stage("publishing")
+        staging.publish()
+    return report
+
+
+def _keras_to_onnx(
+    model: Any,
+    directory: str | Path | None,
+    overwrite: bool,
+    tolerances: tuple[float | None, float | None],
+    on_stage: OnStage,
+) -> Artifact:
+    """A Keras model, as it is now, to ONNX, proven equal to the Keras model."""
+    require("tf", "keras", "tensorflow", "tf2onnx", "onnxruntime")
+    on_stage("loading libraries")
+    from sbertconv.converters.keras.back import keras_files, open_files, write_onnx_of
+    from sbertconv.parity import Reference, compare
+    from sbertconv.questions import Converted
+
+    with stage(directory or default_directory(str(model), "onnx"), overwrite=overwrite) as staging:
+        on_stage("loading the model")
+        embedder = open_files(keras_files(model))
+        on_stage("converting")
+        content = write_onnx_of(embedder, str(model), staging)
+        on_stage("comparing with the Keras model")
+        written = Embedder(staging.manifest(content))
+        reference = Reference.of(Converted(embedder), written)
+        report = compare(reference, written, atol=tolerances[0], rtol=tolerances[1])
+        return _publish(staging, content, report, on_stage)
+
+
+def _open(
+    model: str | Path | SentenceTransformer, revision: str | None, trust_remote_code: bool, registry: Registry | None
+) -> tuple[Source, Registry]:
+    from sbertconv.registry import default_registry
+    from sbertconv.source import open_source
+
+    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
+    source.check_classes()
+    return source, registry or default_registry()
+
+
+def _publish(staging: Staging, content: Mapping[str, Any], report: ParityReport, on_stage: OnStage) -> Artifact:
+    """Publish if the report allows it."""
+    staging.manifest({**content, "parity": report.to_json()})
+    report.raise_if_failed()
+    on_stage("publishing")
+    staging.publish()
+    return read_artifact(staging.target)
+
+
+def _convert_and_compare(
+    source: Source,
+    registry: Registry,
+    backend: str,
+    write: Write,
+    staging: Staging,
+    tolerances: tuple[float | None, float | None],
+    on_stage: OnStage,
+) -> tuple[dict[str, Any], ParityReport]:
+    """Write the artifact, reload it and compare: the manifest's content and the report.
+
+    Raises:
+        ArtifactError: if the graph cannot be fused, loaded or run.
+    """
+    from sbertconv.parity import compare_formats
+
+    content, finish, reference = _convert(source, registry, backend, write, staging, on_stage)
+    release_memory()
+    on_stage("writing")
+    finish()
+    del finish
+    release_memory()
+    on_stage("comparing with encode()")
+    atol, rtol = tolerances
+    return content, compare_formats(reference, staging.manifest(content), atol=atol, rtol=rtol)
+
+
+def _convert(
+    source: Source, registry: Registry, backend: str, write: Write, staging: Staging, on_stage: OnStage
+) -> tuple[dict[str, Any], Callable[[], None], Reference]:
+    """Load, plan and convert; the original answers the harness's questions and is let go, before what can do
+    without it is written and long before the converted model is loaded.
+    """
+    from sbertconv.parity import Reference
+    from sbertconv.plan import plan_model
+    from sbertconv.questions import Original
+
+    on_stage("loading the model")
+    with source.loaded() as model:
+        on_stage("planning")
+        plan = plan_model(model, source.name, backend, registry)
+        plan.check()
+        on_stage("converting")
+        content, finish = write(source, model, plan, staging=staging)
+        del plan
+        release_memory()
+        on_stage("asking the original")
+        return content, finish, Reference.of(Original(model), Embedder(staging.manifest(content)))
+
+
+def verify(
+    model: str | Path | SentenceTransformer,
+    directory: str | Path,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    atol: float | None = None,
+    rtol: float | None = None,
+    on_stage: OnStage = _say_nothing,
+) -> ParityReport:
+    """Compare an existing artifact with its model again, hashes first.
+
+    Returns:
+        The report; `report.passed` says whether every check held.
+
+    Raises:
+        SourceError, ArtifactError: if one of the two cannot be loaded.
+    """
+    require("onnx", "torch", "sentence_transformers")
+    on_stage("checking the files")
+    artifact = read_artifact(directory)
+    artifact.verify_hashes()
+    on_stage("loading the model")
+    from sbertconv.parity import Reference, compare_formats
+    from sbertconv.questions import Original
+    from sbertconv.source import open_source
+
+    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
+    source.check_classes()
+    with source.loaded() as loaded:
+        on_stage("comparing with encode()")
+        reference = Reference.of(Original(loaded), Embedder(artifact))
+    return compare_formats(reference, artifact, atol=atol, rtol=rtol)
+
+
+def inspect(
+    model: str | Path | SentenceTransformer, *, revision: str | None = None, trust_remote_code: bool = False
+) -> Mapping[str, Any]:
+    """Describe a model without loading its weights.
+
+    Returns:
+        name, revision, modules (label, type, settings, converter or problem per backend), architecture,
+        tokenizer, embedding_dimension, max_seq_length, prompts, notes.
+
+    Raises:
+        SourceError: if it does not exist or cannot be read.
+    """
+    from sbertconv.inspection import describe
+    from sbertconv.registry import default_registry
+    from sbertconv.source import open_source
+
+    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
+    return describe(source, default_registry())
+
+
+def default_directory(name: str, backend: str) -> Path:
+    """`<model's name>-<backend>` in the current folder."""
+    stem = Path(name).expanduser().resolve().name if Path(name).exists() else name.rsplit("/", 1)[-1]
+    stem = stem.removesuffix(KERAS_SUFFIX)
+    if not stem:
+        raise UnsupportedOptionError(f"{name!r} gives no name for a folder.\nPass the folder to write.")
+    return Path.cwd() / f"{stem}-{backend}"

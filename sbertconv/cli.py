@@ -1,0 +1,507 @@
+"""The command line: parse, call the API, print. No conversion logic."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from sbertconv.errors import SbertconvError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sbertconv.artifact import Artifact
+
+WIDTH = 120  # of tables that go to a file or a pipe
+SHOWN = ("architecture", "tokenizer", "embedding_dimension", "max_seq_length", "similarity_fn_name", "truncate_dim",
+         "prompts", "default_prompt_name", "revision")  # fmt: skip
+
+
+class Commands(TyperGroup):
+    """Every command ends the same way: a user's mistake, or ^C, is a message on stderr and no traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was given."""
+        try:
+            return super().invoke(ctx)
+        except SbertconvError as error:
+            if ctx.params["debug"]:
+                raise
+            from sbertconv.errors import ParityError
+
+            if isinstance(error, ParityError):
+                _print_parity(error.report.to_json(), _console(stderr=True))
+            typer.echo(str(error), err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            typer.echo("Interrupted. Nothing was written.", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    name="sbertconv",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="sentence-transformers models as ONNX graphs and Keras models, proven equal to encode().",
+    epilog="Exit codes: 0 done, 1 cannot convert, 2 usage, 3 parity failed.",
+)
+
+
+class Output(StrEnum):
+    sentence_embedding = "sentence_embedding"
+    token_embeddings = "token_embeddings"
+
+
+class Format(StrEnum):
+    keras = "keras"
+    saved_model = "saved_model"
+    litert = "litert"
+    onnx = "onnx"
+
+
+def _flag(names: str, text: str, **options: Any) -> Any:
+    """An option without a value: that it is a bool, and off unless given, goes without saying."""
+    return typer.Option(names, help=text, metavar="", show_default=False, **options)
+
+
+Model = Annotated[str, typer.Argument(help="A Hub id or a folder; for to-onnx also a .keras file.", show_default=False)]
+Revision = Annotated[str | None, typer.Option(help="A Hub branch, tag or commit.", show_default=False)]
+Trust = Annotated[bool, _flag("--trust-remote-code", "Run code that comes with the model.")]
+Overwrite = Annotated[bool, _flag("--overwrite", "Replace an existing artifact.")]
+Json = Annotated[bool, _flag("--json", "Print JSON for machines.")]
+Atol = Annotated[float | None, typer.Option(help="Largest absolute difference; default 1e-5.", show_default=False)]
+Rtol = Annotated[float | None, typer.Option(help="Largest relative difference; default 1e-5.", show_default=False)]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from sbertconv import __version__
+
+        typer.echo(f"sbertconv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, _flag("--debug", "Show the traceback of an error.")] = False,
+    version: Annotated[bool, _flag("--version", "Print the version.", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Options of every command."""
+
+
+@app.command("to-onnx")
+def to_onnx_command(
+    model: Model,
+    directory: Annotated[
+        Path | None, typer.Argument(help="Where to write; default: <model's name>-onnx here.", show_default=False)
+    ] = None,
+    revision: Revision = None,
+    trust_remote_code: Trust = False,
+    overwrite: Overwrite = False,
+    opset: Annotated[int, typer.Option(help="Version of the ai.onnx operators.")] = 18,
+    output: Annotated[
+        list[Output] | None,
+        typer.Option(
+            help="sentence_embedding (default) or token_embeddings; repeat for both, in this order.",
+            metavar="<name>",
+            show_default=False,
+        ),
+    ] = None,
+    external_data: Annotated[
+        bool | None,
+        _flag("--external-data/--no-external-data", "Weights in a file beside the graph; default: past 2 GB."),
+    ] = None,
+    token_type_ids: Annotated[
+        bool | None,
+        _flag(
+            "--token-type-ids/--no-token-type-ids",
+            "Always or never take token_type_ids; default: as the tokenizer emits.",
+        ),
+    ] = None,
+    optimize: Annotated[
+        bool, _flag("--optimize/--no-optimize", "ONNX Runtime's fused operators (default), or ai.onnx only.")
+    ] = True,
+    atol: Atol = None,
+    rtol: Rtol = None,
+    as_json: Json = False,
+) -> None:
+    """Convert a model to ONNX and prove it equal to encode(); a Keras model of to-tf, equal to itself."""
+    from sbertconv.api import to_onnx
+
+    with _progress(as_json) as on_stage:
+        artifact = to_onnx(
+            model,
+            directory,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
+            opset=opset,
+            outputs=[name.value for name in output or [Output.sentence_embedding]],
+            external_data=external_data,
+            token_type_ids=token_type_ids,
+            optimize=optimize,
+            atol=atol,
+            rtol=rtol,
+            on_stage=on_stage,
+        )
+    _print_result(artifact, as_json)
+
+
+@app.command("to-tf")
+def to_tf_command(
+    model: Model,
+    directory: Annotated[
+        Path | None, typer.Argument(help="Where to write; default: <model's name>-keras here.", show_default=False)
+    ] = None,
+    revision: Revision = None,
+    trust_remote_code: Trust = False,
+    overwrite: Overwrite = False,
+    formats: Annotated[
+        list[Format] | None,
+        typer.Option(
+            "--format",
+            help="keras, saved_model (these two by default), litert or onnx; repeat for several.",
+            metavar="<name>",
+            show_default=False,
+        ),
+    ] = None,
+    atol: Atol = None,
+    rtol: Rtol = None,
+    as_json: Json = False,
+) -> None:
+    """Convert a model to a trainable Keras model and prove it equal to encode()."""
+    from sbertconv.api import to_tf
+
+    with _progress(as_json) as on_stage:
+        artifact = to_tf(
+            model,
+            directory,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
+            formats=[form.value for form in formats or [Format.keras, Format.saved_model]],
+            atol=atol,
+            rtol=rtol,
+            on_stage=on_stage,
+        )
+    _print_result(artifact, as_json)
+
+
+@app.command("to-st")
+def to_st_command(
+    model: Annotated[str, typer.Argument(help="A folder that to-tf wrote, or a .keras file.", show_default=False)],
+    directory: Annotated[
+        Path | None, typer.Argument(help="Where to write; default: <model's name>-st here.", show_default=False)
+    ] = None,
+    trust_remote_code: Trust = False,
+    overwrite: Overwrite = False,
+    atol: Atol = None,
+    rtol: Rtol = None,
+    as_json: Json = False,
+) -> None:
+    """Write a Keras model's weights, fine-tuned perhaps, back into a sentence-transformers folder."""
+    from sbertconv.api import default_directory, to_st
+
+    directory = directory or default_directory(model, "st")
+    with _progress(as_json) as on_stage:
+        report = to_st(
+            model,
+            directory,
+            trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
+            atol=atol,
+            rtol=rtol,
+            on_stage=on_stage,
+        )
+    if as_json:
+        _print_json({"folder": str(directory), "parity": report.to_json()})
+        return
+    console = _console()
+    _print_parity(report.to_json(), console)
+    _print_lines(console, f"Written to {directory}", "Load it:", f"  SentenceTransformer({str(directory)!r})")
+
+
+@app.command("verify")
+def verify_command(
+    model: Model,
+    directory: Annotated[Path, typer.Argument(help="A converted folder.", show_default=False)],
+    revision: Revision = None,
+    trust_remote_code: Trust = False,
+    atol: Atol = None,
+    rtol: Rtol = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a converted folder with its model again: file hashes, tokens, embeddings."""
+    from sbertconv.api import verify
+
+    with _progress(as_json) as on_stage:
+        report = verify(
+            model,
+            directory,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            atol=atol,
+            rtol=rtol,
+            on_stage=on_stage,
+        )
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        _print_parity(report.to_json(), _console())
+    if not report.passed:
+        raise typer.Exit(3)
+
+
+@app.command("inspect")
+def inspect_command(
+    model: Model, revision: Revision = None, trust_remote_code: Trust = False, as_json: Json = False
+) -> None:
+    """Show a model's chain, settings and limits, and what converts each module."""
+    from sbertconv.api import inspect
+
+    with _progress(as_json) as on_stage:
+        on_stage("reading the model's files")
+        description = inspect(model, revision=revision, trust_remote_code=trust_remote_code)
+    if as_json:
+        _print_json(description)
+    else:
+        _print_description(description)
+
+
+@app.command("encode")
+def encode_command(
+    directory: Annotated[Path, typer.Argument(help="A converted folder, or a .keras file.", show_default=False)],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False)] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help="A .txt, .jsonl, .csv or .parquet file.", show_default=False)
+    ] = None,
+    output_file: Annotated[
+        Path | None, typer.Option("--output", help="A .npy or .parquet file; default: JSON lines.", show_default=False)
+    ] = None,
+    column: Annotated[str, typer.Option(help="The column or key of the text.")] = "text",
+    prompt_name: Annotated[str | None, typer.Option(help="A prompt saved with the model.", show_default=False)] = None,
+    prompt: Annotated[str | None, typer.Option(help="A prompt as text.", show_default=False)] = None,
+    task: Annotated[str | None, typer.Option(help="The task that a router goes by.", show_default=False)] = None,
+    batch_size: Annotated[int, typer.Option(help="Texts per batch.", min=1)] = 32,
+    normalize: Annotated[bool, _flag("--normalize", "Divide by the Euclidean length.")] = False,
+    truncate_dim: Annotated[int | None, typer.Option(help="Keep this many dimensions.", show_default=False)] = None,
+    precision: Annotated[str, typer.Option(help="float32, int8, uint8, binary or ubinary.")] = "float32",
+    form: Annotated[
+        Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
+    ] = None,
+) -> None:
+    """Embed texts or a file with a converted folder; a file is never held in memory whole."""
+    from sbertconv.files import encode_texts, read_texts
+    from sbertconv.runtime import load
+
+    if bool(texts) == (input_file is not None):
+        raise typer.BadParameter("give either texts or --input")
+    source = iter(texts) if texts else read_texts(input_file, column)  # type: ignore[arg-type]
+    encode_texts(
+        load(directory, format=form and form.value),
+        source,
+        output_file,
+        progress=sys.stderr.isatty() and output_file is not None,
+        prompt_name=prompt_name,
+        prompt=prompt,
+        task=task,
+        batch_size=batch_size,
+        normalize_embeddings=normalize,
+        truncate_dim=truncate_dim,
+        precision=precision,
+    )
+
+
+def _console(stderr: bool = False) -> Console:
+    """As wide as the terminal; where there is none, wide enough for the tables."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
+    return console
+
+
+def _print_lines(console: Console, *lines: str) -> None:
+    """Text that is copied or searched for: no markup, and no line breaks of our own."""
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Any]:
+    """A spinner with the stage's name and the time it took; silent where nobody watches."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda stage: None
+        return
+    import time
+
+    from rich.console import Console
+
+    console = Console(file=sys.stderr, highlight=False)  # stages redirect sys.stderr, the spinner goes on
+    running: list[tuple[str, float]] = []
+
+    def finish() -> None:
+        if running:
+            name, start = running.pop()
+            console.print(f"[green]done[/] {name} [dim]{time.perf_counter() - start:.1f} s[/]")
+
+    with console.status("starting") as status:
+
+        def on_stage(name: str) -> None:
+            finish()
+            running.append((name, time.perf_counter()))
+            status.update(name)
+
+        yield on_stage
+        finish()
+
+
+def _print_json(content: Any) -> None:
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+
+
+def _print_result(artifact: Artifact, as_json: bool) -> None:
+    if as_json:
+        _print_json({"folder": str(artifact.folder), **artifact.manifest})
+    else:
+        _print_artifact(artifact)
+
+
+def _print_artifact(artifact: Artifact) -> None:
+    from rich.table import Table
+
+    console = _console()
+    manifest = artifact.manifest
+    _print_notes(manifest["notes"], console)
+    _print_parity(manifest["parity"], console)
+    _print_lines(console, f"Written to {artifact.folder}")
+    table = Table()
+    table.add_column("file")
+    table.add_column("size", justify="right")
+    for name, file in manifest["files"].items():
+        table.add_row(name, _size(file["size"]))
+    console.print(table)
+    _print_lines(console, "Run it:", snippet(artifact))
+
+
+def _print_notes(notes: Iterable[str], console: Console) -> None:
+    _print_lines(console, *(f"Note: {note}" for note in notes))
+
+
+def _size(count: int) -> str:
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} B"
+
+
+def snippet(artifact: Artifact) -> str:
+    """Five lines of Python that run the artifact."""
+    calls = {
+        "sentence_embedding": [
+            f"embeddings = model.encode(texts)  # numpy, [2, {artifact.manifest['embedding_dimension']}]",
+            "print(model.similarity(embeddings, embeddings))",
+        ],
+        "token_embeddings": [
+            'tokens = model.encode(texts, output_value="token_embeddings")',
+            "print([matrix.shape for matrix in tokens])",
+        ],
+    }
+    outputs = {output["name"] for output in artifact.manifest["graphs"][0]["outputs"]}
+    lines = [
+        "import sbertconv",
+        f"model = sbertconv.load({str(artifact.folder)!r})",
+        'texts = ["A sentence.", "Another one."]',
+        *next(lines for name, lines in calls.items() if name in outputs),
+    ]
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _print_parity(report: Mapping[str, Any], console: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from sbertconv.parity import shorten
+
+    title = f"Parity with encode(): |a - b| <= {report['atol']:.0e} + {report['rtol']:.0e} |b|"
+    table = Table(title=title, title_justify="left")
+    for name, justify in (
+        ("check", "left"), ("texts", "right"), ("max abs diff", "right"), ("on", "left"), ("tokens", "right"),
+        ("min cosine", "right"), ("", "left"),
+    ):  # fmt: skip
+        table.add_column(name, justify=justify, no_wrap=name != "on", overflow="fold")  # type: ignore[arg-type]
+    for check in report["checks"]:
+        exact = check["dtype"] == "int64"
+        table.add_row(
+            check["name"],
+            str(check["texts"]),
+            ("exact" if check["passed"] else "differ") if exact else _figure(check["max_abs_diff"], ".1e"),
+            "" if exact and check["passed"] else escape(repr(shorten(check["worst_text"], 24))),
+            "" if exact and check["passed"] else str(check["worst_tokens"]),
+            "" if exact else _figure(check["min_cosine"], ".7f"),
+            "[green]ok[/]" if check["passed"] else "[red]FAILED[/]",
+        )
+    text = escape(repr(shorten(report["wobble_text"], 24)))
+    table.add_section()
+    table.add_row("encode(), batch 1 / 32", "", _figure(report["wobble"], ".1e"), text, "", "", "[dim]yardstick[/]")
+    console.print(table)
+    _print_lines(console, *(f"{check['name']}: {check['problem']}" for check in report["checks"] if check["problem"]))
+    _print_notes(report["notes"], console)
+
+
+def _figure(value: float | None, form: str) -> str:
+    """A number of a report, where None stands for one that is not finite."""
+    return "-" if value is None else format(value, form)
+
+
+def _print_description(description: Mapping[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    console = _console()
+    _print_lines(console, description["name"])
+    modules = description["modules"]
+    backends = list(modules[0]["backends"]) if modules else []
+    table = Table("", *(Column(name, overflow="fold") for name in ("module", "settings", *backends)))
+    problems = []
+    for module in modules:
+        settings = ", ".join(f"{key}={_short_value(value)}" for key, value in module["settings"].items())
+        table.add_row(module["label"], escape(module["name"]), escape(settings), *map(_by, module["backends"].values()))
+        found = dict.fromkeys(result["problem"] for result in module["backends"].values() if result["problem"])
+        problems += [f"[{module['label']}] {module['name']}: {problem}" for problem in found]
+    console.print(table)
+    _print_lines(console, *problems)
+    for key in SHOWN:
+        value = description[key]
+        if key == "embedding_dimension" and value is None:
+            value = "unknown until loaded"
+        if value not in (None, {}):
+            _print_lines(console, f"{key.replace('_', ' ')}: {value}")
+    _print_notes(description["notes"], console)
+
+
+def _by(result: Mapping[str, str]) -> str:
+    from rich.markup import escape
+
+    return "[red]unsupported[/]" if result["problem"] else escape(result["by"])
+
+
+def _short_value(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

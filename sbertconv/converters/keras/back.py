@@ -1,0 +1,138 @@
+"""From Keras back: a .keras file, fine-tuned perhaps, as an ONNX graph or as a sentence-transformers folder.
+
+A .keras file carries the rest of its model (tokenizer, configs, where each weight belongs) in its last layer, so
+that it is enough alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbertconv.artifact import KERAS_SUFFIX, MANIFEST, Staging, read_artifact, unpacked
+from sbertconv.converters.keras.formats import FORMATS
+from sbertconv.converters.keras.weights import weights
+from sbertconv.converters.keras.writer import SKELETON, WEIGHTS
+from sbertconv.engines import load_keras_model
+from sbertconv.errors import ArtifactError
+from sbertconv.runtime import Embedder
+
+
+def keras_files(model: str | Path) -> list[Path]:
+    """The .keras files, one per route, the default one first.
+
+    Raises:
+        ArtifactError: if there is none.
+    """
+    path = Path(model).expanduser()
+    if not path.is_dir():
+        return [path]
+    artifact = read_artifact(path)
+    if "keras" not in artifact.formats:
+        raise ArtifactError(
+            f"{path}: holds {', '.join(artifact.formats)} and no .keras file.\n"
+            "Convert the model again with --format keras."
+        )
+    return [path / graph["formats"]["keras"] for graph in artifact.manifest["graphs"]]
+
+
+def open_files(files: Sequence[Path]) -> Embedder:
+    """The Keras models as they are now, behind the tokenizer and the settings that they carry."""
+    embedders = [Embedder(read_artifact(unpacked(file))) for file in files]
+    embedders[0].graphs = [graph for embedder in embedders for graph in embedder.graphs]
+    return embedders[0]
+
+
+def write_onnx_of(embedder: Embedder, source: str, staging: Staging) -> dict[str, Any]:
+    """Write every route as an ONNX graph with the files of the model; returns the manifest's content."""
+    graphs = []
+    for index, graph in enumerate(embedder.graphs):
+        name = FORMATS["onnx"].file.format(name="model" if index == 0 else f"model_{graph.section['name']}")
+        FORMATS["onnx"].write(_model(graph), graph.section["inputs"], staging.folder / name)
+        inputs = [{**t, "dtype": t["dtype"].replace("int32", "int64")} for t in graph.section["inputs"]]
+        graphs.append({**graph.section, "formats": {"onnx": name}, "inputs": inputs})
+        for path in _carried(graph.artifact.folder):
+            staging.write(path.relative_to(graph.artifact.folder).as_posix(), path.read_text(encoding="utf-8"))
+    left_out = ("format_version", "files", "torch_weights")
+    kept = {key: value for key, value in embedder.artifact.manifest.items() if key not in left_out}
+    return {**kept, "backend": "onnx", "source": {"name": source, "revision": None}, "graphs": graphs}
+
+
+def _carried(folder: Path) -> list[Path]:
+    """The files of an unpacked model, without the model itself and without the way back."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name != MANIFEST
+        and path.suffix != KERAS_SUFFIX
+        and path.relative_to(folder).parts[0] != SKELETON
+    ]
+
+
+def _model(graph: Any) -> Any:
+    return load_keras_model(graph.artifact.path(graph.section["formats"]["keras"]))
+
+
+def write_sentence_transformers(embedder: Embedder, name: str, staging: Staging) -> None:
+    """Write a folder for SentenceTransformer: the configs as they were, the weights as they are now.
+
+    Raises:
+        ArtifactError: naming every layer or weight that is missing or has another shape.
+    """
+    import safetensors.numpy
+
+    files: dict[str, dict[str, np.ndarray]] = {}
+    problems: list[str] = []
+    for graph in embedder.graphs:
+        _read_weights(_model(graph), graph.artifact.manifest["torch_weights"], files, problems)
+    if problems:
+        raise ArtifactError(
+            f"{name}: the weights do not fit the sentence-transformers model:\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+            + "\nOnly weights may change: keep the layers and their sizes as to-tf made them."
+        )
+    root = embedder.artifact.folder / SKELETON
+    if not root.is_dir():
+        raise ArtifactError(
+            f"{name}: holds no sentence-transformers configs, because it is one route of a model with several, or the "
+            "model could not be saved when it was converted.\nPass the folder that to-tf wrote."
+        )
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        place = path.relative_to(root).as_posix()
+        if path.name == WEIGHTS:  # what no Keras layer holds
+            files[place] = safetensors.numpy.load_file(path) | files.get(place, {})
+        else:
+            target = staging.folder / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    for place, tensors in files.items():
+        target = staging.folder / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.numpy.save_file(tensors, target, {"format": "pt"})
+        target.chmod(0o644)  # safetensors leaves it to the owner alone
+
+
+def _read_weights(
+    model: Any, origins: Mapping[str, Any], files: dict[str, dict[str, np.ndarray]], problems: list[str]
+) -> None:
+    """Add the weights of one route's model under their PyTorch names."""
+    names = {layer.name for layer in model.layers}
+    for layer_name, origin in origins.items():
+        if layer_name not in names:
+            problems.append(f"{layer_name}: the layer is missing")
+            continue
+        found = {weight.name: weight for weight in weights(model.get_layer(layer_name), origin["prefix"])}
+        held = files.setdefault(origin["file"], {})
+        for name, shape in origin["shapes"].items():
+            if name not in found:
+                problems.append(f"{layer_name}: {name} is missing")
+            elif found[name].shape != shape:
+                problems.append(f"{layer_name}: {name} is {found[name].shape} instead of {shape}")
+            elif name in held and not np.array_equal(held[name], found[name].read()):
+                problems.append(f"{layer_name}: {name} has other values in another route, which shares it")
+            else:
+                held[name] = found[name].read()

@@ -1,0 +1,78 @@
+"""Assembles the steps of a route into one Keras model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.converters.examples import image_example
+from sbertconv.converters.keras.formats import FORMATS
+from sbertconv.errors import UnsupportedOptionError
+from sbertconv.frameworks import import_keras, import_tensorflow
+from sbertconv.routes import Route
+
+if TYPE_CHECKING:
+    import keras
+    from sentence_transformers import SentenceTransformer
+
+OUTPUT = "sentence_embedding"
+
+
+@dataclass(frozen=True)
+class KerasOptions:
+    """How a Keras artifact is written.
+
+    Attributes:
+        formats: names of `FORMATS`.
+    """
+
+    formats: tuple[str, ...] = ("keras", "saved_model")
+
+    def check(self) -> None:
+        """Raise an error for an unknown format, or for one that the installed packages cannot write."""
+        unknown = [name for name in self.formats if name not in FORMATS]
+        if unknown or not self.formats or len(set(self.formats)) < len(self.formats):
+            raise UnsupportedOptionError(
+                f"formats {', '.join(self.formats) or 'none'}: each of {', '.join(FORMATS)} at most once.\n"
+                "Choose among these."
+            )
+        import_keras()
+        if needing := [name for name in self.formats if FORMATS[name].needs_tensorflow]:
+            import_tensorflow(needing)
+
+
+def build_model(route: Route, model: SentenceTransformer) -> keras.Model:
+    """The route as a functional model: a dict of named inputs -> sentence_embedding [batch, dim], float32."""
+    keras = import_keras()
+    from sbertconv.layers import SentenceEmbedding
+
+    inputs = {
+        name: keras.Input(shape=shape[1:], batch_size=None, dtype=dtype, name=name)
+        for name, dtype, shape in input_specs(route)
+    }
+    features: dict[str, Any] = dict(inputs)
+    for step in route.steps:
+        features = step(features)
+    if OUTPUT not in features:
+        raise UnsupportedOptionError(f"The chain gives no {OUTPUT} (has: {', '.join(features)}).\nAdd a Pooling.")
+    embedding = SentenceEmbedding(model.truncate_dim, name=OUTPUT)(features[OUTPUT])
+    return keras.Model(inputs, embedding, name=route.name)
+
+
+def input_specs(route: Route) -> list[tuple[str, str, tuple[Any, ...]]]:
+    """Name, dtype and shape of each input; None for batch and sequence."""
+    specs: list[tuple[str, str, tuple[Any, ...]]] = []
+    for name in route.inputs:
+        if name == "pixel_values":
+            specs.append((name, "float32", (None, *image_example(route)[name].shape[1:])))
+        else:
+            specs.append((name, "int32", (None,) if name == "prompt_length" else (None, None)))
+    return specs
+
+
+def describe_inputs(route: Route) -> list[dict[str, Any]]:
+    """The manifest's entries: name, dtype, shape with names for what varies."""
+    return [
+        {"name": name, "dtype": dtype, "shape": [s or ("batch", "sequence")[axis] for axis, s in enumerate(shape)]}
+        for name, dtype, shape in input_specs(route)
+    ]

@@ -1,0 +1,143 @@
+"""The forms a Keras model is written in: one function per format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.converters.traced import quiet
+from sbertconv.engines import OUTPUT, open_shape
+from sbertconv.errors import UnsupportedOptionError, error_text, require
+from sbertconv.frameworks import import_tensorflow
+
+if TYPE_CHECKING:
+    import keras
+
+OPSET = 18
+Inputs = Sequence[Mapping[str, Any]]  # the manifest's entries: name, dtype, shape
+
+
+def write_keras(model: keras.Model, inputs: Inputs, path: Path) -> None:
+    """Keras' own file: trainable, with everything else of the model in its last layer."""
+    model.save(path)
+
+
+def write_saved_model(model: keras.Model, inputs: Inputs, path: Path) -> None:
+    """A SavedModel with `serving_default`, for plain TensorFlow. Keras' own export would write the weights twice."""
+    tf = import_tensorflow(["saved_model"])
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
+    module.serve = serving_function(model, inputs)
+    signature = module.serve.get_concrete_function()
+    with quiet():
+        tf.saved_model.save(module, str(path.parent), signatures={"serving_default": signature})
+
+
+def serving_function(model: keras.Model, inputs: Inputs, integers: str = "int32") -> Any:
+    """A tf.function from named tensors to {"sentence_embedding": ...}, batch and sequence open.
+
+    Args:
+        model: the Keras model.
+        inputs: its inputs.
+        integers: the dtype that the function takes token ids in.
+    """
+    tf = import_tensorflow(["saved_model"])
+    specs = [
+        tf.TensorSpec(open_shape(entry), integers if entry["dtype"] == "int32" else entry["dtype"], entry["name"])
+        for entry in inputs
+    ]
+
+    def serve(*tensors: Any) -> dict[str, Any]:
+        feeds = {
+            spec.name: tf.cast(tensor, entry["dtype"])
+            for spec, tensor, entry in zip(specs, tensors, inputs, strict=True)
+        }
+        return {OUTPUT: tf.identity(model(feeds, training=False), OUTPUT)}
+
+    return tf.function(serve, input_signature=specs)
+
+
+def write_litert(model: keras.Model, inputs: Inputs, path: Path) -> None:
+    """A .tflite file of LiteRT's own operators, with the same signature.
+
+    Raises:
+        UnsupportedOptionError: if the model needs an operation that LiteRT does not have.
+    """
+    tf = import_tensorflow(["litert"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
+    module.serve = serving_function(model, inputs)
+    signature = module.serve.get_concrete_function()
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        tf.saved_model.save(module, folder, signatures={"serving_default": signature})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
+        try:
+            path.write_bytes(converter.convert())
+        except Exception as error:
+            raise UnsupportedOptionError(
+                f"LiteRT cannot hold this model: {error_text(error, 3)}\nLeave --format litert out."
+            ) from error
+
+
+def write_onnx(model: keras.Model, inputs: Inputs, path: Path) -> None:
+    """An ONNX graph of ai.onnx operators; int64 ids, as its consumers pass them.
+
+    Raises:
+        UnsupportedOptionError: if the model needs an operation that tf2onnx does not translate.
+    """
+    import_tensorflow(["onnx"])
+    require("tf", "tf2onnx")
+    import onnx
+    import tf2onnx
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    function = serving_function(model, inputs, integers="int64")
+    try:
+        with quiet():
+            proto, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=OPSET)
+    except Exception as error:
+        raise UnsupportedOptionError(
+            f"tf2onnx cannot translate this model: {error_text(error, 2)}\n"
+            "Convert the sentence-transformers model with sbertconv to-onnx."
+        ) from error
+    tidy_onnx(proto)
+    onnx.save(proto, path)
+
+
+def tidy_onnx(proto: Any) -> None:
+    """Names for the axes that vary, and for who made the file."""
+    from sbertconv import __version__
+
+    for value in (*proto.graph.input, *proto.graph.output):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if not dim.HasField("dim_value"):
+                dim.dim_param = ("batch", "sequence")[axis]
+    proto.producer_name, proto.producer_version = "sbertconv", __version__
+
+
+@dataclass(frozen=True)
+class Format:
+    """One form of a written model.
+
+    Attributes:
+        file: its place in the artifact, with {name} for the route: "model", or "model_<route>".
+        write: writes it.
+        needs_tensorflow: whether only Keras on TensorFlow can.
+    """
+
+    file: str
+    write: Callable[[Any, Inputs, Path], None]
+    needs_tensorflow: bool
+
+
+FORMATS = {
+    "keras": Format("keras/{name}.keras", write_keras, False),
+    "saved_model": Format("saved_{name}/saved_model.pb", write_saved_model, True),
+    "litert": Format("litert/{name}.tflite", write_litert, True),
+    "onnx": Format("onnx/{name}.onnx", write_onnx, True),
+}

@@ -1,0 +1,28 @@
+"""Transformer and CLIPModel: the transformers model, traced through the module's own forward."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sbertconv.converters import Context
+from sbertconv.converters.checks import check_transformer
+
+if TYPE_CHECKING:
+    import torch
+
+    from sbertconv.converters.keras.step import LayerStep
+
+
+def convert_transformer(module: torch.nn.Module, context: Context) -> LayerStep:
+    """The transformers model as one layer, its linears, embeddings, norms and dropouts under their own paths.
+
+    Raises:
+        UnsupportedOptionError: see `check_transformer`.
+        UnsupportedModuleError: if it cannot be traced, or uses operations that the table does not have.
+    """
+    from sbertconv.converters.keras.step import LayerStep
+    from sbertconv.converters.keras.traced import traced_step
+
+    check_transformer(module, context)
+    step = traced_step(module, context, inside="model.")
+    return LayerStep(step.run, {"model.": step.state[""]})

@@ -1,0 +1,167 @@
+"""Writes everything of a Keras artifact but its parity report into the staging folder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.artifact import FORMAT_VERSION, MANIFEST, Staging
+from sbertconv.converters.keras.backend import OUTPUT, KerasOptions, build_model, describe_inputs
+from sbertconv.converters.keras.formats import FORMATS
+from sbertconv.converters.keras.tracing import TRAINING
+from sbertconv.converters.keras.weights import weights
+from sbertconv.converters.traced import quiet
+from sbertconv.converters.writing import (
+    manifest_content,
+    route_content,
+    to_json,
+    write_module_configs,
+    write_tokenizer,
+)
+from sbertconv.errors import error_text
+from sbertconv.plan import Plan
+from sbertconv.routes import Route
+from sbertconv.source import Source
+
+if TYPE_CHECKING:
+    import keras
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+PACKAGES = ("torch", "sentence-transformers", "transformers", "tokenizers", "keras", "tensorflow", "tf2onnx")
+SKELETON = "sentence_transformers"  # the folder of configs inside a .keras file
+WEIGHTS = "model.safetensors"
+
+
+def write_keras(
+    source: Source, model: SentenceTransformer, plan: Plan, options: KerasOptions, staging: Staging
+) -> tuple[dict[str, Any], Callable[[], None]]:
+    """Write tokenizers and configs; returns the manifest's content, and what writes the models.
+
+    The Keras models hold weights of their own by then, so that the original need not wait for their files.
+    """
+    graphs, models = [], []
+    for index, route in enumerate(plan.routes):
+        section = write_tokenizer(route, index == 0, staging)
+        name = "model" if index == 0 else f"model_{route.name}"
+        models.append(build_model(route, model))
+        outputs = [{"name": OUTPUT, "dtype": "float32", "shape": ["batch", models[-1].output.shape[-1]]}]
+        formats = {form: FORMATS[form].file.format(name=name) for form in options.formats}
+        graphs.append(route_content(route, formats, describe_inputs(route), outputs, section))
+    write_module_configs(model, staging)
+    content = manifest_content(source, model, plan, graphs, PACKAGES)
+    content["notes"] += list(_trace_notes(plan))
+    packed = _packed(staging, model, plan, content["notes"])
+    for route, graph, keras_model in zip(plan.routes, graphs, models, strict=True):
+        keras_model.get_layer(OUTPUT).files = packed | {MANIFEST: _manifest(route, graph, content, model)}
+        packed = {name: data for name, data in packed.items() if not name.startswith(SKELETON)}  # once is enough
+    return content, partial(_write_models, models, graphs, staging.folder)
+
+
+def _trace_notes(plan: Plan) -> Iterator[str]:
+    """What a fine-tuning will miss, where a module could not be traced as it trains."""
+    for route in plan.routes:
+        for layer, _ in _stated_layers(route):
+            mode = getattr(layer, "graph", {}).get("mode", TRAINING)
+            if mode != TRAINING:
+                yield (
+                    f"{layer.name} was traced in {mode}: dropouts or skipped layers outside of that have no "
+                    "counterpart when the Keras model is trained."
+                )
+
+
+def _write_models(models: Sequence[keras.Model], graphs: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Every model in every format."""
+    for model, graph in zip(models, graphs, strict=True):
+        for form, file in graph["formats"].items():
+            path = folder / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            FORMATS[form].write(model, graph["inputs"], path)
+
+
+def _packed(staging: Staging, model: SentenceTransformer, plan: Plan, notes: list[str]) -> dict[str, bytes]:
+    """What travels inside a .keras file: the tokenizer files and configs staged so far, and the way back, or a note
+    why there is none.
+    """
+    files = {
+        path.relative_to(staging.folder).as_posix(): path.read_bytes()
+        for path in sorted(staging.folder.rglob("*"))
+        if path.is_file()
+    }
+    try:
+        return files | _skeleton(model, plan, module_folders(model))
+    except Exception as error:  # a module that sentence-transformers itself cannot save
+        notes.append(f"to-st will not work: the model cannot be saved ({error_text(error)}).")
+        return files
+
+
+def _manifest(route: Route, graph: Mapping[str, Any], content: Mapping[str, Any], model: SentenceTransformer) -> bytes:
+    """The manifest of a .keras file alone, which also says where each layer's weights belong in PyTorch's files."""
+    graph = {**graph, "formats": {"keras": FORMATS["keras"].file.format(name="model")}}
+    origin = {
+        layer.name: {**origin, "shapes": {w.name: w.shape for w in weights(layer, origin["prefix"])}}
+        for layer, origin in _layers(route, module_folders(model))
+    }
+    return to_json(
+        {"format_version": FORMAT_VERSION, **content, "graphs": [graph], "torch_weights": origin, "files": {}}
+    ).encode()
+
+
+def module_folders(model: SentenceTransformer) -> dict[int, tuple[str, torch.nn.Module]]:
+    """Id of a module -> the folder that `SentenceTransformer.save` gives it, and what its weights file holds."""
+    found: dict[int, tuple[str, torch.nn.Module]] = {}
+
+    def walk(folder: str, module: Any) -> None:
+        held = module.model if hasattr(module, "model") and hasattr(module, "modality_config") else module
+        found.setdefault(id(module), (folder, held))
+        for route, nested in (getattr(module, "sub_modules", None) or {}).items():
+            for index, part in enumerate(nested):
+                walk(f"{folder}{route}_{index}_{type(part).__name__}/", part)
+
+    for index, module in enumerate(model.children()):
+        root = getattr(module, "save_in_root", False) and index == 0
+        walk("" if root else f"{index}_{type(module).__name__}/", module)
+    return found
+
+
+def _layers(route: Route, folders: Mapping[int, tuple[str, Any]]) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Each Keras layer, the weights file it came from, and the prefix of its keys there."""
+    for layer, (prefix, module) in _stated_layers(route):
+        folder, held = folders[id(module)]
+        prefix = prefix if held is module else prefix.removeprefix("model.")
+        yield layer, {"file": f"{folder}{WEIGHTS}", "prefix": prefix}
+
+
+def _stated_layers(route: Route) -> Iterator[tuple[Any, tuple[str, Any]]]:
+    """Each Keras layer with weights, and where in which module's state_dict they belong."""
+    for _, module in route.modules:
+        state: Mapping[str, Any] = route.converted[id(module)].state  # type: ignore[attr-defined]
+        for prefix, layer in state.items():
+            yield layer, (prefix, module)
+
+
+def _skeleton(model: SentenceTransformer, plan: Plan, folders: Mapping[int, tuple[str, Any]]) -> dict[str, bytes]:
+    """What `SentenceTransformer.save` writes, without the weights that Keras layers hold."""
+    import safetensors.torch
+
+    held: dict[str, set[str]] = {}
+    for route in plan.routes:
+        for layer, origin in _layers(route, folders):
+            keys = {weight.name for weight in weights(layer, origin["prefix"])}
+            held.setdefault(origin["file"], set()).update(keys)
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        model.save_pretrained(folder, create_model_card=False)
+        paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and ".safetensors" not in path.name]
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    for module_folder, module in folders.values():
+        name = f"{module_folder}{WEIGHTS}"
+        state = {} if hasattr(module, "sub_modules") else module.state_dict()
+        covered = held.get(name, set())
+        shared = {state[key].data_ptr() for key in covered if key in state}  # tied weights are one
+        left = {k: t.contiguous() for k, t in state.items() if k not in covered and t.data_ptr() not in shared}
+        if left:
+            files[name] = safetensors.torch.save(left, {"format": "pt"})
+    return {f"{SKELETON}/{name}": data for name, data in files.items()}

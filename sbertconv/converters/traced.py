@@ -1,0 +1,105 @@
+"""The fallback: a module's own forward is the step, and tracing the chain traces it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import torch
+
+from sbertconv.converters import Context, Features, Step
+from sbertconv.errors import UnsupportedModuleError, error_text
+
+
+def convert_traced(module: torch.nn.Module, context: Context) -> Step:
+    """The module as it is. For modules whose forward consists of traceable tensor operations only."""
+    return TracedStep(module, context)
+
+
+def convert_unknown(module: torch.nn.Module, context: Context) -> Step:
+    """A module without a converter of its own: traced alone first, so that its plan can say whether that works.
+
+    Raises:
+        UnsupportedModuleError: if it cannot be traced.
+    """
+    step = convert_traced(module, context)
+    if context.modality == "text" and (reason := why_not_traceable(step, context.walk.features(module))):
+        raise UnsupportedModuleError(reason)
+    return step
+
+
+class TracedStep(torch.nn.Module):
+    """Calls a sentence-transformers module on the features, with the task if its forward wants it."""
+
+    def __init__(self, module: torch.nn.Module, context: Context) -> None:
+        super().__init__()
+        self.module = module
+        wanted: set[str] = getattr(module, "forward_kwargs", set())
+        self.options = {"task": context.task} if "task" in wanted else {}
+
+    def forward(self, features: Features) -> Features:
+        result: Features = self.module(features, **self.options)
+        return result
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Tracers and exporters report their own progress and workarounds; what is wrong shows up as an error or in
+    the parity.
+    """
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "onnx_ir", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    printed = io.StringIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def traceable_experts(module: torch.nn.Module) -> Iterator[None]:
+    """Mixture-of-experts layers as batched matrix products while tracing: their default sorts tokens by
+    expert, whose counts are data that a trace would freeze.
+    """
+    owners = [m for m in module.modules() if getattr(m, "_can_set_experts_implementation", bool)()]
+    before = [owner.get_experts_implementation() for owner in owners]
+    try:
+        for owner in owners:
+            owner.set_experts_implementation("batched_mm")
+        yield
+    finally:
+        for owner, implementation in zip(owners, before, strict=True):
+            owner.set_experts_implementation(implementation)
+
+
+class OnTensors(torch.nn.Module):
+    """A step on the tensors among some features, which is what torch.export can trace."""
+
+    def __init__(self, step: Step, features: Features) -> None:
+        super().__init__()
+        self.step = step
+        self.features = features
+        self.names = [name for name, value in features.items() if isinstance(value, torch.Tensor)]
+
+    def forward(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        result = self.step({**self.features, **dict(zip(self.names, tensors, strict=True))})
+        return [value for value in result.values() if isinstance(value, torch.Tensor)]
+
+
+def why_not_traceable(step: Step, features: Features) -> str | None:
+    """The reason why a step cannot be traced on these features, or None if it can."""
+    traced = OnTensors(step, features)
+    try:
+        with quiet():
+            torch.export.export(traced, tuple(features[name] for name in traced.names), strict=False)
+    except Exception as error:
+        return error_text(error)
+    return None

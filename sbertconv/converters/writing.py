@@ -1,0 +1,183 @@
+"""What every artifact holds beside its graphs: tokenizer files, module configs, the manifest's content."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.artifact import Staging
+from sbertconv.errors import UnsupportedOptionError
+from sbertconv.images import SETTINGS as IMAGE_SETTINGS
+from sbertconv.plan import Plan
+from sbertconv.routes import Route
+from sbertconv.source import Source
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+OLD_TYPES = ("BoW", "CLIPModel", "CNN", "Dense", "Dropout", "LayerNorm", "LSTM", "Normalize", "Pooling", "Transformer",
+             "WeightedLayerPooling", "WordEmbeddings", "WordWeights")  # fmt: skip
+POOLING_FLAGS = {
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
+
+def manifest_content(
+    source: Source,
+    model: SentenceTransformer,
+    plan: Plan,
+    graphs: Sequence[Mapping[str, Any]],
+    packages: Sequence[str],
+    **more: Any,
+) -> dict[str, Any]:
+    """The manifest, apart from files and parity.
+
+    Args:
+        source: the model's name and where it came from.
+        model: the loaded model.
+        plan: how it was converted.
+        graphs: the entries of `route_content`, the default route first.
+        packages: whose versions it says.
+        more: what only this backend says.
+    """
+    first = graphs[0]
+    tokenizer = first["tokenizer"] or {}
+    return {
+        "sbertconv": version_of("sbertconv"),
+        "backend": plan.backend,
+        "source": {"name": source.name, "revision": source.revision},
+        "architecture": plan.routes[0].architecture,
+        "chain": [step.name for step in plan.steps],
+        "notes": list(source.notes),
+        "embedding_dimension": first["embedding_dimension"],
+        "max_seq_length": tokenizer.get("max_length"),
+        "padding_side": tokenizer.get("padding_side"),
+        "do_lower_case": tokenizer.get("do_lower_case", False),
+        "truncate_dim": model.truncate_dim,
+        "prompts": dict(model.prompts),
+        "default_prompt_name": model.default_prompt_name,
+        "similarity_fn_name": model.similarity_fn_name,
+        "precision": "float32",
+        **more,
+        "graphs": list(graphs),
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in packages}},
+    }
+
+
+def route_content(
+    route: Route,
+    formats: Mapping[str, str],
+    inputs: Sequence[Mapping[str, Any]],
+    outputs: Sequence[Mapping[str, Any]],
+    tokenizer: Mapping[str, Any] | None,
+    **more: Any,
+) -> dict[str, Any]:
+    """The manifest's entry for one route's graph.
+
+    Args:
+        route: the route.
+        formats: format -> the file it is written to.
+        inputs: name, dtype and shape of each.
+        outputs: the same of each.
+        tokenizer: what `write_tokenizer` returned.
+        more: what only this backend says.
+    """
+    return {
+        "name": route.name,
+        "formats": dict(formats),
+        **more,
+        "modality": route.modality,
+        "tasks": list(route.tasks),
+        "embedding_dimension": next((o for o in outputs if o["name"] == "sentence_embedding"), outputs[0])["shape"][-1],
+        "inputs": list(inputs),
+        "outputs": list(outputs),
+        "tokenizer": tokenizer,
+        "image": image_section(route) if route.modality == "image" else None,
+    }
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a package, under its own name or that of its build for the CPU."""
+    for name in (package, f"{package}-cpu"):
+        with contextlib.suppress(PackageNotFoundError):
+            return version(name)
+    return None
+
+
+def write_tokenizer(route: Route, is_default: bool, staging: Staging) -> dict[str, Any] | None:
+    """The route's tokenizer files: at the top for the default route, in the route's folder where they differ."""
+    if route.input is None:
+        return None
+    section, files = dict(route.input.section), route.input.files
+    top = staging.folder / section["file"]
+    shared = top.is_file() and top.read_text(encoding="utf-8") == files[section["file"]]
+    if shared and not is_default:
+        return section
+    folder = "" if is_default else f"{route.name}/"
+    for name, text in files.items():
+        staging.write(f"{folder}{name}", text)
+    return {**section, "file": f"{folder}{section['file']}"}
+
+
+def image_section(route: Route) -> dict[str, Any]:
+    """The image processor's settings, for `sbertconv.images`.
+
+    Raises:
+        UnsupportedOptionError: if it does anything else to an image than is known there.
+    """
+    processor: Any = getattr(route.modules[0][1], "processor", None)
+    processor = getattr(processor, "image_processor", processor)
+    config = processor.to_dict() if hasattr(processor, "to_dict") else {}
+    unknown = [key for key, value in config.items() if key.startswith("do_") and value and key not in IMAGE_SETTINGS]
+    if unknown or not config:
+        raise UnsupportedOptionError(
+            f"image processor {type(processor).__name__} does {', '.join(unknown) or 'unknown things'} "
+            f"(have: {', '.join(key for key in IMAGE_SETTINGS if key.startswith('do_'))}).\n"
+            "Convert the text tower alone."
+        )
+    section = {key: config.get(key) for key in IMAGE_SETTINGS}
+    return {key: int(value) if key == "resample" and value is not None else value for key, value in section.items()}
+
+
+def write_module_configs(model: SentenceTransformer, staging: Staging) -> None:
+    """config.json, modules.json and each module's config, under the names that older readers know."""
+    entries = []
+    for index, (name, module) in enumerate(model.named_children()):
+        type_ = type(module).__name__
+        path = "" if getattr(module, "save_in_root", False) else f"{index}_{type_}"
+        family = "sentence_transformers.models" if type_ in OLD_TYPES else type(module).__module__
+        entries.append({"idx": index, "name": name, "path": path, "type": f"{family}.{type_}"})
+        config = dict(module.get_config_dict()) if hasattr(module, "get_config_dict") else {}
+        file = getattr(module, "config_file_name", "config.json")
+        if type_ == "Pooling":
+            config |= old_pooling_flags(config)
+        if config or path:
+            staging.write(f"{path}/{file}".lstrip("/"), to_json(config))
+        transformers_config: Any = getattr(module, "config", None)
+        if hasattr(transformers_config, "to_json_string") and not path:
+            staging.write("config.json", transformers_config.to_json_string())
+    staging.write("modules.json", to_json(entries))
+    staging.write("config_sentence_transformers.json", to_json(model._get_model_config()))
+
+
+def old_pooling_flags(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What readers of the format before version 5 look for: a size and one flag per pooling mode."""
+    modes = config["pooling_mode"]
+    modes = (modes,) if isinstance(modes, str) else tuple(modes)
+    return {
+        "word_embedding_dimension": config["embedding_dimension"],
+        **{flag: mode in modes for mode, flag in POOLING_FLAGS.items()},
+    }
+
+
+def to_json(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"

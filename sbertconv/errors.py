@@ -1,0 +1,78 @@
+"""The exception tree.
+
+    SbertconvError
+    ├── SourceError                the model cannot be found, read or trusted
+    ├── UnsupportedModuleError     a module of the chain has no converter and cannot be traced
+    ├── UnsupportedOptionError     a setting of a module or an option of a command is not supported
+    ├── MissingDependencyError     an extra is not installed (also an ImportError)
+    ├── DuplicateConverterError    a second converter for the same module type
+    ├── ParityError                the converted model differs from encode() (has .report)
+    └── ArtifactError              a converted folder cannot be written, read or trusted
+
+Line 1 of a message says what and where, then what is available, the last line what to do.
+`exit_code` is what the command line returns: 1 cannot convert, 2 usage, 3 parity failed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sbertconv.parity import ParityReport
+
+
+class SbertconvError(Exception):
+    """Base class of every error raised on purpose."""
+
+    exit_code = 1
+
+
+class SourceError(SbertconvError):
+    """The model cannot be found, read or trusted."""
+
+
+class UnsupportedModuleError(SbertconvError):
+    """A module of the chain has no converter and cannot be traced."""
+
+
+class UnsupportedOptionError(SbertconvError):
+    """A setting of a module or an option of a command is not supported."""
+
+
+class MissingDependencyError(SbertconvError, ImportError):
+    """A package of an optional extra is not installed."""
+
+
+class DuplicateConverterError(SbertconvError):
+    """A converter for this backend and module type exists already."""
+
+
+class ArtifactError(SbertconvError):
+    """A converted folder cannot be written, read or trusted."""
+
+
+class ParityError(SbertconvError):
+    """The converted model differs from encode(); nothing was written. `report` holds every check."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, report: ParityReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def require(extra: str, *packages: str) -> None:
+    """Raise MissingDependencyError, naming the extra to install, unless every package is installed."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"Missing package{'s' if len(missing) > 1 else ''}: {', '.join(missing)}.\n"
+            f'Install what is needed: pip install "sbertconv[{extra}]"'
+        )
+
+
+def error_text(error: BaseException | None, lines: int = 1) -> str:
+    """The type and the first lines of a library's error, in one line."""
+    found = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(found[:lines])}".rstrip(": ")

@@ -1,0 +1,247 @@
+"""Texts from a file, embeddings to a file, a block at a time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sbertconv.errors import UnsupportedOptionError, require
+
+if TYPE_CHECKING:
+    from sbertconv.runtime import Embedder
+
+BLOCK = 4096  # texts held at once: enough to sort by length, small beside a model
+ENCODING = "utf-8-sig"  # UTF-8, with or without the byte order mark that spreadsheets and editors of Windows write
+LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 131,072 characters; a C long may have 32 bits
+
+
+def _read_lines(path: Path, column: str) -> Iterator[str]:
+    with path.open(encoding=ENCODING, newline="\n") as file:
+        for line in file:
+            yield line.rstrip("\r\n")
+
+
+def _read_jsonl(path: Path, column: str) -> Iterator[str]:
+    for number, line in enumerate(_read_lines(path, column), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UnsupportedOptionError(f"{path}, line {number}: not JSON: {error}\nMend the line.") from error
+        yield _cell(row, column, f"{path}, line {number}")
+
+
+def _read_csv(path: Path, column: str) -> Iterator[str]:
+    csv.field_size_limit(LONGEST_CELL)
+    with path.open(encoding=ENCODING, newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), 2):
+            yield _cell(row, column, f"{path}, row {number}")
+
+
+def _read_parquet(path: Path, column: str) -> Iterator[str]:
+    require("parquet", "pyarrow")
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        if column not in file.schema_arrow.names:
+            _cell(dict.fromkeys(file.schema_arrow.names), column, str(path))
+        batches = file.iter_batches(BLOCK, columns=[column])
+        texts = (text for batch in batches for text in batch.column(0).to_pylist())
+        for number, text in enumerate(texts):
+            yield _cell({column: text}, column, f"{path}, row {number}")
+
+
+def _cell(row: Any, column: str, where: str) -> str:
+    if isinstance(row, str):
+        return row
+    names = list(row) if isinstance(row, dict) else []
+    if column not in names:
+        raise UnsupportedOptionError(
+            f"{where}: no column {column!r} (have: {', '.join(map(str, names)) or 'none'}).\nChoose one with --column."
+        )
+    if not isinstance(row[column], str):
+        raise UnsupportedOptionError(f"{where}: {column!r} is {type(row[column]).__name__}, not text.\nMend the row.")
+    return str(row[column])
+
+
+READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
+    ".txt": _read_lines,
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+
+
+def read_texts(path: Path, column: str = "text") -> Iterator[str]:
+    """The texts of a file: the lines of .txt, one column or key of .jsonl, .csv and .parquet.
+
+    Raises:
+        UnsupportedOptionError: for an unknown ending, a missing or broken file, a missing column, or a row
+            without text.
+    """
+    if path.suffix not in READERS:
+        raise UnsupportedOptionError(f"{path}: cannot read {path.suffix!r} (have: {', '.join(READERS)}).\nConvert it.")
+    if not path.is_file():
+        raise UnsupportedOptionError(f"{path}: no such file.\nCheck the path.")
+    return _read(path, column)
+
+
+def _read(path: Path, column: str) -> Iterator[str]:
+    """What the reader of this ending gives; a broken file is one kind of error, whichever library tells of it."""
+    try:
+        yield from READERS[path.suffix](path, column)
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: text that is not UTF-8, and pyarrow's ArrowInvalid
+        raise UnsupportedOptionError(
+            f"{path}: cannot be read: {error}\nCheck that the file is complete and, if it is text, saved as UTF-8."
+        ) from error
+
+
+Write = Callable[[np.ndarray], None]
+
+
+@contextmanager
+def _write_json_lines() -> Iterator[Write]:
+    """JSON lines on stdout, for as long as somebody reads them."""
+
+    def write(block: np.ndarray) -> None:
+        for row in block:
+            sys.stdout.write(json.dumps(row.tolist()) + "\n")
+
+    try:
+        yield write
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has enough; what is still buffered goes nowhere, so that the exit is silent too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def _write_npy(path: Path) -> Iterator[Write]:
+    """One .npy array; the header is written again at the end, when the number of rows is known.
+
+    numpy pads the header so that a growing first dimension always fits into it.
+    """
+    rows = 0
+    dtype, width = np.dtype(np.float32), (0,)
+    with path.open("wb") as file:
+
+        def header() -> None:
+            description = {
+                "descr": np.lib.format.dtype_to_descr(dtype),
+                "fortran_order": False,
+                "shape": (rows, *width),
+            }
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(file, description)
+
+        def write(block: np.ndarray) -> None:
+            nonlocal rows, dtype, width
+            if rows == 0:
+                dtype, width = block.dtype, block.shape[1:]
+                header()
+            rows += len(block)
+            file.write(np.ascontiguousarray(block).tobytes())
+
+        yield write
+        header()
+
+
+@contextmanager
+def _write_parquet(path: Path) -> Iterator[Write]:
+    require("parquet", "pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writers: list[Any] = []
+
+    def write(block: np.ndarray) -> None:
+        values = pa.array(np.ascontiguousarray(block).reshape(-1))
+        table = pa.table({"embedding": pa.FixedSizeListArray.from_arrays(values, block.shape[1])})
+        if not writers:
+            writers.append(pq.ParquetWriter(path, table.schema))
+        writers[0].write_table(table)
+
+    try:
+        yield write
+    finally:
+        for writer in writers:
+            writer.close()
+
+
+WRITERS: dict[str, Callable[[Path], AbstractContextManager[Write]]] = {".npy": _write_npy, ".parquet": _write_parquet}
+
+
+def encode_texts(
+    embedder: Embedder, texts: Iterable[str], output: Path | None, *, progress: bool = False, **options: Any
+) -> int:
+    """Embed a stream of texts in blocks; returns how many.
+
+    Args:
+        embedder: a loaded artifact.
+        texts: any iterable; at most BLOCK texts and their embeddings are in memory.
+        output: a .npy or .parquet file, which appears only when it is complete; None: JSON lines on stdout.
+        progress: show a counter on stderr.
+        options: of `Embedder.encode`.
+
+    Raises:
+        UnsupportedOptionError: for an unknown ending, or an int8 precision, whose ranges need all embeddings.
+    """
+    if output is not None and output.suffix not in WRITERS:
+        raise UnsupportedOptionError(
+            f"{output}: cannot write {output.suffix!r} (have: {', '.join(WRITERS)}).\nChoose another ending."
+        )
+    if options.get("precision") in ("int8", "uint8"):
+        raise UnsupportedOptionError(
+            "precision int8 and uint8 take their ranges from all embeddings at once, a stream has none "
+            "(have: float32, binary, ubinary).\nEncode in float32 and quantize the result."
+        )
+    with _writer(output) as write, _counter(progress) as count_up:
+        stream, count = iter(texts), 0
+        while block := list(islice(stream, BLOCK)):
+            write(embedder.encode(block, **options))
+            count += len(block)
+            count_up(count)
+        if output and not count:
+            raise UnsupportedOptionError(f"No texts, so {output} was not written.\nCheck the input.")
+    return count
+
+
+@contextmanager
+def _writer(output: Path | None) -> Iterator[Write]:
+    """Writes beside the file and renames at the end, so that a half-written result is never seen; None: stdout."""
+    if output is None:
+        with _write_json_lines() as write:
+            yield write
+        return
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        with WRITERS[output.suffix](partial) as write:
+            yield write
+        partial.replace(output)
+    except OSError as error:
+        raise UnsupportedOptionError(
+            f"{output}: cannot be written: {error.strerror or error}.\nChoose another place."
+        ) from error
+    finally:
+        with suppress(OSError):  # a file where its folder should be: there is nothing to remove, and that is said above
+            partial.unlink()
+
+
+@contextmanager
+def _counter(progress: bool) -> Iterator[Callable[[int], None]]:
+    if not progress:
+        yield lambda count: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("encoding") as status:
+        yield lambda count: status.update(f"encoded {count:,} texts")

@@ -1,0 +1,76 @@
+"""Images to pixel values at run time: what transformers' image processors of the CLIP and ViT kind do.
+
+Resize, center crop, rescale, normalize, in this order, with Pillow and numpy, from the settings that the
+model's own preprocessor saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sbertconv.errors import UnsupportedOptionError, require
+
+SETTINGS = ("do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale",
+            "rescale_factor", "do_normalize", "image_mean", "image_std")  # fmt: skip
+
+
+def pixel_values(images: Sequence[Any], section: Mapping[str, Any]) -> np.ndarray:
+    """Float32 pixel values [batch, 3, height, width].
+
+    Args:
+        images: Pillow images or uint8 arrays [height, width, 3].
+        section: the manifest's `image` entry.
+    """
+    return np.stack([_prepare(image, section) for image in images]).astype(np.float32)
+
+
+def _prepare(image: Any, section: Mapping[str, Any]) -> np.ndarray:
+    require("image", "PIL")
+    from PIL import Image
+
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        what = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UnsupportedOptionError(
+            f"{what} is not an image (have: Pillow images, uint8 arrays [height, width, 3]).\n"
+            "Open image files with PIL.Image.open first."
+        )
+    if section["do_convert_rgb"]:
+        image = image.convert("RGB")
+    if section["do_resize"]:
+        image = image.resize(_target_size(image.size, section["size"]), resample=section["resample"])
+    pixels = np.asarray(image)
+    if section["do_center_crop"]:
+        pixels = _center_crop(pixels, section["crop_size"])
+    values = pixels.astype(np.float32)
+    if section["do_rescale"]:
+        values = values * np.float32(section["rescale_factor"])
+    if section["do_normalize"]:
+        mean, std = np.float32(section["image_mean"]), np.float32(section["image_std"])
+        values = (values - mean) / std
+    return values.transpose(2, 0, 1)
+
+
+def _target_size(size: tuple[int, int], wanted: Mapping[str, int]) -> tuple[int, int]:
+    """Pillow's (width, height) for a shortest edge or a fixed height and width."""
+    if "shortest_edge" not in wanted:
+        return wanted["width"], wanted["height"]
+    width, height = size
+    short, edge = min(width, height), wanted["shortest_edge"]
+    long = int(edge * max(width, height) / short)
+    return (edge, long) if width <= height else (long, edge)
+
+
+def _center_crop(pixels: np.ndarray, size: Mapping[str, int]) -> np.ndarray:
+    """Cut from the middle; where the image is smaller, zeros around it."""
+    height, width = size["height"], size["width"]
+    pad_y, pad_x = max(height - pixels.shape[0], 0), max(width - pixels.shape[1], 0)
+    if pad_y or pad_x:
+        around = ((-(-pad_y // 2), pad_y // 2), (-(-pad_x // 2), pad_x // 2), (0, 0))
+        pixels = np.pad(pixels, around)
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]

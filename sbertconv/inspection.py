@@ -1,0 +1,171 @@
+"""`sbertconv inspect`: a model described from its files (or from a live object), without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sbertconv.plan import plan_files
+from sbertconv.registry import Registry
+from sbertconv.source import OWN_TYPES, Source, read_json
+
+NO_LIMIT = 10**9
+
+
+def describe(source: Source, registry: Registry) -> dict[str, Any]:
+    """Everything `inspect` prints, as plain types."""
+    plans = {backend: plan_files(source, backend, registry) for backend in registry.backends}
+    transformers_config = _transformers_config(source)
+    settings = source.settings
+    live = source.live
+    return {
+        "name": source.name,
+        "revision": source.revision,
+        "modules": [
+            {
+                "label": spec.label,
+                "name": spec.name,
+                "type": spec.type,
+                "settings": dict(spec.settings),
+                "backends": {
+                    backend: {"by": plan.steps[index].by, "problem": plan.steps[index].problem}
+                    for backend, plan in plans.items()
+                },
+            }
+            for index, spec in enumerate(source.modules)
+        ],
+        "architecture": transformers_config.get("model_type"),
+        "tokenizer": _tokenizer_kind(source),
+        "embedding_dimension": live.get_embedding_dimension() if live else _dimension(source),
+        "max_seq_length": _max_seq_length(source, transformers_config),
+        "prompts": dict(live.prompts if live else settings.get("prompts", {})),
+        "default_prompt_name": live.default_prompt_name if live else settings.get("default_prompt_name"),
+        "similarity_fn_name": live.similarity_fn_name if live else settings.get("similarity_fn_name") or "cosine",
+        "truncate_dim": live.truncate_dim if live else settings.get("truncate_dim"),
+        "notes": list(source.notes),
+    }
+
+
+def _folders(source: Source) -> list[Path]:
+    """The folders of the modules in order, or none for a live object."""
+    return [source.folder / spec.path for spec in source.modules] if source.folder else []
+
+
+def _transformers_config(source: Source) -> Mapping[str, Any]:
+    if source.live is not None:
+        config = getattr(source.live, "config", None)
+        return config.to_dict() if config is not None else {}
+    for folder in _folders(source):
+        if (folder / "config.json").is_file():
+            config = read_json(folder / "config.json")
+            if isinstance(config, dict) and "model_type" in config:
+                return config
+    return {}
+
+
+def _tokenizer_kind(source: Source) -> str | None:
+    """The model inside tokenizer.json (WordPiece, BPE, Unigram, ...), or the file that stands for one."""
+    if source.live is not None:
+        tokenizer = getattr(source.live, "tokenizer", None)
+        backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+        return type(getattr(backend, "model", tokenizer)).__name__ if tokenizer is not None else None
+    for folder in _folders(source):
+        if (folder / "tokenizer.json").is_file():
+            kind: str | None = read_json(folder / "tokenizer.json").get("model", {}).get("type")
+            return kind
+        for name in ("vocab.txt", "whitespacetokenizer_config.json", "phrasetokenizer_config.json", "vocab.json"):
+            if (folder / name).is_file():
+                return name
+        for file in folder.glob("*.model"):
+            return file.name
+    return None
+
+
+def _dimension(source: Source) -> int | None:
+    """What the last module that sets the dimension says, without its weights; None if only loading it can tell."""
+    found = None
+    for spec in reversed(source.modules):
+        own = spec.type.startswith(OWN_TYPES)
+        if not (own and spec.name in KEEP_DIMENSION):
+            measure = DIMENSIONS.get(spec.name, STATED) if own else STATED
+            found = measure(spec.settings, source.folder / spec.path.lstrip("/")) if source.folder else None
+            break
+    sizes = [size for size in (found, source.settings.get("truncate_dim")) if size is not None]
+    return min(sizes, default=None)
+
+
+Dimension = Callable[[Mapping[str, Any], Path], int | None]  # a module's settings and folder -> what it gives
+
+
+def _setting(*names: str) -> Dimension:
+    """The first of these settings that is a number."""
+    return lambda settings, folder: next((settings[n] for n in names if isinstance(settings.get(n), int)), None)
+
+
+def _columns(settings: Mapping[str, Any], folder: Path) -> int | None:
+    """The width of an embedding table, from the header of its weights."""
+    from safetensors import SafetensorError, safe_open
+
+    with suppress(OSError, SafetensorError), safe_open(folder / "model.safetensors", "numpy") as weights:
+        for name in EMBEDDING_TABLES & set(weights.keys()):
+            return int(weights.get_slice(name).get_shape()[1])
+    return None
+
+
+def _hidden_size(settings: Mapping[str, Any], folder: Path) -> int | None:
+    """As the library chooses it: the projection if the transformer gives the embedding itself, or the hidden size."""
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    projected = settings.get("module_output_name") == "sentence_embedding"
+    names = ("projection_dim",) * projected + ("hidden_size", "dim", "d_model", "n_embd", "emb_dim")
+    sizes = [_setting(*names)(part, folder) for part in (config, config.get("text_config") or {})]
+    return next((size for size in sizes if size), None)
+
+
+def _pooled(settings: Mapping[str, Any], folder: Path) -> int | None:
+    """Every mode gives one vector; the pooling assumed for a bare checkpoint lies in the transformer's own folder."""
+    dimension = _setting("embedding_dimension", "word_embedding_dimension")(settings, folder)
+    dimension = dimension or _hidden_size(settings, folder)
+    return dimension * _modes(settings) if dimension else None
+
+
+def _modes(settings: Mapping[str, Any]) -> int:
+    """How many pooling modes are concatenated, in the new form (a name or a list) or the old (flags)."""
+    modes = settings.get("pooling_mode")
+    if isinstance(modes, str):
+        return 1
+    if modes:
+        return len(modes)
+    return sum(bool(v) for k, v in settings.items() if k.startswith("pooling_mode_")) or 1
+
+
+EMBEDDING_TABLES = {"embedding.weight", "embeddings", "emb_layer.weight"}
+KEEP_DIMENSION = {"Normalize", "Dropout", "WordWeights", "Router", "Asym"}  # the modules of a router stand behind it
+STATED = _setting("out_features", "embedding_dimension", "sentence_embedding_dimension")
+DIMENSIONS: Mapping[str, Dimension] = {
+    "Transformer": _hidden_size,
+    "CLIPModel": lambda settings, folder: _hidden_size({"module_output_name": "sentence_embedding"}, folder),
+    "StaticEmbedding": _columns,
+    "WordEmbeddings": _columns,
+    "WeightedLayerPooling": _setting("embedding_dimension", "word_embedding_dimension"),
+    "BoW": lambda settings, folder: len(settings.get("vocab", ())) or None,
+    "LSTM": lambda settings, folder: settings["hidden_dim"] * (2 if settings.get("bidirectional", True) else 1),
+    "CNN": lambda settings, folder: settings["out_channels"] * len(settings["kernel_sizes"]),
+    "Pooling": _pooled,
+    "Dense": _setting("out_features"),
+    "LayerNorm": _setting("dimension"),
+}
+
+
+def _max_seq_length(source: Source, config: Mapping[str, Any]) -> int | None:
+    if source.live is not None:
+        candidates = [source.live.max_seq_length]
+    else:
+        tokenizers = (folder / "tokenizer_config.json" for folder in _folders(source))
+        candidates = [
+            *(spec.settings.get("max_seq_length") for spec in source.modules),
+            *(read_json(file).get("model_max_length") for file in tokenizers if file.is_file()),
+            config.get("max_position_embeddings"),
+        ]
+    return next((int(c) for c in candidates if isinstance(c, (int, float)) and c < NO_LIMIT), None)

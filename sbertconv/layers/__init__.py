@@ -1,0 +1,31 @@
+"""The Keras layers that a converted model needs at load time. Imports keras, never torch or transformers.
+
+import keras
+import sbertconv.layers
+
+model = keras.saving.load_model("keras/model.keras")
+"""
+
+from __future__ import annotations
+
+from sbertconv.layers.output import SentenceEmbedding
+from sbertconv.layers.policy import set_dtype_policy
+from sbertconv.layers.pooling import Pooling
+from sbertconv.layers.sequence import CNN, LSTM, LSTMCell
+from sbertconv.layers.traced import Embedding, TracedModule
+from sbertconv.layers.words import BoW, StaticEmbedding, WeightedLayerPooling, WordWeights
+
+__all__ = [
+    "CNN",
+    "LSTM",
+    "BoW",
+    "Embedding",
+    "LSTMCell",
+    "Pooling",
+    "SentenceEmbedding",
+    "StaticEmbedding",
+    "TracedModule",
+    "WeightedLayerPooling",
+    "WordWeights",
+    "set_dtype_policy",
+]

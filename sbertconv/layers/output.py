@@ -1,0 +1,57 @@
+"""The last layer of a converted model: its embedding, and what else the model is apart from its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+FOLDER = "sbertconv"  # in the folder that Keras gives every layer for its files
+
+
+@keras.saving.register_keras_serializable("sbertconv")
+class SentenceEmbedding(keras.layers.Layer):
+    """The embedding in float32, truncated if the model says so.
+
+    Args:
+        truncate_dim: keep this many leading dimensions, or None.
+
+    Attributes:
+        files: name -> content of the manifest, the tokenizer files and the sentence-transformers configs. They
+            travel inside the .keras file, so that it can be encoded with, exported and converted back alone.
+    """
+
+    def __init__(self, truncate_dim: int | None = None, **options: Any) -> None:
+        super().__init__(**{"dtype": "float32", **options})
+        self.truncate_dim = truncate_dim
+        self.files: Mapping[str, bytes] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "files":  # bytes, which Keras has no reason to track
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.cast(inputs[:, : self.truncate_dim], "float32")
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        batch, dim = inputs.shape
+        return keras.KerasTensor((batch, min(dim, self.truncate_dim or dim)), dtype="float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "truncate_dim": self.truncate_dim}
+
+    def save_assets(self, dir_path: str) -> None:
+        for name, content in self.files.items():
+            path = Path(dir_path) / FOLDER / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+    def load_assets(self, dir_path: str) -> None:
+        root = Path(dir_path) / FOLDER
+        self.files = {
+            path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
+        }

@@ -1,0 +1,310 @@
+"""The parity harness: a converted folder against `SentenceTransformer.encode()`, text by text.
+
+Both sides get the same texts in the same batches through their public `encode`, so that tokenizer, prompt,
+truncation, padding, graph and dtype are all inside the comparison. Rule: |a - b| <= atol + rtol * |b|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sbertconv.corpus import CORPUS
+from sbertconv.errors import ParityError, SourceError
+from sbertconv.frameworks import release_memory
+from sbertconv.questions import (
+    ALONE,
+    BATCH,
+    BATCH_SIZE,
+    LONGEST_FORWARD,
+    TOKENS,
+    Converted,
+    Question,
+    Side,
+    ask,
+    questions,
+)
+
+if TYPE_CHECKING:
+    from sbertconv.artifact import Artifact
+    from sbertconv.runtime import Embedder
+
+SEES_PADDING = 1e-3  # float32 noise between batch sizes stays below 1e-5, a model that sees its padding is far above
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """|a - b| <= atol + rtol * |b|, and why these numbers."""
+
+    atol: float
+    rtol: float
+    reason: str
+
+
+TOLERANCES = {
+    "float32": Tolerance(
+        1e-5,
+        1e-5,
+        "float32 sums in another order differ by up to 7e-6 (encode() from itself between batch sizes); "
+        "the relative term is for embeddings that are not normalised",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison of one list of texts.
+
+    Attributes:
+        name: what was compared, e.g. "padded batch".
+        texts: how many.
+        max_abs_diff: the largest absolute difference.
+        worst_text: the text it came from.
+        worst_tokens: its length in tokens.
+        min_cosine: the smallest cosine between the two sides' vectors of one text.
+        non_finite: values that are NaN or infinite on one side only, or of different kind.
+        shape, dtype: of the converted model's result.
+        passed: whether every value keeps the rule, and shapes and dtypes agree.
+        problem: why not, in words, where numbers do not say it.
+    """
+
+    name: str
+    texts: int
+    max_abs_diff: float
+    worst_text: str
+    worst_tokens: int
+    min_cosine: float
+    non_finite: int
+    shape: tuple[int, ...]
+    dtype: str
+    passed: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Every check of one conversion, and encode()'s own wobble as the yardstick."""
+
+    backend: str
+    atol: float
+    rtol: float
+    checks: tuple[Check, ...]
+    wobble: float
+    wobble_text: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    @property
+    def worst(self) -> Check:
+        """The failed check with the largest difference, or of all checks if none failed."""
+        failed = [check for check in self.checks if not check.passed]
+        return max(failed or self.checks, key=lambda check: (check.max_abs_diff, bool(check.problem)))
+
+    def raise_if_failed(self) -> None:
+        """Raise ParityError, naming the worst text, unless every check passed."""
+        if self.passed:
+            return
+        worst = self.worst
+        what = worst.problem or f"max abs diff {worst.max_abs_diff:.1e} > {self.atol:.0e}"
+        raise ParityError(
+            f"Parity failed for {self.backend!r}: {what} in {worst.name!r} on text "
+            f"{shorten(worst.worst_text)!r}, {worst.worst_tokens} tokens. Nothing was written.",
+            self,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines: the same content as plain types; an infinite difference (other shapes) is None."""
+        content = {**asdict(self), "passed": self.passed}
+        for check in content["checks"]:
+            check["max_abs_diff"] = check["max_abs_diff"] if np.isfinite(check["max_abs_diff"]) else None
+        return content
+
+
+def shorten(text: str, width: int = 32) -> str:
+    """A text for a table cell or a message."""
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def tolerance(precision: str, atol: float | None, rtol: float | None) -> Tolerance:
+    """The table's tolerance for a precision, or the user's own numbers."""
+    default = TOLERANCES[precision]
+    return Tolerance(default.atol if atol is None else atol, default.rtol if rtol is None else rtol, default.reason)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the original model answered; holds no reference to it."""
+
+    questions: Sequence[Question]
+    answers: Sequence[Sequence[Any]]
+
+    @classmethod
+    def of(cls, original: Side, embedder: Embedder) -> Reference:
+        """Ask the original everything that will be asked of the converted model, which does not run yet.
+
+        Args:
+            original: a model in float32 on the CPU.
+            embedder: the converted folder; its tokenizers and its manifest decide what is asked.
+
+        Raises:
+            SourceError: if the original cannot answer.
+        """
+        asked = questions(original, embedder)
+        try:
+            return cls(asked, [ask(original, question) for question in asked])
+        except Exception as error:
+            raise SourceError(
+                f"encode() of the model itself fails: {type(error).__name__}: {error}\n"
+                "Mend the model: SentenceTransformer must be able to embed every text."
+            ) from error
+
+
+def compare_formats(
+    reference: Reference, artifact: Artifact, *, atol: float | None = None, rtol: float | None = None
+) -> ParityReport:
+    """Ask every format of an artifact the same, one after the other; tokens are the same for all.
+
+    Args and Raises: see `compare`.
+    """
+    from sbertconv.runtime import Embedder
+
+    reports: list[ParityReport] = []
+    for form in artifact.formats:
+        report = compare(reference, Embedder(artifact, form), atol=atol, rtol=rtol)
+        kept = [check for check in report.checks if not reports or not check.name.endswith(TOKENS)]
+        if len(artifact.formats) > 1:
+            kept = [replace(c, name=c.name if c.name.endswith(TOKENS) else f"{form}: {c.name}") for c in kept]
+        reports.append(replace(report, checks=tuple(kept)))
+        release_memory()  # one format at a time
+    return replace(reports[0], checks=tuple(check for report in reports for check in report.checks))
+
+
+def compare(
+    reference: Reference, embedder: Embedder, *, atol: float | None = None, rtol: float | None = None
+) -> ParityReport:
+    """Ask the converted model the same and apply the rule.
+
+    Args:
+        reference: the original's answers.
+        embedder: the converted folder, loaded from disk.
+        atol: overrides the table's absolute tolerance.
+        rtol: overrides the table's relative tolerance.
+
+    Raises:
+        ArtifactError: if the graph cannot be loaded or fails on a batch.
+    """
+    rule = tolerance(embedder.artifact.manifest.get("precision", "float32"), atol, rtol)
+    asked = list(zip(reference.questions, reference.answers, strict=True))
+    converted = Converted(embedder)
+    checks = tuple(_check(question, ask(converted, question), theirs, embedder, rule) for question, theirs in asked)
+    wobble, wobble_text = _wobble(asked, rule)
+    notes = []
+    if wobble > SEES_PADDING:
+        notes.append(
+            f"encode() differs from itself by {wobble:.1e} between batch 1 and batch {BATCH_SIZE}: "
+            "this model sees the padding; only equal batches are compared."
+        )
+    over = [
+        np.size(answers[-1].get("input_ids", ()))
+        for question, answers in asked
+        if question.method == TOKENS and answers[-1]
+    ]
+    if longest := max((length for length in over if length > LONGEST_FORWARD), default=0):
+        notes.append(f"Texts over the limit of {longest} tokens were compared by their tokens alone.")
+    return ParityReport(
+        embedder.artifact.manifest["backend"], rule.atol, rule.rtol, checks, wobble, wobble_text, tuple(notes)
+    )
+
+
+def _check(
+    question: Question, ours: Sequence[Any], theirs: Sequence[Any], embedder: Embedder, rule: Tolerance
+) -> Check:
+    """Apply the rule to the answers to one question."""
+    if question.method == TOKENS:
+        measured = [_measure_tokens(a, b) for a, b in zip(ours, theirs, strict=True)]
+    else:
+        measured = [_measure(a, b, rule) for a, b in zip(ours, theirs, strict=True)]
+    worst = max(range(len(measured)), key=lambda index: measured[index].diff)
+    item = question.inputs[worst]
+    text = item if isinstance(item, str) else None
+    first = ours[0]["input_ids"] if question.method == TOKENS else ours[0]
+    non_finite = sum(m.non_finite for m in measured)
+    problems = [m.problem for m in measured if m.problem]
+    if non_finite:
+        problems.append(f"{non_finite} values are NaN or infinite on one side")
+    return Check(
+        name=question.name,
+        texts=len(measured),
+        max_abs_diff=measured[worst].diff,
+        worst_text=f"image {worst}" if text is None else text,
+        worst_tokens=0 if text is None else _count_tokens(embedder, text, question.task),
+        min_cosine=min(m.cosine for m in measured),
+        non_finite=non_finite,
+        shape=(len(measured), *first.shape[-1:]),
+        dtype=str(first.dtype),
+        passed=all(m.passed for m in measured),
+        problem="; ".join(problems[:1]),
+    )
+
+
+def _wobble(asked: Sequence[tuple[Question, Sequence[Any]]], rule: Tolerance) -> tuple[float, str]:
+    """encode() against itself, on the default route: every text alone and all in one batch."""
+    found = [answers for question, answers in asked if question.name.endswith((ALONE, BATCH))][:2]
+    if len(found) < 2:
+        return 0.0, ""
+    differences = [_measure(alone, batch, rule).diff for alone, batch in zip(*found, strict=True)]
+    worst = max(range(len(CORPUS)), key=differences.__getitem__)
+    return differences[worst], CORPUS[worst]
+
+
+def _count_tokens(embedder: Embedder, text: str, task: str | None) -> int:
+    tokens = embedder.tokenize([text], task)
+    return int(tokens["attention_mask"].sum() if "attention_mask" in tokens else tokens["input_ids"].size)
+
+
+@dataclass(frozen=True)
+class _Measure:
+    diff: float
+    cosine: float
+    non_finite: int
+    passed: bool
+    problem: str = ""
+
+
+def _measure(a: np.ndarray, b: np.ndarray, rule: Tolerance) -> _Measure:
+    """One pair of arrays. Values that are not finite must be the same on both sides: -inf is max pooling's
+    answer to an empty text.
+    """
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return _Measure(float("inf"), 0.0, 0, False, f"{a.dtype} {a.shape} instead of {b.dtype} {b.shape}")
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(a) & np.isfinite(b)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    non_finite = int((~finite & ~same).sum())
+    a, b = np.where(finite, a, 0), np.where(finite, b, 0)
+    diff = np.abs(a - b)
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    cosine = float((a * b).sum() / norms) if norms > 0 else float(not diff.any())
+    passed = non_finite == 0 and bool((diff <= rule.atol + rule.rtol * np.abs(b)).all())
+    return _Measure(float(diff.max(initial=0)), cosine, non_finite, passed)
+
+
+def _measure_tokens(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> _Measure:
+    """How many values of the shared tensors differ; another length counts every token.
+
+    Bags of words count in the library's tokenizer and have no ids to compare; a text without words has no
+    ids in the library's flat lists and one column of padding in ours.
+    """
+    found = 0
+    for name in ("input_ids", "token_type_ids", "attention_mask"):
+        if name in ours and name in theirs:
+            a, b = ours[name], np.atleast_2d(theirs[name])
+            if b.size:
+                found += int((a != b).sum()) if a.shape == b.shape else max(a.size, b.size)
+    return _Measure(float(found), 1.0, 0, found == 0, "tokenized differently" if found else "")

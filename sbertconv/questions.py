@@ -1,0 +1,186 @@
+"""What both sides of a comparison are asked: the same texts, in the same batches, with the same options.
+
+The original model answers first, so that it can be let go before the converted one is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from sbertconv.corpus import CORPUS, long_text, random_images
+from sbertconv.routes import TASKS
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from sbertconv.runtime import Embedder, Graph
+
+LONGEST_FORWARD = 1024  # tokens; beyond it a text over the limit is compared by its tokens alone
+BATCH_SIZE = 32
+SMALL_BATCH = 8
+TOKENS, ALONE, BATCH = "tokens", "each text alone", "padded batch"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One list of inputs and how they are passed.
+
+    Attributes:
+        name: what is compared, e.g. "padded batch".
+        inputs: texts or images.
+        method: "encode", "encode_query", "encode_document", or "tokens" for what the graph is given.
+        options: keywords of the method; for "tokens" the task.
+        padding_side: where to pad, if not where the model does.
+    """
+
+    name: str
+    inputs: Sequence[Any]
+    method: str = "encode"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    padding_side: str | None = None
+
+    @property
+    def task(self) -> str | None:
+        """The task whose route answers: said, or implied by encode_query and encode_document."""
+        implied = self.method.removeprefix("encode_") if self.method.startswith("encode_") else None
+        task: str | None = self.options.get("task", implied)
+        return task
+
+
+class Side(Protocol):
+    """One of the two sides of a comparison."""
+
+    def call(self, question: Question) -> Sequence[Any]:
+        """The results of an encode method."""
+
+    def tokens(self, text: str, task: str | None) -> Mapping[str, Any]:
+        """The tensors of one text."""
+
+    def tokenizers(self) -> Sequence[Any]:
+        """The objects that say `padding_side`."""
+
+    def prompts(self) -> Mapping[str, str]:
+        """Prompt name -> prompt."""
+
+
+@dataclass(frozen=True)
+class Original:
+    """The SentenceTransformer."""
+
+    model: SentenceTransformer
+
+    def call(self, question: Question) -> Sequence[Any]:
+        method = getattr(self.model, question.method)
+        results: Sequence[Any] = method(list(question.inputs), show_progress_bar=False, **question.options)
+        return results
+
+    def tokens(self, text: str, task: str | None) -> Mapping[str, Any]:
+        tensors: Mapping[str, Any] = self.model.preprocess([text], **({"task": task} if task else {}))
+        return tensors
+
+    def tokenizers(self) -> Sequence[Any]:
+        tokenizer = getattr(self.model, "tokenizer", None)
+        return [tokenizer] if hasattr(tokenizer, "padding_side") else []
+
+    def prompts(self) -> Mapping[str, str]:
+        prompts: Mapping[str, str] = self.model.prompts
+        return prompts
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The converted folder."""
+
+    embedder: Embedder
+
+    def call(self, question: Question) -> Sequence[Any]:
+        results: Sequence[Any] = getattr(self.embedder, question.method)(list(question.inputs), **question.options)
+        return results
+
+    def tokens(self, text: str, task: str | None) -> Mapping[str, Any]:
+        return self.embedder.tokenize([text], task)
+
+    def tokenizers(self) -> Sequence[Any]:
+        return [graph.tokenizer for graph in self.embedder.graphs if graph.section["tokenizer"]]
+
+    def prompts(self) -> Mapping[str, str]:
+        return self.embedder.prompts
+
+
+def ask(side: Side, question: Question) -> list[Any]:
+    """One answer per input: arrays, or for "tokens" a dict of arrays."""
+    with _padding(side.tokenizers(), question.padding_side):
+        if question.method == TOKENS:
+            return [_as_arrays(side.tokens(text, question.task)) for text in question.inputs]
+        return [np.asarray(result) for result in side.call(question)]
+
+
+def _as_arrays(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in tensors.items() if hasattr(value, "shape")}
+
+
+@contextmanager
+def _padding(tokenizers: Sequence[Any], side: str | None) -> Iterator[None]:
+    before = [tokenizer.padding_side for tokenizer in tokenizers]
+    try:
+        for tokenizer in tokenizers:
+            tokenizer.padding_side = side or tokenizer.padding_side
+        yield
+    finally:
+        for tokenizer, own in zip(tokenizers, before, strict=True):
+            tokenizer.padding_side = own
+
+
+def questions(original: Side, embedder: Embedder) -> list[Question]:
+    """Everything to ask, graph by graph; nothing of it runs a graph."""
+    found: list[Question] = []
+    several = len(embedder.graphs) > 1
+    for graph in embedder.graphs:
+        label = f"{graph.section['name']}: " if several else ""
+        if graph.section["modality"] == "image":
+            found.append(Question(f"{label}images", random_images(), options={"batch_size": 3}))
+        else:
+            found += _about_texts(label, graph, original, embedder)
+    return found
+
+
+def _about_texts(label: str, graph: Graph, original: Side, embedder: Embedder) -> Iterator[Question]:
+    task = {"task": name} if (name := next(iter(graph.section["tasks"]), None)) else {}
+    output = "sentence_embedding" if "sentence_embedding" in graph.outputs else graph.outputs[0]
+    long = long_text(graph.tokenizer.max_length(name))
+
+    def encode(what: str, inputs: Sequence[str] = CORPUS, batch_size: int = SMALL_BATCH, **options: Any) -> Question:
+        options = {"output_value": output, **task, "batch_size": batch_size, **options}
+        return Question(f"{label}{what}", inputs, options=options)
+
+    yield Question(f"{label}{TOKENS}", [*CORPUS, long], TOKENS, task)
+    yield encode(ALONE, batch_size=1)
+    yield encode(BATCH, batch_size=BATCH_SIZE)
+    if embedder.tokenize([long], name)["input_ids"].shape[1] <= LONGEST_FORWARD:
+        yield encode("over the limit", [long, *CORPUS[:3]])
+    if side := _other_side(original, embedder):
+        yield replace(encode(f"padded on the {side}", batch_size=BATCH_SIZE), padding_side=side)
+    for prompt, text in original.prompts().items():
+        if text:
+            yield encode(f"prompt {prompt}", prompt_name=prompt)
+    for own in TASKS:
+        if own in graph.section["tasks"] or own in graph.section["tokenizer"]["task_max_length"]:
+            options = {"batch_size": SMALL_BATCH, "output_value": output}
+            yield Question(f"{label}encode_{own}", CORPUS, f"encode_{own}", options)
+    for other in graph.outputs:
+        if other != output:
+            yield encode(other.replace("_", " "), output_value=other)
+
+
+def _other_side(original: Side, embedder: Embedder) -> str | None:
+    """The side that is not the model's own, where both sides have one tokenizer that can pad there."""
+    theirs, ours = original.tokenizers(), Converted(embedder).tokenizers()
+    sides = {tokenizer.padding_side for tokenizer in (*theirs, *ours)}
+    if len(theirs) != 1 or len(ours) != 1 or len(sides) != 1:
+        return None
+    return "left" if sides == {"right"} else "right"

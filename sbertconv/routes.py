@@ -1,0 +1,122 @@
+"""The distinct ways through a chain: one for a plain model, one per route of a router, one per modality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.errors import UnsupportedOptionError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from sbertconv.converters import Step
+    from sbertconv.preprocessing import InputDescription
+
+TASKS = ("query", "document")  # what encode_query and encode_document ask for
+MODALITIES = ("text", "image")
+
+
+@dataclass(frozen=True)
+class Route:
+    """One way through the chain, which becomes one graph.
+
+    Attributes:
+        name: "text", "image", or the name of a router's route.
+        modality: "text" or "image".
+        tasks: the tasks that take this route; None stands for "no task given". Empty: every task.
+        modules: label and module in order, the router replaced by the modules it chooses.
+        steps: the top-level steps, ready to run; empty until planned.
+        converted: id of each module of the route -> its step; empty until planned.
+        input: how a text becomes tensors; None for images and until planned.
+    """
+
+    name: str
+    modality: str
+    tasks: tuple[str | None, ...]
+    modules: tuple[tuple[str, Any], ...]
+    steps: tuple[Step, ...] = ()
+    converted: Mapping[int, Step] = field(default_factory=dict)
+    input: InputDescription | None = None
+
+    @property
+    def takes_prompt_length(self) -> bool:
+        """Whether a pooling leaves the prompt's tokens out."""
+        return not all(getattr(module, "include_prompt", True) for _, module in self.modules)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The tensors that the route's first module takes, in the tokenizer's order, and the prompt's length."""
+        names = ("pixel_values",) if self.input is None else tuple(self.input.section["tensors"])
+        return (*names, *(["prompt_length"] if self.takes_prompt_length else []))
+
+    @property
+    def architecture(self) -> str:
+        """The transformers model type, or the input module's class."""
+        module = self.modules[0][1]
+        return str(getattr(getattr(module, "config", None), "model_type", type(module).__name__))
+
+
+def live_modules(model: SentenceTransformer) -> Iterator[tuple[str, Any]]:
+    """Label and module along the chain, routers followed by the modules of all their routes."""
+
+    def walk(prefix: str, named: Any) -> Iterator[tuple[str, Any]]:
+        for name, module in named:
+            label = f"{prefix}{name}"
+            yield label, module
+            for route, nested in (getattr(module, "sub_modules", None) or {}).items():
+                yield from walk(f"{label}.{route}.", nested.named_children())
+
+    return walk("", model.named_children())
+
+
+def find_routes(model: SentenceTransformer) -> tuple[Route, ...]:
+    """Every distinct way through the chain; the first one is what encode() takes by default.
+
+    Raises:
+        UnsupportedOptionError: if the model takes neither texts nor images.
+    """
+    found: dict[tuple[str, tuple[str, ...]], Route] = {}
+    named = {name for _, module in live_modules(model) for name in getattr(module, "sub_modules", ())}
+    tasks = (None, *TASKS, *sorted(named - set(TASKS))) if named else (None,)
+    for modality in MODALITIES:
+        if modality not in model.modalities:
+            continue
+        for task in tasks:
+            try:
+                chosen, modules = _walk(model, task, modality)
+            except ValueError:  # the router has no route for this task and modality
+                continue
+            name = "_".join(chosen) or modality
+            route = found.setdefault((modality, chosen), Route(name, modality, (), modules))
+            if named:
+                found[modality, chosen] = replace(route, tasks=(*route.tasks, task))
+    if not found:
+        raise UnsupportedOptionError(
+            f"The model takes {', '.join(map(str, model.modalities))} (have: {', '.join(MODALITIES)}).\n"
+            "Only models of texts and images are converted."
+        )
+    names = [route.name for route in found.values()]
+    return tuple(
+        route if names.count(route.name) == 1 else replace(route, name=f"{route.name}_{route.modality}")
+        for route in found.values()
+    )
+
+
+def _walk(model: SentenceTransformer, task: str | None, modality: str) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """The routers' choices and the modules along one route."""
+    chosen: list[str] = []
+
+    def along(prefix: str, named: Any) -> Iterator[tuple[str, Any]]:
+        for name, module in named:
+            label = f"{prefix}{name}"
+            if hasattr(module, "sub_modules"):
+                route = module._resolve_route(task=task, modality=modality)
+                chosen.append(route)
+                yield from along(f"{label}.{route}.", module.sub_modules[route].named_children())
+            else:
+                yield label, module
+
+    modules = tuple(along("", model.named_children()))
+    return tuple(chosen), modules

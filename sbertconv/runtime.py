@@ -1,0 +1,332 @@
+"""A converted folder -> embeddings, with numpy, tokenizers and what runs its format; no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbertconv import similarity as similarity_functions
+from sbertconv.artifact import KERAS_SUFFIX, Artifact, read_artifact, unpacked
+from sbertconv.engines import Run, open_graph
+from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
+from sbertconv.images import pixel_values
+from sbertconv.tokenization import Tensors, TextTokenizer, load_tokenizer
+
+
+def load(folder: str | Path, *, format: str | None = None, verify: bool = False) -> Embedder:
+    """Open a converted folder.
+
+    Args:
+        folder: what `sbertconv to-onnx` or `sbertconv to-tf` wrote, or a .keras file that began as one.
+        format: "onnx", "keras", "saved_model" or "litert"; default the first that the folder holds.
+        verify: compare every file with its sha256 first.
+
+    Raises:
+        ArtifactError: if the folder is missing, foreign, truncated, from a newer version or tampered with.
+        UnsupportedOptionError: if the folder does not hold that format.
+    """
+    if Path(folder).suffix == KERAS_SUFFIX and not Path(folder).is_dir():
+        folder = unpacked(folder)
+    artifact = read_artifact(folder)
+    if verify:
+        artifact.verify_hashes()
+    return Embedder(artifact, format)
+
+
+def usable_cores() -> int:
+    """The cores this process may run on; ONNX Runtime's own count ignores that it may be held to a few."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Graph:
+    """One graph of an artifact: tensors in, outputs out. It is opened when first used."""
+
+    def __init__(self, artifact: Artifact, section: Mapping[str, Any], form: str) -> None:
+        self.artifact = artifact
+        self.section = section
+        self.form = form
+        self.inputs = [tensor["name"] for tensor in section["inputs"]]
+        self.outputs = [tensor["name"] for tensor in section["outputs"]]
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        self.artifact.path(self.section["tokenizer"]["file"])
+        return load_tokenizer(self.section["tokenizer"], self.artifact.folder)
+
+    @cached_property
+    def engine(self) -> Run:
+        return open_graph(self.artifact, self.section, self.form, usable_cores())
+
+    def run(self, tensors: Tensors) -> dict[str, np.ndarray]:
+        """Run one batch.
+
+        Raises:
+            ArtifactError: if the graph fails on it.
+        """
+        feeds = {name: tensors[name] for name in self.inputs}
+        engine = self.engine
+        try:
+            return engine(feeds)
+        except Exception as error:
+            shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in feeds.items())
+            file = self.section["formats"][self.form]
+            raise ArtifactError(
+                f"{file} failed on {shapes}: {error}\nConvert the model again with --overwrite."
+            ) from error
+
+
+class Embedder:
+    """A loaded artifact; `encode` has the keywords and results of `SentenceTransformer.encode`.
+
+    Attributes:
+        prompts: prompt name -> prompt, as saved with the model.
+        default_prompt_name: the prompt that encode() uses unless told otherwise, or None.
+        similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan".
+        format: which of the artifact's formats runs.
+    """
+
+    def __init__(self, artifact: Artifact, form: str | None = None) -> None:
+        self.artifact = artifact
+        manifest = artifact.manifest
+        self.format = artifact.formats[0] if form is None else form
+        if self.format not in artifact.formats:
+            raise UnsupportedOptionError(
+                f"{artifact.folder}: format {form!r} is not there (have: {', '.join(artifact.formats)}).\n"
+                "Choose one of these, or convert the model again with --format."
+            )
+        self.prompts: dict[str, str] = dict(manifest["prompts"])
+        self.default_prompt_name: str | None = manifest.get("default_prompt_name")
+        self.similarity_fn_name: str = manifest["similarity_fn_name"]
+        self.truncate_dim: int | None = manifest.get("truncate_dim")
+        self.graphs = [Graph(artifact, section, self.format) for section in manifest["graphs"]]
+
+    def get_embedding_dimension(self) -> int:
+        """The length of an embedding."""
+        return int(self.artifact.manifest["embedding_dimension"])
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """The limit in tokens beyond which a text is cut, or None."""
+        limit: int | None = self.artifact.manifest.get("max_seq_length")
+        return limit
+
+    def graph(self, modality: str, task: str | None) -> Graph:
+        """The graph for this modality and task.
+
+        Raises:
+            UnsupportedOptionError: if the artifact has none.
+        """
+        candidates = [graph for graph in self.graphs if graph.section["modality"] == modality]
+        for graph in candidates:
+            if not graph.section["tasks"] or task in graph.section["tasks"]:
+                return graph
+        tasks = sorted({name for graph in candidates for name in graph.section["tasks"] if name is not None})
+        have = (
+            f"tasks: {', '.join(tasks)}" if candidates else f"{', '.join(g.section['modality'] for g in self.graphs)}"
+        )
+        wanted = f"task {task!r}" if candidates else f"{modality} inputs"
+        raise UnsupportedOptionError(f"The model has no route for {wanted} (have: {have}).\nChoose one of these.")
+
+    def encode(
+        self,
+        inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        output_value: str | None = "sentence_embedding",
+        precision: str = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: str | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        task: str | None = None,
+    ) -> Any:
+        """Embed texts (or images), as `SentenceTransformer.encode` does.
+
+        Args:
+            inputs: one text or a sequence of texts; for an image model also Pillow images or arrays.
+            prompt_name: the name of a saved prompt.
+            prompt: a prompt as text; wins over `prompt_name`.
+            batch_size: texts per batch; texts are sorted by length first.
+            show_progress_bar: whether to show one; None is no.
+            output_value: "sentence_embedding", "token_embeddings", or None for a dict of everything per input.
+            precision: "float32", "int8", "uint8", "binary" or "ubinary".
+            convert_to_numpy: False gives a list of torch tensors (torch must be installed).
+            convert_to_tensor: one torch tensor (torch must be installed).
+            device: only the CPU; here for the same signature.
+            normalize_embeddings: divide by the Euclidean length.
+            truncate_dim: keep this many leading dimensions.
+            task: the task that a router chooses its route by.
+
+        Returns:
+            A float32 array [n, dim], or [dim] for a single input; lists of arrays [tokens, dim] for
+            "token_embeddings".
+
+        Raises:
+            UnsupportedOptionError: for an unknown prompt name, output, precision, device or task.
+        """
+        if batch_size <= 0:
+            raise UnsupportedOptionError(f"batch_size must be a positive integer, not {batch_size}.\nPass 32.")
+        if device is not None and str(device) != "cpu":
+            raise UnsupportedOptionError(f"device {device!r} is not supported (have: cpu).\nLeave it out.")
+        if precision not in similarity_functions.PRECISIONS:
+            similarity_functions.quantize(np.zeros((0, 0), np.float32), precision)
+        if isinstance(inputs, (Mapping, bytes)):
+            raise UnsupportedOptionError(f"{type(inputs).__name__} is not supported (have: texts, images).\nPass str.")
+        single = isinstance(inputs, str) or not isinstance(inputs, Iterable) or _is_image_array(inputs)
+        items: list[Any] = [inputs] if single else list(inputs)
+        if not items:
+            return self._as_asked(np.array([]), convert_to_numpy, convert_to_tensor)
+        rows = self._embed(
+            items, self._resolve_prompt(prompt, prompt_name), batch_size, bool(show_progress_bar), output_value, task
+        )
+        if output_value != "sentence_embedding":
+            return rows[0] if single else rows
+        vectors = self._truncate(np.stack(rows), truncate_dim)
+        if normalize_embeddings:
+            vectors = similarity_functions.normalize(vectors)
+        vectors = similarity_functions.quantize(vectors, precision)
+        return self._as_asked(vectors[0] if single else vectors, convert_to_numpy, convert_to_tensor)
+
+    @staticmethod
+    def _as_asked(vectors: np.ndarray, convert_to_numpy: bool, convert_to_tensor: bool) -> Any:
+        """The container that `SentenceTransformer.encode` returns for these two options."""
+        if convert_to_numpy and not convert_to_tensor:
+            return vectors
+        require("onnx", "torch")
+        import torch
+
+        tensor = torch.from_numpy(vectors.astype(np.float32) if vectors.dtype == np.float64 else vectors)
+        return tensor if convert_to_tensor or (vectors.ndim == 1 and len(vectors)) else list(tensor)
+
+    def encode_query(self, inputs: Any, **options: Any) -> Any:
+        """`encode` with the task "query" and, if the model has one, the prompt "query"."""
+        return self._encode_task("query", ("query",), inputs, options)
+
+    def encode_document(self, inputs: Any, **options: Any) -> Any:
+        """`encode` with the task "document" and the first of the prompts "document", "passage", "corpus"."""
+        return self._encode_task("document", ("document", "passage", "corpus"), inputs, options)
+
+    def _encode_task(self, task: str, names: Sequence[str], inputs: Any, options: dict[str, Any]) -> Any:
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            options["prompt_name"] = next((name for name in names if name in self.prompts), None)
+        return self.encode(inputs, task=task, **options)
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """All pairs under the model's similarity function: [n, dim], [m, dim] -> [n, m]."""
+        return similarity_functions.similarity(self.similarity_fn_name, a, b)
+
+    def similarity_pairwise(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Row by row under the model's similarity function: [n, dim], [n, dim] -> [n]."""
+        return similarity_functions.similarity_pairwise(self.similarity_fn_name, a, b)
+
+    def tokenize(self, texts: Sequence[str], task: str | None = None, prompt: str | None = None) -> Tensors:
+        """The tensors that the graph takes for one batch, int64 [batch, sequence]."""
+        graph = self.graph("text", task)
+        tensors = graph.tokenizer([f"{prompt or ''}{text}" for text in texts], task)
+        if "token_type_ids" in graph.inputs and "token_type_ids" not in tensors:
+            tensors["token_type_ids"] = np.zeros_like(tensors["input_ids"])
+        if "prompt_length" in graph.inputs:
+            length = graph.tokenizer.prompt_length(prompt, task) if prompt else 0
+            tensors["prompt_length"] = np.full(len(texts), length, np.int64)
+        return tensors
+
+    def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
+        if prompt is not None:
+            return prompt
+        name = self.default_prompt_name if prompt_name is None else prompt_name
+        if name is None:
+            return None
+        if name not in self.prompts:
+            raise UnsupportedOptionError(
+                f"Prompt {name!r} is not known (have: {', '.join(self.prompts) or 'none'}).\n"
+                "Choose one of these, or pass the text itself as prompt=."
+            )
+        return self.prompts[name]
+
+    def _modality(self, items: Sequence[Any]) -> str:
+        """Texts or images, one kind at a time; anything else is an error with its place."""
+        if all(isinstance(item, str) for item in items):
+            return "text"
+        takes_images = any(graph.section["modality"] == "image" for graph in self.graphs)
+        for index, item in enumerate(items):
+            if isinstance(item, str) == takes_images or item is None:
+                raise UnsupportedOptionError(
+                    f"Input {index} is {type(item).__name__} "
+                    f"(have: {'texts or images, not both at once' if takes_images else 'texts'}).\nPass str."
+                )
+        return "image"
+
+    def _truncate(self, vectors: np.ndarray, truncate_dim: int | None) -> np.ndarray:
+        if truncate_dim is None:
+            return vectors
+        if self.truncate_dim is not None and truncate_dim > self.truncate_dim:
+            raise UnsupportedOptionError(
+                f"truncate_dim={truncate_dim}: the graph gives the first {self.truncate_dim} dimensions only.\n"
+                "Raise truncate_dim in config_sentence_transformers.json and convert the model again."
+            )
+        return vectors[:, :truncate_dim]
+
+    def _embed(
+        self,
+        items: list[Any],
+        prompt: str | None,
+        batch_size: int,
+        progress: bool,
+        output: str | None,
+        task: str | None,
+    ) -> list[Any]:
+        """One result per item, in the order given."""
+        modality = self._modality(items)
+        graph = self.graph(modality, task)
+        if output is not None and output not in graph.outputs:
+            raise UnsupportedOptionError(
+                f"The graph has no output {output!r} (have: {', '.join(graph.outputs)}).\n"
+                f"Choose one of these, or convert the model with to-onnx --output {output}."
+            )
+        lengths = [-len(item) if isinstance(item, str) else 0 for item in items]
+        order = np.argsort(lengths)  # the library's own call: equal lengths must fall into the same batches
+        results: list[Any] = [None] * len(items)
+        for start in _track(range(0, len(items), batch_size), progress):
+            chosen = order[start : start + batch_size]
+            batch = [items[index] for index in chosen]
+            if modality == "text":
+                tensors = self.tokenize(batch, task, prompt)
+            else:
+                tensors = {"pixel_values": pixel_values(batch, graph.section["image"])}
+            found = graph.run(tensors)
+            for row, index in enumerate(chosen):
+                results[index] = _row(found, output, row, tensors)
+        return results
+
+
+def _row(found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
+    """One item's result: a vector, its token embeddings up to the last token, or a dict of all outputs."""
+    if output is None:
+        return {name: values[row] for name, values in {**tensors, **found}.items()}
+    values = found[output][row]
+    if output == "token_embeddings" and "attention_mask" in tensors:
+        kept = np.flatnonzero(tensors["attention_mask"][row])
+        return values[: kept[-1] + 1 if len(kept) else 1]
+    return values
+
+
+def _is_image_array(inputs: Any) -> bool:
+    return isinstance(inputs, np.ndarray) and inputs.ndim == 3
+
+
+def _track(steps: range, progress: bool) -> Iterator[int]:
+    if not progress:
+        yield from steps
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(steps, description="Batches", console=Console(stderr=True))

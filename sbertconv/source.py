@@ -1,0 +1,389 @@
+"""A Hub id, a folder or a live SentenceTransformer -> Source: what the model is, checked before it is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.errors import SourceError, error_text, require
+from sbertconv.registry import type_name
+from sbertconv.routes import live_modules
+from sbertconv.weights import missing_weights, refuse_missing, refuse_non_finite
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+OWN_TYPES = "sentence_transformers."
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json", "lstm_config.json",
+                "wordembedding_config.json")  # fmt: skip
+HAS_TRANSFORMERS_CONFIG = {"Transformer", "CLIPModel"}  # their config.json is not the module's own
+HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py"]
+WEIGHT_FILES = ("*.safetensors", "*.bin")
+IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+TOKENIZER_SOURCES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+
+
+@dataclass(frozen=True)
+class ModuleSpec:
+    """One module of the chain as its files describe it; `label` is its place, e.g. "1" or "0.query.1"."""
+
+    label: str
+    type: str
+    path: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.type.rsplit(".", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that exists and whose description could be read.
+
+    Attributes:
+        name: the Hub id, the folder's path, or the live model's own name.
+        folder: where its description lies on disk; None for a live object.
+        location: what SentenceTransformer loads; None for a live object.
+        revision: the Hub commit, if it came from the Hub.
+        modules: the chain, routers opened up.
+        settings: config_sentence_transformers.json.
+        notes: what was assumed, to be said aloud.
+    """
+
+    name: str
+    folder: Path | None
+    location: str | None
+    revision: str | None
+    trust_remote_code: bool
+    modules: tuple[ModuleSpec, ...]
+    settings: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    live: SentenceTransformer | None = field(default=None, repr=False)
+
+    @contextlib.contextmanager
+    def loaded(self) -> Iterator[SentenceTransformer]:
+        """The model in float32 on the CPU, in evaluation mode, every weight present and finite.
+
+        A live model is left as it was: a copy is made if it is not float32 on the CPU, and modules that were
+        in training mode are so again afterwards.
+
+        Raises:
+            SourceError: if weights are missing, corrupt or not finite, or the model cannot be built.
+        """
+        model = self._load_from_files() if self.live is None else _float32_on_cpu(self.live)
+        training = [module for module in model.modules() if module.training]
+        model.eval()
+        try:
+            refuse_non_finite(model, self.name)
+            yield model
+        finally:
+            for module in training:
+                module.training = True
+            if model is not self.live:
+                _empty(model)
+
+    def resolve(self, spec: ModuleSpec) -> type:
+        """The class of a module.
+
+        Raises:
+            SourceError: if it lies outside sentence-transformers and was not trusted, or does not exist.
+        """
+        from sentence_transformers.util import import_module_class
+
+        if self.location is None:
+            return self._live_types[spec.type]
+        if not spec.type.startswith(OWN_TYPES) and not self.trust_remote_code:
+            raise SourceError(f"{spec.type} is code from outside sentence-transformers; --trust-remote-code runs it")
+        try:
+            resolved: type = import_module_class(
+                spec.type, self.location, trust_remote_code=self.trust_remote_code, revision=self.revision
+            )
+        except Exception as error:
+            raise SourceError(f"{spec.type} cannot be imported: {error_text(error, 3)}") from error
+        return resolved
+
+    @property
+    def _live_types(self) -> dict[str, type]:
+        return {type_name(type(module)): type(module) for _, module in live_modules(self.live)} if self.live else {}
+
+    def check_classes(self) -> None:
+        """Raise SourceError, naming all of them, if classes of the chain cannot be imported or were not trusted."""
+        problems = []
+        for spec in self.modules:
+            try:
+                self.resolve(spec)
+            except SourceError as error:
+                problems.append(f"  [{spec.label}] {error}")
+        if problems:
+            raise SourceError(
+                f"{self.name}: {len(problems)} of {len(self.modules)} modules cannot be loaded:\n"
+                + "\n".join(problems)
+                + "\nPass --trust-remote-code if you trust the code that comes with the model; "
+                "install the packages that it needs."
+            )
+
+    def _load_from_files(self) -> SentenceTransformer:
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        with _quiet(), missing_weights() as missing:
+            try:
+                model = SentenceTransformer(
+                    self.location,
+                    device="cpu",
+                    revision=self.revision,
+                    trust_remote_code=self.trust_remote_code,
+                    model_kwargs={"dtype": torch.float32},
+                )
+            except Exception as error:
+                raise SourceError(
+                    f"{self.name}: cannot be loaded: {error_text(error, 3)}\n"
+                    "Check that its files are complete and readable: SentenceTransformer must be able to load it."
+                ) from error
+        model = model.float()
+        refuse_missing(model, missing, self.name)
+        return model
+
+
+def _float32_on_cpu(model: SentenceTransformer) -> SentenceTransformer:
+    """The model itself if it is that already, or a copy."""
+    import torch
+
+    weights = [weight for weight in model.state_dict().values() if weight.is_floating_point()]
+    if all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights):
+        return model
+    return copy.deepcopy(model).cpu().float()
+
+
+def _empty(model: SentenceTransformer) -> None:
+    """Give the weights' memory back: exporters keep references to a few, and one is enough to hold the whole
+    memory-mapped file.
+    """
+    import torch
+
+    for weight in (*model.parameters(), *model.buffers()):
+        weight.data = torch.empty(0, dtype=weight.dtype)
+
+
+def open_source(
+    model: str | Path | SentenceTransformer, *, revision: str | None = None, trust_remote_code: bool = False
+) -> Source:
+    """Find a model and read its description; no weights are loaded.
+
+    Args:
+        model: a Hub id, a folder, or a live SentenceTransformer.
+        revision: a Hub branch, tag or commit.
+        trust_remote_code: whether code that comes with the model may run.
+
+    Raises:
+        SourceError: if it does not exist, is not a model, or its files cannot be read.
+        MissingDependencyError: if sentence-transformers is not installed.
+    """
+    require("onnx", "torch", "sentence_transformers")
+    if not isinstance(model, (str, Path)):
+        return _from_live(model)
+    path = Path(model).expanduser()
+    if path.exists():
+        return _from_folder(path, str(model), str(path), None, trust_remote_code)
+    return _from_hub(str(model), revision, trust_remote_code)
+
+
+def _from_live(model: Any) -> Source:
+    from sentence_transformers import SentenceTransformer
+
+    if not isinstance(model, SentenceTransformer):
+        raise SourceError(
+            f"{type(model).__module__}.{type(model).__name__} is not a model sbertconv converts "
+            "(have: a Hub id, a folder, a SentenceTransformer).\nPass one of these."
+        )
+    specs = tuple(
+        ModuleSpec(label, type_name(type(module)), "", module_settings(module)) for label, module in live_modules(model)
+    )
+    name = model.model_card_data.base_model or "model"
+    return Source(name, None, None, None, False, specs, {}, live=model)
+
+
+def module_settings(module: Any) -> Mapping[str, Any]:
+    """A live module's own settings, as it would save them."""
+    describe = getattr(module, "get_config_dict", None)
+    return dict(describe()) if callable(describe) else {}
+
+
+def _from_hub(name: str, revision: str | None, trust_remote_code: bool) -> Source:
+    if not HUB_ID.fullmatch(name) or name.startswith((".", "~")):
+        raise SourceError(f"{name}: no such folder, and not a Hub id (owner/name).\nCheck the path.")
+    from huggingface_hub import snapshot_download
+
+    candidates = [name] if "/" in name else [f"sentence-transformers/{name}", name]
+    reason: Exception | None = None
+    for candidate in candidates:
+        try:
+            folder = Path(snapshot_download(candidate, revision=revision, allow_patterns=HUB_METADATA))
+        except Exception as error:
+            reason = error
+        else:
+            return _from_folder(folder, candidate, candidate, folder.name, trust_remote_code)
+    raise SourceError(
+        f"{name}: no such folder, and the Hub does not give it"
+        f"{f' at revision {revision}' if revision else ''}: {error_text(reason, 3)}\n"
+        "Check the spelling, the revision and the connection, or pass a folder."
+    ) from reason
+
+
+def _from_folder(folder: Path, name: str, location: str, revision: str | None, trust_remote_code: bool) -> Source:
+    local = revision is None
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: is a file, not a model folder.\nPass the folder that holds modules.json.")
+    has_modules, has_config = (folder / "modules.json").is_file(), (folder / "config.json").is_file()
+    if not (has_modules or has_config):
+        inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+        raise SourceError(
+            f"{folder}: not a model folder: neither modules.json nor config.json (found: {inside}).\n"
+            "Pass the folder that SentenceTransformer.save_pretrained wrote."
+        )
+    problems: list[str] = []
+    if has_modules:
+        specs = tuple(_read_modules(folder))
+        notes: tuple[str, ...] = ()
+    else:
+        specs, notes = _bare_checkpoint(folder)
+    if local:
+        for spec in specs:
+            problems += _missing_files(folder, spec)
+    if problems:
+        raise SourceError(
+            f"{name}: the model is incomplete:\n"
+            + "\n".join(f"  {p}" for p in problems)
+            + "\nGet a complete copy of it."
+        )
+    settings_file = folder / "config_sentence_transformers.json"
+    settings = read_json(settings_file) if settings_file.is_file() else {}
+    return Source(name, folder, location, revision, trust_remote_code, specs, settings, notes)
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """The content of a JSON file that holds an object, or anything of `kind`.
+
+    Raises:
+        SourceError: if it cannot be read, is not JSON or of another kind, with the place of the fault.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: not readable as JSON: {error}\nGet a complete copy of the model.") from error
+    if not isinstance(content, kind):
+        raise SourceError(
+            f"{path}: holds a {type(content).__name__}, not a {kind.__name__}.\nGet a complete copy of the model."
+        )
+    return content
+
+
+def _read_modules(folder: Path) -> Iterator[ModuleSpec]:
+    """The specs of modules.json, routers opened up."""
+    entries = read_json(folder / "modules.json", object)
+    whole = (isinstance(e, dict) and isinstance(e.get("type"), str) and isinstance(e.get("path"), str) for e in entries)
+    if not isinstance(entries, list) or not entries or not all(whole):
+        raise SourceError(
+            f"{folder / 'modules.json'}: not a list of modules with type and path.\nGet a complete copy of the model."
+        )
+    for index, entry in enumerate(entries):
+        yield from _read_module(folder, str(entry.get("name", index)), entry["type"], entry["path"])
+
+
+def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[ModuleSpec]:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise SourceError(
+            f"{folder / 'modules.json'}: module [{label}] has the path {path!r}, which leaves the folder.\n"
+            "Do not use this model."
+        )
+    here = folder / path
+    names = CONFIG_FILES if type_.rsplit(".", 1)[-1] in HAS_TRANSFORMERS_CONFIG else (*CONFIG_FILES, "config.json")
+    files = [file for name in names for file in here.glob(name)]
+    settings = read_json(files[0]) if files else {}
+    yield ModuleSpec(label, type_, path, settings)
+    types = settings.get("types") or {}
+    for route, nested in (settings.get("structure") or {}).items():
+        for index, name in enumerate(nested):
+            if name not in types:
+                raise SourceError(f"{files[0]}: no type for {name!r}.\nGet a complete copy of the model.")
+            yield from _read_module(folder, f"{label}.{route}.{index}", types[name], f"{path}/{name}".lstrip("/"))
+
+
+def _bare_checkpoint(folder: Path) -> tuple[tuple[ModuleSpec, ...], tuple[str, ...]]:
+    """A transformers checkpoint: the chain that SentenceTransformer builds around it, said aloud."""
+    config = read_json(folder / "config.json")
+    causal = (config.get("architectures") or [""])[0].endswith("ForCausalLM") and config.get("is_causal", True)
+    mode = "lasttoken" if causal else "mean"
+    base = "sentence_transformers.sentence_transformer.modules"
+    specs = (ModuleSpec("0", f"{base}.Transformer", ""), ModuleSpec("1", f"{base}.Pooling", "", {"pooling_mode": mode}))
+    return specs, (f"No modules.json: a plain transformers checkpoint, {mode} pooling is assumed as in encode().",)
+
+
+NEEDS_WEIGHTS = {"Transformer", "CLIPModel", "Dense", "LayerNorm", "LSTM", "CNN", "WordEmbeddings", "WordWeights",
+                 "StaticEmbedding", "WeightedLayerPooling"}  # fmt: skip
+NEEDS_TOKENIZER = {"Transformer", "StaticEmbedding"}
+
+
+def _missing_files(folder: Path, spec: ModuleSpec) -> list[str]:
+    """What a known module type cannot do without."""
+    here = folder / spec.path if spec.path not in ("", ".") else folder
+    where = f"[{spec.label}] {spec.name} in {spec.path or '.'}"
+    if spec.path and spec.name in NEEDS_WEIGHTS and not here.is_dir():
+        return [f"{where}: the folder is missing"]
+    found: list[str] = []
+    if spec.name in NEEDS_WEIGHTS and not _any(here, WEIGHT_FILES):
+        found.append(f"{where}: no weights (model.safetensors or pytorch_model.bin)")
+    if spec.name in NEEDS_TOKENIZER and not _any(here, (*TOKENIZER_SOURCES, *IMAGE_PROCESSORS)):
+        found.append(f"{where}: no tokenizer (tokenizer.json, vocab.txt or a SentencePiece model)")
+    if spec.name == "Transformer":
+        found += [f"{where}: {problem}" for problem in _unknown_architecture(here)]
+    return found
+
+
+def _any(folder: Path, patterns: Sequence[str]) -> bool:
+    return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
+
+
+def _unknown_architecture(folder: Path) -> list[str]:
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        return [] if (folder / "adapter_config.json").is_file() else ["no config.json"]
+    config = read_json(config_file)
+    if "auto_map" in config:
+        return []
+    from transformers import __version__
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    model_type = config.get("model_type")
+    if model_type in CONFIG_MAPPING:
+        return []
+    return [f"architecture {model_type!r} is not known to transformers {__version__}"]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no load reports while a model loads; what matters in them is checked here."""
+    from transformers.utils import logging as transformers_logging
+
+    bars = transformers_logging.is_progress_bar_enabled()
+    loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
+    levels = [logger.level for logger in loggers]
+    transformers_logging.disable_progress_bar()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,194 @@
+"""Text to tensors at run time, from an artifact's files, with numpy and tokenizers only.
+
+A manifest names one of the kinds below for each graph. Every tokenizer turns texts into the padded int64
+tensors [batch, sequence] that the graph takes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+Tensors = dict[str, np.ndarray]
+
+
+class TextTokenizer(ABC):
+    """Common to all kinds: cutting at the length limit, padding, the length of a prompt.
+
+    Args:
+        section: the manifest's `tokenizer` entry of a graph.
+        path: the tokenizer's file in the artifact.
+    """
+
+    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+        self.section = section
+        self.path = path
+        self.padding_side: str = section["padding_side"]
+
+    @abstractmethod
+    def ids(self, texts: Sequence[str], max_length: int | None) -> list[tuple[list[int], list[int]]]:
+        """Token ids and type ids (empty: all 0) of each text, not padded, at most `max_length` long."""
+
+    def max_length(self, task: str | None) -> int | None:
+        """The limit in tokens for this task, or None."""
+        limit = self.section["task_max_length"].get(task, self.section["max_length"])
+        return None if limit is None else int(limit)
+
+    def __call__(self, texts: Sequence[str], task: str | None = None) -> Tensors:
+        """The tensors that the manifest lists, padded to the longest text (at least one column)."""
+        rows = self.ids(texts, self.max_length(task))
+        shape = (len(rows), max([1, *(len(ids) for ids, _ in rows)]))
+        filled = {
+            "input_ids": np.full(shape, self.section["pad_id"], np.int64),
+            "token_type_ids": np.full(shape, self.section["pad_type_id"], np.int64),
+            "attention_mask": np.zeros(shape, np.int64),
+        }
+        for row, (ids, type_ids) in enumerate(rows):
+            count = len(ids)
+            where = slice(0, count) if self.padding_side == "right" else slice(shape[1] - count, shape[1])
+            filled["input_ids"][row, where] = ids
+            if type_ids:
+                filled["token_type_ids"][row, where] = type_ids
+            filled["attention_mask"][row, where] = 1
+        return {name: filled[name] for name in self.section["tensors"]}
+
+    def prompt_length(self, prompt: str, task: str | None = None) -> int:
+        """Tokens of the prompt alone, less one if it ends in a special token: the library's own rule."""
+        ((ids, _),) = self.ids([prompt], self.max_length(task))
+        return len(ids) - (bool(ids) and ids[-1] in self.section["special_ids"])
+
+
+class FastTokenizer(TextTokenizer):
+    """A `tokenizer.json`, read by the tokenizers library."""
+
+    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+        super().__init__(section, path)
+        from tokenizers import Tokenizer
+
+        try:
+            self.backend = Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise ArtifactError(
+                f"{path}: not a readable tokenizer.json: {error}\nConvert the model again with --overwrite."
+            ) from error
+        self.backend.no_padding()
+        self.backend.no_truncation()
+        self.backend.encode_special_tokens = section["split_special_tokens"]
+        self._limit: int | None = None
+
+    def ids(self, texts: Sequence[str], max_length: int | None) -> list[tuple[list[int], list[int]]]:
+        cut_after = self.section["cut"] == "slice"
+        if not cut_after and max_length != self._limit:
+            if max_length is None:
+                self.backend.no_truncation()
+            else:
+                self.backend.enable_truncation(max_length, direction=self.section["truncation_side"])
+            self._limit = max_length
+        for index, text in enumerate(texts):
+            if not text.isascii() and SURROGATE.search(text):
+                raise UnsupportedOptionError(
+                    f"Text {index} of a batch holds half of a surrogate pair, which is no character: {text[:40]!r}\n"
+                    "Mend the text, e.g. text.encode('utf-8', 'replace').decode()."
+                )
+        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=self.section["add_special_tokens"])
+        end = max_length if cut_after else None
+        typed = "token_type_ids" in self.section["tensors"]  # reading them costs a list per text
+        return [(encoding.ids[:end], encoding.type_ids[:end] if typed else []) for encoding in encodings]
+
+
+class WhitespaceTokenizer(TextTokenizer):
+    """Words split at white space and looked up as they are, without punctuation, then in lower case."""
+
+    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+        super().__init__(section, path)
+        config = json.loads(path.read_text(encoding="utf-8"))
+        self.stop_words = set(config["stop_words"])
+        self.lower = bool(config["do_lower_case"])
+        self.index = {word: row for row, word in enumerate(config["vocab"])}
+        self.config = config
+
+    spellings: tuple[Callable[[str], str], ...] = (str, lambda word: word.strip(string.punctuation), str.lower)
+
+    def words(self, text: str) -> list[str]:
+        return (text.lower() if self.lower else text).split()
+
+    def lookup(self, word: str) -> list[int]:
+        """The row of the first spelling that the vocabulary has; nothing for a stop word or an unknown one."""
+        for spelling in self.spellings:
+            word = spelling(word)
+            if word in self.stop_words:
+                return []
+            if word in self.index:
+                return [self.index[word]]
+        return []
+
+    def ids(self, texts: Sequence[str], max_length: int | None) -> list[tuple[list[int], list[int]]]:
+        found = [[row for word in self.words(text) for row in self.lookup(word)][:max_length] for text in texts]
+        return [(ids, []) for ids in found]
+
+
+class PhraseTokenizer(WhitespaceTokenizer):
+    """NLTK's word_tokenize; neighbouring words that are a phrase of the vocabulary (New_York) are one token."""
+
+    spellings = (str, str.lower, lambda word: word.strip(string.punctuation))
+
+    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+        require("phrases", "nltk")
+        super().__init__(section, path)
+        separator, longest = self.config["ngram_separator"], self.config["max_ngram_length"]
+        self.separator = separator
+        self.phrases = {
+            word
+            for word in self.index
+            if separator is not None
+            and separator in word
+            and separator * 2 not in word
+            and word.count(separator) + 1 <= longest
+        }
+        self.phrase_lengths = sorted({word.count(separator) + 1 for word in self.phrases}, reverse=True)
+
+    def words(self, text: str) -> list[str]:
+        from nltk import word_tokenize
+
+        words: list[str] = word_tokenize(text, preserve_line=True)
+        for length in self.phrase_lengths:
+            start = 0
+            while start <= len(words) - length:
+                phrase = self.separator.join(words[start : start + length])
+                for spelling in (phrase, phrase.lower()):
+                    if spelling in self.phrases:
+                        words[start : start + length] = [spelling]
+                        break
+                start += 1
+        return words
+
+
+KINDS: dict[str, type[TextTokenizer]] = {
+    "fast": FastTokenizer,
+    "whitespace": WhitespaceTokenizer,
+    "phrase": PhraseTokenizer,
+}
+
+
+def load_tokenizer(section: Mapping[str, Any], folder: Path) -> TextTokenizer:
+    """The tokenizer that a manifest's `tokenizer` entry describes.
+
+    Raises:
+        ArtifactError: for a kind that this version does not know.
+    """
+    kind = section["kind"]
+    if kind not in KINDS:
+        raise ArtifactError(
+            f"{folder}: tokenizer kind {kind!r} is not known (have: {', '.join(KINDS)})\nUpdate sbertconv."
+        )
+    return KINDS[kind](section, folder / section["file"])

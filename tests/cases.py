@@ -1,0 +1,286 @@
+"""The parity table: every architecture and every module setting, as a function that builds the model.
+
+A row is a name, a builder and, where the default does not do, the options of the conversion. Backends
+iterate over the same rows.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tiny
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import modules as st
+from sentence_transformers.sentence_transformer.modules.tokenizer import PhraseTokenizer, WhitespaceTokenizer
+from tokenizers import Tokenizer
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPProcessor
+from transformers import CLIPModel as TransformersCLIPModel
+
+DIM = 32
+VOCABULARY = [
+    "<pad>",
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "Berlin",
+    "people",
+    "over",
+    "of",
+    "word",
+    "a",
+    "New_York",
+    "limit",
+]
+BERT_INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
+PROMPTS = {"query": "query: ", "passage": "passage: what follows is a document. "}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: how to build the model, how to convert it, and what its manifest must say then.
+
+    `checks` are comparisons that the parity report must hold beside the usual ones.
+    """
+
+    build: Callable[[], SentenceTransformer]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    checks: tuple[str, ...] = ()
+
+
+def chain(*modules: torch.nn.Module, **options: Any) -> SentenceTransformer:
+    return SentenceTransformer(modules=list(modules), device="cpu", **options)
+
+
+def bert(*modules: torch.nn.Module, config: Mapping[str, Any] | None = None, **options: Any) -> SentenceTransformer:
+    return chain(tiny.transformer("bert", **(config or {})), *modules, **options)
+
+
+def pooling(mode: str | tuple[str, ...] = "mean", *, include_prompt: bool = True, dim: int = DIM) -> st.Pooling:
+    return st.Pooling(dim, mode, include_prompt=include_prompt)
+
+
+def dense(size: int = 16, **options: Any) -> st.Dense:
+    torch.manual_seed(3)
+    return st.Dense(options.pop("in_features", DIM), size, **options)
+
+
+def word_embeddings(tokenizer: Any = None, max_seq_length: int = 24) -> st.WordEmbeddings:
+    tokenizer = tokenizer or WhitespaceTokenizer(VOCABULARY, stop_words=["the"], do_lower_case=False)
+    rows = len(tokenizer.get_vocab()) if hasattr(tokenizer, "get_vocab") else len(VOCABULARY)
+    weights = np.random.default_rng(1).normal(size=(rows, DIM)).astype(np.float32)
+    return st.WordEmbeddings(tokenizer, weights, max_seq_length=max_seq_length)
+
+
+def seeded(module: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    torch.manual_seed(5)
+    return module()
+
+
+def weighted_layers() -> SentenceTransformer:
+    layers = st.WeightedLayerPooling(
+        DIM, num_hidden_layers=2, layer_start=1, layer_weights=torch.nn.Parameter(torch.tensor([0.3, 1.7]))
+    )
+    return bert(layers, pooling(), config={"output_hidden_states": True})
+
+
+def layer_norm() -> st.LayerNorm:
+    module = st.LayerNorm(DIM)
+    torch.nn.init.normal_(module.norm.weight)
+    torch.nn.init.normal_(module.norm.bias)
+    return module
+
+
+def static_embedding(max_length: int | None = None) -> st.StaticEmbedding:
+    backend = Tokenizer.from_str(tiny.backend_tokenizer("wordpiece"))
+    if max_length is not None:
+        backend.enable_truncation(max_length)
+    torch.manual_seed(2)
+    return st.StaticEmbedding(backend, embedding_dim=DIM)
+
+
+def router(*, default: str | None = "document") -> SentenceTransformer:
+    query = [tiny.transformer("bert"), pooling("cls")]
+    document = [tiny.transformer("roberta"), pooling("mean")]
+    module = st.Router.for_query_document(query, document, default_route=default, allow_empty_key=default is not None)
+    return chain(module, st.Normalize(), prompts=PROMPTS)
+
+
+def static_router() -> SentenceTransformer:
+    return chain(
+        st.Router.for_query_document([static_embedding()], [tiny.transformer("bert"), pooling()]), st.Normalize()
+    )
+
+
+def clip_folder(folder: str) -> str:
+    """A tiny CLIP checkpoint with its processor."""
+    text_tokenizer = tiny.tokenizer("bpe", max_length=16)
+    text = dict(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        vocab_size=len(text_tokenizer),
+        max_position_embeddings=16,
+        eos_token_id=text_tokenizer.eos_token_id,
+        bos_token_id=text_tokenizer.bos_token_id,
+        pad_token_id=text_tokenizer.pad_token_id,
+    )
+    vision = dict(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=8
+    )
+    torch.manual_seed(11)
+    TransformersCLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)).save_pretrained(folder)
+    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(images, text_tokenizer).save_pretrained(folder)
+    return folder
+
+
+def clip(module_type: type = st.CLIPModel) -> SentenceTransformer:
+    import tempfile
+
+    return chain(module_type(clip_folder(tempfile.mkdtemp(prefix="tiny-clip-"))))
+
+
+def truncated() -> SentenceTransformer:
+    return bert(pooling(), st.Normalize(), truncate_dim=12)
+
+
+def lowercased() -> SentenceTransformer:
+    """A tokenizer that keeps case, over a module that does not."""
+    return chain(st.Transformer(str(tiny.transformer_folder("roberta")), do_lower_case=True), pooling())
+
+
+def task_lengths() -> SentenceTransformer:
+    module = st.Transformer(str(tiny.transformer_folder("bert")), query_length=8, document_length=20)
+    return chain(module, pooling(), prompts=PROMPTS)
+
+
+# What an architecture's manifest says where it differs from the others, and why.
+DIFFERENT = {
+    "gpt2": {"optimized": False},  # the fusions leave a Gemm with an input of rank 3, which ONNX Runtime refuses
+    "xlnet": {"tracer": "TorchScript"},  # torch.export puts a guard on the sequence length
+}
+ARCHITECTURES = {
+    name: Case(lambda name=name: tiny.architecture(name), expected=DIFFERENT.get(name, {}))
+    for name in tiny.ARCHITECTURES
+}
+
+POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+ALL_MODES = ("lasttoken", "mean", "max", "weightedmean", "cls", "mean_sqrt_len_tokens")
+
+MODULES = {
+    **{f"pooling {mode}": Case(lambda mode=mode: bert(pooling(mode))) for mode in POOLING_MODES},
+    "pooling all modes": Case(lambda: bert(pooling(ALL_MODES)), expected={"dimension": 6 * DIM, "inputs": BERT_INPUTS}),
+    "pooling without prompt": Case(
+        lambda: bert(pooling(ALL_MODES, include_prompt=False), prompts=PROMPTS),
+        expected={"inputs": [*BERT_INPUTS, "prompt_length"]},
+        checks=("prompt query", "prompt passage"),
+    ),
+    "pooling without prompt, padded left": Case(
+        lambda: chain(
+            tiny.transformer("qwen2"),
+            pooling(ALL_MODES, include_prompt=False),
+            prompts=PROMPTS,
+            default_prompt_name="query",
+        )
+    ),
+    "dense tanh": Case(lambda: bert(pooling(), dense())),
+    "dense without bias": Case(lambda: bert(pooling(), dense(bias=False, activation_function=torch.nn.Identity()))),
+    "dense gelu residual": Case(lambda: bert(pooling(), dense(use_residual=True, activation_function=torch.nn.GELU()))),
+    "dense same size residual": Case(
+        lambda: bert(pooling(), dense(DIM, use_residual=True, activation_function=torch.nn.ReLU()), st.Normalize())
+    ),
+    "dense on tokens": Case(lambda: bert(dense(module_input_name="token_embeddings"), pooling(dim=16))),
+    "dense to another name": Case(
+        lambda: bert(
+            pooling(),
+            dense(20, module_output_name="projected", activation_function=torch.nn.SiLU()),
+            dense(12, in_features=20, module_input_name="projected", module_output_name="sentence_embedding"),
+        )
+    ),
+    **{
+        f"dense {activation.__name__}": Case(
+            lambda activation=activation: bert(pooling(), dense(activation_function=activation()))
+        )
+        for activation in (
+            torch.nn.Sigmoid,
+            torch.nn.LogSigmoid,
+            torch.nn.ELU,
+            torch.nn.LeakyReLU,
+            torch.nn.Mish,
+            torch.nn.Softplus,
+            torch.nn.Hardswish,
+        )
+    },
+    "layer norm": Case(lambda: bert(pooling(), layer_norm(), st.Normalize())),
+    "dropout": Case(lambda: bert(pooling(), st.Dropout(0.5))),
+    "weighted layers": Case(weighted_layers),
+    "cnn": Case(lambda: bert(seeded(lambda: st.CNN(DIM, 8, [1, 3, 5])), pooling(dim=24))),
+    "cnn with strides": Case(lambda: bert(seeded(lambda: st.CNN(DIM, 8, [1, 3], [2, 2])), pooling("max", dim=16))),
+    "lstm": Case(lambda: chain(word_embeddings(), seeded(lambda: st.LSTM(DIM, 8, num_layers=2)), pooling(dim=16))),
+    "lstm one direction": Case(
+        lambda: chain(word_embeddings(), seeded(lambda: st.LSTM(DIM, 8, bidirectional=False)), pooling("max", dim=8))
+    ),
+    "word embeddings": Case(lambda: chain(word_embeddings(), pooling("mean"))),
+    "word embeddings, phrases": Case(
+        lambda: chain(word_embeddings(PhraseTokenizer(VOCABULARY, stop_words=["the"])), pooling("mean"))
+    ),
+    "word embeddings, subwords": Case(lambda: chain(word_embeddings(tiny.tokenizer("wordpiece")), pooling("mean"))),
+    "word weights": Case(
+        lambda: chain(
+            word_embeddings(),
+            st.WordWeights(VOCABULARY, {"fox": 2.5, "berlin": 0.25}, unknown_word_weight=0.5),
+            pooling(("mean", "mean_sqrt_len_tokens", "weightedmean")),
+        )
+    ),
+    "bag of words": Case(lambda: chain(st.BoW(VOCABULARY, {"fox": 2.5, "people": 3}))),
+    "bag of words, once each": Case(
+        lambda: chain(
+            st.BoW(VOCABULARY, {"fox": 2.5}, unknown_word_weight=0.5, cumulative_term_frequency=False),
+            dense(in_features=len(VOCABULARY)),
+        )
+    ),
+    "static embedding": Case(lambda: chain(static_embedding(), st.Normalize())),
+    "static embedding, truncated": Case(lambda: chain(static_embedding(max_length=10), st.Normalize())),
+    "router": Case(
+        router, expected={"graphs": ["document", "query"]}, checks=("encode_query", "encode_document", "prompt passage")
+    ),
+    "router without a default": Case(lambda: router(default=None), checks=("encode_query", "encode_document")),
+    "router with a static route": Case(static_router, checks=("encode_query", "encode_document")),
+    "clip": Case(clip, expected={"graphs": ["text", "image"], "dimension": 24}, checks=("images",)),
+    "clip as a transformer": Case(
+        lambda: clip(st.Transformer), expected={"graphs": ["text", "image"]}, checks=("images",)
+    ),
+    "prompts, padded left": Case(
+        lambda: tiny.architecture("qwen3", prompts=PROMPTS, default_prompt_name="query"), checks=("prompt query",)
+    ),
+    "truncate_dim": Case(truncated, expected={"dimension": 12}),
+    "lower case": Case(lowercased),
+    "lengths by task": Case(task_lengths, checks=("encode_query", "encode_document")),
+    "token embeddings": Case(
+        lambda: bert(pooling(), st.Normalize()),
+        {"outputs": ["token_embeddings", "sentence_embedding"]},
+        {"outputs": ["token_embeddings", "sentence_embedding"]},
+        ("token embeddings",),
+    ),
+    "token embeddings alone": Case(
+        lambda: bert(pooling()), {"outputs": ["token_embeddings"]}, {"outputs": ["token_embeddings"], "dimension": DIM}
+    ),
+    "token types never": Case(
+        lambda: bert(pooling()), {"token_type_ids": False}, {"inputs": ["input_ids", "attention_mask"]}
+    ),
+    "token types always": Case(lambda: tiny.architecture("roberta"), {"token_type_ids": True}, {"inputs": BERT_INPUTS}),
+    "not optimized": Case(lambda: bert(pooling()), {"optimize": False}, {"domains": [""], "optimized": False}),
+    "external data": Case(lambda: bert(pooling()), {"external_data": True}, {"data": ["onnx/model.onnx_data"]}),
+    "opset 20": Case(lambda: tiny.architecture("modernbert"), {"opset": 20}, {"opset": 20}),
+}
+
+
+CASES: OrderedDict[str, Case] = OrderedDict({**ARCHITECTURES, **MODULES})

@@ -1,0 +1,443 @@
+"""The converted folder: it appears whole or not at all, and a folder that cannot be trusted is refused."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TEXTS, run_python, snapshot
+
+import sbertconv
+from sbertconv import ArtifactError
+from sbertconv.artifact import MANIFEST, Staging, read_artifact, stage
+
+STAGES = ["loading libraries", "loading the model", "planning", "converting", "comparing with encode()", "publishing"]
+
+
+def write_artifact(target: Path, content: str = "graph", *, overwrite: bool = False) -> None:
+    """A folder with a manifest, without converting anything."""
+    with stage(target, overwrite=overwrite) as staging:
+        fill(staging, content)
+        staging.publish()
+
+
+def fill(staging: Staging, content: str = "graph") -> None:
+    staging.write("onnx/model.onnx", content)
+    described = {"backend": "onnx", "graphs": [], "embedding_dimension": 3, "prompts": {}, "similarity_fn_name": "dot"}
+    staging.manifest(described)
+
+
+# Publishing
+
+
+def test_an_existing_target_is_refused_before_any_work(
+    static_folder: Path, static_artifact: Path, copy_of: Any
+) -> None:
+    target = copy_of(static_artifact)
+    before = snapshot(target.parent)
+    seen: list[str] = []
+    with pytest.raises(ArtifactError, match=r"exists already.*\n.*--overwrite"):
+        sbertconv.to_onnx(static_folder, target, on_stage=seen.append)
+    with pytest.raises(ArtifactError, match="exists already"), stage(target):
+        pytest.fail("the target exists")
+    assert snapshot(target.parent) == before
+    assert "loading the model" not in seen
+
+
+def test_overwrite_replaces_the_whole_folder(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    write_artifact(target, "old")
+    write_artifact(target, "new", overwrite=True)
+    assert set(snapshot(tmp_path)) == {"model", "model/onnx", "model/onnx/model.onnx", f"model/{MANIFEST}"}
+    assert (target / "onnx/model.onnx").read_text() == "new"
+
+
+def test_overwrite_never_deletes_files_of_somebody_else(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    write_artifact(target, "old")
+    (target / "my notes.txt").write_text("notes")
+    before = snapshot(tmp_path)
+    with pytest.raises(ArtifactError, match=r"did not write.*my notes\.txt"):
+        write_artifact(target, "new", overwrite=True)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("make", "overwrite", "words"),
+    [
+        (lambda target: (target / "thesis").mkdir(parents=True), True, "was not written by sbertconv"),
+        (lambda target: (target / "thesis").mkdir(parents=True), False, "exists already"),
+        (lambda target: target.write_text("thesis"), True, "is not a folder"),
+        (lambda target: target.write_text("thesis"), False, "exists already"),
+        (lambda target: target.mkdir(), False, "exists already"),
+    ],
+    ids=["foreign folder, overwrite", "foreign folder", "file, overwrite", "file", "empty folder"],
+)
+def test_what_sbertconv_did_not_write_is_never_replaced(
+    make: Callable[[Path], Any], overwrite: bool, words: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "model"
+    make(target)
+    before = snapshot(tmp_path)
+    with pytest.raises(ArtifactError, match=words), stage(target, overwrite=overwrite):
+        pytest.fail("the target may not be replaced")
+    assert snapshot(tmp_path) == before
+
+
+def test_an_empty_folder_is_replaced_with_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    write_artifact(tmp_path / "model", overwrite=True)
+    read_artifact(tmp_path / "model").verify_hashes()
+
+
+def test_parents_of_the_target_are_made_and_the_home_folder_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_artifact(Path("~/models/new/model"))
+    assert read_artifact("~/models/new/model").folder == tmp_path / "models/new/model"
+
+
+def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    with stage(tmp_path / "model") as staging:
+        fill(staging)
+        (tmp_path / "model").mkdir()
+        with pytest.raises(ArtifactError, match="exists already"):
+            staging.publish()
+    assert snapshot(tmp_path) == {"model": "dir"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_parent_that_cannot_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(ArtifactError, match="cannot be written"), stage(tmp_path / "model"):
+            pytest.fail("the parent cannot be written")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("parent", ["a file", "/proc/sbertconv"])
+def test_a_parent_that_cannot_hold_folders(parent: str, tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(ArtifactError, match="cannot be written"), stage(tmp_path / parent / "model"):
+        pytest.fail("the parent is no folder")
+    assert set(snapshot(tmp_path)) == {"a file"}
+
+
+# Failing
+
+
+def failing_at(wanted: str, error: BaseException) -> Callable[[str], None]:
+    def on_stage(name: str) -> None:
+        if name == wanted:
+            raise error
+
+    return on_stage
+
+
+@pytest.mark.parametrize("stage_name", STAGES)
+def test_a_failure_at_any_stage_leaves_the_old_folder_alone(
+    stage_name: str, static_folder: Path, static_artifact: Path, copy_of: Any
+) -> None:
+    target = copy_of(static_artifact)
+    before = snapshot(target.parent)
+    error = RuntimeError("injected")
+    with pytest.raises(RuntimeError, match="injected"):
+        sbertconv.to_onnx(static_folder, target, overwrite=True, on_stage=failing_at(stage_name, error))
+    assert snapshot(target.parent) == before
+
+
+@pytest.mark.parametrize("stage_name", STAGES[1:])
+def test_a_full_disk_at_any_stage_is_one_clear_error(
+    stage_name: str, static_folder: Path, static_artifact: Path, copy_of: Any
+) -> None:
+    target = copy_of(static_artifact)
+    before = snapshot(target.parent)
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(ArtifactError, match=r"No space left on device[\s\S]*Nothing was changed"):
+        sbertconv.to_onnx(static_folder, target, overwrite=True, on_stage=failing_at(stage_name, error))
+    assert snapshot(target.parent) == before
+
+
+def test_a_graph_that_does_not_fit_on_the_disk(static_folder: Path, static_artifact: Path, copy_of: Any) -> None:
+    """The operating system itself refuses to write more than a few KB into one file."""
+    target = copy_of(static_artifact)
+    before = snapshot(target.parent)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def on_stage(name: str) -> None:
+        if name == "converting":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+
+    try:
+        with pytest.raises(ArtifactError, match=r"writing failed[\s\S]*Nothing was changed"):
+            sbertconv.to_onnx(static_folder, target, overwrite=True, on_stage=on_stage)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert snapshot(target.parent) == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), PermissionError(errno.EACCES, "denied")], ids=["^C", "rename"])
+@pytest.mark.parametrize("exchange", [True, False], ids=["one system call", "two renames"])
+def test_a_failing_rename_brings_the_old_folder_back(
+    error: BaseException, exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "model"
+    write_artifact(target, "old")
+    before = snapshot(tmp_path)
+    rename = os.rename
+
+    def failing(source: Any, destination: Any) -> None:
+        if Path(destination) == target and "-old" not in str(source):
+            raise error
+        rename(source, destination)
+
+    def no_exchange(one: Path, other: Path) -> bool:
+        if exchange:
+            raise error
+        return False
+
+    monkeypatch.setattr(os, "rename", failing)
+    monkeypatch.setattr("sbertconv.artifact._exchange", no_exchange)
+    with stage(target, overwrite=True) as staging:
+        fill(staging, "new")
+        with pytest.raises((ArtifactError, KeyboardInterrupt)):
+            staging.publish()
+    assert snapshot(tmp_path) == before
+
+
+def test_two_renames_replace_a_folder_where_there_is_no_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sbertconv.artifact._exchange", lambda one, other: False)
+    write_artifact(tmp_path / "model", "old")
+    write_artifact(tmp_path / "model", "new", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model/onnx/model.onnx").read_text() == "new"
+
+
+# Killed
+
+# Works once per stage in a child that kills itself there; the parent has imported everything only once.
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+import torch, sentence_transformers, onnxscript, onnxruntime
+import sbertconv, sbertconv.converters.onnx.writer
+from sbertconv import artifact
+torch.set_num_threads(1)
+model, converted, base, stages = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4:]
+
+def die(*args, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def convert(name, target):
+    sbertconv.to_onnx(model, target, overwrite=True, on_stage=lambda stage: stage == name and die())
+
+def publish(name, target):
+    with artifact.stage(target, overwrite=True) as staging:
+        shutil.copytree(converted, staging.folder, dirs_exist_ok=True)
+        if name == "exchanged":
+            shutil.rmtree = die
+        else:
+            rename = os.rename
+            os.rename = lambda one, other: rename(one, other) or die()
+            artifact._exchange = lambda one, other: False
+        staging.publish()
+
+for name in stages:
+    child = os.fork()
+    if not child:
+        (publish if name in ("exchanged", "stepped aside") else convert)(name, base / name / "model")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, name
+"""
+
+
+def test_kill_9_at_any_stage_leaves_a_whole_folder_and_the_next_run_tidies_up(
+    static_folder: Path, static_artifact: Path, tmp_path: Path
+) -> None:
+    names = [*STAGES[1:], "exchanged", "stepped aside"]
+    for name in names:
+        manifest = shutil.copytree(static_artifact, tmp_path / name / "model") / "sbertconv.json"
+        manifest.write_text(manifest.read_text() + "\n")  # a new conversion is equal in every byte
+    old = snapshot(tmp_path / names[0] / "model")
+    ran = run_python(KILLED, static_folder, static_artifact, tmp_path, *names)
+    assert ran.code == 0, ran.err
+    expected = sbertconv.load(static_artifact).encode(TEXTS)
+    for name in names:
+        target = tmp_path / name / "model"
+        assert [path.name for path in target.parent.iterdir()] != ["model"], name  # what a kill leaves behind
+        if name == "stepped aside":  # the only moment without the folder, on systems without an exchange
+            assert not target.exists()
+        elif name == "exchanged":
+            assert snapshot(target) == snapshot(static_artifact)
+        else:
+            assert snapshot(target) == old, name
+        if target.exists():
+            assert np.allclose(sbertconv.load(target, verify=True).encode(TEXTS), expected, atol=1e-6)
+        with pytest.raises(ZeroDivisionError), stage(target, overwrite=True):
+            raise ZeroDivisionError  # the next run, which fails for a reason of its own
+        assert [path.name for path in target.parent.iterdir()] == ["model"], name
+        assert np.allclose(sbertconv.load(target, verify=True).encode(TEXTS), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["model", "model[v1]", "a*b", ".hidden", "mo del"])
+def test_leftovers_are_found_whatever_the_target_is_called(name: str, tmp_path: Path) -> None:
+    dead = 2**22 + 1  # larger than any process id
+    (tmp_path / f".{name}.sbertconv-{dead}" / "onnx").mkdir(parents=True)
+    (tmp_path / f".{name}2.sbertconv-{dead}").mkdir()
+    (tmp_path / f".{name}.sbertconv-{os.getppid()}").mkdir()
+    write_artifact(tmp_path / name)
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {name, f".{name}2.sbertconv-{dead}", f".{name}.sbertconv-{os.getppid()}"}
+
+
+# Reading
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    (folder / MANIFEST).write_text(json.dumps({**manifest, **changes}), encoding="utf-8")
+
+
+def rename_in_manifest(folder: Path, name: str) -> None:
+    """Let the manifest call the graph by another name."""
+    path = folder / MANIFEST
+    path.write_text(path.read_text(encoding="utf-8").replace("onnx/model.onnx", name), encoding="utf-8")
+
+
+def link_out(folder: Path) -> None:
+    """The graph lies outside, behind a link."""
+    (folder / "onnx/model.onnx").rename(folder.parent / "model.onnx")
+    (folder / "onnx/model.onnx").symlink_to(folder.parent / "model.onnx")
+
+
+def drop(folder: Path, *keys: str) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    (folder / MANIFEST).write_text(json.dumps({k: v for k, v in manifest.items() if k not in keys}), encoding="utf-8")
+
+
+BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no folder": (shutil.rmtree, "no such folder"),
+    "foreign folder": (lambda folder: (folder / MANIFEST).unlink(), "did not write it"),
+    "manifest is not JSON": (lambda folder: (folder / MANIFEST).write_text("{'a': "), "not a readable manifest"),
+    "manifest is empty": (lambda folder: (folder / MANIFEST).write_text(""), "not a readable manifest"),
+    "manifest is binary": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\x00" * 9), "not a readable manif"),
+    "manifest is a list": (lambda folder: (folder / MANIFEST).write_text("[1, 2]"), "not a readable manifest"),
+    "newer format": (lambda folder: edit(folder, format_version=2), "format version 2.*\n.*Update sbertconv"),
+    "no version": (lambda folder: drop(folder, "format_version"), "format_version"),
+    "no graphs": (lambda folder: drop(folder, "graphs", "files"), "graphs, files missing"),
+    "graphs of another shape": (lambda folder: edit(folder, graphs=[{}]), "manifest|missing"),
+    "graphs without order": (lambda folder: edit(folder, graphs="model.onnx"), "manifest|missing"),
+    "files of another shape": (lambda folder: edit(folder, files=["onnx/model.onnx"]), "manifest|missing"),
+    "files without hashes": (lambda folder: edit(folder, files={"onnx/model.onnx": {}}), "manifest|missing"),
+    "absolute path": (lambda folder: rename_in_manifest(folder, "/etc/passwd"), "leaves the folder"),
+    "path upwards": (lambda folder: rename_in_manifest(folder, "onnx/../../model.onnx"), "leaves the folder"),
+    "path upwards, as Windows writes it": (lambda f: rename_in_manifest(f, r"..\\model.onnx"), "leaves the folder"),
+    "link to the outside": (link_out, "leaves the folder"),
+    "graph missing": (lambda folder: (folder / "onnx/model.onnx").unlink(), "model.onnx: .*missing"),
+    "graph truncated": (lambda folder: os.truncate(folder / "onnx/model.onnx", 1000), "1,000 bytes instead of"),
+    "graph empty": (lambda folder: os.truncate(folder / "onnx/model.onnx", 0), "0 bytes instead of"),
+    "tokenizer missing": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json: .*missing"),
+    "tokenizer truncated": (lambda folder: os.truncate(folder / "tokenizer.json", 99), "99 bytes instead of"),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_folder_is_one_clear_error(how: str, static_artifact: Path, copy_of: Any, cli: Any) -> None:
+    folder = copy_of(static_artifact)
+    break_it, words = BROKEN[how]
+    break_it(folder)
+    with pytest.raises(ArtifactError, match=words) as raised:
+        sbertconv.load(folder).encode("a text")
+    assert str(folder) in str(raised.value).splitlines()[0]
+    assert len(str(raised.value).splitlines()) > 1  # the last line says what to do
+    ran = cli("encode", folder, "a text")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == f"{raised.value}\n"
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle; the size stays."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "tokenizer.json", "modules.json"])
+def test_hashes_are_verified_on_request(name: str, static_artifact: Path, copy_of: Any) -> None:
+    folder = copy_of(static_artifact)
+    sbertconv.load(folder, verify=True)
+    flip(folder / name)
+    with pytest.raises(ArtifactError, match=f"{name}: its sha256"):
+        sbertconv.load(folder, verify=True)
+    with pytest.raises(ArtifactError, match=f"{name}: its sha256"):
+        sbertconv.verify(folder, folder)
+
+
+def test_every_file_that_differs_is_named(static_artifact: Path, copy_of: Any) -> None:
+    folder = copy_of(static_artifact)
+    flip(folder / "onnx/model.onnx")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ArtifactError, match=r"model.onnx: its sha256[\s\S]*tokenizer.json: missing"):
+        read_artifact(folder).verify_hashes()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a protobuf", b"\x08\x08" * 500], ids=["empty", "text", "noise"])
+def test_a_graph_that_onnxruntime_cannot_load(content: bytes, static_artifact: Path, copy_of: Any) -> None:
+    """The manifest agrees with the file, so only ONNX Runtime can tell."""
+    folder = copy_of(static_artifact)
+    (folder / "onnx/model.onnx").write_bytes(content)
+    files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    files["onnx/model.onnx"]["size"] = len(content)
+    edit(folder, files=files)
+    with pytest.raises(ArtifactError, match=r"model.onnx: onnxruntime \S+ cannot load it"):
+        sbertconv.load(folder).encode("a text")
+
+
+def test_the_manifest_lists_every_file_and_says_where_it_came_from(static_artifact: Path, static_folder: Path) -> None:
+    manifest = read_artifact(static_artifact).manifest
+    on_disk = {name for name, kind in snapshot(static_artifact).items() if kind != "dir"}
+    assert set(manifest["files"]) == on_disk - {MANIFEST}
+    assert manifest["format_version"] == 1
+    assert manifest["source"] == {"name": str(static_folder), "revision": None}
+    assert manifest["similarity_fn_name"] == "euclidean"
+    assert manifest["default_prompt_name"] == "document"
+    assert manifest["prompts"]["query"] == "query: "
+    assert manifest["embedding_dimension"] == 32
+    assert manifest["parity"]["passed"]
+    assert manifest["versions"]["torch"]
+    assert manifest["sbertconv"] == sbertconv.__version__
+    (graph,) = manifest["graphs"]
+    assert graph["inputs"][0] == {"name": "input_ids", "dtype": "int64", "shape": ["batch", "sequence"]}
+    assert graph["outputs"] == [{"name": "sentence_embedding", "dtype": "float32", "shape": ["batch", 32]}]
+
+
+def test_a_conversion_leaves_only_its_folder(static_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    artifact = sbertconv.to_onnx(static_folder)
+    assert artifact.folder == tmp_path / f"{static_folder.name}-onnx"
+    assert [path.name for path in tmp_path.iterdir()] == [artifact.folder.name]
+    artifact.verify_hashes()
+
+
+def test_a_link_as_target_stays_a_link(
+    static_folder: Path, static_artifact: Path, copy_of: Any, tmp_path: Path
+) -> None:
+    real = copy_of(static_artifact)
+    link = tmp_path / "link"
+    link.symlink_to(real)
+    artifact = sbertconv.to_onnx(static_folder, link, overwrite=True)
+    assert link.is_symlink()
+    assert artifact.folder.samefile(real)
+    assert [path for path in (*tmp_path.iterdir(), *real.parent.iterdir()) if path.name.startswith(".")] == []
