@@ -147,7 +147,7 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
             d_ff=48,
             num_layers=2,
             num_heads=4,
-            initializer_factor=8.0,
+            initializer_factor=2.0,  # sharper attention is ill-conditioned: float32 then rounds by more than 1e-5
             relative_attention_num_buckets=8,
             relative_attention_max_distance=16,
         ),
