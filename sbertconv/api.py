@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact import KERAS_SUFFIX, Artifact, Staging, is_keras_artifact, read_artifact, stage
-from sbertconv.engines import OUTPUT
+from sbertconv.engines import OUTPUT, load_keras_model
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
-from sbertconv.frameworks import release_memory
+from sbertconv.frameworks import float32_policy, release_memory
 from sbertconv.runtime import Embedder
 
 if TYPE_CHECKING:
@@ -152,7 +152,6 @@ def to_tf(
     on_stage("loading libraries")
     from sbertconv.converters.keras.backend import KerasOptions
     from sbertconv.converters.keras.writer import write_keras
-    from sbertconv.frameworks import float32_policy
 
     options = KerasOptions(tuple(formats))
     options.check()
@@ -178,8 +177,6 @@ def to_keras(model: str | Path | SentenceTransformer, *, task: str | None = None
     Raises:
         What `to_tf` raises.
     """
-    from sbertconv.engines import load_keras_model
-
     with tempfile.TemporaryDirectory() as folder:
         artifact = to_tf(model, Path(folder) / "model", formats=["keras"], **options)
         graph = Embedder(artifact).graph(

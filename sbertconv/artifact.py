@@ -166,11 +166,7 @@ def unpacked(file: str | Path) -> Path:
         os.link(file.resolve(), model)
     except OSError:  # another file system
         shutil.copyfile(file, model)
-    manifest["files"] = {
-        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
+    manifest["files"] = described(folder)
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     return folder
 
@@ -186,6 +182,15 @@ def inside(folder: Path, name: str) -> Path:
     if climbs or not path.resolve().is_relative_to(folder.resolve()):
         raise ArtifactError(f"{folder / MANIFEST}: the path {name!r} leaves the folder.\nDo not use this folder.")
     return path
+
+
+def described(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and sha256 of every file of a folder but its manifest, by its name in it."""
+    return {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
 
 
 def sha256(path: Path) -> str:
@@ -216,12 +221,7 @@ class Staging:
 
     def manifest(self, content: Mapping[str, Any]) -> Artifact:
         """Write the manifest, with size and sha256 of every file written so far."""
-        files = {
-            path.relative_to(self.folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
-            for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and path.name != MANIFEST
-        }
-        full = {"format_version": FORMAT_VERSION, **content, "files": files}
+        full = {"format_version": FORMAT_VERSION, **content, "files": described(self.folder)}
         self.write(MANIFEST, json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
         return Artifact(self.folder, full)
 

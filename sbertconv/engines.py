@@ -40,8 +40,27 @@ def open_onnx(artifact: Artifact, section: Mapping[str, Any], threads: int) -> R
 
 def open_keras(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
     """Keras on its current backend; compiled with tf.function where that is TensorFlow."""
+    keras = import_keras()
     model = load_keras_model(artifact.path(section["formats"]["keras"]))
-    return keras_runner(model, section)
+
+    def call(**feeds: Any) -> Any:
+        return model(feeds, training=False)
+
+    if keras.backend.backend() == "tensorflow":  # sizes stay open, so that nothing is compiled twice
+        import tensorflow as tf
+
+        call = tf.function(call).get_concrete_function(
+            **{
+                tensor["name"]: tf.TensorSpec(open_shape(tensor), tensor["dtype"], tensor["name"])
+                for tensor in section["inputs"]
+            }
+        )
+
+    def run(feeds: Arrays) -> Arrays:
+        tensors = {name: keras.ops.convert_to_tensor(narrow(array)) for name, array in feeds.items()}
+        return {OUTPUT: keras.ops.convert_to_numpy(call(**tensors))}
+
+    return run
 
 
 def load_keras_model(path: Any) -> Any:
@@ -51,30 +70,6 @@ def load_keras_model(path: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:  # Keras would hold the whole file in memory beside the model
         shutil.unpack_archive(path, folder, "zip")
         return keras.saving.load_model(folder, compile=False)
-
-
-def keras_runner(model: Any, section: Mapping[str, Any]) -> Run:
-    """A callable on numpy arrays; sizes of batch and sequence stay open, so that nothing is compiled twice."""
-    keras = import_keras()
-
-    def call(**feeds: Any) -> Any:
-        return model(feeds, training=False)
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        call = tf.function(call).get_concrete_function(
-            **{
-                tensor["name"]: tf.TensorSpec(open_shape(tensor), tensor["dtype"], tensor["name"])
-                for tensor in section["inputs"]
-            }
-        )
-    return lambda feeds: {OUTPUT: keras.ops.convert_to_numpy(call(**as_tensors(feeds, keras)))}
-
-
-def as_tensors(feeds: Arrays, keras: Any) -> dict[str, Any]:
-    """Tensors of the backend, integers of 32 bits."""
-    return {name: keras.ops.convert_to_tensor(narrow(array)) for name, array in feeds.items()}
 
 
 def narrow(array: np.ndarray) -> np.ndarray:

@@ -164,6 +164,11 @@ class Reference:
                 "Mend the model: SentenceTransformer must be able to embed every text."
             ) from error
 
+    def without_tokens(self) -> Reference:
+        """The same without the questions about tokens."""
+        kept = [pair for pair in zip(self.questions, self.answers, strict=True) if pair[0].method != TOKENS]
+        return Reference([question for question, _ in kept], [answers for _, answers in kept])
+
 
 def compare_formats(
     reference: Reference, artifact: Artifact, *, atol: float | None = None, rtol: float | None = None
@@ -177,10 +182,12 @@ def compare_formats(
     reports: list[ParityReport] = []
     for form in artifact.formats:
         report = compare(reference, Embedder(artifact, form), atol=atol, rtol=rtol)
-        kept = [check for check in report.checks if not reports or not check.name.endswith(TOKENS)]
         if len(artifact.formats) > 1:
-            kept = [replace(c, name=c.name if c.name.endswith(TOKENS) else f"{form}: {c.name}") for c in kept]
-        reports.append(replace(report, checks=tuple(kept)))
+            names = (c.name if c.name.endswith(TOKENS) else f"{form}: {c.name}" for c in report.checks)
+            named = zip(report.checks, names, strict=True)
+            report = replace(report, checks=tuple(replace(check, name=name) for check, name in named))
+        reports.append(report)
+        reference = reference.without_tokens()
         release_memory()  # one format at a time
     return replace(reports[0], checks=tuple(check for report in reports for check in report.checks))
 

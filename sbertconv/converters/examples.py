@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TEXTS = ["an example of a text that is traced, with more words than the other two", "short", ""]
 WINDOW = re.compile(r"window|local|chunk|block")  # config entries that change attention beyond a length
 LONGEST = 4096
+CHANNELS = 3
 
 
 class Walk:
@@ -94,7 +95,7 @@ def token_example(route: Route, section: Mapping[str, Any], known: Sequence[int]
 
 def image_example(route: Route) -> dict[str, torch.Tensor]:
     """pixel_values [3, channels, height, width], float32."""
-    return {"pixel_values": torch.rand(3, 3, *_image_size(route))}
+    return {"pixel_values": torch.rand(3, CHANNELS, *image_size(route))}
 
 
 def _configs(route: Route) -> Iterator[Mapping[str, Any]]:
@@ -112,7 +113,12 @@ def _longest_window(route: Route) -> int:
     )
 
 
-def _image_size(route: Route) -> tuple[int, int]:
+def image_size(route: Route) -> tuple[int, int]:
+    """Height and width of the images that a route takes.
+
+    Raises:
+        UnsupportedOptionError: if the model's config does not say.
+    """
     sizes = [config["image_size"] for config in _configs(route) if config.get("image_size")]
     if not sizes:
         raise UnsupportedOptionError("The image size is not in the model's config.\nSet image_size there.")

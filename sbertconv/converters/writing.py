@@ -105,6 +105,11 @@ def route_content(
     }
 
 
+def graph_name(route: str, is_default: bool) -> str:
+    """The name that a route's files have in common."""
+    return "model" if is_default else f"model_{route}"
+
+
 def version_of(package: str) -> str | None:
     """The installed version of a package, under its own name or that of its build for the CPU."""
     for name in (package, f"{package}-cpu"):

@@ -562,12 +562,9 @@ def same(x: Any, *unused: Any, **options: Any) -> Any:
     return x
 
 
-def to_dtype(x: Tensor, *args: Any, dtype: str | None = None, **unused: Any) -> Tensor:
-    dtype = dtype or next((a for a in args if isinstance(a, str) and a in DTYPES), None)
+def to_dtype(x: Tensor, *, dtype: str | None = None) -> Tensor:
     return x if dtype is None or dtype == dtype_of(x) else ops.cast(x, dtype)
 
-
-DTYPES = ("bool", "int8", "uint8", "int16", "int32", "float16", "bfloat16", "float32", "complex64")
 
 ROWS: dict[str, Callable[..., Any]] = {
     # shapes

@@ -123,15 +123,11 @@ class TracedModule(keras.layers.Layer):
         }
 
 
-def _no_number(layer: TracedModule, known: Mapping[str, Any], text: str, training: bool | None) -> float:
-    return float(text)
-
-
 REFERENCES: dict[str, Callable[..., Any]] = {
     "node": lambda layer, known, name, training: known[name],
     "weight": lambda layer, known, path, training: layer.own[path],
     "layer": lambda layer, known, path, training: layer._layer(path, training),
-    "float": _no_number,  # JSON has no infinity
+    "float": lambda layer, known, text, training: float(text),  # JSON has no infinity
 }
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact import KERAS_SUFFIX, MANIFEST, Staging, read_artifact, unpacked
-from sbertconv.converters.keras.formats import FORMATS
+from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.weights import weights
 from sbertconv.converters.keras.writer import SKELETON, WEIGHTS
+from sbertconv.converters.writing import graph_name
 from sbertconv.engines import load_keras_model
 from sbertconv.errors import ArtifactError
 from sbertconv.runtime import Embedder
@@ -50,8 +51,8 @@ def write_onnx_of(embedder: Embedder, source: str, staging: Staging) -> dict[str
     """Write every route as an ONNX graph with the files of the model; returns the manifest's content."""
     graphs = []
     for index, graph in enumerate(embedder.graphs):
-        name = FORMATS["onnx"].file.format(name="model" if index == 0 else f"model_{graph.section['name']}")
-        FORMATS["onnx"].write(_model(graph), graph.section["inputs"], staging.folder / name)
+        name = FORMATS["onnx"].file.format(name=graph_name(graph.section["name"], index == 0))
+        write_format("onnx", _model(graph), graph.section["inputs"], staging.folder / name)
         inputs = [{**t, "dtype": t["dtype"].replace("int32", "int64")} for t in graph.section["inputs"]]
         graphs.append({**graph.section, "formats": {"onnx": name}, "inputs": inputs})
         for path in _carried(graph.artifact.folder):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.converters.examples import image_example
+from sbertconv.converters.examples import CHANNELS, image_size
 from sbertconv.converters.keras.formats import FORMATS
+from sbertconv.engines import OUTPUT
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import import_keras, import_tensorflow
 from sbertconv.routes import Route
@@ -14,8 +15,6 @@ from sbertconv.routes import Route
 if TYPE_CHECKING:
     import keras
     from sentence_transformers import SentenceTransformer
-
-OUTPUT = "sentence_embedding"
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def input_specs(route: Route) -> list[tuple[str, str, tuple[Any, ...]]]:
     specs: list[tuple[str, str, tuple[Any, ...]]] = []
     for name in route.inputs:
         if name == "pixel_values":
-            specs.append((name, "float32", (None, *image_example(route)[name].shape[1:])))
+            specs.append((name, "float32", (None, CHANNELS, *image_size(route))))
         else:
             specs.append((name, "int32", (None,) if name == "prompt_length" else (None, None)))
     return specs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 OPSET = 18
+SAVED_MODEL = "saved_model.pb"  # TensorFlow's own name for it
 Inputs = Sequence[Mapping[str, Any]]  # the manifest's entries: name, dtype, shape
 
 
@@ -66,15 +68,8 @@ def write_litert(model: keras.Model, inputs: Inputs, path: Path) -> None:
         UnsupportedOptionError: if the model needs an operation that LiteRT does not have.
     """
     tf = import_tensorflow(["litert"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    module = tf.Module()
-    module.weights = [variable.value for variable in model.variables]
-    module.serve = serving_function(model, inputs)
-    signature = module.serve.get_concrete_function()
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder, quiet():
-        tf.saved_model.save(module, folder, signatures={"serving_default": signature})
+        write_saved_model(model, inputs, Path(folder) / SAVED_MODEL)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
         try:
             path.write_bytes(converter.convert())
@@ -95,7 +90,6 @@ def write_onnx(model: keras.Model, inputs: Inputs, path: Path) -> None:
     import onnx
     import tf2onnx
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     function = serving_function(model, inputs, integers="int64")
     try:
         with quiet():
@@ -137,7 +131,13 @@ class Format:
 
 FORMATS = {
     "keras": Format("keras/{name}.keras", write_keras, False),
-    "saved_model": Format("saved_{name}/saved_model.pb", write_saved_model, True),
+    "saved_model": Format(f"saved_{{name}}/{SAVED_MODEL}", write_saved_model, True),
     "litert": Format("litert/{name}.tflite", write_litert, True),
     "onnx": Format("onnx/{name}.onnx", write_onnx, True),
 }
+
+
+def write_format(form: str, model: keras.Model, inputs: Inputs, path: Path) -> None:
+    """Write a model in a format of the table, and the folders above the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FORMATS[form].write(model, inputs, path)

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact import FORMAT_VERSION, MANIFEST, Staging
-from sbertconv.converters.keras.backend import OUTPUT, KerasOptions, build_model, describe_inputs
-from sbertconv.converters.keras.formats import FORMATS
+from sbertconv.converters.keras.backend import KerasOptions, build_model, describe_inputs
+from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.tracing import TRAINING
 from sbertconv.converters.keras.weights import weights
 from sbertconv.converters.traced import quiet
 from sbertconv.converters.writing import (
+    graph_name,
     manifest_content,
     route_content,
     to_json,
     write_module_configs,
     write_tokenizer,
 )
+from sbertconv.engines import OUTPUT
 from sbertconv.errors import error_text
 from sbertconv.plan import Plan
 from sbertconv.routes import Route
@@ -28,12 +30,12 @@ from sbertconv.source import Source
 
 if TYPE_CHECKING:
     import keras
-    import torch
     from sentence_transformers import SentenceTransformer
 
 PACKAGES = ("torch", "sentence-transformers", "transformers", "tokenizers", "keras", "tensorflow", "tf2onnx")
 SKELETON = "sentence_transformers"  # the folder of configs inside a .keras file
 WEIGHTS = "model.safetensors"
+Folders = Mapping[int, tuple[str, Any]]  # id of a module -> its folder and what its weights file holds
 
 
 def write_keras(
@@ -46,7 +48,7 @@ def write_keras(
     graphs, models = [], []
     for index, route in enumerate(plan.routes):
         section = write_tokenizer(route, index == 0, staging)
-        name = "model" if index == 0 else f"model_{route.name}"
+        name = graph_name(route.name, index == 0)
         models.append(build_model(route, model))
         outputs = [{"name": OUTPUT, "dtype": "float32", "shape": ["batch", models[-1].output.shape[-1]]}]
         formats = {form: FORMATS[form].file.format(name=name) for form in options.formats}
@@ -54,9 +56,10 @@ def write_keras(
     write_module_configs(model, staging)
     content = manifest_content(source, model, plan, graphs, PACKAGES)
     content["notes"] += list(_trace_notes(plan))
-    packed = _packed(staging, model, plan, content["notes"])
+    folders = module_folders(model)
+    packed = _packed(staging, model, plan, folders, content["notes"])
     for route, graph, keras_model in zip(plan.routes, graphs, models, strict=True):
-        keras_model.get_layer(OUTPUT).files = packed | {MANIFEST: _manifest(route, graph, content, model)}
+        keras_model.get_layer(OUTPUT).files = packed | {MANIFEST: _manifest(route, graph, content, folders)}
         packed = {name: data for name, data in packed.items() if not name.startswith(SKELETON)}  # once is enough
     return content, partial(_write_models, models, graphs, staging.folder)
 
@@ -77,12 +80,12 @@ def _write_models(models: Sequence[keras.Model], graphs: Sequence[Mapping[str, A
     """Every model in every format."""
     for model, graph in zip(models, graphs, strict=True):
         for form, file in graph["formats"].items():
-            path = folder / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            FORMATS[form].write(model, graph["inputs"], path)
+            write_format(form, model, graph["inputs"], folder / file)
 
 
-def _packed(staging: Staging, model: SentenceTransformer, plan: Plan, notes: list[str]) -> dict[str, bytes]:
+def _packed(
+    staging: Staging, model: SentenceTransformer, plan: Plan, folders: Folders, notes: list[str]
+) -> dict[str, bytes]:
     """What travels inside a .keras file: the tokenizer files and configs staged so far, and the way back, or a note
     why there is none.
     """
@@ -92,27 +95,27 @@ def _packed(staging: Staging, model: SentenceTransformer, plan: Plan, notes: lis
         if path.is_file()
     }
     try:
-        return files | _skeleton(model, plan, module_folders(model))
+        return files | _skeleton(model, plan, folders)
     except Exception as error:  # a module that sentence-transformers itself cannot save
         notes.append(f"to-st will not work: the model cannot be saved ({error_text(error)}).")
         return files
 
 
-def _manifest(route: Route, graph: Mapping[str, Any], content: Mapping[str, Any], model: SentenceTransformer) -> bytes:
+def _manifest(route: Route, graph: Mapping[str, Any], content: Mapping[str, Any], folders: Folders) -> bytes:
     """The manifest of a .keras file alone, which also says where each layer's weights belong in PyTorch's files."""
     graph = {**graph, "formats": {"keras": FORMATS["keras"].file.format(name="model")}}
     origin = {
         layer.name: {**origin, "shapes": {w.name: w.shape for w in weights(layer, origin["prefix"])}}
-        for layer, origin in _layers(route, module_folders(model))
+        for layer, origin in _layers(route, folders)
     }
     return to_json(
         {"format_version": FORMAT_VERSION, **content, "graphs": [graph], "torch_weights": origin, "files": {}}
     ).encode()
 
 
-def module_folders(model: SentenceTransformer) -> dict[int, tuple[str, torch.nn.Module]]:
+def module_folders(model: SentenceTransformer) -> Folders:
     """Id of a module -> the folder that `SentenceTransformer.save` gives it, and what its weights file holds."""
-    found: dict[int, tuple[str, torch.nn.Module]] = {}
+    found: dict[int, tuple[str, Any]] = {}
 
     def walk(folder: str, module: Any) -> None:
         held = module.model if hasattr(module, "model") and hasattr(module, "modality_config") else module
@@ -127,7 +130,7 @@ def module_folders(model: SentenceTransformer) -> dict[int, tuple[str, torch.nn.
     return found
 
 
-def _layers(route: Route, folders: Mapping[int, tuple[str, Any]]) -> Iterator[tuple[Any, dict[str, str]]]:
+def _layers(route: Route, folders: Folders) -> Iterator[tuple[Any, dict[str, str]]]:
     """Each Keras layer, the weights file it came from, and the prefix of its keys there."""
     for layer, (prefix, module) in _stated_layers(route):
         folder, held = folders[id(module)]
@@ -143,7 +146,7 @@ def _stated_layers(route: Route) -> Iterator[tuple[Any, tuple[str, Any]]]:
             yield layer, (prefix, module)
 
 
-def _skeleton(model: SentenceTransformer, plan: Plan, folders: Mapping[int, tuple[str, Any]]) -> dict[str, bytes]:
+def _skeleton(model: SentenceTransformer, plan: Plan, folders: Folders) -> dict[str, bytes]:
     """What `SentenceTransformer.save` writes, without the weights that Keras layers hold."""
     import safetensors.torch
 

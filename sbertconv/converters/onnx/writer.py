@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from sbertconv.artifact import Staging
 from sbertconv.converters.onnx.backend import OnnxOptions, describe_tensors, exported_graph
 from sbertconv.converters.onnx.saving import save_graph
-from sbertconv.converters.writing import manifest_content, route_content, write_module_configs, write_tokenizer
+from sbertconv.converters.writing import (
+    graph_name,
+    manifest_content,
+    route_content,
+    write_module_configs,
+    write_tokenizer,
+)
 from sbertconv.plan import Plan
 from sbertconv.routes import Route
 from sbertconv.source import Source
@@ -17,7 +23,7 @@ from sbertconv.tokenization import load_tokenizer
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-GRAPH = "onnx/model.onnx"
+GRAPH = "onnx/{name}.onnx"
 PACKAGES = ("torch", "sentence-transformers", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -36,7 +42,7 @@ def _write_route(
 ) -> dict[str, Any]:
     section = write_tokenizer(route, is_default, staging)
     tokenizer = None if section is None else load_tokenizer(section, staging.folder)
-    name = GRAPH if is_default else GRAPH.replace("model", f"model_{route.name}")
+    name = GRAPH.format(name=graph_name(route.name, is_default))
     with exported_graph(route, options, tokenizer, model.truncate_dim) as (graph, tracer):
         data = save_graph(graph, staging.folder / name, options.external_data)
         inputs, outputs = describe_tensors(graph.graph.inputs), describe_tensors(graph.graph.outputs)
