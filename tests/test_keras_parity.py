@@ -7,6 +7,7 @@ under XLA, on Keras' other backends, and the SavedModel in a process that has Te
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cases import CASES
 from conftest import run_python
 
 import sbertconv
+from sbertconv.artifact import Artifact, read_artifact
 from sbertconv.corpus import random_images
 from sbertconv.engines import load_keras_model, narrow
 from sbertconv.images import pixel_values
@@ -57,10 +59,20 @@ def xla(model: Any) -> Callable[..., Any]:
     return tf.function(lambda feeds: model(feeds, training=False), jit_compile=True)
 
 
+@pytest.fixture(scope="session")
+def converted(built_once: Any) -> Callable[[str], Artifact]:
+    """`converted(name)`: that case's artifact, written once for all tests; do not write to it."""
+
+    def convert(name: str) -> Artifact:
+        label = f"keras-{list(KERAS_CASES).index(name)}"
+        return read_artifact(built_once(label, lambda folder: sbertconv.to_tf(KERAS_CASES[name].build(), folder)))
+
+    return convert
+
+
 @pytest.mark.parametrize("name", KERAS_CASES)
-def test_case_converts_and_equals_encode(name: str, tmp_path: Path) -> None:
-    case = KERAS_CASES[name]
-    artifact = sbertconv.to_tf(case.build(), tmp_path / "model")
+def test_case_converts_and_equals_encode(name: str, converted: Callable[[str], Artifact]) -> None:
+    case, artifact = KERAS_CASES[name], converted(name)
     report = artifact.manifest["parity"]
     assert report["passed"]
     checked = {check["name"] for check in report["checks"]}
@@ -86,14 +98,14 @@ def test_case_converts_and_equals_encode(name: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def main_models(built_once: Any) -> Path:
+def main_models(built_once: Any, converted: Callable[[str], Artifact]) -> Path:
     """The main cases converted, each with a padded batch and what it gives."""
 
     def build(folder: Path) -> None:
         folder.mkdir()
         for index, name in enumerate(MAIN):
-            artifact = sbertconv.to_tf(KERAS_CASES[name].build(), folder / str(index))
-            embedder = sbertconv.load(artifact.folder)
+            shutil.copytree(converted(name).folder, folder / str(index))
+            embedder = sbertconv.load(folder / str(index))
             feeds = batch(embedder, embedder.graphs[0])
             result = embedder.graphs[0].run(feeds)["sentence_embedding"]
             np.savez(folder / str(index) / "batch.npz", expected=result, **feeds)
@@ -165,13 +177,15 @@ ROUND_TRIPS = (
 
 
 @pytest.mark.parametrize("name", ROUND_TRIPS)
-def test_changed_weights_come_back_to_sentence_transformers(name: str, tmp_path: Path) -> None:
+def test_changed_weights_come_back_to_sentence_transformers(
+    name: str, tmp_path: Path, converted: Callable[[str], Artifact]
+) -> None:
     """Every weight shrinks in Keras; SentenceTransformer then gives what the Keras model gives."""
     import keras
     from sentence_transformers import SentenceTransformer
 
     original = KERAS_CASES[name].build()
-    artifact = sbertconv.to_tf(original, tmp_path / "model", formats=["keras"])
+    artifact = Artifact(Path(shutil.copytree(converted(name).folder, tmp_path / "model")), converted(name).manifest)
     trained = False
     for graph in artifact.manifest["graphs"]:
         path = artifact.path(graph["formats"]["keras"])

@@ -71,17 +71,15 @@ def forget_graphs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def bert_file(built_once: Any, bert_folder: Path) -> Path:
+def bert_file(bert_keras: Path) -> Path:
     """Transformer, Pooling, Dense, Normalize as a .keras file; do not write to it."""
-    folder = built_once("bert-keras-file", lambda to: sbertconv.to_tf(bert_folder, to, formats=["keras"]))
-    return Path(folder) / "keras" / "model.keras"
+    return bert_keras / "keras" / "model.keras"
 
 
 @pytest.fixture(scope="session")
-def minilm_file(built_once: Any, minilm_folder: Path) -> Path:
+def minilm_file(minilm_keras: Path) -> Path:
     """The real all-MiniLM-L6-v2 as a .keras file; do not write to it."""
-    folder = built_once("minilm-keras-file", lambda to: sbertconv.to_tf(minilm_folder, to, formats=["keras"]))
-    return Path(folder) / "keras" / "model.keras"
+    return minilm_keras / "keras" / "model.keras"
 
 
 @pytest.fixture(scope="session")
