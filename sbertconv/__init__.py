@@ -1,4 +1,4 @@
-"""sbertconv: sentence-transformers models as ONNX graphs, proven equal to `encode()`.
+"""sbertconv: sentence-transformers models as ONNX graphs and Keras models, proven equal to `encode()`.
 
 Importing this package imports no framework; the public names are loaded when first used.
 """
@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "to_onnx": "sbertconv.api",
+    "to_openvino": "sbertconv.api",
     "to_tf": "sbertconv.api",
     "to_keras": "sbertconv.api",
     "to_st": "sbertconv.api",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +14,52 @@ from sbertconv.artifact import KERAS_SUFFIX, Artifact, Staging, is_keras_artifac
 from sbertconv.engines import OUTPUT, load_keras_model
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
 from sbertconv.frameworks import float32_policy, release_memory
+from sbertconv.quality import GATES
 from sbertconv.runtime import Embedder
 
 if TYPE_CHECKING:
     import keras
     from sentence_transformers import SentenceTransformer
 
+    from sbertconv.converters.onnx.backend import OnnxOptions
     from sbertconv.parity import ParityReport, Reference
     from sbertconv.registry import Registry
     from sbertconv.source import Source
 
 OnStage = Callable[[str], None]
-# (source, model, plan, staging=...) -> the manifest's content, and what writes the rest without the original
-Write = Callable[..., tuple[dict[str, Any], Callable[[], None]]]
+# (source, model, plan, staging=...) -> the manifest's content, and the ways to write the rest without the original,
+# each of which returns the content anew
+Write = Callable[..., tuple[dict[str, Any], Sequence[Callable[[], dict[str, Any]]]]]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a conversion must keep: the user's own numbers, for what the precision is held to.
+
+    Raises:
+        UnsupportedOptionError: for numbers that do not apply to the precision.
+    """
+
+    precision: str
+    tolerances: Mapping[str, float | None]
+    gate: Mapping[str, float | None] = field(default_factory=dict)
+    texts: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        exact = self.precision not in GATES
+        idle = [name for name, value in (self.gate if exact else self.tolerances).items() if value is not None]
+        idle += ["texts"] if exact and self.texts else []
+        if idle:
+            names = ", ".join(f"--{'eval' if name == 'texts' else name.replace('_', '-')}" for name in idle)
+            raise UnsupportedOptionError(
+                f"{names}: {self.precision} is held to "
+                + ("|a - b|, see --atol and --rtol." if exact else "a quality gate, see --min-cosine.")
+                + "\nLeave the option out."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """What the manifest says about it."""
+        return {"gate": asdict(GATES[self.precision].changed(self.gate))} if self.precision in GATES else {}
 
 
 def _say_nothing(stage_name: str) -> None:
@@ -44,12 +78,20 @@ def to_onnx(
     external_data: bool | None = None,
     token_type_ids: bool | None = None,
     optimize: bool = True,
+    precision: str = "fp32",
+    engines: Sequence[str] | None = None,
     atol: float | None = None,
     rtol: float | None = None,
+    min_cosine: float | None = None,
+    min_spearman: float | None = None,
+    min_top10: float | None = None,
+    texts: Sequence[str] = (),
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> Artifact:
     """Convert a model to a folder with one ONNX graph per route, proven equal to encode().
+
+    Below fp32 no graph can be equal; it must then pass a quality gate on 1,200 sentences and the texts given.
 
     Args:
         model: a Hub id, a folder, or a live SentenceTransformer; or a folder that `to_tf` wrote, or a .keras file
@@ -64,40 +106,103 @@ def to_onnx(
         external_data: weights in `model.onnx_data`; None: only past 2 GB.
         token_type_ids: None: as the tokenizer emits; True: always an input; False: never one.
         optimize: use ONNX Runtime's fused operators where they keep the parity; False: ai.onnx only.
+        precision: "fp32"; "bf16" (half the size, computed as the engine can), "fp16" (for accelerators), "int8" or
+            "int4" (weights and embedding tables in blocks).
+        engines: what the graph is proven on, and so what `load` may take by itself: "onnxruntime", "openvino"; None:
+            onnxruntime, and for bf16 also openvino where it is installed, because only that computes in bfloat16.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5.
         rtol: relative term of the rule; default 1e-5.
+        min_cosine: below fp32, the smallest cosine of a text's vector with encode()'s; defaults in `quality.GATES`.
+        min_spearman: the smallest rank correlation of all pairwise similarities.
+        min_top10: the smallest share of the ten nearest neighbours that stay.
+        texts: your own texts, which the gate then includes.
         registry: converters; default the built-in ones and those of installed plugins.
         on_stage: called with the name of each stage as it starts.
 
     Returns:
-        The published artifact; its manifest holds the parity report.
+        The published artifact; its manifest holds the parity report, with the measured quality.
 
     Raises:
         SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError, ArtifactError:
             see `sbertconv.errors`. Nothing is written then.
-        ParityError: if the written graph differs from encode(). Nothing is published then.
+        ParityError: if the written graph differs from encode(), or fails the gate. Nothing is published then.
     """
     if is_keras_artifact(model):
-        if (opset, tuple(outputs), external_data, token_type_ids, optimize) != (18, (OUTPUT,), None, None, True):
+        asked = (opset, tuple(outputs), external_data, token_type_ids, optimize, precision)
+        if asked != (18, (OUTPUT,), None, None, True, "fp32"):
             raise UnsupportedOptionError(
-                f"{model}: a Keras model has its inputs and outputs already, and is written with opset 18.\n"
-                "Leave --opset, --output, --external-data, --token-type-ids and --no-optimize out."
+                f"{model}: a Keras model has its inputs and outputs already, and is written with opset 18 in fp32.\n"
+                "Leave --opset, --output, --external-data, --token-type-ids, --no-optimize and --precision out."
             )
         return _keras_to_onnx(model, directory, overwrite, (atol, rtol), on_stage)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
     on_stage("loading libraries")
     from sbertconv.converters.onnx.backend import OnnxOptions
+
+    if engines is None:
+        engines = ["onnxruntime", "openvino"][: 1 + (precision == "bf16" and bool(find_spec("openvino")))]
+    options = OnnxOptions(
+        opset, tuple(outputs), external_data, token_type_ids, optimize, precision, engines=tuple(engines)
+    )
+    wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
+    bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
+    return _convert_graph(model, directory, revision, trust_remote_code, overwrite, options, bounds, registry, on_stage)
+
+
+def to_openvino(
+    model: str | Path | SentenceTransformer,
+    directory: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    overwrite: bool = False,
+    token_type_ids: bool | None = None,
+    precision: str = "fp32",
+    atol: float | None = None,
+    rtol: float | None = None,
+    min_cosine: float | None = None,
+    min_spearman: float | None = None,
+    min_top10: float | None = None,
+    texts: Sequence[str] = (),
+    registry: Registry | None = None,
+    on_stage: OnStage = _say_nothing,
+) -> Artifact:
+    """Convert a model to a folder with one graph per route in OpenVINO's intermediate representation, proven equal to
+    encode() on OpenVINO. The arguments are those of `to_onnx`; so are the result and the errors.
+    """
+    require("openvino", "openvino")
+    require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
+    on_stage("loading libraries")
+    from sbertconv.converters.onnx.backend import OnnxOptions
+
+    options = OnnxOptions(token_type_ids=token_type_ids, precision=precision, form="openvino", engines=("openvino",))
+    wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
+    bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
+    return _convert_graph(model, directory, revision, trust_remote_code, overwrite, options, bounds, registry, on_stage)
+
+
+def _convert_graph(
+    model: str | Path | SentenceTransformer,
+    directory: str | Path | None,
+    revision: str | None,
+    trust_remote_code: bool,
+    overwrite: bool,
+    options: OnnxOptions,
+    bounds: Bounds,
+    registry: Registry | None,
+    on_stage: OnStage,
+) -> Artifact:
+    """Convert to a graph with fused operators, or without them where those fail."""
     from sbertconv.converters.onnx.writer import write_onnx
 
-    options = OnnxOptions(opset, tuple(outputs), external_data, token_type_ids, optimize)
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
-    with stage(directory or default_directory(source.name, "onnx"), overwrite=overwrite) as staging:
+    with stage(directory or default_directory(source.name, options.form), overwrite=overwrite) as staging:
         report, reason = None, ""
         for variant in (options, replace(options, optimize=False)) if options.optimize else (options,):
             write = partial(write_onnx, options=variant)
             try:
-                content, report = _convert_and_compare(source, registry, "onnx", write, staging, (atol, rtol), on_stage)
+                content, report = _convert_and_compare(source, registry, "onnx", write, staging, bounds, on_stage)
             except ArtifactError as error:  # the graph cannot be fused, loaded or run
                 reason = str(error).splitlines()[0]
                 continue
@@ -105,7 +210,8 @@ def to_onnx(
                 break
         if report is None:
             raise UnsupportedModuleError(
-                f"Cannot convert {source.name!r} to 'onnx': its graph does not run on every text of the corpus:\n"
+                f"Cannot convert {source.name!r} to {options.form!r}: its graph does not run on every text of the "
+                f"corpus:\n"
                 f"  {reason}\nRegister a converter: docs/extending.md"
             )
         if variant is not options:
@@ -159,7 +265,8 @@ def to_tf(
     target = directory or default_directory(source.name, "keras")
     with float32_policy(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_keras, options=options)
-        content, report = _convert_and_compare(source, registry, "keras", write, staging, (atol, rtol), on_stage)
+        bounds = Bounds("fp32", {"atol": atol, "rtol": rtol})
+        content, report = _convert_and_compare(source, registry, "keras", write, staging, bounds, on_stage)
         return _publish(staging, content, report, on_stage)
 
 
@@ -288,30 +395,39 @@ def _convert_and_compare(
     backend: str,
     write: Write,
     staging: Staging,
-    tolerances: tuple[float | None, float | None],
+    bounds: Bounds,
     on_stage: OnStage,
 ) -> tuple[dict[str, Any], ParityReport]:
-    """Write the artifact, reload it and compare: the manifest's content and the report.
+    """Write the artifact, reload it and compare: the manifest's content and the report. Where there are several ways
+    to write it, the first that passes is taken.
 
     Raises:
         ArtifactError: if the graph cannot be fused, loaded or run.
     """
     from sbertconv.parity import compare_formats
 
-    content, finish, reference = _convert(source, registry, backend, write, staging, on_stage)
-    release_memory()
-    on_stage("writing")
-    finish()
-    del finish
-    release_memory()
-    on_stage("comparing with encode()")
-    atol, rtol = tolerances
-    return content, compare_formats(reference, staging.manifest(content), atol=atol, rtol=rtol)
+    ways, reference = _convert(source, registry, backend, write, staging, bounds, on_stage)
+    while ways:
+        release_memory()
+        on_stage("writing")
+        content = {**ways.pop(0)(), **bounds.to_json()}
+        release_memory()
+        on_stage("comparing with encode()")
+        report = compare_formats(reference, staging.manifest(content), **bounds.tolerances)
+        if report.passed:
+            break
+    return content, report
 
 
 def _convert(
-    source: Source, registry: Registry, backend: str, write: Write, staging: Staging, on_stage: OnStage
-) -> tuple[dict[str, Any], Callable[[], None], Reference]:
+    source: Source,
+    registry: Registry,
+    backend: str,
+    write: Write,
+    staging: Staging,
+    bounds: Bounds,
+    on_stage: OnStage,
+) -> tuple[list[Callable[[], dict[str, Any]]], Reference]:
     """Load, plan and convert; the original answers the harness's questions and is let go, before what can do
     without it is written and long before the converted model is loaded.
     """
@@ -325,11 +441,11 @@ def _convert(
         plan = plan_model(model, source.name, backend, registry)
         plan.check()
         on_stage("converting")
-        content, finish = write(source, model, plan, staging=staging)
+        content, ways = write(source, model, plan, staging=staging)
         del plan
         release_memory()
         on_stage("asking the original")
-        return content, finish, Reference.of(Original(model), Embedder(staging.manifest(content)))
+        return list(ways), Reference.of(Original(model), Embedder(staging.manifest(content)), bounds.texts)
 
 
 def verify(

@@ -25,9 +25,11 @@ FORMAT_VERSION = 1
 MANIFEST = "sbertconv.json"
 KERAS_SUFFIX = ".keras"
 PACKED = "/sbertconv/"  # where the last layer of a .keras file keeps the rest of the model
-REQUIRED = ("backend", "graphs", "files", "embedding_dimension", "prompts", "similarity_fn_name")
+REQUIRED = ("backend", "engines", "graphs", "files", "embedding_dimension", "precision", "prompts",
+            "similarity_fn_name")  # fmt: skip
 GRAPH_KEYS = ("name", "formats", "modality", "tasks", "inputs", "outputs", "tokenizer")
-STAGING = re.compile(r"\.(?P<target>.+)\.sbertconv-(?P<pid>\d+)(-[0-9a-f]+)?(?P<old>-old)?")
+STAGING = re.compile(r"\.(?P<target>.+)\.sbertconv-(?P<pid>\d+)(-[0-9a-f]+)?(-scratch|(?P<old>-old))?")
+SCRATCH = "-scratch"
 CHUNK = 1 << 20
 
 
@@ -42,6 +44,10 @@ class Artifact:
     def formats(self) -> tuple[str, ...]:
         """The formats that every graph was written in."""
         return tuple(self.manifest["graphs"][0]["formats"])
+
+    def engines(self, form: str) -> tuple[str, ...]:
+        """The engines that a format was proven on."""
+        return tuple(self.manifest["engines"][form])
 
     def path(self, name: str) -> Path:
         """A file of the manifest by its name.
@@ -213,6 +219,12 @@ class Staging:
         self.overwrite = overwrite
         self.folder = target.parent / f".{target.name}.sbertconv-{os.getpid()}-{secrets.token_hex(4)}"
 
+    def scratch(self) -> Path:
+        """A folder beside the artifact for what is not part of it; it goes when the staging ends."""
+        folder = self.folder.with_name(f"{self.folder.name}{SCRATCH}")
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def write(self, name: str, text: str) -> None:
         """Write a text file of the artifact."""
         path = self.folder / name
@@ -293,6 +305,7 @@ def stage(target: str | Path, *, overwrite: bool = False) -> Iterator[Staging]:
         ) from error
     finally:
         shutil.rmtree(staging.folder, ignore_errors=True)
+        shutil.rmtree(staging.folder.with_name(f"{staging.folder.name}{SCRATCH}"), ignore_errors=True)
 
 
 def _sweep(target: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.resources import files
 from itertools import cycle, islice
 
 import numpy as np
@@ -30,6 +32,12 @@ CORPUS = (
     "and paraphrase mining become questions of distance in that space rather than of words that happen to match.",
 )  # fmt: skip
 LONG_WORDS = ("over", "the", "limit", "of", "every", "model", "go", "these", "words", "Berlin", "3.5", "naïve")
+
+
+@cache
+def sentences() -> tuple[str, ...]:
+    """1,200 sentences of Python's manual and docstrings (see data/README.md), for what needs many texts."""
+    return tuple(files("sbertconv").joinpath("data/sentences.txt").read_text(encoding="utf-8").splitlines())
 
 
 def long_text(limit: int | None) -> str:

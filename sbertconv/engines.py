@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.util
 import shutil
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact import Artifact
-from sbertconv.errors import ArtifactError, SbertconvError, error_text, require
+from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError, error_text, require
 from sbertconv.frameworks import import_keras, import_tensorflow
 
 Arrays = dict[str, np.ndarray]
@@ -107,38 +110,98 @@ def open_litert(artifact: Artifact, section: Mapping[str, Any], threads: int) ->
     return lambda feeds: dict(runner(**{name: narrow(array) for name, array in feeds.items()}))
 
 
+def open_openvino(artifact: Artifact, section: Mapping[str, Any], threads: int, form: str) -> Run:
+    """OpenVINO on the CPU, which reads ONNX graphs as well as its own. It computes in bfloat16 only for an artifact
+    that was made and measured so; left alone, it would wherever the CPU can.
+    """
+    require("openvino", "openvino")
+    import openvino
+
+    path = artifact.path(section["formats"][form])
+    for name in section.get("data", ()):
+        artifact.path(name)
+    compiled = openvino.Core().compile_model(
+        str(path),
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "bf16" if artifact.manifest["precision"] == "bf16" else "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,
+        },
+    )
+    outputs = [tensor["name"] for tensor in section["outputs"]]
+    requests = threading.local()  # a request holds one computation at a time
+
+    def run(feeds: Arrays) -> Arrays:
+        if not hasattr(requests, "own"):
+            requests.own = compiled.create_infer_request()
+        requests.own.infer(feeds, share_inputs=True)
+        return {name: requests.own.get_tensor(name).data.copy() for name in outputs}
+
+    return run
+
+
 @dataclass(frozen=True)
 class Engine:
-    """What runs a format: how to open it, and which package that is."""
+    """What runs written graphs: the package it is, and how it opens each format that it can."""
 
-    open: Callable[[Artifact, Mapping[str, Any], int], Run]
     package: str
+    opens: Mapping[str, Callable[[Artifact, Mapping[str, Any], int], Run]]
 
 
+# The order is that of preference where several are installed: the faster first.
 ENGINES = {
-    "onnx": Engine(open_onnx, "onnxruntime"),
-    "keras": Engine(open_keras, "keras"),
-    "saved_model": Engine(open_saved_model, "tensorflow"),
-    "litert": Engine(open_litert, "tensorflow"),
+    "openvino": Engine(
+        "openvino", {form: functools.partial(open_openvino, form=form) for form in ("onnx", "openvino")}
+    ),
+    "onnxruntime": Engine("onnxruntime", {"onnx": open_onnx}),
+    "keras": Engine("keras", {"keras": open_keras}),
+    "tensorflow": Engine("tensorflow", {"saved_model": open_saved_model}),
+    "litert": Engine("tensorflow", {"litert": open_litert}),
 }
+AUTO = "auto"
 
 
-def open_graph(artifact: Artifact, section: Mapping[str, Any], form: str, threads: int) -> Run:
+def choose_engine(artifact: Artifact, form: str, engine: str = AUTO) -> str:
+    """The name of what runs a format of an artifact.
+
+    Args:
+        artifact: says on which engines it was proven.
+        form: one of its formats.
+        engine: a name of `ENGINES`; "auto": the first of them that is installed and that the artifact was proven on.
+
+    Raises:
+        UnsupportedOptionError: if that engine is not known or does not open the format.
+    """
+    able = [name for name, found in ENGINES.items() if form in found.opens]
+    if engine != AUTO:
+        if engine not in able:
+            raise UnsupportedOptionError(
+                f"engine {engine!r} does not run {form} (have: {', '.join((AUTO, *able))}).\nChoose one of these."
+            )
+        return engine
+    proven = [name for name in able if name in artifact.engines(form)]
+    installed = [name for name in proven if importlib.util.find_spec(ENGINES[name].package)]
+    return (installed or proven)[0]
+
+
+def open_graph(artifact: Artifact, section: Mapping[str, Any], form: str, engine: str, threads: int) -> Run:
     """A callable for one graph in one of its formats.
 
     Raises:
         ArtifactError: if the file is missing or cannot be loaded.
-        MissingDependencyError: if what runs this format is not installed.
+        MissingDependencyError: if the engine is not installed.
     """
-    engine = ENGINES[form]
+    package = ENGINES[engine].package
     try:
-        return engine.open(artifact, section, threads)
+        return ENGINES[engine].opens[form](artifact, section, threads)
     except SbertconvError:
         raise
     except Exception as error:
-        version = getattr(sys.modules.get(engine.package), "__version__", "")
+        version = getattr(sys.modules.get(package), "__version__", "")
         reason = error_text(error, 2)[:LONGEST_REASON]
         raise ArtifactError(
-            f"{artifact.folder / section['formats'][form]}: {engine.package} {version} cannot load it: {reason}\n"
+            f"{artifact.folder / section['formats'][form]}: {package} {version} cannot load it: {reason}\n"
             "Convert the model again with --overwrite."
         ) from error

@@ -15,11 +15,14 @@ import numpy as np
 from sbertconv.corpus import CORPUS
 from sbertconv.errors import ParityError, SourceError
 from sbertconv.frameworks import release_memory
+from sbertconv.quality import ALONE_STEP, GATES, Gate, QualityReport, measure_quality
 from sbertconv.questions import (
     ALONE,
     BATCH,
     BATCH_SIZE,
+    EXACT,
     LONGEST_FORWARD,
+    SENTENCES,
     TOKENS,
     Converted,
     Question,
@@ -43,9 +46,16 @@ class Tolerance:
     rtol: float
     reason: str
 
+    def holds(self, diff: np.ndarray, theirs: np.ndarray, cosine: float) -> bool:
+        """Whether one text's vector is near enough."""
+        return bool((diff <= self.atol + self.rtol * np.abs(theirs)).all())
+
+    def __str__(self) -> str:
+        return f"|a - b| <= {self.atol:.0e} + {self.rtol:.0e} |b|"
+
 
 TOLERANCES = {
-    "float32": Tolerance(
+    EXACT: Tolerance(
         1e-5,
         1e-5,
         "float32 sums in another order differ by up to 7e-6 (encode() from itself between batch sizes); "
@@ -86,19 +96,24 @@ class Check:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Every check of one conversion, and encode()'s own wobble as the yardstick."""
+    """Every check of one conversion, and encode()'s own wobble as the yardstick.
+
+    Attributes:
+        rule: what every text's vector is held to, in words.
+        quality: below float32, what the whole set of sentences is held to; one per route for texts.
+    """
 
     backend: str
-    atol: float
-    rtol: float
+    rule: str
     checks: tuple[Check, ...]
     wobble: float
     wobble_text: str
     notes: tuple[str, ...] = ()
+    quality: tuple[QualityReport, ...] = ()
 
     @property
     def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
+        return all(check.passed for check in self.checks) and all(quality.passed for quality in self.quality)
 
     @property
     def worst(self) -> Check:
@@ -111,7 +126,15 @@ class ParityReport:
         if self.passed:
             return
         worst = self.worst
-        what = worst.problem or f"max abs diff {worst.max_abs_diff:.1e} > {self.atol:.0e}"
+        if problems := [problem for quality in self.quality for problem in quality.problems]:
+            raise ParityError(
+                f"The quality is below the gate: {'; '.join(problems)}. Nothing was written.\n"
+                "Choose a --precision with more bits, or lower the gate if that is good enough for you.",
+                self,
+            )
+        what = (
+            worst.problem or f"max abs diff {worst.max_abs_diff:.1e}, cosine {worst.min_cosine:.6f}, not {self.rule},"
+        )
         raise ParityError(
             f"Parity failed for {self.backend!r}: {what} in {worst.name!r} on text "
             f"{shorten(worst.worst_text)!r}, {worst.worst_tokens} tokens. Nothing was written.",
@@ -120,7 +143,8 @@ class ParityReport:
 
     def to_json(self) -> dict[str, Any]:
         """For machines: the same content as plain types; an infinite difference (other shapes) is None."""
-        content = {**asdict(self), "passed": self.passed}
+        quality = [quality.to_json() for quality in self.quality]
+        content = {**asdict(self), "quality": quality, "passed": self.passed}
         for check in content["checks"]:
             check["max_abs_diff"] = check["max_abs_diff"] if np.isfinite(check["max_abs_diff"]) else None
         return content
@@ -131,9 +155,11 @@ def shorten(text: str, width: int = 32) -> str:
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
-def tolerance(precision: str, atol: float | None, rtol: float | None) -> Tolerance:
-    """The table's tolerance for a precision, or the user's own numbers."""
-    default = TOLERANCES[precision]
+def rule_of(manifest: Mapping[str, Any], atol: float | None, rtol: float | None) -> Tolerance | Gate:
+    """What an artifact is held to: the tables' numbers for its precision, or the user's own."""
+    if manifest["precision"] in GATES:
+        return Gate(**manifest["gate"])
+    default = TOLERANCES[manifest["precision"]]
     return Tolerance(default.atol if atol is None else atol, default.rtol if rtol is None else rtol, default.reason)
 
 
@@ -145,17 +171,18 @@ class Reference:
     answers: Sequence[Sequence[Any]]
 
     @classmethod
-    def of(cls, original: Side, embedder: Embedder) -> Reference:
+    def of(cls, original: Side, embedder: Embedder, texts: Sequence[str] = ()) -> Reference:
         """Ask the original everything that will be asked of the converted model, which does not run yet.
 
         Args:
             original: a model in float32 on the CPU.
             embedder: the converted folder; its tokenizers and its manifest decide what is asked.
+            texts: further ones for the quality of a smaller model.
 
         Raises:
             SourceError: if the original cannot answer.
         """
-        asked = questions(original, embedder)
+        asked = questions(original, embedder, texts)
         try:
             return cls(asked, [ask(original, question) for question in asked])
         except Exception as error:
@@ -173,23 +200,27 @@ class Reference:
 def compare_formats(
     reference: Reference, artifact: Artifact, *, atol: float | None = None, rtol: float | None = None
 ) -> ParityReport:
-    """Ask every format of an artifact the same, one after the other; tokens are the same for all.
+    """Ask every format of an artifact the same, on every engine that the manifest names, one after the other; tokens
+    are the same for all.
 
     Args and Raises: see `compare`.
     """
     from sbertconv.runtime import Embedder
 
     reports: list[ParityReport] = []
-    for form in artifact.formats:
-        report = compare(reference, Embedder(artifact, form), atol=atol, rtol=rtol)
-        if len(artifact.formats) > 1:
-            names = (c.name if c.name.endswith(TOKENS) else f"{form}: {c.name}" for c in report.checks)
+    runs = [(form, engine) for form in artifact.formats for engine in artifact.engines(form)]
+    for form, engine in runs:
+        report = compare(reference, Embedder(artifact, form, engine), atol=atol, rtol=rtol)
+        if len(runs) > 1:
+            label = form if len(artifact.engines(form)) == 1 else engine
+            names = (c.name if c.name.endswith(TOKENS) else f"{label}: {c.name}" for c in report.checks)
             named = zip(report.checks, names, strict=True)
             report = replace(report, checks=tuple(replace(check, name=name) for check, name in named))
         reports.append(report)
         reference = reference.without_tokens()
         release_memory()  # one format at a time
-    return replace(reports[0], checks=tuple(check for report in reports for check in report.checks))
+    checks, quality = ([part for report in reports for part in getattr(report, name)] for name in ("checks", "quality"))
+    return replace(reports[0], checks=tuple(checks), quality=tuple(quality))
 
 
 def compare(
@@ -206,10 +237,15 @@ def compare(
     Raises:
         ArtifactError: if the graph cannot be loaded or fails on a batch.
     """
-    rule = tolerance(embedder.artifact.manifest.get("precision", "float32"), atol, rtol)
+    rule = rule_of(embedder.artifact.manifest, atol, rtol)
     asked = list(zip(reference.questions, reference.answers, strict=True))
     converted = Converted(embedder)
-    checks = tuple(_check(question, ask(converted, question), theirs, embedder, rule) for question, theirs in asked)
+    checks, quality = [], []
+    for question, theirs in asked:
+        ours = ask(converted, question)
+        checks.append(_check(question, ours, theirs, embedder, rule))
+        if isinstance(rule, Gate) and question.name.endswith(SENTENCES):
+            quality.append(_quality(question, ours, theirs, converted, rule))
     wobble, wobble_text = _wobble(asked, rule)
     notes = []
     if wobble > SEES_PADDING:
@@ -225,12 +261,30 @@ def compare(
     if longest := max((length for length in over if length > LONGEST_FORWARD), default=0):
         notes.append(f"Texts over the limit of {longest} tokens were compared by their tokens alone.")
     return ParityReport(
-        embedder.artifact.manifest["backend"], rule.atol, rule.rtol, checks, wobble, wobble_text, tuple(notes)
+        embedder.artifact.manifest["backend"],
+        str(rule),
+        tuple(checks),
+        wobble,
+        wobble_text,
+        tuple(notes),
+        tuple(quality),
+    )
+
+
+def _quality(
+    question: Question, ours: Sequence[Any], theirs: Sequence[Any], converted: Converted, gate: Gate
+) -> QualityReport:
+    """All the vectors together, and some of them from a batch of one."""
+    chosen = range(0, len(question.inputs), ALONE_STEP)
+    options = {**question.options, "batch_size": 1}
+    alone = ask(converted, replace(question, inputs=[question.inputs[index] for index in chosen], options=options))
+    return measure_quality(
+        question.inputs, np.stack(theirs), np.stack(ours), dict(zip(chosen, alone, strict=True)), gate
     )
 
 
 def _check(
-    question: Question, ours: Sequence[Any], theirs: Sequence[Any], embedder: Embedder, rule: Tolerance
+    question: Question, ours: Sequence[Any], theirs: Sequence[Any], embedder: Embedder, rule: Tolerance | Gate
 ) -> Check:
     """Apply the rule to the answers to one question."""
     if question.method == TOKENS:
@@ -260,7 +314,7 @@ def _check(
     )
 
 
-def _wobble(asked: Sequence[tuple[Question, Sequence[Any]]], rule: Tolerance) -> tuple[float, str]:
+def _wobble(asked: Sequence[tuple[Question, Sequence[Any]]], rule: Tolerance | Gate) -> tuple[float, str]:
     """encode() against itself, on the default route: every text alone and all in one batch."""
     found = [answers for question, answers in asked if question.name.endswith((ALONE, BATCH))][:2]
     if len(found) < 2:
@@ -284,7 +338,7 @@ class _Measure:
     problem: str = ""
 
 
-def _measure(a: np.ndarray, b: np.ndarray, rule: Tolerance) -> _Measure:
+def _measure(a: np.ndarray, b: np.ndarray, rule: Tolerance | Gate) -> _Measure:
     """One pair of arrays. Values that are not finite must be the same on both sides: -inf is max pooling's
     answer to an empty text.
     """
@@ -298,7 +352,7 @@ def _measure(a: np.ndarray, b: np.ndarray, rule: Tolerance) -> _Measure:
     diff = np.abs(a - b)
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     cosine = float((a * b).sum() / norms) if norms > 0 else float(not diff.any())
-    passed = non_finite == 0 and bool((diff <= rule.atol + rule.rtol * np.abs(b)).all())
+    passed = non_finite == 0 and rule.holds(diff, b, cosine)
     return _Measure(float(diff.max(initial=0)), cosine, non_finite, passed)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sbertconv.corpus import CORPUS, long_text, random_images
+from sbertconv.corpus import CORPUS, long_text, random_images, sentences
 from sbertconv.routes import TASKS
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 LONGEST_FORWARD = 1024  # tokens; beyond it a text over the limit is compared by its tokens alone
 BATCH_SIZE = 32
+EXACT = "fp32"  # the precision that is held to the last bits of float32
 SMALL_BATCH = 8
-TOKENS, ALONE, BATCH = "tokens", "each text alone", "padded batch"
+TOKENS, ALONE, BATCH, SENTENCES = "tokens", "each text alone", "padded batch", "sentences"
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ def _padding(tokenizers: Sequence[Any], side: str | None) -> Iterator[None]:
             tokenizer.padding_side = own
 
 
-def questions(original: Side, embedder: Embedder) -> list[Question]:
-    """Everything to ask, graph by graph; nothing of it runs a graph."""
+def questions(original: Side, embedder: Embedder, texts: Sequence[str] = ()) -> list[Question]:
+    """Everything to ask, graph by graph; nothing of it runs a graph. `texts` are the user's own, for the quality."""
     found: list[Question] = []
     several = len(embedder.graphs) > 1
     for graph in embedder.graphs:
@@ -146,6 +147,8 @@ def questions(original: Side, embedder: Embedder) -> list[Question]:
             found.append(Question(f"{label}images", random_images(), options={"batch_size": 3}))
         else:
             found += _about_texts(label, graph, original, embedder)
+            if embedder.artifact.manifest["precision"] != EXACT:
+                found.append(_about_quality(label, graph, texts))
     return found
 
 
@@ -175,6 +178,12 @@ def _about_texts(label: str, graph: Graph, original: Side, embedder: Embedder) -
     for other in graph.outputs:
         if other != output:
             yield encode(other.replace("_", " "), output_value=other)
+
+
+def _about_quality(label: str, graph: Graph, texts: Sequence[str]) -> Question:
+    """Enough texts to tell whether the nearest neighbours stay; in batches of mixed lengths, as users have them."""
+    task = {"task": name} if (name := next(iter(graph.section["tasks"]), None)) else {}
+    return Question(f"{label}{SENTENCES}", [*sentences(), *texts], options={"batch_size": BATCH_SIZE, **task})
 
 
 def _other_side(original: Side, embedder: Embedder) -> str | None:

@@ -12,30 +12,32 @@ import numpy as np
 
 from sbertconv import similarity as similarity_functions
 from sbertconv.artifact import KERAS_SUFFIX, Artifact, read_artifact, unpacked
-from sbertconv.engines import Run, open_graph
+from sbertconv.engines import AUTO, Run, choose_engine, open_graph
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 from sbertconv.images import pixel_values
 from sbertconv.tokenization import Tensors, TextTokenizer, load_tokenizer
 
 
-def load(folder: str | Path, *, format: str | None = None, verify: bool = False) -> Embedder:
+def load(folder: str | Path, *, format: str | None = None, engine: str = AUTO, verify: bool = False) -> Embedder:
     """Open a converted folder.
 
     Args:
         folder: what `sbertconv to-onnx` or `sbertconv to-tf` wrote, or a .keras file that began as one.
-        format: "onnx", "keras", "saved_model" or "litert"; default the first that the folder holds.
+        format: "onnx", "openvino", "keras", "saved_model" or "litert"; default the first that the folder holds.
+        engine: "onnxruntime", "openvino", "keras", "tensorflow" or "litert"; "auto": the first of those installed that
+            the folder was proven on, see `Embedder.engine`. It never changes the precision.
         verify: compare every file with its sha256 first.
 
     Raises:
         ArtifactError: if the folder is missing, foreign, truncated, from a newer version or tampered with.
-        UnsupportedOptionError: if the folder does not hold that format.
+        UnsupportedOptionError: if the folder does not hold that format, or the engine does not run it.
     """
     if Path(folder).suffix == KERAS_SUFFIX and not Path(folder).is_dir():
         folder = unpacked(folder)
     artifact = read_artifact(folder)
     if verify:
         artifact.verify_hashes()
-    return Embedder(artifact, format)
+    return Embedder(artifact, format, engine)
 
 
 def usable_cores() -> int:
@@ -46,10 +48,11 @@ def usable_cores() -> int:
 class Graph:
     """One graph of an artifact: tensors in, outputs out. It is opened when first used."""
 
-    def __init__(self, artifact: Artifact, section: Mapping[str, Any], form: str) -> None:
+    def __init__(self, artifact: Artifact, section: Mapping[str, Any], form: str, engine: str) -> None:
         self.artifact = artifact
         self.section = section
         self.form = form
+        self.engine = engine
         self.inputs = [tensor["name"] for tensor in section["inputs"]]
         self.outputs = [tensor["name"] for tensor in section["outputs"]]
 
@@ -59,8 +62,8 @@ class Graph:
         return load_tokenizer(self.section["tokenizer"], self.artifact.folder)
 
     @cached_property
-    def engine(self) -> Run:
-        return open_graph(self.artifact, self.section, self.form, usable_cores())
+    def opened(self) -> Run:
+        return open_graph(self.artifact, self.section, self.form, self.engine, usable_cores())
 
     def run(self, tensors: Tensors) -> dict[str, np.ndarray]:
         """Run one batch.
@@ -69,9 +72,9 @@ class Graph:
             ArtifactError: if the graph fails on it.
         """
         feeds = {name: tensors[name] for name in self.inputs}
-        engine = self.engine
+        run = self.opened
         try:
-            return engine(feeds)
+            return run(feeds)
         except Exception as error:
             shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in feeds.items())
             file = self.section["formats"][self.form]
@@ -88,9 +91,10 @@ class Embedder:
         default_prompt_name: the prompt that encode() uses unless told otherwise, or None.
         similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan".
         format: which of the artifact's formats runs.
+        engine: what runs it.
     """
 
-    def __init__(self, artifact: Artifact, form: str | None = None) -> None:
+    def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO) -> None:
         self.artifact = artifact
         manifest = artifact.manifest
         self.format = artifact.formats[0] if form is None else form
@@ -99,11 +103,12 @@ class Embedder:
                 f"{artifact.folder}: format {form!r} is not there (have: {', '.join(artifact.formats)}).\n"
                 "Choose one of these, or convert the model again with --format."
             )
+        self.engine = choose_engine(artifact, self.format, engine)
         self.prompts: dict[str, str] = dict(manifest["prompts"])
         self.default_prompt_name: str | None = manifest.get("default_prompt_name")
         self.similarity_fn_name: str = manifest["similarity_fn_name"]
         self.truncate_dim: int | None = manifest.get("truncate_dim")
-        self.graphs = [Graph(artifact, section, self.format) for section in manifest["graphs"]]
+        self.graphs = [Graph(artifact, section, self.format, self.engine) for section in manifest["graphs"]]
 
     def get_embedding_dimension(self) -> int:
         """The length of an embedding."""

@@ -13,6 +13,7 @@ from sbertconv.artifact import Staging
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.images import SETTINGS as IMAGE_SETTINGS
 from sbertconv.plan import Plan
+from sbertconv.questions import EXACT
 from sbertconv.routes import Route
 from sbertconv.source import Source
 
@@ -36,6 +37,7 @@ def manifest_content(
     model: SentenceTransformer,
     plan: Plan,
     graphs: Sequence[Mapping[str, Any]],
+    engines: Mapping[str, Sequence[str]],
     packages: Sequence[str],
     **more: Any,
 ) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def manifest_content(
         model: the loaded model.
         plan: how it was converted.
         graphs: the entries of `route_content`, the default route first.
+        engines: format -> the engines that it will be proven on.
         packages: whose versions it says.
         more: what only this backend says.
     """
@@ -66,7 +69,8 @@ def manifest_content(
         "prompts": dict(model.prompts),
         "default_prompt_name": model.default_prompt_name,
         "similarity_fn_name": model.similarity_fn_name,
-        "precision": "float32",
+        "precision": EXACT,
+        "engines": {form: list(names) for form, names in engines.items()},
         **more,
         "graphs": list(graphs),
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in packages}},

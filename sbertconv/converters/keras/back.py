@@ -59,7 +59,13 @@ def write_onnx_of(embedder: Embedder, source: str, staging: Staging) -> dict[str
             staging.write(path.relative_to(graph.artifact.folder).as_posix(), path.read_text(encoding="utf-8"))
     left_out = ("format_version", "files", "torch_weights")
     kept = {key: value for key, value in embedder.artifact.manifest.items() if key not in left_out}
-    return {**kept, "backend": "onnx", "source": {"name": source, "revision": None}, "graphs": graphs}
+    return {
+        **kept,
+        "backend": "onnx",
+        "engines": {"onnx": FORMATS["onnx"].engines},
+        "source": {"name": source, "revision": None},
+        "graphs": graphs,
+    }
 
 
 def _carried(folder: Path) -> list[Path]:

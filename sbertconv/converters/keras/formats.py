@@ -121,19 +121,21 @@ class Format:
     Attributes:
         file: its place in the artifact, with {name} for the route: "model", or "model_<route>".
         write: writes it.
-        needs_tensorflow: whether only Keras on TensorFlow can.
+        engines: what it is proven on.
+        needs_tensorflow: whether only Keras on TensorFlow can write it.
     """
 
     file: str
     write: Callable[[Any, Inputs, Path], None]
+    engines: tuple[str, ...]
     needs_tensorflow: bool
 
 
 FORMATS = {
-    "keras": Format("keras/{name}.keras", write_keras, False),
-    "saved_model": Format(f"saved_{{name}}/{SAVED_MODEL}", write_saved_model, True),
-    "litert": Format("litert/{name}.tflite", write_litert, True),
-    "onnx": Format("onnx/{name}.onnx", write_onnx, True),
+    "keras": Format("keras/{name}.keras", write_keras, ("keras",), False),
+    "saved_model": Format(f"saved_{{name}}/{SAVED_MODEL}", write_saved_model, ("tensorflow",), True),
+    "litert": Format("litert/{name}.tflite", write_litert, ("litert",), True),
+    "onnx": Format("onnx/{name}.onnx", write_onnx, ("onnxruntime",), True),
 }
 
 

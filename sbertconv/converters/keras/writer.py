@@ -40,8 +40,8 @@ Folders = Mapping[int, tuple[str, Any]]  # id of a module -> its folder and what
 
 def write_keras(
     source: Source, model: SentenceTransformer, plan: Plan, options: KerasOptions, staging: Staging
-) -> tuple[dict[str, Any], Callable[[], None]]:
-    """Write tokenizers and configs; returns the manifest's content, and what writes the models.
+) -> tuple[dict[str, Any], list[Callable[[], dict[str, Any]]]]:
+    """Write tokenizers and configs; returns the manifest's content, and what writes the models and returns it too.
 
     The Keras models hold weights of their own by then, so that the original need not wait for their files.
     """
@@ -54,14 +54,16 @@ def write_keras(
         formats = {form: FORMATS[form].file.format(name=name) for form in options.formats}
         graphs.append(route_content(route, formats, describe_inputs(route), outputs, section))
     write_module_configs(model, staging)
-    content = manifest_content(source, model, plan, graphs, PACKAGES)
+    content = manifest_content(
+        source, model, plan, graphs, {form: FORMATS[form].engines for form in options.formats}, PACKAGES
+    )
     content["notes"] += list(_trace_notes(plan))
     folders = module_folders(model)
     packed = _packed(staging, model, plan, folders, content["notes"])
     for route, graph, keras_model in zip(plan.routes, graphs, models, strict=True):
         keras_model.get_layer(OUTPUT).files = packed | {MANIFEST: _manifest(route, graph, content, folders)}
         packed = {name: data for name, data in packed.items() if not name.startswith(SKELETON)}  # once is enough
-    return content, partial(_write_models, models, graphs, staging.folder)
+    return content, [partial(_write_models, models, content, staging.folder)]
 
 
 def _trace_notes(plan: Plan) -> Iterator[str]:
@@ -76,11 +78,12 @@ def _trace_notes(plan: Plan) -> Iterator[str]:
                 )
 
 
-def _write_models(models: Sequence[keras.Model], graphs: Sequence[Mapping[str, Any]], folder: Path) -> None:
+def _write_models(models: Sequence[keras.Model], content: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Every model in every format."""
-    for model, graph in zip(models, graphs, strict=True):
+    for model, graph in zip(models, content["graphs"], strict=True):
         for form, file in graph["formats"].items():
             write_format(form, model, graph["inputs"], folder / file)
+    return content
 
 
 def _packed(
@@ -104,12 +107,18 @@ def _packed(
 def _manifest(route: Route, graph: Mapping[str, Any], content: Mapping[str, Any], folders: Folders) -> bytes:
     """The manifest of a .keras file alone, which also says where each layer's weights belong in PyTorch's files."""
     graph = {**graph, "formats": {"keras": FORMATS["keras"].file.format(name="model")}}
+    content = {**content, "engines": {"keras": FORMATS["keras"].engines}, "graphs": [graph]}
     origin = {
         layer.name: {**origin, "shapes": {w.name: w.shape for w in weights(layer, origin["prefix"])}}
         for layer, origin in _layers(route, folders)
     }
     return to_json(
-        {"format_version": FORMAT_VERSION, **content, "graphs": [graph], "torch_weights": origin, "files": {}}
+        {
+            "format_version": FORMAT_VERSION,
+            **content,
+            "torch_weights": origin,
+            "files": {},
+        }
     ).encode()
 
 

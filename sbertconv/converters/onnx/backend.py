@@ -12,9 +12,12 @@ import torch
 
 from sbertconv.converters import Features
 from sbertconv.converters.examples import TEXTS, image_example, token_example
+from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.router import RouteStep
 from sbertconv.converters.traced import quiet, traceable_experts
-from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, error_text
+from sbertconv.engines import ENGINES
+from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, error_text, require
+from sbertconv.questions import EXACT
 from sbertconv.routes import Route
 from sbertconv.tokenization import TextTokenizer
 
@@ -35,6 +38,9 @@ class OnnxOptions:
         external_data: weights in a file beside the graph; None: only past 2 GB.
         token_type_ids: None: as the tokenizer emits; True: always an input; False: never, all zeros inside.
         optimize: fuse attention and normalisation into ONNX Runtime's own operators.
+        precision: a row of `RECIPES`.
+        form: "onnx", or "openvino" for its intermediate representation.
+        engines: what the graph is proven on.
     """
 
     opset: int = 18
@@ -42,9 +48,29 @@ class OnnxOptions:
     external_data: bool | None = None
     token_type_ids: bool | None = None
     optimize: bool = True
+    precision: str = EXACT
+    form: str = "onnx"
+    engines: tuple[str, ...] = ("onnxruntime",)
 
     def check(self) -> None:
-        """Raise UnsupportedOptionError for an opset or an output that is not supported."""
+        """Raise UnsupportedOptionError for an opset, an output, a precision or an engine that is not supported."""
+        if self.precision not in RECIPES:
+            raise UnsupportedOptionError(
+                f"precision {self.precision!r} is not known (have: {', '.join(RECIPES)}).\nChoose one of these."
+            )
+        able = [name for name, engine in ENGINES.items() if self.form in engine.opens]
+        if not self.engines or set(self.engines) - set(able) or len(set(self.engines)) < len(self.engines):
+            raise UnsupportedOptionError(
+                f"engines {', '.join(self.engines) or 'none'}: each of {', '.join(able)} at most once.\n"
+                "Choose among these."
+            )
+        for name in self.engines:
+            require(name if name == "openvino" else "onnx", ENGINES[name].package)
+        if self.precision in IN_BLOCKS and not self.optimize:
+            raise UnsupportedOptionError(
+                f"--no-optimize: {self.precision} weights need ONNX Runtime's own operators.\n"
+                "Leave the option out, or choose bf16 or fp16."
+            )
         if self.opset not in OPSETS:
             raise UnsupportedOptionError(
                 f"opset {self.opset} is not supported (have: {', '.join(map(str, OPSETS))}).\nChoose one of these."

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir
 
 from sbertconv.artifact import Staging
 from sbertconv.converters.onnx.backend import OnnxOptions, describe_tensors, exported_graph
-from sbertconv.converters.onnx.saving import save_graph
+from sbertconv.converters.onnx.precision import RECIPES, Recipe, largest_values
+from sbertconv.converters.onnx.saving import EXTERNAL_DATA, save_graph
 from sbertconv.converters.writing import (
     graph_name,
     manifest_content,
@@ -15,8 +22,12 @@ from sbertconv.converters.writing import (
     write_module_configs,
     write_tokenizer,
 )
+from sbertconv.corpus import CORPUS, long_text, random_images, sentences
+from sbertconv.images import pixel_values
 from sbertconv.plan import Plan
+from sbertconv.questions import BATCH_SIZE
 from sbertconv.routes import Route
+from sbertconv.runtime import Embedder, Graph
 from sbertconv.source import Source
 from sbertconv.tokenization import load_tokenizer
 
@@ -24,27 +35,98 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 GRAPH = "onnx/{name}.onnx"
+PROBED = 320  # sentences
+Finish = Callable[[], dict[str, Any]]
 PACKAGES = ("torch", "sentence-transformers", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
 
 
 def write_onnx(
     source: Source, model: SentenceTransformer, plan: Plan, options: OnnxOptions, staging: Staging
-) -> tuple[dict[str, Any], Callable[[], None]]:
-    """Write graphs, tokenizers and configs; returns the manifest's content, and nothing to do after that."""
-    graphs = [_write_route(route, index == 0, model, options, staging) for index, route in enumerate(plan.routes)]
+) -> tuple[dict[str, Any], list[Finish]]:
+    """Write tokenizers and configs, and graphs in float32 outside of the artifact; returns the manifest's content, and
+    the ways to finish: one for each recipe of the precision.
+    """
+    drafts = staging.scratch()
+    graphs = [
+        _write_route(route, index == 0, model, options, staging, drafts) for index, route in enumerate(plan.routes)
+    ]
     write_module_configs(model, staging)
-    more = {"opset": options.opset, "optimized": options.optimize}
-    return manifest_content(source, model, plan, graphs, PACKAGES, **more), lambda: None
+    more = {"precision": options.precision, "opset": options.opset, "optimized": options.optimize}
+    content = manifest_content(source, model, plan, graphs, {options.form: options.engines}, PACKAGES, **more)
+    recipes = RECIPES[options.precision]
+    return content, [partial(_finish, recipe, content, drafts, options, staging) for recipe in recipes]
+
+
+def _finish(
+    recipe: Recipe, content: Mapping[str, Any], drafts: Path, options: OnnxOptions, staging: Staging
+) -> dict[str, Any]:
+    """Write every graph as a recipe makes it from its draft; returns the manifest's content."""
+    embedder = Embedder(staging.manifest(content))
+    graphs = []
+    for index, graph in enumerate(embedder.graphs):
+        draft = made = drafts / GRAPH.format(name=graph_name(graph.section["name"], index == 0))
+        if recipe.change is not None:
+            model = recipe.change(onnx_ir.load(draft), partial(largest_values, draft, _batches(embedder, graph)))
+            made = drafts / recipe.name / draft.name
+            save_graph(model, made, options.external_data)
+        target = staging.folder / graph.section["formats"][options.form]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        data = FORMS[options.form].write(made, target)
+        graphs.append({**graph.section, "data": [path.relative_to(staging.folder).as_posix() for path in data]})
+    return {**content, "graphs": graphs, "recipe": recipe.name}
+
+
+def _move(made: Path, target: Path) -> list[Path]:
+    """The .onnx file and its external weights."""
+    found = [path for path in (made, made.with_name(made.name + EXTERNAL_DATA)) if path.is_file()]
+    return [path.rename(target.with_name(path.name)) for path in found][1:]
+
+
+def _to_openvino(made: Path, target: Path) -> list[Path]:
+    """OpenVINO's intermediate representation: the graph as .xml and the weights as .bin, as they are in the graph."""
+    import openvino
+
+    openvino.save_model(openvino.convert_model(made), target, compress_to_fp16=False)
+    return [target.with_suffix(".bin")]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a finished graph is written as.
+
+    Attributes:
+        file: its place in the artifact, with {name} for the route.
+        write: (.onnx file, file to write) -> the files with weights beside that.
+    """
+
+    file: str
+    write: Callable[[Path, Path], list[Path]]
+
+
+FORMS = {"onnx": Form(GRAPH, _move), "openvino": Form("openvino/openvino_{name}.xml", _to_openvino)}
+
+
+def _batches(embedder: Embedder, graph: Graph) -> Iterator[dict[str, np.ndarray]]:
+    """The corpus, the longest text and some of the sentences, or random images, as a graph takes them."""
+    if graph.section["modality"] == "image":
+        yield {"pixel_values": pixel_values(random_images(), graph.section["image"])}
+        return
+    task = next(iter(graph.section["tasks"]), None)
+    chunks = (sentences()[start : start + BATCH_SIZE] for start in range(0, PROBED, BATCH_SIZE))
+    for texts in (CORPUS, [long_text(graph.tokenizer.max_length(task))], *chunks):
+        tensors = embedder.tokenize(texts, task)
+        yield {name: tensors[name] for name in graph.inputs}
 
 
 def _write_route(
-    route: Route, is_default: bool, model: SentenceTransformer, options: OnnxOptions, staging: Staging
+    route: Route, is_default: bool, model: SentenceTransformer, options: OnnxOptions, staging: Staging, drafts: Path
 ) -> dict[str, Any]:
+    """Write one route's tokenizer to the artifact and its draft to a folder; returns the manifest's entry."""
     section = write_tokenizer(route, is_default, staging)
     tokenizer = None if section is None else load_tokenizer(section, staging.folder)
-    name = GRAPH.format(name=graph_name(route.name, is_default))
+    name = graph_name(route.name, is_default)
     with exported_graph(route, options, tokenizer, model.truncate_dim) as (graph, tracer):
-        data = save_graph(graph, staging.folder / name, options.external_data)
+        save_graph(graph, drafts / GRAPH.format(name=name), options.external_data)
         inputs, outputs = describe_tensors(graph.graph.inputs), describe_tensors(graph.graph.outputs)
-    files = [path.relative_to(staging.folder).as_posix() for path in data]
-    return route_content(route, {"onnx": name}, inputs, outputs, section, data=files, tracer=tracer)
+    formats = {options.form: FORMS[options.form].file.format(name=name)}
+    return route_content(route, formats, inputs, outputs, section, tracer=tracer)

@@ -1,0 +1,153 @@
+"""The quality gate below float32: do the smaller model's vectors find what the original's find?
+
+Rounded weights move every value, so the rule of float32 cannot hold. What must hold is what embeddings are for: each
+vector's direction, the order of all similarities, and the nearest neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+NEIGHBOURS = 10
+ALONE_STEP = 8  # one in so many sentences is also embedded alone
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The least that a precision must reach on the sentences, and why these numbers.
+
+    Attributes:
+        min_cosine: of every text's vector with the original's.
+        min_spearman: of all pairwise similarities.
+        min_top10: mean share of the ten nearest neighbours that stay.
+    """
+
+    min_cosine: float
+    min_spearman: float
+    min_top10: float
+    reason: str
+
+    def holds(self, diff: np.ndarray, theirs: np.ndarray, cosine: float) -> bool:
+        """Whether one text's vector is near enough."""
+        return cosine >= self.min_cosine
+
+    def __str__(self) -> str:
+        return f"cosine >= {self.min_cosine:g}"
+
+    def changed(self, asked: Mapping[str, float | None]) -> Gate:
+        """The same with the user's own numbers, where they are given."""
+        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        return replace(self, **given)
+
+
+GATES = {
+    "bf16": Gate(0.999, 0.999, 0.95, "8 bits of mantissa: 0.9999 where sums are kept in float32"),
+    "fp16": Gate(0.999, 0.999, 0.97, "11 bits of mantissa: 0.99999 unless values leave its range"),
+    "int8": Gate(0.99, 0.99, 0.90, "8 bits a weight in blocks reach 0.998; a tensor's one scale for all reaches 0.97"),
+    "int4": Gate(0.90, 0.95, 0.70, "4 bits a weight: 0.95 on a small model, more on a larger one"),
+}
+
+
+@dataclass(frozen=True)
+class QualityReport:
+    """What a smaller model keeps of the original, over `texts` sentences.
+
+    Attributes:
+        gate: what had to be reached.
+        texts: how many sentences.
+        min_cosine, worst_text: the smallest cosine between the two vectors of one text, and that text.
+        mean_cosine: over the texts.
+        spearman: rank correlation of all pairwise similarities.
+        top1, top10: share of texts whose nearest neighbour, and mean share of the ten nearest, stay the same.
+        batch_cosine, batch_text: the smallest cosine between a text's vector alone and in a mixed batch, and the text.
+    """
+
+    gate: Gate
+    texts: int
+    min_cosine: float
+    worst_text: str
+    mean_cosine: float
+    spearman: float
+    top1: float
+    top10: float
+    batch_cosine: float
+    batch_text: str
+
+    @property
+    def problems(self) -> list[str]:
+        """What stays below the gate, in words."""
+        found = {"min_cosine": self.min_cosine, "min_spearman": self.spearman, "min_top10": self.top10}
+        limits = asdict(self.gate)
+        return [
+            f"{name.removeprefix('min_')} {value:.4f} < {limits[name]:g} (--{name.replace('_', '-')})"
+            for name, value in found.items()
+            if not value >= limits[name]  # not a number is a problem
+        ]
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines: the same content as plain types."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def measure_quality(
+    texts: Sequence[str], original: np.ndarray, converted: np.ndarray, alone: Mapping[int, np.ndarray], gate: Gate
+) -> QualityReport:
+    """Compare two sets of embeddings.
+
+    Args:
+        texts: the sentences.
+        original: float32 [texts, dim], the original's vectors.
+        converted: float32 [texts, dim], the smaller model's, from mixed batches.
+        alone: index of a text -> its vector [dim] from the smaller model in a batch of one.
+        gate: what must be reached.
+    """
+    a, b = _unit(original), _unit(converted)
+    cosines = (a * b).sum(axis=1)
+    worst = int(np.argmin(cosines))
+    one, other = a @ a.T, b @ b.T
+    batch = {index: float(b[index] @ _unit(vector[None])[0]) for index, vector in alone.items()}
+    batch_worst = min(batch, key=lambda index: batch[index])
+    first, second = (_neighbours(similarities) for similarities in (one, other))
+    same = [len(set(x) & set(y)) / len(x) for x, y in zip(first, second, strict=True)]
+    upper = np.triu_indices(len(texts), 1)
+    return QualityReport(
+        gate=gate,
+        texts=len(texts),
+        min_cosine=float(cosines[worst]),
+        worst_text=texts[worst],
+        mean_cosine=float(cosines.mean()),
+        spearman=_spearman(one[upper], other[upper]),
+        top1=float((first[:, 0] == second[:, 0]).mean()),
+        top10=float(np.mean(same)),
+        batch_cosine=batch[batch_worst],
+        batch_text=texts[batch_worst],
+    )
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    vectors = vectors.astype(np.float64)
+    norms: np.ndarray = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: np.ndarray = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+    return unit
+
+
+def _neighbours(similarities: np.ndarray) -> np.ndarray:
+    """Indices of the nearest texts, nearest first, [texts, 10]; equal ones in the order of the texts."""
+    others = similarities.copy()
+    np.fill_diagonal(others, -np.inf)
+    nearest: np.ndarray = np.argsort(-others, axis=1, kind="stable")
+    return nearest[:, :NEIGHBOURS]
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of ranks; ties, which floats rarely have, in the order they come."""
+    x, y = (np.argsort(np.argsort(values)).astype(np.float64) for values in (a, b))
+    return float(np.corrcoef(x, y)[0, 1])
