@@ -24,11 +24,13 @@ INPUTS = {
     "k": f"float[{BATCH},{HEADS},{LENGTH},{SIZE}]",
     "v": f"float[{BATCH},{HEADS},{LENGTH},{SIZE}]",
     "bias": f"float[1,{HEADS},{LENGTH},{LENGTH}]",
+    "angles": f"float[1,1,{LENGTH},{SIZE // 2}]",
     "hidden": f"bool[{BATCH},1,1,{LENGTH}]",
 }
 CONSTANTS = """float half = {0.5}, float lowest = {-3.0e38}, float little = {-9.0}, float zero = {0.0},
     int64[3] merged = {-1, 5, 4}, int64[3] merged_scores = {-1, 5, 5}, int64[4] split = {-1, 2, 5, 5},
-    int64[4] result_shape = {-1, 2, 5, 4}"""
+    int64[4] result_shape = {-1, 2, 5, 4}, int64[1] first = {0}, int64[1] middle = {2}, int64[1] last = {4},
+    int64[1] axis = {3}, int64[1] step = {1}"""
 KEYS = "kt = Transpose <perm = [0, 1, 3, 2]> (k)"
 VALUES = "weights = Softmax <axis = -1> (scores)  result = MatMul (weights, v)"
 
@@ -59,6 +61,25 @@ NOT_FUSED = {
     "hidden by little": f"{KEYS} p = MatMul (q, kt) scores = Where (hidden, little, p) {VALUES}",
     "a factor for each score": f"{KEYS} p = MatMul (q, kt) scores = Mul (p, bias) {VALUES}",
 }
+ROTARY = """
+    cos = Cos (both) sin = Sin (both) x = Slice (q, first, middle, axis, step) y = Slice (q, middle, last, axis, step)
+    minus = Neg (y) turned = Concat <axis = -1> (minus, x) a = Mul (q, cos) b = Mul (turned, sin) result = Add (a, b)"""
+# Other graphs: what they compute, and an operator that they then have or lack.
+OTHERS = {
+    "rotary": (f"both = Concat <axis = -1> (angles, angles) {ROTARY}", "RotaryEmbedding", 1),
+    "two kinds of angles": (
+        f"others = Neg (angles) both = Concat <axis = -1> (angles, others) {ROTARY}",
+        "RotaryEmbedding",
+        0,
+    ),
+    "einsum with broadcasting": ('result = Einsum <equation = "bhtu,bhus->bhts"> (bias, v)', "Einsum", 1),
+    "einsum that sums alone": ('result = Einsum <equation = "bhts,bhus->bhts"> (q, k)', "Einsum", 1),
+    "rows and columns": (
+        'p = Einsum <equation = "bhts,bhus->bhut"> (q, k) result = Einsum <equation = "bhut,bhts->bhus"> (p, v)',
+        "Einsum",
+        0,
+    ),
+}
 
 
 def one_attention(body: str) -> onnx.ModelProto:
@@ -75,6 +96,7 @@ def run(model: onnx.ModelProto) -> np.ndarray[Any, Any]:
     random = np.random.default_rng(4)
     feed: dict[str, Any] = {name: random.normal(size=(BATCH, HEADS, LENGTH, SIZE)).astype(np.float32) for name in "qkv"}
     feed["bias"] = random.normal(size=(1, HEADS, LENGTH, LENGTH)).astype(np.float32)
+    feed["angles"] = random.normal(size=(1, 1, LENGTH, SIZE // 2)).astype(np.float32)
     feed["hidden"] = np.arange(LENGTH) >= np.array([5, 3, 1]).reshape(BATCH, 1, 1, 1)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     used = {value.name for value in session.get_inputs()}
@@ -84,11 +106,21 @@ def run(model: onnx.ModelProto) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("name", [*FUSED, *NOT_FUSED])
 def test_one_attention(name: str) -> None:
     original = one_attention((FUSED | NOT_FUSED)[name])
-    model = onnx_ir.from_proto(original)
+    expected, model = run(original), onnx_ir.from_proto(original)
     assert count_attention(model) == {"found": 1, "fused": 0}
     fuse(model)
     assert count_attention(model) == {"found": 1, "fused": int(name in FUSED)}
-    np.testing.assert_allclose(run(onnx_ir.to_proto(model)), run(original), atol=1e-6, rtol=1e-5)
+    np.testing.assert_allclose(run(onnx_ir.to_proto(model)), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_graphs(name: str) -> None:
+    body, operator, count = OTHERS[name]
+    original = one_attention(body)
+    expected, model = run(original), onnx_ir.from_proto(original)
+    fuse(model)
+    assert sum(node.op_type == operator for node in model.graph) == count
+    np.testing.assert_allclose(run(onnx_ir.to_proto(model)), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_a_softmax_that_weighs_nothing_is_no_attention() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -73,8 +74,9 @@ def _weighs_values(node: ir.Node) -> bool:
 
 
 def _dims(value: ir.Value | None) -> list[Any]:
-    """The shape of a value, integers and symbols; empty where it is not known."""
-    return [] if value is None or value.shape is None else list(value.shape)
+    """The shape of a value, integers and names; empty where it is not known. A size without a name equals no other."""
+    sizes = [] if value is None or value.shape is None else list(value.shape)
+    return [size if isinstance(size, int) else size.value or object() for size in sizes]
 
 
 def _made_by(value: ir.Value | None, *op_types: str) -> ir.Node | None:
@@ -95,7 +97,7 @@ def _permuted(op: Any, x: ir.Value, perm: Sequence[int]) -> ir.Value:
 
 
 def _typed(value: ir.Value, like: ir.Value, shape: Sequence[Any]) -> ir.Value:
-    value.dtype, value.shape = like.dtype, ir.Shape(shape)
+    value.dtype, value.shape = like.dtype, ir.Shape(size if isinstance(size, int | str) else None for size in shape)
     return value
 
 
@@ -148,14 +150,17 @@ class PairEinsum(pattern.RewriteRuleClassBase):
         self._contracted = "".join(index for index in both if index not in self._out)
         self._rows = "".join(index for index in self._left if index not in both)
         self._columns = "".join(index for index in self._right if index not in both)
-        sizes = dict(zip(self._right, _dims(right), strict=False)) | dict(zip(self._left, _dims(left), strict=False))
-        self._sizes = sizes
-        flattened = [] if self._batch else [sizes.get(index) for index in self._contracted + self._columns]
+        sizes, rights = (
+            dict(zip(*pair, strict=False)) for pair in ((self._left, _dims(left)), (self._right, _dims(right)))
+        )
+        self._sizes = rights | sizes
+        flattened = [] if self._batch else [self._sizes.get(index) for index in self._contracted + self._columns]
         groups = (self._contracted, self._columns) if not self._batch else (self._rows, self._contracted, self._columns)
         return (
             len(_dims(left)) == len(set(self._left)) == len(self._left)
             and len(_dims(right)) == len(set(self._right)) == len(self._right)
             and set(self._out) == set(self._batch + self._rows + self._columns)
+            and all((sizes[index] == 1) == (rights[index] == 1) for index in both)  # no broadcasting
             and all(isinstance(size, int) for size in flattened)
             and (all(len(group) == 1 for group in groups) if self._batch else all(groups))
         )
@@ -194,12 +199,12 @@ class PairEinsum(pattern.RewriteRuleClassBase):
 class PackedHeads(pattern.RewriteRuleClassBase):
     """Queries, keys or values cut out of a packed projection after it was split into heads: cut out before."""
 
+    def __init__(self) -> None:
+        super().__init__(remove_nodes=False)  # the three parts share the reshape
+
     def pattern(self, op: Any, packed: Any, shape: Any, start: Any, end: Any, axes: Any, squeezed: Any) -> Any:
         heads = op.Reshape(packed, shape, _outputs=["heads"])
         return op.Squeeze(op.Slice(heads, start, end, axes), squeezed, _outputs=["part"])
-
-    def __init__(self) -> None:
-        super().__init__(remove_nodes=False)  # the three parts share the reshape
 
     def check(
         self, context: Any, packed: Any, heads: Any, part: Any, start: Any, end: Any, axes: Any, **_: Any
@@ -233,13 +238,8 @@ class UnmergedValues(pattern.RewriteRuleClassBase):
         return op.Reshape(merged, shape, _outputs=["result"])
 
     def check(self, context: Any, x_merged: Any, y_merged: Any, result: Any, **_: Any) -> bool:
-        x, y = _unmerged(x_merged), _unmerged(y_merged)
-        return (
-            x is not None
-            and y is not None
-            and _dims(result) == [*_dims(x)[:3], _dims(y)[3]]
-            and _dims(x)[:2] == _dims(y)[:2]
-        )
+        x, y = _dims(_unmerged(x_merged)), _dims(_unmerged(y_merged))
+        return len(x) == len(y) == 4 and x[:2] == y[:2] and _dims(result) == [*x[:3], y[3]]
 
     def rewrite(self, op: Any, x: Any, y: Any, **_: Any) -> Any:
         return op.MatMul(x, y)
@@ -257,24 +257,23 @@ Build = Callable[[Any], ir.Value]
 
 @dataclass(frozen=True)
 class Scores:
-    """What a softmax is taken of: scale * queries @ keys + the sum of biases; built when it is written down."""
+    """What a softmax is taken of: scale * queries @ keys + bias; what is computed is built when it is written down."""
 
     query: ir.Value
     key: Build  # transposed: [batch, heads, size, sequence]
     scale: float
-    biases: tuple[Build, ...]
+    bias: Build | None
     path: tuple[str, ...]  # the operations on the way to the product
 
     KNOWN = frozenset({(), ("Add",), ("Mul",), ("Div",), ("Add", "Mul"), ("Add", "Div")})
 
-    def through(self, op_type: str, *biases: Build, scale: float = 1.0) -> Scores:
-        """The scores after one more operation."""
-        scaled = tuple(self.biases if scale == 1.0 else (_scaled(bias, scale) for bias in self.biases))
-        return replace(self, scale=self.scale * scale, biases=(*scaled, *biases), path=(op_type, *self.path))
+    def after(self, op_type: str, *, scale: float = 1.0, bias: Build | None = None) -> Scores:
+        """The scores after one more operation, with another bias or none."""
+        return replace(self, scale=self.scale * scale, bias=bias, path=(op_type, *self.path))
 
-
-def _scaled(bias: Build, scale: float) -> Build:
-    return lambda op: op.Mul(bias(op), op.Constant(value_float=scale))
+    def total(self, op: Any) -> Any:
+        """The bias, zero where there is none."""
+        return op.Constant(value_float=0.0) if self.bias is None else self.bias(op)
 
 
 def scores_of(value: ir.Value | None) -> Scores | None:
@@ -287,7 +286,7 @@ def scores_of(value: ir.Value | None) -> Scores | None:
 def _product(node: ir.Node) -> Iterator[Scores]:
     query, key = node.inputs
     if query is not None and key is not None and len(_dims(query)) == len(_dims(key)) == 4:
-        yield Scores(query, _copied(key), 1.0, (), ())
+        yield Scores(query, _copied(key), 1.0, None, ())
 
 
 def _copied(key: ir.Value) -> Build:
@@ -301,32 +300,39 @@ def _copied(key: ir.Value) -> Build:
 
 def _sum(node: ir.Node) -> Iterator[Scores]:
     left, right = node.inputs
-    if (found := scores_of(left)) is not None:
-        yield found.through(node.op_type, (lambda op: op.Neg(right)) if node.op_type == "Sub" else (lambda op: right))
-    if node.op_type == "Add" and (found := scores_of(right)) is not None:
-        yield found.through(node.op_type, lambda op: left)
+    for scores, other in ((left, right), (right, left))[: 2 if node.op_type == "Add" else 1]:
+        if (found := scores_of(scores)) is not None:
+            yield found.after(node.op_type, bias=_with(found, node.op_type, other))
+
+
+def _with(found: Scores, op_type: str, other: ir.Value | None) -> Build:
+    if op_type == "Add" and found.bias is None:
+        return lambda op: other
+    return lambda op: getattr(op, op_type)(found.total(op), other)
 
 
 def _multiple(node: ir.Node) -> Iterator[Scores]:
     factor, found = _scalar(node.inputs[1]), scores_of(node.inputs[0])
     if factor and found is not None:
-        yield found.through(node.op_type, scale=factor if node.op_type == "Mul" else 1 / factor)
+        scale = factor if node.op_type == "Mul" else 1 / factor
+        yield found.after(node.op_type, scale=scale, bias=found.bias and _scaled(found, scale))
+
+
+def _scaled(found: Scores, scale: float) -> Build:
+    return lambda op: op.Mul(found.total(op), op.Constant(value_float=scale))
 
 
 def _filled(node: ir.Node) -> Iterator[Scores]:
     condition, *sides = node.inputs
-    for kept, fill in (sides, reversed(sides)):
-        number, found = _scalar(fill), scores_of(kept)
+    for place in (0, 1):
+        fill, found = sides[1 - place], scores_of(sides[place])
+        number = _scalar(fill)
         if found is not None and number is not None and number <= ABSORBING:
-            yield found.through("Where", _hidden(condition, fill, kept is sides[0]))
+            yield found.after("Where", bias=_hidden(found, condition, fill, place))
 
 
-def _hidden(condition: ir.Value | None, fill: ir.Value | None, where_false: bool) -> Build:
-    def build(op: Any) -> Any:
-        sides = [fill, op.Constant(value_float=0.0)]
-        return op.Where(condition, *(reversed(sides) if where_false else sides))
-
-    return build
+def _hidden(found: Scores, condition: ir.Value | None, fill: ir.Value | None, place: int) -> Build:
+    return lambda op: op.Where(condition, *((found.total(op), fill) if place == 0 else (fill, found.total(op))))
 
 
 def _split(node: ir.Node) -> Iterator[Scores]:
@@ -334,10 +340,10 @@ def _split(node: ir.Node) -> Iterator[Scores]:
     merged, shape = node.inputs
     if len(_dims(merged)) != 3 or len(_dims(node.outputs[0])) != 4:
         return
-    biases: list[Build] = []
+    biases: list[ir.Value | None] = []
     while (total := _made_by(merged, "Add")) is not None and _dims(total.inputs[0]) == _dims(total.inputs[1]):
         place = 0 if _made_by(total.inputs[0], "MatMul", "Add") is not None else 1
-        biases.append(_reshaped(total.inputs[1 - place], shape))
+        biases.append(total.inputs[1 - place])
         merged = total.inputs[place]
     product = _made_by(merged, "MatMul")
     if product is None:
@@ -351,11 +357,12 @@ def _split(node: ir.Node) -> Iterator[Scores]:
         untransposed = _unmerged(turned.inputs[0])
     if query is None or untransposed is None:
         return
-    yield Scores(query, lambda op: _permuted(op, untransposed, (0, 1, 3, 2)), scale, tuple(biases), ("Reshape",))
 
+    def bias(op: Any) -> Any:
+        return op.Reshape(reduce(op.Add, biases), shape)
 
-def _reshaped(value: ir.Value | None, shape: ir.Value | None) -> Build:
-    return lambda op: op.Reshape(value, shape)
+    keys = partial(_permuted, x=untransposed, perm=(0, 1, 3, 2))
+    yield Scores(query, keys, scale, bias if biases else None, ("Reshape",))
 
 
 READ: dict[str, Callable[[ir.Node], Iterator[Scores]]] = {
@@ -389,10 +396,7 @@ class OneBias(pattern.RewriteRuleClassBase):
         found = self._scores
         assert found is not None
         scores = op.Mul(op.MatMul(found.query, found.key(op)), op.Constant(value_float=found.scale))
-        bias: Any = None
-        for build in found.biases:
-            bias = build(op) if bias is None else op.Add(bias, build(op))
-        return op.Softmax(scores if bias is None else op.Add(scores, bias), axis=-1)
+        return op.Softmax(scores if found.bias is None else op.Add(scores, found.bias(op)), axis=-1)
 
 
 class Rotary(pattern.RewriteRuleClassBase):
