@@ -101,7 +101,14 @@ def support_page() -> list[str]:
         "SavedModel) and compare, each as a tiny model with random weights. Others are converted by the same",
         "mechanism and the same check; they are not named here because no test does.",
         "",
-        *table(["architecture", "tokenizer", "padding", "pooling"], architectures(tiny.ARCHITECTURES)),
+        "*Attentions* are those that the tiny model's ONNX graph has, and *fused* those that became one operator of",
+        "ONNX Runtime. A converted model's own numbers are in its manifest, under `attention` of each graph; a note in",
+        "the manifest says if some are not fused.",
+        "",
+        *table(
+            ["architecture", "tokenizer", "padding", "pooling", "attentions", "fused"],
+            architectures(tiny.ARCHITECTURES, cases.ARCHITECTURES),
+        ),
         "",
         "## Module settings",
         "",
@@ -121,9 +128,15 @@ def how(converter: Any) -> str:
     return "traced" if converter.__name__ == "convert_traced" else f"`{converter.__name__}`"
 
 
-def architectures(rows: Mapping[str, Any]) -> list[list[str]]:
+def architectures(rows: Mapping[str, Any], tested: Mapping[str, Any]) -> list[list[str]]:
     return [
-        [f"`{name}`", tokenizer["kind"], tokenizer.get("padding_side", "right"), pooling]
+        [
+            f"`{name}`",
+            tokenizer["kind"],
+            tokenizer.get("padding_side", "right"),
+            pooling,
+            *(str(tested[name].expected["attention"][column]) for column in ("found", "fused")),
+        ]
         for name, (_, tokenizer, pooling) in rows.items()
     ]
 

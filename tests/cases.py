@@ -164,11 +164,22 @@ def task_lengths() -> SentenceTransformer:
 
 # What an architecture's manifest says where it differs from the others, and why.
 DIFFERENT = {
-    "gpt2": {"optimized": False},  # the fusions leave a Gemm with an input of rank 3, which ONNX Runtime refuses
     "xlnet": {"tracer": "TorchScript"},  # torch.export puts a guard on the sequence length
 }
+LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")  # a config's name for it
+
+
+def attentions(name: str) -> dict[str, int]:
+    """How many attentions an architecture has, one per layer; all of them are fused."""
+    config = tiny.ARCHITECTURES[name][0]
+    layers = next(config[key] for key in LAYERS if key in config)
+    return {"found": layers, "fused": layers}
+
+
 ARCHITECTURES = {
-    name: Case(lambda name=name: tiny.architecture(name), expected=DIFFERENT.get(name, {}))
+    name: Case(
+        lambda name=name: tiny.architecture(name), expected={"attention": attentions(name)} | DIFFERENT.get(name, {})
+    )
     for name in tiny.ARCHITECTURES
 }
 
@@ -277,7 +288,11 @@ MODULES = {
         lambda: bert(pooling()), {"token_type_ids": False}, {"inputs": ["input_ids", "attention_mask"]}
     ),
     "token types always": Case(lambda: tiny.architecture("roberta"), {"token_type_ids": True}, {"inputs": BERT_INPUTS}),
-    "not optimized": Case(lambda: bert(pooling()), {"optimize": False}, {"domains": [""], "optimized": False}),
+    "not optimized": Case(
+        lambda: bert(pooling()),
+        {"optimize": False},
+        {"domains": [""], "optimized": False, "attention": {"found": 2, "fused": 0}},
+    ),
     "external data": Case(lambda: bert(pooling()), {"external_data": True}, {"data": ["onnx/model.onnx_data"]}),
     "opset 20": Case(lambda: tiny.architecture("modernbert"), {"opset": 20}, {"opset": 20}),
 }

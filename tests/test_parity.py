@@ -27,6 +27,7 @@ def summary(artifact: sbertconv.Artifact) -> dict[str, Any]:
         "graphs": [section["name"] for section in artifact.manifest["graphs"]],
         "optimized": artifact.manifest["optimized"],
         "tracer": first["tracer"],
+        "attention": first["attention"],
         "dimension": artifact.manifest["embedding_dimension"],
         "data": first["data"],
         "domains": sorted({node.domain for node in graph.graph.node}),

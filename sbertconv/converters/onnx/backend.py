@@ -157,11 +157,12 @@ def exported_graph(
     example = example_tensors(route, inputs, tokenizer)
     with torch.no_grad(), quiet(), traceable_experts(chain):
         model, tracer = _translate(chain, example, options, route)
+        name_axes(model)  # the same size of two inputs under one name, which fusion relies on
         weights = list(model.graph.initializers.values())
         if options.optimize:
             _fuse(model)
     try:
-        yield tidy(model, example), tracer
+        yield tidy(model), tracer
     finally:
         # The fusion rules are module-level objects that keep the last graph they saw, and with it its weights.
         for value in (*weights, *model.graph.initializers.values()):
@@ -188,11 +189,10 @@ def _translate(
 
 
 def _fuse(model: onnx_ir.Model) -> None:
-    """ONNX Runtime's own operators for attention, normalisation and activations, in place."""
-    from onnxscript.rewriter.ort_fusions import optimize_for_ort
+    from sbertconv.converters.onnx.fusion import fuse
 
     try:
-        optimize_for_ort(model, clear_metadata=True)
+        fuse(model)
     except Exception as error:
         raise ArtifactError(f"The graph cannot be fused: {_reason(error)}\nPass --no-optimize.") from error
 
@@ -244,12 +244,9 @@ def dynamic_axes(name: str) -> tuple[int, ...]:
     return (0,) if name in ("prompt_length", "pixel_values") else (0, 1)
 
 
-def tidy(model: onnx_ir.Model, example: Mapping[str, torch.Tensor]) -> onnx_ir.Model:
-    """Axes named batch and sequence everywhere, a name for who made it, and no trace of the tracing."""
+def name_axes(model: onnx_ir.Model) -> None:
+    """Call the axes that vary batch and sequence everywhere."""
     import onnx_ir
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-
-    from sbertconv import __version__
 
     names = {}
     for value in model.graph.inputs:
@@ -258,6 +255,14 @@ def tidy(model: onnx_ir.Model, example: Mapping[str, torch.Tensor]) -> onnx_ir.M
     for value in [*model.graph.inputs, *model.graph.outputs, *(v for node in model.graph for v in node.outputs)]:
         if value.shape is not None:
             value.shape = onnx_ir.Shape([d if isinstance(d, int) else names.get(str(d), str(d)) for d in value.shape])
+
+
+def tidy(model: onnx_ir.Model) -> onnx_ir.Model:
+    """A name for who made it, and no trace of the tracing."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    from sbertconv import __version__
+
     ClearMetadataAndDocStringPass()(model)
     model.producer_name, model.producer_version = "sbertconv", __version__
     return model

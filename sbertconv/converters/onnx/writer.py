@@ -13,6 +13,7 @@ import onnx_ir
 
 from sbertconv.artifact import Staging
 from sbertconv.converters.onnx.backend import OnnxOptions, describe_tensors, exported_graph
+from sbertconv.converters.onnx.fusion import count_attention
 from sbertconv.converters.onnx.precision import RECIPES, Recipe, largest_values
 from sbertconv.converters.onnx.saving import EXTERNAL_DATA, save_graph
 from sbertconv.converters.writing import (
@@ -53,8 +54,16 @@ def write_onnx(
     write_module_configs(model, staging)
     more = {"precision": options.precision, "opset": options.opset, "optimized": options.optimize}
     content = manifest_content(source, model, plan, graphs, {options.form: options.engines}, PACKAGES, **more)
+    if options.optimize:
+        content["notes"] += [note for graph in graphs if (note := _unfused(graph))]
     recipes = RECIPES[options.precision]
     return content, [partial(_finish, recipe, content, drafts, options, staging) for recipe in recipes]
+
+
+def _unfused(graph: Mapping[str, Any]) -> str | None:
+    """What to say of a graph with attentions that did not become one operator."""
+    found, fused = graph["attention"]["found"], graph["attention"]["fused"]
+    return f"{graph['name']}: {found - fused} of {found} attentions are not fused." if fused < found else None
 
 
 def _finish(
@@ -127,6 +136,7 @@ def _write_route(
     name = graph_name(route.name, is_default)
     with exported_graph(route, options, tokenizer, model.truncate_dim) as (graph, tracer):
         save_graph(graph, drafts / GRAPH.format(name=name), options.external_data)
+        attention = count_attention(graph)
         inputs, outputs = describe_tensors(graph.graph.inputs), describe_tensors(graph.graph.outputs)
     formats = {options.form: FORMS[options.form].file.format(name=name)}
-    return route_content(route, formats, inputs, outputs, section, tracer=tracer)
+    return route_content(route, formats, inputs, outputs, section, tracer=tracer, attention=attention)

@@ -1,0 +1,152 @@
+"""Fusion on graphs of one attention, written in every way that the rules know, and on a converted model.
+
+That every attention of every architecture is fused is part of the parity table (`cases.attentions`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+import onnxruntime
+import pytest
+
+from sbertconv.converters.onnx.fusion import count_attention, fuse
+from sbertconv.converters.onnx.writer import _unfused
+
+BATCH, HEADS, LENGTH, SIZE = 3, 2, 5, 4
+INPUTS = {
+    "q": f"float[{BATCH},{HEADS},{LENGTH},{SIZE}]",
+    "k": f"float[{BATCH},{HEADS},{LENGTH},{SIZE}]",
+    "v": f"float[{BATCH},{HEADS},{LENGTH},{SIZE}]",
+    "bias": f"float[1,{HEADS},{LENGTH},{LENGTH}]",
+    "angles": f"float[1,1,{LENGTH},{SIZE // 2}]",
+    "hidden": f"bool[{BATCH},1,1,{LENGTH}]",
+}
+CONSTANTS = """float half = {0.5}, float lowest = {-3.0e38}, float little = {-9.0}, float zero = {0.0},
+    int64[3] merged = {-1, 5, 4}, int64[3] merged_scores = {-1, 5, 5}, int64[4] split = {-1, 2, 5, 5},
+    int64[4] result_shape = {-1, 2, 5, 4}, int64[1] first = {0}, int64[1] middle = {2}, int64[1] last = {4},
+    int64[1] axis = {3}, int64[1] step = {1}"""
+KEYS = "kt = Transpose <perm = [0, 1, 3, 2]> (k)"
+VALUES = "weights = Softmax <axis = -1> (scores)  result = MatMul (weights, v)"
+
+FUSED = {
+    "plain": f"{KEYS} scores = MatMul (q, kt) {VALUES}",
+    "scaled keys": f"{KEYS} ks = Mul (kt, half) scores = MatMul (q, ks) {VALUES}",
+    "scaled, then a bias": f"{KEYS} p = MatMul (q, kt) s = Div (p, half) scores = Add (s, bias) {VALUES}",
+    "a bias, then scaled": f"{KEYS} p = MatMul (q, kt) s = Add (bias, p) scores = Mul (s, half) {VALUES}",
+    "two biases": f"{KEYS} p = MatMul (q, kt) s = Add (p, bias) t = Mul (s, half) scores = Add (t, bias) {VALUES}",
+    "a bias subtracted": f"{KEYS} p = MatMul (q, kt) scores = Sub (p, bias) {VALUES}",
+    "hidden": f"{KEYS} p = MatMul (q, kt) scores = Where (hidden, lowest, p) {VALUES}",
+    "seen": f"{KEYS} p = MatMul (q, kt) seen = Not (hidden) scores = Where (seen, p, lowest) {VALUES}",
+    "a bias, then hidden": f"{KEYS} p = MatMul (q, kt) s = Add (p, bias) scores = Where (hidden, lowest, s) {VALUES}",
+    "heads merged": """
+        qm = Reshape (q, merged) km = Reshape (k, merged) vm = Reshape (v, merged)
+        kt = Transpose <perm = [0, 2, 1]> (km) ks = Mul (kt, half) p = MatMul (qm, ks) u = Add (bias, hidden_bias)
+        um = Reshape (u, merged_scores) s = Add (p, um) scores = Reshape (s, split)
+        weights = Softmax <axis = -1> (scores)
+        wm = Reshape (weights, merged_scores) rm = MatMul (wm, vm) result = Reshape (rm, result_shape)""",
+    "einsum": """
+        qe = Transpose <perm = [2, 0, 1, 3]> (q) ke = Transpose <perm = [2, 0, 1, 3]> (k)
+        ve = Transpose <perm = [2, 0, 1, 3]> (v) p = Einsum <equation = "ibnd,jbnd->bnij"> (qe, ke)
+        s = Add (p, bias) scores = Mul (s, half) weights = Softmax <axis = 3> (scores)
+        re = Einsum <equation = "bnij,jbnd->ibnd"> (weights, ve) result = Transpose <perm = [1, 2, 0, 3]> (re)""",
+}
+# What would give other numbers in a fused operator, or was never attention.
+NOT_FUSED = {
+    "hidden by little": f"{KEYS} p = MatMul (q, kt) scores = Where (hidden, little, p) {VALUES}",
+    "a factor for each score": f"{KEYS} p = MatMul (q, kt) scores = Mul (p, bias) {VALUES}",
+}
+ROTARY = """
+    cos = Cos (both) sin = Sin (both) x = Slice (q, first, middle, axis, step) y = Slice (q, middle, last, axis, step)
+    minus = Neg (y) turned = Concat <axis = -1> (minus, x) a = Mul (q, cos) b = Mul (turned, sin) result = Add (a, b)"""
+# Other graphs: what they compute, and an operator that they then have or lack.
+OTHERS = {
+    "rotary": (f"both = Concat <axis = -1> (angles, angles) {ROTARY}", "RotaryEmbedding", 1),
+    "two kinds of angles": (
+        f"others = Neg (angles) both = Concat <axis = -1> (angles, others) {ROTARY}",
+        "RotaryEmbedding",
+        0,
+    ),
+    "einsum with broadcasting": ('result = Einsum <equation = "bhtu,bhus->bhts"> (bias, v)', "Einsum", 1),
+    "einsum that sums alone": ('result = Einsum <equation = "bhts,bhus->bhts"> (q, k)', "Einsum", 1),
+    "rows and columns": (
+        'p = Einsum <equation = "bhts,bhus->bhut"> (q, k) result = Einsum <equation = "bhut,bhts->bhus"> (p, v)',
+        "Einsum",
+        0,
+    ),
+}
+
+
+def one_attention(body: str) -> onnx.ModelProto:
+    inputs = ", ".join(f"{type_} {name}" for name, type_ in INPUTS.items())
+    body = f"hidden_bias = Where (hidden, lowest, zero) {body}"
+    text = f"""<ir_version: 9, opset_import: ["" : 18]>
+        attention ({inputs}) => ({INPUTS["q"]} result) <{CONSTANTS}> {{ {body} }}"""
+    model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text))
+    onnx.checker.check_model(model)
+    return model
+
+
+def run(model: onnx.ModelProto) -> np.ndarray[Any, Any]:
+    random = np.random.default_rng(4)
+    feed: dict[str, Any] = {name: random.normal(size=(BATCH, HEADS, LENGTH, SIZE)).astype(np.float32) for name in "qkv"}
+    feed["bias"] = random.normal(size=(1, HEADS, LENGTH, LENGTH)).astype(np.float32)
+    feed["angles"] = random.normal(size=(1, 1, LENGTH, SIZE // 2)).astype(np.float32)
+    feed["hidden"] = np.arange(LENGTH) >= np.array([5, 3, 1]).reshape(BATCH, 1, 1, 1)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    used = {value.name for value in session.get_inputs()}
+    return np.asarray(session.run(None, {name: value for name, value in feed.items() if name in used})[0])
+
+
+@pytest.mark.parametrize("name", [*FUSED, *NOT_FUSED])
+def test_one_attention(name: str) -> None:
+    original = one_attention((FUSED | NOT_FUSED)[name])
+    expected, model = run(original), onnx_ir.from_proto(original)
+    assert count_attention(model) == {"found": 1, "fused": 0}
+    fuse(model)
+    assert count_attention(model) == {"found": 1, "fused": int(name in FUSED)}
+    np.testing.assert_allclose(run(onnx_ir.to_proto(model)), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_graphs(name: str) -> None:
+    body, operator, count = OTHERS[name]
+    original = one_attention(body)
+    expected, model = run(original), onnx_ir.from_proto(original)
+    fuse(model)
+    assert sum(node.op_type == operator for node in model.graph) == count
+    np.testing.assert_allclose(run(onnx_ir.to_proto(model)), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_softmax_that_weighs_nothing_is_no_attention() -> None:
+    model = onnx_ir.from_proto(
+        one_attention(f"{KEYS} p = MatMul (q, kt) w = Softmax (p) r = Mul (w, w) result = Relu (q)")
+    )
+    assert count_attention(model) == {"found": 0, "fused": 0}
+
+
+def test_unfused_attentions_are_noted() -> None:
+    graph = {"formats": {"onnx": "onnx/model.onnx"}, "attention": {"found": 12, "fused": 12}}
+    assert _unfused(graph) is None
+    graph["attention"] = {"found": 12, "fused": 11}
+    assert _unfused(graph) == "text: 1 of 12 attentions are not fused."
+
+
+def test_what_a_fused_model_consists_of(bert_artifact: Path) -> None:
+    nodes = onnx.load(bert_artifact / "onnx" / "model.onnx").graph.node
+    counts = Counter(node.op_type for node in nodes)
+    layers = 2
+    assert counts["Attention"] == counts["BiasGelu"] == layers
+    assert counts["LayerNormalization"] == 2 * layers + 1
+    assert counts["Where"] == 1  # one mask for all layers, read from the input and not looked up
+    assert not {"Softmax", "Erf", "GatherND", "SkipLayerNormalization", "Constant"} & set(counts)
+    made_by = {output: node.op_type for node in nodes for output in node.output}
+    sums = [made_by.get(node.input[0]) for node in nodes if node.op_type == "LayerNormalization"]
+    assert set(sums) == {"Sum"}  # which the loader leaves as it is
+    shapes = [node.input[0] for node in nodes if node.op_type == "Shape"]
+    assert not set(shapes) & set(made_by)  # of inputs only
