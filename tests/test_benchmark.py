@@ -14,7 +14,7 @@ from conftest import Ran
 
 from sbertconv.artifact import read_artifact
 from sbertconv.benchmark import QUICK, Settings, benchmark, html_page
-from sbertconv.benchmark.contestants import BASELINE, Contestant, Worker, contestants_of, format_size, told_apart
+from sbertconv.benchmark.contestants import BASELINE, Contestant, Worker, contestants_of, disk_size, told_apart
 from sbertconv.benchmark.measuring import alternate, mixed_texts, texts_of
 from sbertconv.benchmark.page import scale
 from sbertconv.benchmark.report import QUANTITIES, BenchReport, figures
@@ -212,15 +212,15 @@ def test_every_format_of_a_folder_takes_part(static_artifact: Path, copy_of: Cal
     found = contestants_of([folder])
     assert [one.name.removesuffix(" float32") for one in found] == ["ONNX", "Keras", "Keras/XLA", "SavedModel"]
     artifact = read_artifact(folder)
-    shared = format_size(artifact, "keras") - 1000
-    assert format_size(artifact, "saved_model") == shared + 300
+    shared = disk_size(folder, artifact, "keras") - 1000
+    assert disk_size(folder, artifact, "saved_model") == shared + 300
     everything = sum(file["size"] for file in manifest["files"].values())
-    assert format_size(artifact, "onnx") == everything - 1300
+    assert disk_size(folder, artifact, "onnx") == everything - 1300
 
 
 def test_names_are_told_apart() -> None:
     paths = ["a/x", "b/x", "b/y"]
-    names = [one.name for one in told_apart([Contestant("ONNX", path, 0, "onnx") for path in paths])]
+    names = [one.name for one in told_apart([Contestant("ONNX", path, int, "onnx") for path in paths])]
     assert names == ["ONNX · x · a/x", "ONNX · x · b/x", "ONNX · y"]
 
 

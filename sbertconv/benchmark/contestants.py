@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -11,8 +12,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -32,18 +34,25 @@ NOT_LOADED = {".onnx", ".onnx_data", ".h5", ".msgpack", ".ot", ".xml", ".tflite"
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run a format: its name, keywords for `sbertconv.load`, and environment variables."""
+    """One way to run a format: its name, keywords for `sbertconv.load`, environment variables, and an optional
+    package without which it is left out.
+    """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    package: str = ""
+
+    @property
+    def is_there(self) -> bool:
+        return not self.package or importlib.util.find_spec(self.package) is not None
 
 
 # compiled when a shape is first seen and not some calls later, so that the warm-up holds all of it
 XLA = {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit --tf_xla_enable_lazy_compilation=false"}
 WAYS: dict[str, tuple[Way, ...]] = {
     "onnx": (Way("ONNX"),),
-    "keras": (Way("Keras"), Way("Keras/XLA", env=XLA)),
+    "keras": (Way("Keras"), Way("Keras/XLA", env=XLA, package="tensorflow")),
     "saved_model": (Way("SavedModel"),),
     "litert": (Way("LiteRT"),),
 }
@@ -56,7 +65,7 @@ class Contestant:
     Attributes:
         name: what it is called in the report.
         path: the model, or the artifact's folder.
-        size: bytes on disk of what it needs.
+        size: counts the bytes on disk of what it needs; what comes from the Hub is there once it is loaded.
         format: of the artifact, or "pytorch".
         precision: as the artifact's manifest says; the original is loaded in float32.
         loader: a key of `worker.LOADERS`, `options` its keywords.
@@ -65,7 +74,7 @@ class Contestant:
 
     name: str
     path: str
-    size: int
+    size: Callable[[], int]
     format: str
     precision: str = FULL
     loader: str = "sbertconv"
@@ -80,7 +89,8 @@ class Contestant:
 def original(source: Source) -> Contestant:
     """PyTorch's encode()."""
     options = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
-    size = checkpoint_size(source.folder) if source.folder else 0
+    assert source.folder  # not a live model
+    size = partial(checkpoint_size, source.folder)
     return Contestant(BASELINE, str(source.location), size, "pytorch", loader="pytorch", options=options)
 
 
@@ -97,14 +107,11 @@ def contestants_of(paths: Sequence[str | Path]) -> list[Contestant]:
         artifact = load(path).artifact
         precision = artifact.manifest.get("precision", FULL)
         for form in artifact.formats:
-            size = Path(path).stat().st_size if Path(path).is_file() else format_size(artifact, form)
+            size = partial(disk_size, Path(path), artifact, form)
             for way in WAYS.get(form, (Way(form),)):
-                options = {"format": form, **way.options}
-                found.append(
-                    Contestant(
-                        f"{way.name} {precision}", str(path), size, form, precision, "sbertconv", options, way.env
-                    )
-                )
+                if way.is_there:
+                    name, options = f"{way.name} {precision}", {"format": form, **way.options}
+                    found.append(Contestant(name, str(path), size, form, precision, "sbertconv", options, way.env))
     return told_apart(found)
 
 
@@ -118,8 +125,10 @@ def told_apart(contestants: Sequence[Contestant]) -> list[Contestant]:
     return list(contestants)
 
 
-def format_size(artifact: Artifact, form: str) -> int:
-    """Bytes of an artifact's files without those of its other formats."""
+def disk_size(path: Path, artifact: Artifact, form: str) -> int:
+    """Bytes of a .keras file, or of an artifact's files without those of its other formats."""
+    if path.is_file():
+        return path.stat().st_size
     parents = {
         name: {PurePosixPath(graph["formats"][name]).parent for graph in artifact.manifest["graphs"]}
         for name in artifact.formats

@@ -10,15 +10,16 @@ from sbertconv.benchmark.report import METHOD, BenchReport, Figure, Table, cell,
 
 MOST_NINES = 7  # float32 has no more digits
 ROW, BAR = 44, 14  # pixels: one bar with its name above it, and the bar alone
+FULL_BAR = 60  # percent of the width; the rest is for the figure
 WIDTH, HEIGHT = 340, 230  # of a line chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 34  # of its axes
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --text: #1a1d21; --soft: #5c6670; --line: #d9dee3;
-  --c0: #6b7580; --c1: #2563b8; --c2: #c2560a; --c3: #15803d; --c4: #9333b8; --c5: #b8860b; --c6: #c02660;
-  --c7: #0e7c86; --c8: #6d4c2f; --c9: #4f46c8; }
+  --track: #edf0f2; --c0: #6b7580; --c1: #2563b8; --c2: #c2560a; --c3: #15803d; --c4: #9333b8; --c5: #b8860b;
+  --c6: #c02660; --c7: #0e7c86; --c8: #6d4c2f; --c9: #4f46c8; }
 @media (prefers-color-scheme: dark) { :root { --page: #14171a; --card: #1e2226; --text: #e6e9ec; --soft: #a0a9b2;
-  --line: #363c42; --c0: #98a2ac; --c1: #6aa5f0; --c2: #f09a55; --c3: #5cc482; --c4: #cf8cec; --c5: #e0b84a;
-  --c6: #f07aa5; --c7: #4cc3cd; --c8: #c9a27e; --c9: #a39cf5; } }
+  --line: #363c42; --track: #2a2f34; --c0: #98a2ac; --c1: #6aa5f0; --c2: #f09a55; --c3: #5cc482; --c4: #cf8cec;
+  --c5: #e0b84a; --c6: #f07aa5; --c7: #4cc3cd; --c8: #c9a27e; --c9: #a39cf5; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 16px; max-width: 1120px; background: var(--page); color: var(--text);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
@@ -39,7 +40,7 @@ tr:last-child > * { border-bottom: 0; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--card); color: var(--text);
   white-space: normal; overflow-wrap: break-word; min-width: 96px; max-width: 240px; }
 td small { display: block; color: var(--soft); font-size: 12px; }
-svg { display: block; width: 100%; overflow: visible; font-size: 12px; }
+svg { display: block; width: 100%; font-size: 12px; }
 svg.lines { height: auto; max-width: 560px; }
 text { fill: var(--text); }
 text.soft { fill: var(--soft); font-size: 11px; }
@@ -131,19 +132,20 @@ def color(index: int) -> str:
 
 
 def bars(figures: Mapping[str, Figure], length: Callable[[Figure], float]) -> str:
-    """One bar per contestant, its name and figure above it; lengths are percentages, so that text keeps its size."""
+    """A name, and beneath it a bar and its figure, per contestant; widths are shares, so that text keeps its size."""
     longest = max(map(length, figures.values())) or 1.0
     marks = []
     for index, (name, figure) in enumerate(figures.items()):
         written = cell(figure)
         label = f"{written.value} · {written.ratio}" if written.ratio else written.value
-        y = index * ROW
+        y, share = index * ROW, length(figure) / longest
         marks += [
             f'<text x="0" y="{y + 14}">{escape(name)}</text>',
-            f'<text x="100%" y="{y + 14}" text-anchor="end">{escape(label)}</text>',
-            f'<rect x="0" y="{y + 20}" width="100%" height="{BAR}" rx="3" fill="var(--line)" opacity=".45"/>',
-            f'<rect x="0" y="{y + 20}" width="{100 * length(figure) / longest:.2f}%" height="{BAR}" rx="3" '
-            f'fill="{color(index)}"/>',
+            *(
+                f'<rect x="0" y="{y + 20}" width="{width:.2f}%" height="{BAR}" rx="3" fill="{fill}"/>'
+                for width, fill in ((FULL_BAR, "var(--track)"), (FULL_BAR * share, color(index)))
+            ),
+            f'<text x="100%" y="{y + 20 + BAR - 3}" text-anchor="end">{escape(label)}</text>',
         ]
     return f'<svg height="{ROW * len(figures)}" role="img">{"".join(marks)}</svg>'
 

@@ -187,7 +187,7 @@ class Run:
                 found += figures(quantity, self.names, values, **task.place)
         peaks = [worker.ask("peak_memory") / MIB for worker in self.workers]
         found += figures("peak_memory", self.names, [peaks])
-        found += figures("size_on_disk", self.names, [[contestant.size / MIB for contestant in self.contestants]])
+        found += figures("size_on_disk", self.names, [[contestant.size() / MIB for contestant in self.contestants]])
         return BenchReport(
             self._model_name(),
             facts,

@@ -95,9 +95,9 @@ class Contest:
                 best = max(best, 2 * size**3 / (time.perf_counter() - start))
         return best
 
-    def limit(self) -> int | None:
-        """Tokens beyond which a text is cut, or None. Of the original, as all that follow."""
-        found: int | None = self.model.max_seq_length
+    def limit(self) -> float | None:
+        """Tokens beyond which a text is cut; None or infinity: never. Of the original, as all that follow."""
+        found: float | None = self.model.max_seq_length
         return found
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -115,7 +115,7 @@ class Contest:
         from torch.nn.attention import SDPBackend, sdpa_kernel
         from torch.utils.flop_counter import FlopCounterMode
 
-        longest = min(self.limit() or FLOP_TOKENS, FLOP_TOKENS)
+        longest = int(min(self.limit() or FLOP_TOKENS, FLOP_TOKENS))
         found = {}
         for part in (4, 2, 1):
             (text,) = self.texts_of(longest // part, 1)
