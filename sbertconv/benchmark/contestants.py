@@ -107,7 +107,7 @@ def contestants_of(paths: Sequence[str | Path]) -> list[Contestant]:
         artifact = load(path).artifact
         precision = artifact.manifest.get("precision", FULL)
         for form in artifact.formats:
-            size = partial(disk_size, Path(path), artifact, form)
+            size = partial(disk_size, Path(path).expanduser(), artifact, form)
             for way in WAYS.get(form, (Way(form),)):
                 if way.is_there:
                     name, options = f"{way.name} {precision}", {"format": form, **way.options}

@@ -55,7 +55,7 @@ def texts_of(tokens: int, count: int, count_tokens: Callable[[str], int]) -> lis
                 low, text = middle, candidate
             else:
                 high = middle - 1
-        while count_tokens(text) < tokens >= count_tokens(longer := f"{text} a") > count_tokens(text):
+        while count_tokens(text) < count_tokens(longer := f"{text} a") <= tokens:
             text = longer
         found.append(text)
     return found
