@@ -171,16 +171,18 @@ class Run:
         """Measure everything."""
         settings, turns = self.settings, self.settings.rounds + 1
         cells = len(settings.lengths) * (1 + len(settings.batch_sizes))
-        self.total = len(self.contestants) * (2 + settings.rounds + turns * (1 + cells)) + 2
+        count = len(self.contestants)
+        self.total = count * (2 + settings.rounds) + (count * turns + 1) * (1 + cells)
         self.workers = [self._start(contestant) for contestant in self.contestants]
         matmul = self.stack.enter_context(Worker(None, self.threads))
         measure_limit = partial(self._step, matmul.name, partial(matmul.ask, "matmul_rate"))
-        limit = measure_limit()
         found = [*self._quality(), *self._first_embedding()]
         tokens, flops, tasks = self._tasks()
-        self.total = self.done + len(self.contestants) * turns * len(tasks) + 1  # the model may have cut some
-        results = [(task, self._in_turns(task, turns)) for task in tasks]
-        limit = max(limit, measure_limit())
+        self.total = self.done + (count * turns + 1) * len(tasks)  # lengths that the model would cut are gone
+        results, limit = [], 0.0
+        for task in tasks:
+            limit = max(limit, measure_limit())
+            results.append((task, self._in_turns(task, turns)))
         for task, rounds in results:
             for quantity, read in task.read.items():
                 values = [[read(seconds, limit) for seconds in turn] for turn in rounds]
