@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import importlib.metadata
 import os
-import platform
-import random
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sbertconv.runtime import usable_cores
+from sbertconv.benchmark import measuring
+from sbertconv.benchmark.measuring import alternate
 
 ROOT = Path(__file__).parent.parent
-BUSY = 0.5  # load average per core before anything is measured
-PACKAGES = (
-    "sbertconv", "torch", "sentence-transformers", "transformers", "onnxruntime", "onnx", "onnxscript", "keras",
-    "tensorflow-cpu",
-)  # fmt: skip
 METHOD = (
     "Both sides run alternately in the same run, and the order changes every round; absolute figures are medians of "
     "the rounds and the ratio is the median of the rounds' own ratios. Every section runs in processes of its own, "
@@ -122,20 +111,10 @@ def worker(name: str, *arguments: object) -> list[str]:
 
 def hold_to(cores: int) -> None:
     """Keep this process, and PyTorch's threads, on so many cores."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    measuring.hold_to(cores)
     import torch
 
     torch.set_num_threads(cores)
-
-
-def alternate(rounds: int, ours: Callable[[], Any], theirs: Callable[[], Any]) -> Iterator[tuple[Any, Any]]:
-    """One pair of results per round; whoever runs second in one round runs first in the next."""
-    for number in range(rounds):
-        if number % 2:
-            yield tuple(reversed((theirs(), ours())))  # type: ignore[misc]
-        else:
-            yield ours(), theirs()
 
 
 def processes(
@@ -148,37 +127,10 @@ def processes(
         yield Row(section, name, unit, *sides, target)
 
 
-def mixed_texts(count: int) -> list[str]:
-    """Texts of 3 to 260 words, most of them short, cut out of the prose of the Python manual (pydoc's topics)."""
-    from pydoc_data.topics import topics
-
-    paragraphs = (" ".join(text.split()) for topic in sorted(topics) for text in topics[topic].split("\n\n"))
-    prose = (text for text in paragraphs if re.fullmatch(r"[A-Z][a-z]* [\w\s,;:.?!'\"()-]+[.?!]", text))
-    words = " ".join(prose).split()
-    chance = random.Random(0)
-    lengths = [min(max(round(chance.lognormvariate(3.2, 0.9)), 3), 260) for _ in range(count)]
-    starts = [chance.randrange(len(words) - length) for length in lengths]
-    return [" ".join(words[start : start + length]) for start, length in zip(starts, lengths, strict=True)]
-
-
 def describe(model: str, rounds: int) -> list[str]:
     """What the figures hold for: the machine, the versions and the run."""
-    cpu, load = platform.processor() or platform.machine(), os.getloadavg()[0]
-    with contextlib.suppress(OSError, AttributeError):
-        cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()).group(1)  # type: ignore[union-attr]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    versions = {"Python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
-    lines = [
-        f"{datetime.date.today().isoformat()} · {cpu}, {usable_cores()} cores, {memory:.0f} GiB",
-        " · ".join(f"{name} {version}" for name, version in versions.items()),
-        f"Model: {model} · rounds: {rounds}",
-    ]
-    if load > BUSY * (os.cpu_count() or 1):
-        lines.append(
-            f"The machine was busy (load {load:.1f} at the start): wall times on several cores mean little, "
-            "CPU times somewhat more. Run it again when it is quiet."
-        )
-    return lines
+    about, versions, *busy = measuring.described(measuring.machine())
+    return [about, versions, f"Model: {model} · rounds: {rounds}", *busy]
 
 
 def markdown(rows: Sequence[Row], description: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.harness import Row, alternate, hold_to, mixed_texts, run, worker
+from bench.harness import Row, hold_to, run, worker
+from sbertconv.benchmark.measuring import alternate, mixed_texts
 from sbertconv.runtime import usable_cores
 
 COUNT_TEXTS = 256

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.harness import Row, alternate, hold_to, mixed_texts, processes, python, run, worker
+from bench.harness import Row, hold_to, processes, python, run, worker
+from sbertconv.benchmark.measuring import alternate, mixed_texts
 from sbertconv.runtime import usable_cores
 
 SHORT_TEXT = "How do I reset the password of my account?"

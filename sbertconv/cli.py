@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sbertconv.artifact import Artifact
+    from sbertconv.benchmark.report import BenchReport
 
 WIDTH = 120  # of tables that go to a file or a pipe
 SHOWN = ("architecture", "tokenizer", "embedding_dimension", "max_seq_length", "similarity_fn_name", "truncate_dim",
@@ -90,6 +91,25 @@ def _gate(what: str) -> Any:
 def _flag(names: str, text: str, **options: Any) -> Any:
     """An option without a value: that it is a bool, and off unless given, goes without saying."""
     return typer.Option(names, help=text, metavar="", show_default=False, **options)
+
+
+def _count(text: str) -> Any:
+    return typer.Option(help=text, metavar="<n>", min=1, show_default=False)
+
+
+def _counts(text: str) -> Any:
+    return typer.Option(help=text, metavar="<n,n,...>", parser=_numbers, show_default=False)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Positive integers, in order, each once."""
+    try:
+        numbers = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        numbers = [0]
+    if numbers[0] < 1:
+        raise typer.BadParameter(f"{text!r}: not positive integers with commas between them")
+    return tuple(numbers)
 
 
 Model = Annotated[str, typer.Argument(help="A Hub id or a folder; for to-onnx also a .keras file.", show_default=False)]
@@ -416,6 +436,72 @@ def encode_command(
     )
 
 
+@app.command("bench")
+def bench_command(
+    model: Annotated[str, typer.Argument(help="A Hub id or a folder.", show_default=False)],
+    artifacts: Annotated[
+        list[str] | None,
+        typer.Argument(help="Converted folders, or .keras files; every format takes part.", show_default=False),
+    ] = None,
+    revision: Revision = None,
+    trust_remote_code: Trust = False,
+    rounds: Annotated[int | None, _count("Turns after the warm-up; default 3.")] = None,
+    batch_sizes: Annotated[str | None, _counts("Texts per batch; default 1,8,32.")] = None,
+    lengths: Annotated[str | None, _counts("Tokens per text; default 16,64,256.")] = None,
+    texts: Annotated[int | None, _count("Texts of mixed lengths; default 1000.")] = None,
+    threads: Annotated[int | None, _count("Of every contestant; default: the usable cores.")] = None,
+    quick: Annotated[bool, _flag("--quick", "Small counts, for a first look.")] = False,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", help="Everything measured; default: <model's name>-bench.json here.", show_default=False
+        ),
+    ] = None,
+    html_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", help="The page with charts; default: <model's name>-bench.html here.", show_default=False
+        ),
+    ] = None,
+    markdown_file: Annotated[
+        Path | None,
+        typer.Option("--markdown", help="The tables, for a documentation; default: not written.", show_default=False),
+    ] = None,
+) -> None:
+    """Measure encode() and its conversions side by side: speed, latency, memory, size, quality."""
+    from dataclasses import replace
+
+    from sbertconv.api import default_directory
+    from sbertconv.benchmark import QUICK, Settings, benchmark, html_page
+
+    given: dict[str, Any] = {"rounds": rounds, "batch_sizes": batch_sizes, "lengths": lengths, "texts": texts}
+    settings = replace(QUICK if quick else Settings(), **{key: value for key, value in given.items() if value})
+    stem = default_directory(model, "bench")
+    writers: list[tuple[Path | None, Callable[[BenchReport], str]]] = [
+        (json_file or stem.with_name(f"{stem.name}.json"), lambda report: _json_text(report.to_json())),
+        (html_file or stem.with_name(f"{stem.name}.html"), html_page),
+        (markdown_file, lambda report: report.to_markdown()),
+    ]
+    files = [(file, render) for file, render in writers if file]
+    for file, _ in files:  # said before the long run
+        if not file.parent.is_dir():
+            raise typer.BadParameter(f"{file.parent}: no such folder")
+    with _bar() as on_step:
+        report = benchmark(
+            model,
+            artifacts or [],
+            settings=settings,
+            threads=threads,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            on_step=on_step,
+        )
+    _print_bench(report)
+    for file, render in files:
+        file.write_text(render(report), encoding="utf-8")
+        typer.echo(f"Written to {file}")
+
+
 def _console(stderr: bool = False) -> Console:
     """As wide as the terminal; where there is none, wide enough for the tables."""
     from rich.console import Console
@@ -461,8 +547,25 @@ def _progress(quiet: bool) -> Iterator[Any]:
         finish()
 
 
+@contextlib.contextmanager
+def _bar() -> Iterator[Any]:
+    """A bar with what is measured now; silent where nobody watches."""
+    if not sys.stderr.isatty():
+        yield lambda name, done, total: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=_console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+        yield lambda name, done, total: progress.update(task, description=name, completed=done, total=total)
+
+
+def _json_text(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, default=str)
+
+
 def _print_json(content: Any) -> None:
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+    typer.echo(_json_text(content))
 
 
 def _print_result(artifact: Artifact, as_json: bool) -> None:
@@ -487,6 +590,20 @@ def _print_artifact(artifact: Artifact) -> None:
         table.add_row(name, _size(file["size"]))
     console.print(table)
     _print_lines(console, "Run it:", snippet(artifact))
+
+
+def _print_bench(report: BenchReport) -> None:
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    console = _console()
+    for content in report.tables():
+        columns = (Column(heading, justify="right", overflow="fold") for heading in content.header)
+        table = Table(Column(overflow="fold"), *columns, title=content.title, title_justify="left")
+        for name, cells in content.rows:
+            table.add_row(escape(name), *(f"{cell.value}\n[dim]{cell.ratio}[/]".rstrip() for cell in cells))
+        console.print(table)
+    _print_lines(console, *report.description)
 
 
 def _print_notes(notes: Iterable[str], console: Console) -> None:

@@ -131,7 +131,7 @@ def test_a_softmax_that_weighs_nothing_is_no_attention() -> None:
 
 
 def test_unfused_attentions_are_noted() -> None:
-    graph = {"formats": {"onnx": "onnx/model.onnx"}, "attention": {"found": 12, "fused": 12}}
+    graph = {"name": "text", "attention": {"found": 12, "fused": 12}}
     assert _unfused(graph) is None
     graph["attention"] = {"found": 12, "fused": 11}
     assert _unfused(graph) == "text: 1 of 12 attentions are not fused."

@@ -45,7 +45,7 @@ ERRORS = {
     "ParityError": ("SbertconvError", 3),
     "ArtifactError": ("SbertconvError", 1),
 }
-COMMANDS = ["to-onnx", "to-tf", "to-st", "verify", "inspect", "encode"]
+COMMANDS = ["to-onnx", "to-tf", "to-st", "verify", "inspect", "encode", "bench"]
 # Prints which of the heavy packages the code before it has imported.
 HEAVY = """
 import sys

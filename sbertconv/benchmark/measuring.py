@@ -1,0 +1,111 @@
+"""How everything here is measured: the texts, the order of turns, the cores, and what the figures hold for."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import importlib.metadata
+import os
+import platform
+import random
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sbertconv.runtime import usable_cores
+
+BUSY = 0.5  # load average per core before anything is measured
+PACKAGES = (
+    "sbertconv", "torch", "sentence-transformers", "transformers", "onnxruntime", "openvino", "onnx", "onnxscript",
+    "keras", "tensorflow-cpu", "tensorflow",
+)  # fmt: skip
+
+
+@functools.cache
+def words() -> list[str]:
+    """The words of the English prose in the Python manual (pydoc's topics), in order."""
+    from pydoc_data.topics import topics
+
+    paragraphs = (" ".join(text.split()) for topic in sorted(topics) for text in topics[topic].split("\n\n"))
+    prose = (text for text in paragraphs if re.fullmatch(r"[A-Z][a-z]* [\w\s,;:.?!'\"()-]+[.?!]", text))
+    return " ".join(prose).split()
+
+
+def mixed_texts(count: int) -> list[str]:
+    """Texts of 3 to 260 words, most of them short, cut out of the prose; the same ones every time."""
+    chance = random.Random(0)
+    lengths = [min(max(round(chance.lognormvariate(3.2, 0.9)), 3), 260) for _ in range(count)]
+    starts = [chance.randrange(len(words()) - length) for length in lengths]
+    return [" ".join(words()[start : start + length]) for start, length in zip(starts, lengths, strict=True)]
+
+
+def texts_of(tokens: int, count: int, count_tokens: Callable[[str], int]) -> list[str]:
+    """Different texts of as many tokens each, or as near to it from below as words allow."""
+    chance, found = random.Random(tokens), []
+    for _ in range(count):
+        start = chance.randrange(len(words()) - tokens)
+        text = words()[start]
+        low, high = 1, tokens  # a text of `low` words is short enough, one of more than `high` is not
+        while low < high:
+            middle = (low + high + 1) // 2
+            candidate = " ".join(words()[start : start + middle])
+            if count_tokens(candidate) <= tokens:
+                low, text = middle, candidate
+            else:
+                high = middle - 1
+        while count_tokens(text) < count_tokens(longer := f"{text} a") <= tokens:
+            text = longer
+        found.append(text)
+    return found
+
+
+def alternate(rounds: int, *works: Callable[[], Any]) -> Iterator[tuple[Any, ...]]:
+    """The results of all works, once per round; the next one begins every round."""
+    for number in range(rounds):
+        order = [(number + offset) % len(works) for offset in range(len(works))]
+        results = {index: works[index]() for index in order}
+        yield tuple(results[index] for index in range(len(works)))
+
+
+def hold_to(cores: int) -> None:
+    """Keep this process on so many of its cores; libraries that count them start as many threads."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+
+
+def machine() -> dict[str, Any]:
+    """What figures hold for: date, CPU, usable cores, memory in GiB, load average, and versions by package."""
+    cpu, memory = platform.processor() or platform.machine(), None
+    with contextlib.suppress(OSError, AttributeError):
+        cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()).group(1)  # type: ignore[union-attr]
+    with contextlib.suppress(ValueError, AttributeError):  # a name that this system does not have
+        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    versions = {"Python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": cpu,
+        "cores": usable_cores(),
+        "memory_gib": memory,
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "versions": versions,
+    }
+
+
+def described(facts: dict[str, Any]) -> list[str]:
+    """`machine()` in sentences, with a warning if something else was running."""
+    memory = f", {facts['memory_gib']} GiB" if facts["memory_gib"] else ""
+    lines = [
+        f"{facts['date']} · {facts['cpu']}, {facts['cores']} cores{memory}",
+        " · ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+    ]
+    if (facts["load"] or 0) > BUSY * (os.cpu_count() or 1):
+        lines.append(
+            f"The machine was busy (load {facts['load']:.1f} at the start): wall times mean little, "
+            "ratios somewhat more. Run it again when it is quiet."
+        )
+    return lines

@@ -1,0 +1,298 @@
+"""One run: who takes part, what each is asked in turn, and the figures that come of it."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sbertconv.benchmark.contestants import Contestant, Worker, contestants_of, original
+from sbertconv.benchmark.measuring import alternate, machine, mixed_texts
+from sbertconv.benchmark.report import BenchReport, Figure, figures
+from sbertconv.errors import ArtifactError, UnsupportedOptionError
+from sbertconv.runtime import usable_cores
+from sbertconv.similarity import normalize
+
+if TYPE_CHECKING:
+    from sbertconv.source import Source
+
+UNRELATED = 0.5  # a smallest cosine below this is no matter of precision
+MIB = 2**20
+OnStep = Callable[[str, int, int], None]  # what starts now, how many steps are done, how many there are
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured; positive integers.
+
+    Attributes:
+        rounds: turns of every contestant after the warm-up.
+        batch_sizes: texts per batch. The largest is also that of the texts of mixed lengths, and how many texts of
+            each length are encoded in a turn.
+        lengths: tokens per text, special ones included; what the model would cut is left out.
+        texts: how many of mixed lengths.
+        calls: of encode() on one text, in a turn, for the latency.
+    """
+
+    rounds: int = 3
+    batch_sizes: tuple[int, ...] = (1, 8, 32)
+    lengths: tuple[int, ...] = (16, 64, 256)
+    texts: int = 1000
+    calls: int = 30
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not value or min(np.atleast_1d(value)) < 1:
+                raise UnsupportedOptionError(f"{name} {value} is not possible (have: positive integers).\nPass these.")
+
+
+QUICK = Settings(rounds=1, batch_sizes=(1, 4), lengths=(8, 16), texts=32, calls=5)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every contestant does in turn, and how figures are read from the seconds that its calls took.
+
+    Attributes:
+        read: quantity -> value of one turn, from its seconds and the machine's limit in operations per second.
+        place: length and batch_size of the figures.
+    """
+
+    name: str
+    texts: Sequence[str]
+    batch_size: int
+    calls: int
+    read: Mapping[str, Callable[[Sequence[float], float], float]]
+    place: Mapping[str, int]
+
+
+def throughput(name: str, texts: Sequence[str], tokens: int, operations: float, place: Mapping[str, int]) -> Task:
+    """Texts, tokens and the share of the limit, from one call for all texts."""
+    return Task(
+        name,
+        texts,
+        place["batch_size"],
+        1,
+        {
+            "texts_per_second": lambda seconds, limit: len(texts) / seconds[0],
+            "tokens_per_second": lambda seconds, limit: tokens / seconds[0],
+            "share_of_limit": lambda seconds, limit: 100 * operations / seconds[0] / limit,
+        },
+        place,
+    )
+
+
+def latency(name: str, text: str, calls: int, place: Mapping[str, int]) -> Task:
+    """Median and 95th percentile of many calls on one text."""
+    read = {
+        "latency_p50": lambda seconds, limit: 1000 * float(np.percentile(seconds, 50)),
+        "latency_p95": lambda seconds, limit: 1000 * float(np.percentile(seconds, 95)),
+    }
+    return Task(name, [text], 1, calls, read, place)
+
+
+def benchmark(
+    model: str | Path,
+    artifacts: Sequence[str | Path] = (),
+    *,
+    settings: Settings = Settings(),
+    threads: int | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    on_step: OnStep = lambda name, done, total: None,
+) -> BenchReport:
+    """Measure a model's encode() and its conversions in one run, every one in a process of its own.
+
+    Args:
+        model: a Hub id or a folder; loaded in float32.
+        artifacts: converted folders or .keras files; every format of each takes part.
+        settings: how much is measured.
+        threads: cores, and threads, of every process; default and at most those this process may use.
+        revision: a Hub branch, tag or commit.
+        trust_remote_code: whether code that comes with the model may run.
+        on_step: called as each turn starts.
+
+    Returns:
+        Every figure: absolute, ratio to PyTorch in the same run, and the rounds' own values.
+
+    Raises:
+        SourceError: if the model cannot be read, or its process died.
+        ArtifactError: if a folder is missing, is of another model (another dimension), or its process died.
+        UnsupportedOptionError: for impossible settings or threads.
+    """
+    from sbertconv.source import open_source
+
+    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
+    contestants = [original(source), *contestants_of(artifacts)]
+    threads = usable_cores() if threads is None else threads
+    if not 1 <= threads <= usable_cores():
+        raise UnsupportedOptionError(
+            f"threads {threads} is not possible (have: 1 to {usable_cores()} cores).\nPass one of these."
+        )
+    facts = machine()  # before anything runs
+    with contextlib.ExitStack() as stack:
+        return Run(source, contestants, settings, threads, on_step, stack).report(facts)
+
+
+class Run:
+    """The processes of one run, alive together, and how far it has come."""
+
+    def __init__(
+        self,
+        source: Source,
+        contestants: Sequence[Contestant],
+        settings: Settings,
+        threads: int,
+        on_step: OnStep,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self.source = source
+        self.contestants = contestants
+        self.settings = settings
+        self.threads = threads
+        self.on_step = on_step
+        self.stack = stack
+        self.notes: list[str] = []
+        self.done = 0
+        self.total = 0
+
+    @property
+    def names(self) -> list[str]:
+        return [contestant.name for contestant in self.contestants]
+
+    def report(self, facts: dict[str, Any]) -> BenchReport:
+        """Measure everything."""
+        settings, turns = self.settings, self.settings.rounds + 1
+        cells = len(settings.lengths) * (1 + len(settings.batch_sizes))
+        count = len(self.contestants)
+        self.total = count * (2 + settings.rounds) + (count * turns + 1) * (1 + cells)
+        self.workers = [self._start(contestant) for contestant in self.contestants]
+        matmul = self.stack.enter_context(Worker(None, self.threads))
+        measure_limit = partial(self._step, matmul.name, partial(matmul.ask, "matmul_rate"))
+        found = [*self._quality(), *self._first_embedding()]
+        tokens, flops, tasks = self._tasks()
+        self.total = self.done + (count * turns + 1) * len(tasks)  # lengths that the model would cut are gone
+        results, limit = [], 0.0
+        for task in tasks:
+            limit = max(limit, measure_limit())
+            results.append((task, self._in_turns(task, turns)))
+        for task, rounds in results:
+            for quantity, read in task.read.items():
+                values = [[read(seconds, limit) for seconds in turn] for turn in rounds]
+                found += figures(quantity, self.names, values, **task.place)
+        peaks = [worker.ask("peak_memory") / MIB for worker in self.workers]
+        found += figures("peak_memory", self.names, [peaks])
+        found += figures("size_on_disk", self.names, [[contestant.size() / MIB for contestant in self.contestants]])
+        return BenchReport(
+            self._model_name(),
+            facts,
+            self.threads,
+            limit,
+            tuple(flops),
+            {**asdict(settings), "mean_tokens": statistics.mean(tokens)},
+            tuple(
+                {"name": one.name, "path": one.path, "format": one.format, "precision": one.precision}
+                for one in self.contestants
+            ),
+            tuple(found),
+            tuple(self.notes),
+        )
+
+    def _model_name(self) -> str:
+        """A Hub id as it is; a folder without the way to it, which is nobody's business in a report."""
+        path = Path(self.source.name).expanduser()
+        return path.resolve().name if path.exists() else self.source.name
+
+    def _step(self, name: str, work: Callable[[], Any]) -> Any:
+        self.on_step(name, self.done, self.total)
+        result = work()
+        self.done += 1
+        self.on_step(name, self.done, self.total)
+        return result
+
+    def _start(self, contestant: Contestant) -> Worker:
+        """A process that stays; its dimension is that of the first, which is PyTorch's."""
+        name = f"{contestant.name}: loading"
+        worker: Worker = self._step(name, lambda: self.stack.enter_context(Worker(contestant, self.threads)))
+        if contestant is self.contestants[0]:
+            self.dimension = worker.dimension
+        if worker.dimension != self.dimension:
+            raise ArtifactError(
+                f"{contestant.path}: embeddings of {worker.dimension} dimensions, those of {self.source.name} have "
+                f"{self.dimension}: it was converted from another model.\nGive the folder of this model's conversion."
+            )
+        return worker
+
+    def _quality(self) -> Iterator[Figure]:
+        """The smallest cosine of each one's vectors with PyTorch's."""
+        texts, batch_size = mixed_texts(self.settings.texts), max(self.settings.batch_sizes)
+        vectors = []
+        with tempfile.TemporaryDirectory(prefix="sbertconv-") as folder:
+            path = Path(folder) / "vectors.npy"
+            for worker in self.workers:
+                ask = partial(worker.ask, "vectors", texts=texts, batch_size=batch_size, path=str(path))
+                self._step(f"{worker.name}: quality", ask)
+                vectors.append(normalize(np.load(path).astype(np.float64)))
+        cosines = [float((vectors[0] * ours).sum(axis=1).min()) for ours in vectors]
+        for name, cosine in zip(self.names, cosines, strict=True):
+            if cosine < UNRELATED:
+                self.notes.append(
+                    f"{name}: its embeddings have nothing to do with PyTorch's (smallest cosine {cosine:.3f}); "
+                    "was it converted from another model?"
+                )
+        return figures("min_cosine", self.names, [cosines])
+
+    def _first_embedding(self) -> Iterator[Figure]:
+        """Fresh processes; those that stay have warmed the disk's cache."""
+
+        def measure(contestant: Contestant) -> float:
+            with Worker(contestant, self.threads) as worker:
+                return worker.first_embedding
+
+        works = [
+            partial(self._step, f"{contestant.name}: first embedding", partial(measure, contestant))
+            for contestant in self.contestants
+        ]
+        return figures("first_embedding", self.names, list(alternate(self.settings.rounds, *works)))
+
+    def _tasks(self) -> tuple[list[int], list[float], list[Task]]:
+        """Tokens of each mixed text, the polynomial of a text's operations, and all tasks."""
+        settings, pytorch = self.settings, self.workers[0]
+        limit, flops = pytorch.ask("limit"), pytorch.ask("flops")
+        lengths = [length for length in settings.lengths if limit is None or length <= limit] or [limit]
+        if len(lengths) < len(settings.lengths):
+            self.notes.append(f"The model cuts texts at {limit} tokens; longer ones are left out.")
+
+        def operations(tokens: Sequence[int]) -> float:
+            return float(np.polyval(flops, tokens).sum())
+
+        texts = mixed_texts(settings.texts)
+        tokens = pytorch.ask("count_tokens", texts=texts)
+        place = {"batch_size": max(settings.batch_sizes)}
+        tasks = [throughput("mixed lengths", texts, sum(tokens), operations(tokens), place)]
+        for length in lengths:
+            same = pytorch.ask("texts_of", tokens=length, count=max(settings.batch_sizes))
+            counts = pytorch.ask("count_tokens", texts=same)
+            name = f"{length} tokens"
+            for batch_size in settings.batch_sizes:
+                place = {"length": length, "batch_size": batch_size}
+                label = f"{name}, batches of {batch_size}"
+                tasks.append(throughput(label, same, sum(counts), operations(counts), place))
+            tasks.append(latency(f"{name}, latency", same[0], settings.calls, {"length": length, "batch_size": 1}))
+        return tokens, flops, tasks
+
+    def _in_turns(self, task: Task, turns: int) -> list[tuple[list[float], ...]]:
+        """Seconds of each call by contestant, in every round but the first, the warm-up."""
+        keywords = {"texts": task.texts, "batch_size": task.batch_size, "calls": task.calls}
+        works = [
+            partial(self._step, f"{worker.name}: {task.name}", partial(worker.ask, "encode", **keywords))
+            for worker in self.workers
+        ]
+        return list(alternate(turns, *works))[1:]

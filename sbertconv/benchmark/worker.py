@@ -1,0 +1,159 @@
+"""One contestant in a process of its own: commands as JSON lines on stdin, answers as JSON lines on stdout.
+
+A command is {"do": <name in COMMANDS>, ...keywords}. Whatever goes wrong ends the process; the last lines on stderr
+say why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sbertconv.benchmark.measuring import hold_to, texts_of
+from sbertconv.errors import SbertconvError
+from sbertconv.runtime import usable_cores
+
+MATMUL_SIZES = (512, 1024, 2048)  # rows and columns; which is fastest depends on the caches
+MATMUL_CALLS = 3
+FLOP_TOKENS = 128  # that, half and a quarter: what is linear, what attention adds, what a text costs at least
+PEAK = "VmHWM:"
+
+
+def load_pytorch(path: str, **options: Any) -> Any:
+    """The original, in float32 as the conversions are."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(usable_cores())
+    return SentenceTransformer(path, device="cpu", model_kwargs={"dtype": torch.float32}, **options)
+
+
+def load_artifact(path: str, **options: Any) -> Any:
+    """A converted folder, as `sbertconv.load` opens it."""
+    from sbertconv.runtime import load
+
+    return load(path, **options)
+
+
+LOADERS: dict[str, Callable[..., Any]] = {"pytorch": load_pytorch, "sbertconv": load_artifact}
+
+
+class Contest:
+    """What the commands share: the loaded model."""
+
+    model: Any = None
+
+    def load(self, loader: str, path: str, options: Mapping[str, Any], text: str) -> dict[str, Any]:
+        """Load the model and embed one text: the time it was there, in seconds since 1970, and its dimension."""
+        self.model = LOADERS[loader](path, **options)
+        vector = self._encode(text)
+        return {"time": time.time(), "dimension": len(vector)}
+
+    def encode(self, texts: Sequence[str], batch_size: int, calls: int) -> list[float]:
+        """The seconds that each of these calls of the model took; a single text is passed as such."""
+        inputs = texts if len(texts) > 1 else texts[0]
+        seconds = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            self._encode(inputs, batch_size=batch_size)
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
+    def vectors(self, texts: Sequence[str], batch_size: int, path: str) -> None:
+        """Save the embeddings, float32 [texts, dim], as an .npy file."""
+        import numpy as np
+
+        np.save(path, np.asarray(self._encode(texts, batch_size=batch_size), np.float32))
+
+    def peak_memory(self) -> int:
+        """The largest resident set of this process so far, in bytes."""
+        status = Path("/proc/self/status")
+        if status.exists():  # getrusage counts what the process was before exec, too
+            (line,) = (line for line in status.read_text().splitlines() if line.startswith(PEAK))
+            return int(line.split()[1]) * 2**10
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
+
+    def matmul_rate(self) -> float:
+        """The best rate of a float32 matrix product on these cores, in operations per second."""
+        import torch
+
+        torch.set_num_threads(usable_cores())
+        best = 0.0
+        for size in MATMUL_SIZES:
+            a, b = torch.rand(size, size), torch.rand(size, size)
+            out = torch.mm(a, b)
+            for _ in range(MATMUL_CALLS):
+                start = time.perf_counter()
+                torch.mm(a, b, out=out)
+                best = max(best, 2 * size**3 / (time.perf_counter() - start))
+        return best
+
+    def limit(self) -> float | None:
+        """Tokens beyond which a text is cut; None or infinity: never. Of the original, as all that follow."""
+        found: float | None = self.model.max_seq_length
+        return found
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """The number of tokens of each text, special ones included."""
+        return [self._tokens(text) for text in texts]
+
+    def texts_of(self, tokens: int, count: int) -> list[str]:
+        """Different texts of so many tokens."""
+        return texts_of(tokens, count, self._tokens)
+
+    def flops(self) -> list[float]:
+        """What one text of n tokens costs in matrix products, as coefficients of a polynomial in n, highest first."""
+        import numpy as np
+        import torch
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+        from torch.utils.flop_counter import FlopCounterMode
+
+        longest = int(min(self.limit() or FLOP_TOKENS, FLOP_TOKENS))
+        found = {}
+        for part in (4, 2, 1):
+            (text,) = self.texts_of(longest // part, 1)
+            features = self.model.preprocess([text])
+            # the counter knows the operations that attention is made of, and not the fused one of the CPU
+            with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+                self.model(features)
+            found[self._tokens(text)] = counter.get_total_flops()
+        return [float(value) for value in np.polyfit([*found], [*found.values()], len(found) - 1)]
+
+    def _encode(self, inputs: Any, **options: Any) -> Any:
+        return self.model.encode(inputs, show_progress_bar=False, **options)
+
+    def _tokens(self, text: str) -> int:
+        features = self.model.preprocess([text])
+        return int(features["input_ids"].numel()) if "input_ids" in features else len(text.split())
+
+
+COMMANDS = ("load", "encode", "vectors", "peak_memory", "matmul_rate", "limit", "count_tokens", "texts_of", "flops")
+
+
+def main() -> None:
+    """Answer until stdin ends. The only argument is the number of cores."""
+    hold_to(int(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not come between the answers
+    contest = Contest()
+    for line in sys.stdin:
+        command = json.loads(line)
+        name = command.pop("do")
+        if name not in COMMANDS:
+            sys.exit(f"{name!r} is no command (have: {', '.join(COMMANDS)}).")
+        try:
+            answer = getattr(contest, name)(**command)
+        except SbertconvError as error:
+            sys.exit(str(error))
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
