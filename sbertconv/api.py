@@ -410,7 +410,7 @@ def _convert_and_compare(
     while ways:
         release_memory()
         on_stage("writing")
-        content = {**ways.pop(0)(), **bounds.to_json()}
+        content = {**ways.pop(0)(), **bounds.to_json(), "sees_padding": reference.sees_padding}
         release_memory()
         on_stage("comparing with encode()")
         report = compare_formats(reference, staging.manifest(content), **bounds.tolerances)

@@ -25,7 +25,7 @@ FORMAT_VERSION = 1
 MANIFEST = "sbertconv.json"
 KERAS_SUFFIX = ".keras"
 PACKED = "/sbertconv/"  # where the last layer of a .keras file keeps the rest of the model
-REQUIRED = ("backend", "engines", "graphs", "files", "embedding_dimension", "precision", "prompts",
+REQUIRED = ("backend", "engines", "graphs", "files", "embedding_dimension", "precision", "prompts", "sees_padding",
             "similarity_fn_name")  # fmt: skip
 GRAPH_KEYS = ("name", "formats", "modality", "tasks", "inputs", "outputs", "tokenizer")
 STAGING = re.compile(r"\.(?P<target>.+)\.sbertconv-(?P<pid>\d+)(-[0-9a-f]+)?(-scratch|(?P<old>-old))?")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,8 +44,21 @@ def load(folder: str | Path, *, format: str | None = None, engine: str = AUTO, v
 
 
 def usable_cores() -> int:
-    """The cores this process may run on; ONNX Runtime's own count ignores that it may be held to a few."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores this process may use; engines' own counts ignore that it may be held to a few.
+
+    A container's limit is in /sys/fs/cgroup, see https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max).
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CPU_LIMIT.read_text(encoding="ascii").split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max"
+        return cores
+
+
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+WINDOW = 1024  # texts that are tokenized together and then sorted by their tokens
+TOKENS_AT_ONCE = 2048  # in one batch, padding included: more no longer fit into a core's cache
 
 
 class Graph:
@@ -235,12 +251,19 @@ class Embedder:
     def tokenize(self, texts: Sequence[str], task: str | None = None, prompt: str | None = None) -> Tensors:
         """The tensors that the graph takes for one batch, int64 [batch, sequence]."""
         graph = self.graph("text", task)
-        tensors = graph.tokenizer([f"{prompt or ''}{text}" for text in texts], task)
+        rows = graph.tokenizer.ids([f"{prompt or ''}{text}" for text in texts], graph.tokenizer.max_length(task))
+        return self._tensors(graph, rows, task, prompt)
+
+    def _tensors(
+        self, graph: Graph, rows: Sequence[tuple[list[int], list[int]]], task: str | None, prompt: str | None
+    ) -> Tensors:
+        """What the graph takes, of texts that are token ids already."""
+        tensors = graph.tokenizer.padded(rows)
         if "token_type_ids" in graph.inputs and "token_type_ids" not in tensors:
             tensors["token_type_ids"] = np.zeros_like(tensors["input_ids"])
         if "prompt_length" in graph.inputs:
             length = graph.tokenizer.prompt_length(prompt, task) if prompt else 0
-            tensors["prompt_length"] = np.full(len(texts), length, np.int64)
+            tensors["prompt_length"] = np.full(len(rows), length, np.int64)
         return tensors
 
     def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
@@ -297,19 +320,58 @@ class Embedder:
                 f"Choose one of these, or convert the model with to-onnx --output {output}."
             )
         lengths = [-len(item) if isinstance(item, str) else 0 for item in items]
-        order = np.argsort(lengths)  # the library's own call: equal lengths must fall into the same batches
+        order = np.argsort(lengths)  # the library's own call: where padding is seen, batches must be the same
         results: list[Any] = [None] * len(items)
-        for start in _track(range(0, len(items), batch_size), progress):
-            chosen = order[start : start + batch_size]
-            batch = [items[index] for index in chosen]
-            if modality == "text":
-                tensors = self.tokenize(batch, task, prompt)
-            else:
-                tensors = {"pixel_values": pixel_values(batch, graph.section["image"])}
-            found = graph.run(tensors)
-            for row, index in enumerate(chosen):
-                results[index] = _row(found, output, row, tensors)
+        progress_of = _Progress(len(items)) if progress else contextlib.nullcontext(lambda count: None)
+        with progress_of as advance:
+            for chosen, tensors in self._batches(graph, items, order, batch_size, prompt, task):
+                found = graph.run(tensors)
+                for row, index in enumerate(chosen):
+                    results[index] = _row(found, output, row, tensors)
+                advance(len(chosen))
         return results
+
+    def _batches(
+        self, graph: Graph, items: list[Any], order: np.ndarray, batch_size: int, prompt: str | None, task: str | None
+    ) -> Iterator[tuple[np.ndarray, Tensors]]:
+        """Indices and tensors of each batch. The next texts are tokenized while the ones before are embedded, and
+        sorted by their tokens, so that hardly anything is padding.
+        """
+        sees_padding = self.artifact.manifest["sees_padding"] or graph.section["modality"] == "image"
+        window = batch_size if sees_padding else max(WINDOW, batch_size)
+        chunks = [order[start : start + window] for start in range(0, len(order), window)]
+
+        def prepare(chosen: np.ndarray) -> Any:
+            if graph.section["modality"] == "image":
+                return pixel_values([items[index] for index in chosen], graph.section["image"])
+            texts = [f"{prompt or ''}{items[index]}" for index in chosen]
+            return graph.tokenizer.ids(texts, graph.tokenizer.max_length(task))
+
+        with ThreadPoolExecutor(1) as ahead:
+            waiting = ahead.submit(prepare, chunks[0])
+            for number, chosen in enumerate(chunks):
+                prepared = waiting.result()
+                if number + 1 < len(chunks):
+                    waiting = ahead.submit(prepare, chunks[number + 1])
+                if graph.section["modality"] == "image":
+                    yield chosen, {"pixel_values": prepared}
+                    continue
+                for rows in _split(prepared, batch_size, sees_padding):
+                    batch = [prepared[row] for row in rows]
+                    yield chosen[rows], self._tensors(graph, batch, task, prompt)
+
+
+def _split(rows: Sequence[tuple[list[int], list[int]]], batch_size: int, sees_padding: bool) -> Iterator[list[int]]:
+    """The places of the texts of each batch: all as they are, or the longest first and not too many tokens at once."""
+    if sees_padding:
+        yield list(range(len(rows)))
+        return
+    lengths = [max(len(ids), 1) for ids, _ in rows]
+    order = sorted(range(len(rows)), key=lambda row: -lengths[row])
+    while order:
+        count = max(1, min(batch_size, TOKENS_AT_ONCE // lengths[order[0]]))
+        yield order[:count]
+        order = order[count:]
 
 
 def _row(found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
@@ -327,11 +389,19 @@ def _is_image_array(inputs: Any) -> bool:
     return isinstance(inputs, np.ndarray) and inputs.ndim == 3
 
 
-def _track(steps: range, progress: bool) -> Iterator[int]:
-    if not progress:
-        yield from steps
-        return
-    from rich.console import Console
-    from rich.progress import track
+class _Progress:
+    """A bar on stderr; entering it gives a function that takes how many more are done."""
 
-    yield from track(steps, description="Batches", console=Console(stderr=True))
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._bar = Progress(console=Console(stderr=True))
+        self._task = self._bar.add_task("Texts", total=total)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._bar.start()
+        return lambda count: self._bar.advance(self._task, count)
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()

@@ -46,7 +46,10 @@ class TextTokenizer(ABC):
 
     def __call__(self, texts: Sequence[str], task: str | None = None) -> Tensors:
         """The tensors that the manifest lists, padded to the longest text (at least one column)."""
-        rows = self.ids(texts, self.max_length(task))
+        return self.padded(self.ids(texts, self.max_length(task)))
+
+    def padded(self, rows: Sequence[tuple[list[int], list[int]]]) -> Tensors:
+        """The same of texts that are token ids and type ids already."""
         shape = (len(rows), max([1, *(len(ids) for ids, _ in rows)]))
         filled = {
             "input_ids": np.full(shape, self.section["pad_id"], np.int64),

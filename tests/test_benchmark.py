@@ -20,7 +20,7 @@ from sbertconv.benchmark.page import scale
 from sbertconv.benchmark.report import QUANTITIES, BenchReport, figures
 from sbertconv.errors import ArtifactError, SourceError, UnsupportedOptionError
 
-NAMES = [BASELINE, "ONNX float32"]
+NAMES = [BASELINE, "ONNX Runtime fp32"]
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_a_worker_that_dies_says_why(static_artifact: Path, copy_of: Callable[[P
     graph = folder / "onnx/model.onnx"
     graph.write_bytes(bytes(graph.stat().st_size))
     (contestant,) = contestants_of([folder])
-    with pytest.raises(ArtifactError, match=r"(?s)ONNX float32.*'load' with exit code 1.*onnxruntime.*\nMend"):
+    with pytest.raises(ArtifactError, match=r"(?s)ONNX Runtime fp32.*'load' with exit code 1.*onnxruntime.*\nMend"):
         Worker(contestant, 1)
 
 
@@ -206,11 +206,12 @@ def test_every_format_of_a_folder_takes_part(static_artifact: Path, copy_of: Cal
     manifest = json.loads(path.read_text(encoding="utf-8"))
     (graph,) = manifest["graphs"]
     graph["formats"] = {**graph["formats"], "keras": "keras/model.keras", "saved_model": "saved_model/saved_model.pb"}
+    manifest["engines"] |= {"keras": ["keras"], "saved_model": ["tensorflow"]}
     manifest["files"]["keras/model.keras"] = {"size": 1000, "sha256": "0"}
     manifest["files"]["saved_model/variables/variables.index"] = {"size": 300, "sha256": "0"}
     path.write_text(json.dumps(manifest), encoding="utf-8")
     found = contestants_of([folder])
-    assert [one.name.removesuffix(" float32") for one in found] == ["ONNX", "Keras", "Keras/XLA", "SavedModel"]
+    assert [one.name.removesuffix(" fp32") for one in found] == ["ONNX Runtime", "Keras", "Keras/XLA", "SavedModel"]
     artifact = read_artifact(folder)
     shared = disk_size(folder, artifact, "keras") - 1000
     assert disk_size(folder, artifact, "saved_model") == shared + 300

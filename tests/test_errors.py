@@ -440,7 +440,7 @@ def test_a_failed_check_publishes_nothing(
 ) -> None:
     target = copy_of(static_artifact)
     before = snapshot(tmp_path / target.name)
-    with pytest.raises(ParityError, match=r"^Parity failed for 'onnx': max abs diff 1.0e-03 > 1e-05") as raised:
+    with pytest.raises(ParityError, match=r"^Parity failed for 'onnx': max abs diff 1.0e-03, cosine ") as raised:
         sbertconv.to_onnx(static_folder, target, overwrite=True)
     assert "Nothing was written" in str(raised.value)
     assert snapshot(target) == before
@@ -459,8 +459,8 @@ def test_a_failed_check_publishes_nothing(
 def test_a_wider_tolerance_is_the_users_to_choose(static_folder: Path, tmp_path: Path) -> None:
     artifact = sbertconv.to_onnx(static_folder, tmp_path / "out", atol=2e-3)
     report = artifact.manifest["parity"]
-    assert (report["passed"], report["atol"], report["rtol"]) == (True, 2e-3, 1e-5)
-    with pytest.raises(ParityError, match="> 1e-04"):
+    assert (report["passed"], report["rule"]) == (True, "|a - b| <= 2e-03 + 1e-05 |b|")
+    with pytest.raises(ParityError, match=r"The rule is \|a - b\| <= 1e-04"):
         sbertconv.to_onnx(static_folder, tmp_path / "other", atol=1e-4, rtol=0, optimize=False)
 
 
@@ -472,7 +472,7 @@ def test_a_failed_check_has_exit_code_3_and_shows_the_table(
     assert (ran.code, ran.out) == (3, "")
     assert "padded batch" in ran.err
     assert "FAILED" in ran.err
-    assert ran.err.splitlines()[-1].startswith("Parity failed for 'onnx': max abs diff 1.0e-03 > 1e-05")
+    assert ran.err.splitlines()[-1].startswith("Parity failed for 'onnx': max abs diff 1.0e-03, cosine ")
     assert not (tmp_path / "out").exists()
 
 

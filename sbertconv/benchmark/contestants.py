@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sbertconv.source import Source
 
 BASELINE = "PyTorch"
-FULL = "float32"
+FULL = "fp32"
 FIRST_TEXT = "How do I reset the password of my account?"
 LAST_LINES = 6  # of a worker's stderr that are shown when it dies
 PATIENCE = 30  # seconds that a worker may take to end
@@ -34,12 +34,9 @@ NOT_LOADED = {".onnx", ".onnx_data", ".h5", ".msgpack", ".ot", ".xml", ".tflite"
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run a format: its name, keywords for `sbertconv.load`, environment variables, and an optional
-    package without which it is left out.
-    """
+    """One way to run an engine: its name, environment variables, and a package without which it is left out."""
 
     name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     package: str = ""
 
@@ -50,10 +47,12 @@ class Way:
 
 # compiled when a shape is first seen and not some calls later, so that the warm-up holds all of it
 XLA = {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit --tf_xla_enable_lazy_compilation=false"}
+# Engine -> the ways to run it.
 WAYS: dict[str, tuple[Way, ...]] = {
-    "onnx": (Way("ONNX"),),
+    "onnxruntime": (Way("ONNX Runtime", package="onnxruntime"),),
+    "openvino": (Way("OpenVINO", package="openvino"),),
     "keras": (Way("Keras"), Way("Keras/XLA", env=XLA, package="tensorflow")),
-    "saved_model": (Way("SavedModel"),),
+    "tensorflow": (Way("SavedModel"),),
     "litert": (Way("LiteRT"),),
 }
 
@@ -105,12 +104,12 @@ def contestants_of(paths: Sequence[str | Path]) -> list[Contestant]:
     found = []
     for path in paths:
         artifact = load(path).artifact
-        precision = artifact.manifest.get("precision", FULL)
+        precision = artifact.manifest["precision"]
         for form in artifact.formats:
             size = partial(disk_size, Path(path).expanduser(), artifact, form)
-            for way in WAYS.get(form, (Way(form),)):
+            for engine, way in ((name, way) for name in artifact.engines(form) for way in WAYS[name]):
                 if way.is_there:
-                    name, options = f"{way.name} {precision}", {"format": form, **way.options}
+                    name, options = f"{way.name} {precision}", {"format": form, "engine": engine}
                     found.append(Contestant(name, str(path), size, form, precision, "sbertconv", options, way.env))
     return told_apart(found)
 

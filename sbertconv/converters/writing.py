@@ -70,6 +70,7 @@ def manifest_content(
         "default_prompt_name": model.default_prompt_name,
         "similarity_fn_name": model.similarity_fn_name,
         "precision": EXACT,
+        "sees_padding": True,  # until it was measured
         "engines": {form: list(names) for form, names in engines.items()},
         **more,
         "graphs": list(graphs),
