@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sbertconv.artifact import KERAS_SUFFIX, Artifact, Staging, is_keras_artifact, read_artifact, stage
 from sbertconv.engines import OUTPUT, load_keras_model
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
-from sbertconv.frameworks import float32_policy, release_memory
+from sbertconv.frameworks import float32_policy, release_memory, settled_heap
 from sbertconv.quality import GATES
 from sbertconv.runtime import Embedder
 
@@ -197,7 +197,8 @@ def _convert_graph(
 
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
-    with stage(directory or default_directory(source.name, options.form), overwrite=overwrite) as staging:
+    target = directory or default_directory(source.name, options.form)
+    with settled_heap(), stage(target, overwrite=overwrite) as staging:
         report, reason = None, ""
         for variant in (options, replace(options, optimize=False)) if options.optimize else (options,):
             write = partial(write_onnx, options=variant)
@@ -263,7 +264,7 @@ def to_tf(
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
     target = directory or default_directory(source.name, "keras")
-    with float32_policy(), stage(target, overwrite=overwrite) as staging:
+    with settled_heap(), float32_policy(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_keras, options=options)
         bounds = Bounds("fp32", {"atol": atol, "rtol": rtol})
         content, report = _convert_and_compare(source, registry, "keras", write, staging, bounds, on_stage)
@@ -324,7 +325,8 @@ def to_st(
     from sbertconv.questions import Original
     from sbertconv.source import open_source
 
-    with stage(directory or default_directory(str(model), "st"), overwrite=overwrite) as staging:
+    target = directory or default_directory(str(model), "st")
+    with settled_heap(), stage(target, overwrite=overwrite) as staging:
         on_stage("loading the model")
         embedder = open_files(keras_files(model))
         on_stage("converting")
@@ -357,7 +359,8 @@ def _keras_to_onnx(
     from sbertconv.parity import Reference, compare
     from sbertconv.questions import Converted
 
-    with stage(directory or default_directory(str(model), "onnx"), overwrite=overwrite) as staging:
+    target = directory or default_directory(str(model), "onnx")
+    with settled_heap(), stage(target, overwrite=overwrite) as staging:
         on_stage("loading the model")
         embedder = open_files(keras_files(model))
         on_stage("converting")

@@ -94,6 +94,21 @@ def import_tensorflow(formats: Collection[str]) -> Any:
     return tensorflow
 
 
+@contextlib.contextmanager
+def settled_heap() -> Iterator[None]:
+    """What exists by now is not looked at again by the collections in here: the imported libraries alone are a million
+    objects, half a second each time.
+    """
+    if gc.get_freeze_count():  # whoever froze them keeps them so
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def release_memory() -> None:
     """Give back what the stage before has left: modules refer to each other in circles, and glibc keeps what is
     freed until it is told not to.

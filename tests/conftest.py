@@ -88,7 +88,8 @@ def bert_folder(built_once: Any) -> Path:
     def build(folder: Path) -> None:
         import cases
 
-        model = cases.bert(cases.pooling("cls"), cases.dense(), cases.st.Normalize(), prompts=PROMPTS)
+        modules = cases.pooling("cls"), cases.dense(), cases.st.Normalize()
+        model = cases.bert(*modules, config={"num_hidden_layers": 2}, prompts=PROMPTS)
         model.save_pretrained(str(folder))
 
     return Path(built_once("bert", build))

@@ -17,7 +17,7 @@ from conftest import TEXTS, run_python, snapshot
 
 import sbertconv
 from sbertconv import ArtifactError
-from sbertconv.artifact import MANIFEST, Staging, read_artifact, stage
+from sbertconv.artifact import MANIFEST, REQUIRED, Staging, read_artifact, stage
 
 STAGES = ["loading libraries", "loading the model", "planning", "converting", "comparing with encode()", "publishing"]
 
@@ -31,8 +31,7 @@ def write_artifact(target: Path, content: str = "graph", *, overwrite: bool = Fa
 
 def fill(staging: Staging, content: str = "graph") -> None:
     staging.write("onnx/model.onnx", content)
-    described = {"backend": "onnx", "graphs": [], "embedding_dimension": 3, "prompts": {}, "similarity_fn_name": "dot"}
-    staging.manifest(described)
+    staging.manifest({**dict.fromkeys(REQUIRED), "graphs": []})
 
 
 # Publishing

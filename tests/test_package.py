@@ -15,6 +15,7 @@ from sbertconv import errors
 PUBLIC = [
     "__version__",
     "to_onnx",
+    "to_openvino",
     "to_tf",
     "to_keras",
     "to_st",

@@ -108,7 +108,7 @@ def test_the_progress_bar_stays_out_of_stdout(static: Pair, capfd: pytest.Captur
     static.embedder.encode(TEXTS, show_progress_bar=True)
     out, err = capfd.readouterr()
     assert out == ""
-    assert "Batches" in err
+    assert "Texts" in err
 
 
 INPUTS: dict[str, Any] = {

@@ -67,7 +67,7 @@ TRAINED = {
 @pytest.fixture(autouse=True)
 def forget_graphs() -> Iterator[None]:
     yield
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # the collection would take longer than the test
 
 
 @pytest.fixture(scope="session")
