@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,24 @@ OUTPUT = "sentence_embedding"
 LONGEST_REASON = 400  # Keras prints whole models
 
 
+def graph_file(artifact: Artifact, section: Mapping[str, Any], form: str) -> Path:
+    """A graph's file; it, and those with its weights, are there and as long as they were.
+
+    Raises:
+        ArtifactError: if one of them is not.
+    """
+    path = artifact.path(section["formats"][form])
+    for name in section.get("data", ()):
+        artifact.path(name)
+    return path
+
+
 def open_onnx(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
     """ONNX Runtime on the CPU."""
     require("onnx", "onnxruntime")
     import onnxruntime
 
-    path = artifact.path(section["formats"]["onnx"])
-    for name in section.get("data", ()):
-        artifact.path(name)
+    path = graph_file(artifact, section, "onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -117,9 +128,7 @@ def open_openvino(artifact: Artifact, section: Mapping[str, Any], threads: int, 
     require("openvino", "openvino")
     import openvino
 
-    path = artifact.path(section["formats"][form])
-    for name in section.get("data", ()):
-        artifact.path(name)
+    path = graph_file(artifact, section, form)
     compiled = openvino.Core().compile_model(
         str(path),
         "CPU",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -190,10 +191,15 @@ class Reference:
                 "Mend the model: SentenceTransformer must be able to embed every text."
             ) from error
 
+    @cached_property
+    def wobble(self) -> tuple[float, str]:
+        """How far encode() is from itself between batches of one and all texts in one, and on which text."""
+        return _wobble(list(zip(self.questions, self.answers, strict=True)))
+
     @property
     def sees_padding(self) -> bool:
         """Whether a text's vector depends on the padding of its batch: then only equal batches can be compared."""
-        return _wobble(list(zip(self.questions, self.answers, strict=True)))[0] > SEES_PADDING
+        return self.wobble[0] > SEES_PADDING
 
     def without_tokens(self) -> Reference:
         """The same without the questions about tokens."""
@@ -250,9 +256,9 @@ def compare(
         checks.append(_check(question, ours, theirs, embedder, rule))
         if isinstance(rule, Gate) and question.name.endswith(SENTENCES):
             quality.append(_quality(question, ours, theirs, converted, rule))
-    wobble, wobble_text = _wobble(asked)
+    wobble, wobble_text = reference.wobble
     notes = []
-    if wobble > SEES_PADDING:
+    if reference.sees_padding:
         notes.append(
             f"encode() differs from itself by {wobble:.1e} between batch 1 and batch {BATCH_SIZE}: "
             "this model sees the padding; only equal batches are compared."

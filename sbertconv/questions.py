@@ -153,7 +153,7 @@ def questions(original: Side, embedder: Embedder, texts: Sequence[str] = ()) -> 
 
 
 def _about_texts(label: str, graph: Graph, original: Side, embedder: Embedder) -> Iterator[Question]:
-    task = {"task": name} if (name := next(iter(graph.section["tasks"]), None)) else {}
+    task, name = _task(graph), graph.task
     output = "sentence_embedding" if "sentence_embedding" in graph.outputs else graph.outputs[0]
     long = long_text(graph.tokenizer.max_length(name))
 
@@ -182,8 +182,13 @@ def _about_texts(label: str, graph: Graph, original: Side, embedder: Embedder) -
 
 def _about_quality(label: str, graph: Graph, texts: Sequence[str]) -> Question:
     """Enough texts to tell whether the nearest neighbours stay; in batches of mixed lengths, as users have them."""
-    task = {"task": name} if (name := next(iter(graph.section["tasks"]), None)) else {}
-    return Question(f"{label}{SENTENCES}", [*sentences(), *texts], options={"batch_size": BATCH_SIZE, **task})
+    options = {"batch_size": BATCH_SIZE, **_task(graph)}
+    return Question(f"{label}{SENTENCES}", [*sentences(), *texts], options=options)
+
+
+def _task(graph: Graph) -> dict[str, str]:
+    """The keyword that leads to a graph, where one is needed."""
+    return {"task": graph.task} if graph.task else {}
 
 
 def _other_side(original: Side, embedder: Embedder) -> str | None:

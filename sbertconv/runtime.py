@@ -72,6 +72,12 @@ class Graph:
         self.inputs = [tensor["name"] for tensor in section["inputs"]]
         self.outputs = [tensor["name"] for tensor in section["outputs"]]
 
+    @property
+    def task(self) -> str | None:
+        """The first of the tasks that lead here, or None where none is named."""
+        name: str | None = next(iter(self.section["tasks"]), None)
+        return name
+
     @cached_property
     def tokenizer(self) -> TextTokenizer:
         self.artifact.path(self.section["tokenizer"]["file"])

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sbertconv.converters.onnx.fusion import CONTRIB
 from sbertconv.questions import EXACT
 
 if TYPE_CHECKING:
     import onnx_ir
 
-MICROSOFT = "com.microsoft"
 INT8_PRODUCTS = 4  # MatMulNBits' accuracy_level for products of 8-bit integers
 SMALLEST = 4096  # numbers; smaller weights are not worth a scale
 LARGEST_HALF = 16384.0  # a quarter of float16's range, for texts beyond those of the probe
@@ -56,9 +56,10 @@ def in_blocks(model: onnx_ir.Model, probe: Probe, *, bits: int, block: int) -> o
         if values.ndim != 2 or values.size < SMALLEST:
             continue
         rows = np.ascontiguousarray(values.T if operator.sums_over_rows else values)
+        if bits * rows.shape[1] % 8:  # two rows of a table would share a byte
+            continue
         packed, scales = quantized(rows, bits, min(block, _power_of_two(rows.shape[1])))
-        if bits * rows.shape[1] % 8 == 0:  # else two rows of a table would share a byte
-            replace(model, node, *operator.quantized(node, rows.shape, packed, scales, bits))
+        replace(model, node, *operator.quantized(node, rows.shape, packed, scales, bits))
     return clean(model)
 
 
@@ -132,13 +133,13 @@ def unpack_attention(model: onnx_ir.Model) -> None:
     import onnx_ir
 
     for node in list(model.graph):
-        if node.op_identifier()[:2] != (MICROSOFT, "Attention"):
+        if node.op_identifier()[:2] != (CONTRIB, "Attention"):
             continue
         x, weight, bias, _, _, attention_bias, *_ = [*node.inputs, *[None] * 6][:7]
         product = onnx_ir.node("MatMul", [x, weight])
         split = onnx_ir.node("Split", [product.outputs[0]], {"axis": -1, "num_outputs": 3}, num_outputs=3)
         kept = {name: value for name, value in node.attributes.items() if name != "qkv_hidden_sizes"}
-        attention = onnx_ir.node("MultiHeadAttention", [*split.outputs, bias, None, attention_bias], domain=MICROSOFT)
+        attention = onnx_ir.node("MultiHeadAttention", [*split.outputs, bias, None, attention_bias], domain=CONTRIB)
         attention.attributes.update(kept)
         new = [product, split, attention]
         onnx_ir.convenience.replace_nodes_and_values(
@@ -161,7 +162,7 @@ def replace(model: onnx_ir.Model, node: Any, op_type: str, inputs: list[Any], at
         _weight(model, f"{node.outputs[0].name}.{index}", value) if isinstance(value, np.ndarray) else value
         for index, value in enumerate(inputs)
     ]
-    new = onnx_ir.node(op_type, values, attributes, domain=MICROSOFT)
+    new = onnx_ir.node(op_type, values, attributes, domain=CONTRIB)
     onnx_ir.convenience.replace_nodes_and_values(model.graph, node, [node], [new], node.outputs, new.outputs)
 
 
@@ -181,7 +182,7 @@ def clean(model: onnx_ir.Model) -> onnx_ir.Model:
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     RemoveUnusedNodesPass()(model)
-    model.graph.opset_imports.setdefault(MICROSOFT, 1)
+    model.graph.opset_imports.setdefault(CONTRIB, 1)
     return model
 
 

@@ -120,10 +120,9 @@ def _batches(embedder: Embedder, graph: Graph) -> Iterator[dict[str, np.ndarray]
     if graph.section["modality"] == "image":
         yield {"pixel_values": pixel_values(random_images(), graph.section["image"])}
         return
-    task = next(iter(graph.section["tasks"]), None)
     chunks = (sentences()[start : start + BATCH_SIZE] for start in range(0, PROBED, BATCH_SIZE))
-    for texts in (CORPUS, [long_text(graph.tokenizer.max_length(task))], *chunks):
-        tensors = embedder.tokenize(texts, task)
+    for texts in (CORPUS, [long_text(graph.tokenizer.max_length(graph.task))], *chunks):
+        tensors = embedder.tokenize(texts, graph.task)
         yield {name: tensors[name] for name in graph.inputs}
 
 
