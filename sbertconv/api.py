@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sbertconv.artifact import KERAS_SUFFIX, Artifact, Staging, is_keras_artifact, read_artifact, stage
 from sbertconv.engines import OUTPUT, load_keras_model
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
-from sbertconv.frameworks import float32_policy, release_memory, settled_heap
+from sbertconv.frameworks import float32_policy, keep_nothing_freed, release_memory, settled_heap
 from sbertconv.quality import GATES
 from sbertconv.runtime import Embedder
 
@@ -257,6 +257,7 @@ def to_tf(
     """
     require("tf", "torch", "sentence_transformers", "keras")
     on_stage("loading libraries")
+    keep_nothing_freed()
     from sbertconv.converters.keras.backend import KerasOptions
     from sbertconv.converters.keras.writer import write_keras
 

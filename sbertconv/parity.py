@@ -15,7 +15,7 @@ import numpy as np
 
 from sbertconv.corpus import CORPUS
 from sbertconv.errors import ParityError, SourceError
-from sbertconv.frameworks import release_memory
+from sbertconv.frameworks import release_memory, trim_heap
 from sbertconv.quality import ALONE_STEP, GATES, Gate, QualityReport, measure_quality
 from sbertconv.questions import (
     ALONE,
@@ -250,6 +250,8 @@ def compare(
     rule = rule_of(embedder.artifact.manifest, atol, rtol)
     asked = list(zip(reference.questions, reference.answers, strict=True))
     converted = Converted(embedder)
+    embedder.open()  # takes more memory than running: before anything else is there
+    trim_heap()
     checks, quality = [], []
     for question, theirs in asked:
         ours = ask(converted, question)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from sbertconv.corpus import CORPUS, long_text, random_images, sentences
+from sbertconv.frameworks import trim_heap
 from sbertconv.routes import TASKS
 
 if TYPE_CHECKING:
@@ -118,7 +119,9 @@ def ask(side: Side, question: Question) -> list[Any]:
     with _padding(side.tokenizers(), question.padding_side):
         if question.method == TOKENS:
             return [_as_arrays(side.tokens(text, question.task)) for text in question.inputs]
-        return [np.asarray(result) for result in side.call(question)]
+        answers = [np.asarray(result) for result in side.call(question)]
+    trim_heap()  # every shape of a batch leaves buffers behind
+    return answers
 
 
 def _as_arrays(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:

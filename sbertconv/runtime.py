@@ -132,6 +132,15 @@ class Embedder:
         self.truncate_dim: int | None = manifest.get("truncate_dim")
         self.graphs = [Graph(artifact, section, self.format, self.engine) for section in manifest["graphs"]]
 
+    def open(self) -> None:
+        """Load every graph now; otherwise each is loaded when first used.
+
+        Raises:
+            ArtifactError: if a file cannot be loaded.
+        """
+        for graph in self.graphs:
+            _ = graph.opened
+
     def get_embedding_dimension(self) -> int:
         """The length of an embedding."""
         return int(self.artifact.manifest["embedding_dimension"])
