@@ -13,10 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import keras, onnx
+from bench import keras, onnx, precision
 from bench.harness import Row, describe, markdown
 
-BENCHMARKS = {"onnx": onnx, "keras": keras}
+BENCHMARKS = {"onnx": onnx, "keras": keras, "precision": precision}
 
 
 def main() -> None:

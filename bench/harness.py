@@ -16,6 +16,7 @@ from sbertconv.benchmark import measuring
 from sbertconv.benchmark.measuring import alternate
 
 ROOT = Path(__file__).parent.parent
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # in /proc/cpuinfo; the last is Arm's
 METHOD = (
     "Both sides run alternately in the same run, and the order changes every round; absolute figures are medians of "
     "the rounds and the ratio is the median of the rounds' own ratios. Every section runs in processes of its own, "
@@ -115,6 +116,12 @@ def hold_to(cores: int) -> None:
     import torch
 
     torch.set_num_threads(cores)
+
+
+def computes_bfloat16() -> bool:
+    """Whether this CPU says that it multiplies bfloat16 in hardware."""
+    info = Path("/proc/cpuinfo")
+    return info.exists() and bool(BFLOAT16 & set(info.read_text().split()))
 
 
 def processes(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.harness import Row, hold_to, run, worker
+from bench.harness import Row, computes_bfloat16, hold_to, run, worker
 from sbertconv.benchmark.measuring import alternate, mixed_texts
 from sbertconv.runtime import usable_cores
 
@@ -21,7 +21,6 @@ COUNT_TEXTS = 256
 BATCH_SIZE = 32
 STEPS = 3  # training steps per side and block
 LIMIT = "<= 40"  # seconds for the conversion of MiniLM on 2 cores
-HALF_PRECISION = ("amx_bf16", "avx512_bf16")  # what a CPU says that computes in bfloat16
 
 
 def sections(model: str, folder: Path, rounds: int) -> list[Iterator[Row]]:
@@ -59,8 +58,8 @@ def inference(artifact: Path, model: str, rounds: int, cores: int) -> Iterator[R
         f"Inference beside PyTorch in float32, {COUNT_TEXTS} texts of {found['mean_tokens']:.0f} tokens on average, "
         f"batches of {BATCH_SIZE}"
     )
-    has_half = any(flag in cpu_flags() for flag in HALF_PRECISION)
-    targets = {"SavedModel": ">= 1.00", "XLA": ">= 1.10", "mixed_bfloat16": ">= 2.50" if has_half else ""}
+    bfloat16 = ">= 2.50" if computes_bfloat16() else ""
+    targets = {"SavedModel": ">= 1.00", "XLA": ">= 1.10", "mixed_bfloat16": bfloat16}
     for name, pairs in found["pairs"].items():
         sides = [[COUNT_TEXTS / pair[side] for pair in pairs] for side in (0, 1)]
         yield Row(section, f"{name}, cores: {cores}", "texts/s", *sides, targets[name])
@@ -72,13 +71,6 @@ def training(artifact: Path, model: str, rounds: int, cores: int) -> Iterator[Ro
     section = f"One training step beside PyTorch: batch of {BATCH_SIZE}, {found['tokens']} tokens, AdamW, float32"
     sides = [[1000 * pair[side] / STEPS for pair in found["pairs"]] for side in (0, 1)]
     yield Row(section, f"train_on_batch, cores: {cores}", "ms", *sides, "<= 1.20")
-
-
-def cpu_flags() -> str:
-    """What the CPU says it can do; empty where there is no such list."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line for line in lines if line.startswith("flags")), "")
 
 
 def weight_bytes(model: str) -> int:

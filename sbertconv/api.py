@@ -86,6 +86,7 @@ def to_onnx(
     min_spearman: float | None = None,
     min_top10: float | None = None,
     texts: Sequence[str] = (),
+    calibration: Sequence[str] = (),
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> Artifact:
@@ -116,6 +117,7 @@ def to_onnx(
         min_spearman: the smallest rank correlation of all pairwise similarities.
         min_top10: the smallest share of the ten nearest neighbours that stay.
         texts: your own texts, which the gate then includes.
+        calibration: your own texts for fp16, which keeps in float32 whatever leaves its range on them.
         registry: converters; default the built-in ones and those of installed plugins.
         on_stage: called with the name of each stage as it starts.
 
@@ -142,7 +144,14 @@ def to_onnx(
     if engines is None:
         engines = ["onnxruntime", "openvino"][: 1 + (precision == "bf16" and bool(find_spec("openvino")))]
     options = OnnxOptions(
-        opset, tuple(outputs), external_data, token_type_ids, optimize, precision, engines=tuple(engines)
+        opset,
+        tuple(outputs),
+        external_data,
+        token_type_ids,
+        optimize,
+        precision,
+        engines=tuple(engines),
+        calibration=tuple(calibration),
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
@@ -164,6 +173,7 @@ def to_openvino(
     min_spearman: float | None = None,
     min_top10: float | None = None,
     texts: Sequence[str] = (),
+    calibration: Sequence[str] = (),
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> Artifact:
@@ -175,7 +185,13 @@ def to_openvino(
     on_stage("loading libraries")
     from sbertconv.converters.onnx.backend import OnnxOptions
 
-    options = OnnxOptions(token_type_ids=token_type_ids, precision=precision, form="openvino", engines=("openvino",))
+    options = OnnxOptions(
+        token_type_ids=token_type_ids,
+        precision=precision,
+        form="openvino",
+        engines=("openvino",),
+        calibration=tuple(calibration),
+    )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
     return _convert_graph(model, directory, revision, trust_remote_code, overwrite, options, bounds, registry, on_stage)

@@ -126,6 +126,9 @@ MinTop10 = Annotated[float | None, _gate("share of the ten nearest neighbours th
 EvalFile = Annotated[
     Path | None, typer.Option("--eval", help="Your own texts for the gate, as encode reads them.", show_default=False)
 ]
+Calibration = Annotated[
+    Path | None, typer.Option(help="Your own texts for fp16's probe of its range, read likewise.", show_default=False)
+]
 Engine = Annotated[str, typer.Option(help="onnxruntime, openvino, keras, tensorflow, litert, or auto.")]
 Atol = Annotated[float | None, typer.Option(help="Largest absolute difference; default 1e-5.", show_default=False)]
 Rtol = Annotated[float | None, typer.Option(help="Largest relative difference; default 1e-5.", show_default=False)]
@@ -194,6 +197,7 @@ def to_onnx_command(
     min_spearman: MinSpearman = None,
     min_top10: MinTop10 = None,
     eval_file: EvalFile = None,
+    calibration: Calibration = None,
     as_json: Json = False,
 ) -> None:
     """Convert a model to ONNX and prove it equal to encode(); a Keras model of to-tf, equal to itself."""
@@ -218,7 +222,8 @@ def to_onnx_command(
             min_cosine=min_cosine,
             min_spearman=min_spearman,
             min_top10=min_top10,
-            texts=_eval_texts(eval_file),
+            texts=_texts_of(eval_file),
+            calibration=_texts_of(calibration),
             on_stage=on_stage,
         )
     _print_result(artifact, as_json)
@@ -240,6 +245,7 @@ def to_openvino_command(
     min_spearman: MinSpearman = None,
     min_top10: MinTop10 = None,
     eval_file: EvalFile = None,
+    calibration: Calibration = None,
     as_json: Json = False,
 ) -> None:
     """Convert a model to OpenVINO's own files and prove it equal to encode()."""
@@ -258,13 +264,14 @@ def to_openvino_command(
             min_cosine=min_cosine,
             min_spearman=min_spearman,
             min_top10=min_top10,
-            texts=_eval_texts(eval_file),
+            texts=_texts_of(eval_file),
+            calibration=_texts_of(calibration),
             on_stage=on_stage,
         )
     _print_result(artifact, as_json)
 
 
-def _eval_texts(file: Path | None) -> list[str]:
+def _texts_of(file: Path | None) -> list[str]:
     from sbertconv.files import read_texts
 
     return [] if file is None else list(read_texts(file, "text"))

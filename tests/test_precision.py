@@ -83,6 +83,22 @@ def test_values_beyond_float16_stay_in_float32(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few_sentences")
+def test_calibration_keeps_in_float32_what_only_your_texts_need(tmp_path: Path) -> None:
+    rare = "模"  # a token that no text of sbertconv has
+    embedding, large = cases.static_embedding(), cases.dense(24, activation_function=torch.nn.Identity(), bias=False)
+    (token,) = {*embedding.tokenizer.encode(rare, add_special_tokens=False).ids}
+    with torch.no_grad():
+        embedding.embedding.weight[token] *= 1e3
+        large.linear.weight *= 1e3
+    model = cases.chain(embedding, large, cases.st.Normalize())
+    without, calibrated = (
+        graph_bytes(sbertconv.to_onnx(model, tmp_path / name, precision="fp16", calibration=texts, min_top10=0.0))
+        for name, texts in (("without", []), ("with", [rare]))
+    )
+    assert calibrated > without + large.linear.weight.numel()  # two bytes more for each
+
+
+@pytest.mark.usefixtures("few_sentences")
 def test_a_failed_gate_publishes_nothing_and_says_what_to_try(static_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ParityError) as raised:
         sbertconv.to_onnx(static_folder, tmp_path / "model", precision="int4", min_cosine=0.99999)
@@ -109,6 +125,8 @@ def test_your_own_texts_are_part_of_the_gate(bert_folder: Path, tmp_path: Path, 
         ({"min_cosine": 0.9, "texts": ["a"]}, "--min-cosine, --eval: fp32 is held to"),
         ({"precision": "int8", "atol": 1e-3}, "--atol: int8 is held to a quality gate"),
         ({"precision": "int8", "optimize": False}, "--no-optimize: int8 weights need"),
+        ({"precision": "int8", "outputs": ["token_embeddings"]}, "--output token_embeddings alone: the quality of int8"),
+        ({"precision": "int8", "calibration": ["a"]}, r"--calibration: int8 looks at no values .* \(have: fp16\)"),
         ({"engines": ["tensorrt"]}, "engines tensorrt: each of openvino, onnxruntime at most once"),
         ({"engines": []}, "engines none: each of openvino, onnxruntime at most once"),
     ],

@@ -41,6 +41,7 @@ class OnnxOptions:
         precision: a row of `RECIPES`.
         form: "onnx", or "openvino" for its intermediate representation.
         engines: what the graph is proven on.
+        calibration: texts whose values the precision's recipe looks at, beside those that come with sbertconv.
     """
 
     opset: int = 18
@@ -51,9 +52,10 @@ class OnnxOptions:
     precision: str = EXACT
     form: str = "onnx"
     engines: tuple[str, ...] = ("onnxruntime",)
+    calibration: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Raise UnsupportedOptionError for an opset, an output, a precision or an engine that is not supported."""
+        """Raise UnsupportedOptionError for an option that is not supported, or not together with another."""
         if self.precision not in RECIPES:
             raise UnsupportedOptionError(
                 f"precision {self.precision!r} is not known (have: {', '.join(RECIPES)}).\nChoose one of these."
@@ -80,6 +82,17 @@ class OnnxOptions:
             raise UnsupportedOptionError(
                 f"outputs {', '.join(self.outputs) or 'none'}: each of {', '.join(OUTPUTS)} at most once.\n"
                 "Choose among these."
+            )
+        if self.precision != EXACT and OUTPUTS[0] not in self.outputs:
+            raise UnsupportedOptionError(
+                f"--output {self.outputs[0]} alone: the quality of {self.precision} is measured on {OUTPUTS[0]}.\n"
+                f"Ask for --output {OUTPUTS[0]} too, or for {EXACT}."
+            )
+        calibrated = [name for name, recipes in RECIPES.items() if any(recipe.calibrated for recipe in recipes)]
+        if self.calibration and self.precision not in calibrated:
+            raise UnsupportedOptionError(
+                f"--calibration: {self.precision} looks at no values of texts (have: {', '.join(calibrated)}).\n"
+                "Leave the option out; --eval measures the quality on your own texts."
             )
 
 

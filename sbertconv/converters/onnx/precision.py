@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 INT8_PRODUCTS = 4  # MatMulNBits' accuracy_level for products of 8-bit integers
 SMALLEST = 4096  # numbers; smaller weights are not worth a scale
+SMALLEST_HALF = float(np.finfo(np.float16).smallest_subnormal)
 LARGEST_HALF = 16384.0  # a quarter of float16's range, for texts beyond those of the probe
 MASK_FILL = 1e30  # what is larger stands for infinity in a mask; float16's largest number does there
 Probe = Callable[[], Mapping[str, float]]  # the largest absolute value of every floating tensor, by name
@@ -37,10 +38,12 @@ class Recipe:
     Attributes:
         name: for the manifest.
         change: (graph in float32, probe) -> the smaller graph; None: it stays as it is.
+        calibrated: whether the probe is asked, so that the texts it runs matter.
     """
 
     name: str
     change: Callable[[onnx_ir.Model, Probe], onnx_ir.Model] | None
+    calibrated: bool = False
 
 
 def in_blocks(model: onnx_ir.Model, probe: Probe, *, bits: int, block: int) -> onnx_ir.Model:
@@ -214,7 +217,8 @@ def as_float16(model: onnx_ir.Model, probe: Probe) -> onnx_ir.Model:
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     weights = {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
     sizes = {name: np.abs(array).max(initial=0) for name, array in weights.items() if array.dtype == np.float32}
-    large = {name for name, v in {**probe(), **sizes}.items() if LARGEST_HALF < v < MASK_FILL or np.isnan(v)}
+    outside = {name for name, v in {**probe(), **sizes}.items() if LARGEST_HALF < v < MASK_FILL or np.isnan(v)}
+    outside |= {name for name, size in sizes.items() if 0 < size < SMALLEST_HALF}  # they keep divisors from 0
     halves: dict[onnx_ir.Value, onnx_ir.Value] = {}  # a value in float32 -> the same in float16
     singles: dict[onnx_ir.Value, onnx_ir.Value] = {}  # and back
 
@@ -232,7 +236,7 @@ def as_float16(model: onnx_ir.Model, probe: Probe) -> onnx_ir.Model:
 
     for node in list(model.graph):
         inputs = [value for value in node.inputs if value is not None]
-        stays = node.op_type in DEFAULT_OP_BLOCK_LIST or any(v.name in large for v in (*inputs, *node.outputs))
+        stays = node.op_type in DEFAULT_OP_BLOCK_LIST or any(v.name in outside for v in (*inputs, *node.outputs))
         for index, value in enumerate(node.inputs):
             if value is None:
                 continue
@@ -301,7 +305,7 @@ IN_BLOCKS = {"int8": (64, 32), "int4": (64, 32, 16)}  # numbers that share a sca
 RECIPES: Mapping[str, tuple[Recipe, ...]] = {
     EXACT: (Recipe("weights in float32", None),),
     "bf16": (Recipe("weights in bfloat16", as_bfloat16),),
-    "fp16": (Recipe("float16 where its range allows", as_float16),),
+    "fp16": (Recipe("float16 where its range allows", as_float16, calibrated=True),),
     **{
         name: tuple(
             Recipe(f"blocks of {block}", partial(in_blocks, bits=int(name.removeprefix("int")), block=block))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,7 +75,9 @@ def _finish(
     for index, graph in enumerate(embedder.graphs):
         draft = made = drafts / GRAPH.format(name=graph_name(graph.section["name"], index == 0))
         if recipe.change is not None:
-            model = recipe.change(onnx_ir.load(draft), partial(largest_values, draft, _batches(embedder, graph)))
+            model = recipe.change(
+                onnx_ir.load(draft), partial(largest_values, draft, _batches(embedder, graph, options.calibration))
+            )
             made = drafts / recipe.name / draft.name
             save_graph(model, made, options.external_data)
         target = staging.folder / graph.section["formats"][options.form]
@@ -115,12 +117,15 @@ class Form:
 FORMS = {"onnx": Form(GRAPH, _move), "openvino": Form("openvino/openvino_{name}.xml", _to_openvino)}
 
 
-def _batches(embedder: Embedder, graph: Graph) -> Iterator[dict[str, np.ndarray]]:
-    """The corpus, the longest text and some of the sentences, or random images, as a graph takes them."""
+def _batches(embedder: Embedder, graph: Graph, calibration: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+    """The corpus, the longest text, some of the sentences and the user's texts, or random images, as a graph takes
+    them.
+    """
     if graph.section["modality"] == "image":
         yield {"pixel_values": pixel_values(random_images(), graph.section["image"])}
         return
-    chunks = (sentences()[start : start + BATCH_SIZE] for start in range(0, PROBED, BATCH_SIZE))
+    many = [*sentences()[:PROBED], *calibration]
+    chunks = (many[start : start + BATCH_SIZE] for start in range(0, len(many), BATCH_SIZE))
     for texts in (CORPUS, [long_text(graph.tokenizer.max_length(graph.task))], *chunks):
         tensors = embedder.tokenize(texts, graph.task)
         yield {name: tensors[name] for name in graph.inputs}
