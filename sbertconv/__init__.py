@@ -16,6 +16,8 @@ _PUBLIC = {
     "to_tf": "sbertconv.api",
     "to_keras": "sbertconv.api",
     "to_st": "sbertconv.api",
+    "to_torch": "sbertconv.api",
+    "pipeline": "sbertconv.api",
     "verify": "sbertconv.api",
     "inspect": "sbertconv.api",
     "load": "sbertconv.runtime",

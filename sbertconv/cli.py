@@ -69,6 +69,7 @@ class Format(StrEnum):
     litert = "litert"
     onnx = "onnx"
     openvino = "openvino"
+    torch = "torch"
 
 
 class GraphEngine(StrEnum):
@@ -82,6 +83,10 @@ class Bits(StrEnum):
     fp16 = "fp16"
     int8 = "int8"
     int4 = "int4"
+
+
+def _tolerance(kind: str) -> Any:
+    return typer.Option(help=f"Largest {kind} difference; default 1e-5, with PyTorch 1e-6.", show_default=False)
 
 
 def _gate(what: str) -> Any:
@@ -126,9 +131,18 @@ MinTop10 = Annotated[float | None, _gate("share of the ten nearest neighbours th
 EvalFile = Annotated[
     Path | None, typer.Option("--eval", help="Your own texts for the gate, as encode reads them.", show_default=False)
 ]
-Engine = Annotated[str, typer.Option(help="onnxruntime, openvino, keras, tensorflow, litert, or auto.")]
-Atol = Annotated[float | None, typer.Option(help="Largest absolute difference; default 1e-5.", show_default=False)]
-Rtol = Annotated[float | None, typer.Option(help="Largest relative difference; default 1e-5.", show_default=False)]
+Engine = Annotated[str, typer.Option(help="onnxruntime, openvino, keras, tensorflow, litert, torch, or auto.")]
+Outputs = Annotated[
+    list[Output] | None,
+    typer.Option(
+        help="sentence_embedding (default) or token_embeddings; repeat for both, in this order.",
+        metavar="<name>",
+        show_default=False,
+    ),
+]
+
+Atol = Annotated[float | None, _tolerance("absolute")]
+Rtol = Annotated[float | None, _tolerance("relative")]
 
 
 def _version(wanted: bool) -> None:
@@ -157,14 +171,7 @@ def to_onnx_command(
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
     opset: Annotated[int, typer.Option(help="Version of the ai.onnx operators.")] = 18,
-    output: Annotated[
-        list[Output] | None,
-        typer.Option(
-            help="sentence_embedding (default) or token_embeddings; repeat for both, in this order.",
-            metavar="<name>",
-            show_default=False,
-        ),
-    ] = None,
+    output: Outputs = None,
     external_data: Annotated[
         bool | None,
         _flag("--external-data/--no-external-data", "Weights in a file beside the graph; default: past 2 GB."),
@@ -303,6 +310,40 @@ def to_tf_command(
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
             formats=[form.value for form in formats or [Format.keras, Format.saved_model]],
+            atol=atol,
+            rtol=rtol,
+            on_stage=on_stage,
+        )
+    _print_result(artifact, as_json)
+
+
+@app.command("to-torch")
+def to_torch_command(
+    model: Model,
+    directory: Annotated[
+        Path | None, typer.Argument(help="Where to write; default: <model's name>-torch here.", show_default=False)
+    ] = None,
+    revision: Revision = None,
+    trust_remote_code: Trust = False,
+    overwrite: Overwrite = False,
+    output: Outputs = None,
+    precision: Annotated[Bits, typer.Option(help="fp32; smaller ones are to-onnx and to-openvino's.")] = Bits.fp32,
+    atol: Atol = None,
+    rtol: Rtol = None,
+    as_json: Json = False,
+) -> None:
+    """Convert a model to one program that PyTorch alone runs and prove it equal to encode()."""
+    from sbertconv.api import to_torch
+
+    with _progress(as_json) as on_stage:
+        artifact = to_torch(
+            model,
+            directory,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
+            outputs=[name.value for name in output or [Output.sentence_embedding]],
+            precision=precision.value,
             atol=atol,
             rtol=rtol,
             on_stage=on_stage,
