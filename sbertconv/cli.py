@@ -42,6 +42,17 @@ class Commands(TyperGroup):
                 _print_parity(error.report.to_json(), _console(stderr=True))
             typer.echo(str(error), err=True)
             raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if ctx.params["debug"] or isinstance(error, BrokenPipeError):
+                raise
+            from sbertconv.files import discard_output
+
+            discard_output()
+            what = error.filename or "The output"
+            typer.echo(
+                f"{what}: cannot be read or written: {error.strerror or error}.\nMake room, or check it.", err=True
+            )
+            raise typer.Exit(SbertconvError.exit_code) from error
         except KeyboardInterrupt:
             typer.echo("Interrupted. Nothing was written.", err=True)
             raise typer.Exit(130) from None
