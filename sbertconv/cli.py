@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sbertconv.errors import SbertconvError
+from sbertconv.errors import ParityError, SbertconvError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,8 +36,6 @@ class Commands(TyperGroup):
         except SbertconvError as error:
             if ctx.params["debug"]:
                 raise
-            from sbertconv.errors import ParityError
-
             if isinstance(error, ParityError):
                 _print_parity(error.report.to_json(), _console(stderr=True))
             typer.echo(str(error), err=True)
@@ -571,8 +569,20 @@ def _print_lines(console: Console, *lines: str) -> None:
 
 
 @contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Any]:
-    """A spinner with the stage's name and the time it took; silent where nobody watches."""
+def _progress(as_json: bool) -> Iterator[Any]:
+    """A spinner, and for machines the report of a comparison that failed, under the key that it has in a manifest."""
+    try:
+        with _spinner(as_json) as on_stage:
+            yield on_stage
+    except ParityError as error:
+        if as_json:
+            _print_json({"folder": None, "parity": error.report.to_json()})
+        raise
+
+
+@contextlib.contextmanager
+def _spinner(quiet: bool) -> Iterator[Any]:
+    """The stage's name and the time it took; silent where nobody watches."""
     if quiet or not sys.stderr.isatty():
         yield lambda stage: None
         return

@@ -94,6 +94,16 @@ def test_a_run_prints_json_for_machines(static_folder: Path, tmp_path: Path, cli
     assert printed == {"folder": str(tmp_path / "out"), **sbertconv.load(tmp_path / "out").artifact.manifest}
 
 
+def test_a_failed_comparison_prints_json_for_machines(
+    static_folder: Path, tmp_path: Path, cli: Callable[..., Ran]
+) -> None:
+    ran = cli("to-onnx", static_folder, tmp_path / "model", "--json", "--atol", "0", "--rtol", "0")
+    printed = json.loads(ran.out)
+    assert (ran.code, printed["folder"], printed["parity"]["passed"]) == (3, None, False)
+    assert any(check["max_abs_diff"] and not check["passed"] for check in printed["parity"]["checks"])
+    assert not (tmp_path / "model").exists()
+
+
 def test_options_reach_the_graph(static_folder: Path, tmp_path: Path, cli: Callable[..., Ran]) -> None:
     options = ["--opset", "20", "--external-data", "--no-optimize", "--atol", "1e-4", "--rtol", "0", "--json"]
     ran = cli("to-onnx", static_folder, tmp_path / "out", *options)
