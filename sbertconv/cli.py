@@ -457,7 +457,9 @@ def encode_command(
     task: Annotated[str | None, typer.Option(help="The task that a router goes by.", show_default=False)] = None,
     batch_size: Annotated[int, typer.Option(help="Texts per batch.", min=1)] = 32,
     normalize: Annotated[bool, _flag("--normalize", "Divide by the Euclidean length.")] = False,
-    truncate_dim: Annotated[int | None, typer.Option(help="Keep this many dimensions.", show_default=False)] = None,
+    truncate_dim: Annotated[
+        int | None, typer.Option(help="Keep this many dimensions.", min=1, show_default=False)
+    ] = None,
     precision: Annotated[str, typer.Option(help="float32, int8, uint8, binary or ubinary.")] = "float32",
     form: Annotated[
         Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)

@@ -202,6 +202,10 @@ class Embedder:
         """
         if batch_size <= 0:
             raise UnsupportedOptionError(f"batch_size must be a positive integer, not {batch_size}.\nPass 32.")
+        if truncate_dim is not None and truncate_dim <= 0:
+            raise UnsupportedOptionError(
+                f"truncate_dim must be a positive integer, not {truncate_dim}.\nLeave it out to keep every dimension."
+            )
         if device is not None and str(device) != "cpu":
             raise UnsupportedOptionError(f"device {device!r} is not supported (have: cpu).\nLeave it out.")
         if precision not in similarity_functions.PRECISIONS:

@@ -116,6 +116,10 @@ BAD: dict[str, Bad] = {
     "settings are cut": Bad(
         lambda f: os.truncate(f / "config_sentence_transformers.json", 50), ["config_sentence_transformers.json: not"]
     ),
+    "nothing left of an embedding": Bad(
+        lambda f: change_json(f / "config_sentence_transformers.json", lambda config: config.update(truncate_dim=0)),
+        ["truncate_dim is 0", "config_sentence_transformers.json"],
+    ),
     # weights
     "weights missing": Bad(
         lambda f: delete_weights(f, "", "2_Dense"),
