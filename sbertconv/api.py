@@ -199,7 +199,7 @@ def _convert_graph(
 
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
-    target = directory or default_directory(source.name, options.form)
+    target = _target(directory, source.name, options.form)
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         report, reason = None, ""
         for variant in (options, replace(options, optimize=False)) if options.optimize else (options,):
@@ -265,7 +265,7 @@ def to_tf(
     options = KerasOptions(tuple(formats))
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
-    target = directory or default_directory(source.name, "keras")
+    target = _target(directory, source.name, "keras")
     with settled_heap(), float32_policy(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_keras, options=options)
         bounds = Bounds("fp32", {"atol": atol, "rtol": rtol})
@@ -340,7 +340,7 @@ def to_torch(
     options = TorchOptions(tuple(outputs), precision)
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
-    target = directory or default_directory(source.name, "torch")
+    target = _target(directory, source.name, "torch")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_torch, options=options)
         bounds = Bounds(precision, {"atol": atol, "rtol": rtol})
@@ -423,7 +423,7 @@ def to_st(
     from sbertconv.questions import Original
     from sbertconv.source import open_source
 
-    target = directory or default_directory(str(model), "st")
+    target = _target(directory, str(model), "st")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         on_stage("loading the model")
         embedder = open_files(keras_files(model))
@@ -457,7 +457,7 @@ def _keras_to_onnx(
     from sbertconv.parity import Reference, compare
     from sbertconv.questions import Converted
 
-    target = directory or default_directory(str(model), "onnx")
+    target = _target(directory, str(model), "onnx")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         on_stage("loading the model")
         embedder = open_files(keras_files(model))
@@ -602,6 +602,15 @@ def inspect(
 
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
     return describe(source, default_registry())
+
+
+def _target(directory: str | Path | None, name: str, backend: str) -> str | Path:
+    """The folder to write: the one that was given, or the default."""
+    if directory == "":
+        raise UnsupportedOptionError(
+            "The folder to write has an empty name.\nName it, or leave it out for the default: '.' is the current one."
+        )
+    return default_directory(name, backend) if directory is None else directory
 
 
 def default_directory(name: str, backend: str) -> Path:

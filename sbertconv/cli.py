@@ -174,7 +174,7 @@ def common(
 def to_onnx_command(
     model: Model,
     directory: Annotated[
-        Path | None, typer.Argument(help="Where to write; default: <model's name>-onnx here.", show_default=False)
+        str | None, typer.Argument(help="Where to write; default: <model's name>-onnx here.", show_default=False)
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
@@ -244,7 +244,7 @@ def to_onnx_command(
 def to_openvino_command(
     model: Model,
     directory: Annotated[
-        Path | None, typer.Argument(help="Where to write; default: <model's name>-openvino here.", show_default=False)
+        str | None, typer.Argument(help="Where to write; default: <model's name>-openvino here.", show_default=False)
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
@@ -290,7 +290,7 @@ def _eval_texts(file: Path | None) -> list[str]:
 def to_tf_command(
     model: Model,
     directory: Annotated[
-        Path | None, typer.Argument(help="Where to write; default: <model's name>-keras here.", show_default=False)
+        str | None, typer.Argument(help="Where to write; default: <model's name>-keras here.", show_default=False)
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
@@ -330,7 +330,7 @@ def to_tf_command(
 def to_torch_command(
     model: Model,
     directory: Annotated[
-        Path | None, typer.Argument(help="Where to write; default: <model's name>-torch here.", show_default=False)
+        str | None, typer.Argument(help="Where to write; default: <model's name>-torch here.", show_default=False)
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
@@ -364,7 +364,7 @@ def to_torch_command(
 def to_st_command(
     model: Annotated[str, typer.Argument(help="A folder that to-tf wrote, or a .keras file.", show_default=False)],
     directory: Annotated[
-        Path | None, typer.Argument(help="Where to write; default: <model's name>-st here.", show_default=False)
+        str | None, typer.Argument(help="Where to write; default: <model's name>-st here.", show_default=False)
     ] = None,
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
@@ -375,7 +375,7 @@ def to_st_command(
     """Write a Keras model's weights, fine-tuned perhaps, back into a sentence-transformers folder."""
     from sbertconv.api import default_directory, to_st
 
-    directory = directory or default_directory(model, "st")
+    directory = str(default_directory(model, "st")) if directory is None else directory
     with _progress(as_json) as on_stage:
         report = to_st(
             model,
@@ -387,11 +387,11 @@ def to_st_command(
             on_stage=on_stage,
         )
     if as_json:
-        _print_json({"folder": str(directory), "parity": report.to_json()})
+        _print_json({"folder": directory, "parity": report.to_json()})
         return
     console = _console()
     _print_parity(report.to_json(), console)
-    _print_lines(console, f"Written to {directory}", "Load it:", f"  SentenceTransformer({str(directory)!r})")
+    _print_lines(console, f"Written to {directory}", "Load it:", f"  SentenceTransformer({directory!r})")
 
 
 @app.command("verify")

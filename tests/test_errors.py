@@ -254,6 +254,16 @@ def test_a_target_that_cannot_be_written(
     assert set(snapshot(tmp_path)) == {"a file"}
 
 
+@pytest.mark.parametrize("command", ["to-onnx", "to-torch"])
+def test_an_empty_target_is_not_the_current_folder(
+    command: str, static_folder: Path, tmp_path: Path, cli: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = cli(command, static_folder, "")
+    assert (ran.code, ran.err.splitlines()[0]) == (1, "The folder to write has an empty name.")
+    assert snapshot(tmp_path) == {}
+
+
 # Gaps: everything at once
 
 
