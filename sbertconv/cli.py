@@ -72,12 +72,19 @@ class Output(StrEnum):
     token_embeddings = "token_embeddings"
 
 
-class Format(StrEnum):
+class KerasFormat(StrEnum):
     keras = "keras"
     saved_model = "saved_model"
     litert = "litert"
     onnx = "onnx"
+
+
+class Format(StrEnum):
+    onnx = "onnx"
     openvino = "openvino"
+    keras = "keras"
+    saved_model = "saved_model"
+    litert = "litert"
     torch = "torch"
 
 
@@ -296,7 +303,7 @@ def to_tf_command(
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
     formats: Annotated[
-        list[Format] | None,
+        list[KerasFormat] | None,
         typer.Option(
             "--format",
             help="keras, saved_model (these two by default), litert or onnx; repeat for several.",
@@ -318,7 +325,7 @@ def to_tf_command(
             revision=revision,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
-            formats=[form.value for form in formats or [Format.keras, Format.saved_model]],
+            formats=[form.value for form in formats or [KerasFormat.keras, KerasFormat.saved_model]],
             atol=atol,
             rtol=rtol,
             on_stage=on_stage,

@@ -236,6 +236,15 @@ def test_an_output_that_does_not_exist(name: str, static_folder: Path, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("form", ["openvino", "torch", "unknown"])
+def test_a_format_that_is_not_of_this_command(form: str, cli: Callable[..., Ran]) -> None:
+    ran = cli("to-tf", "any model", "--format", form)
+    assert ran.code == 2
+    assert f"'{form}' is not one of 'keras', 'saved_model', 'litert', 'onnx'" in " ".join(
+        ran.err.replace("│", "").split()
+    )
+
+
 def test_an_output_that_the_chain_does_not_give(static_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedOptionError, match=r"gives no token_embeddings \(has: sentence_embedding\)"):
         sbertconv.to_onnx(static_folder, tmp_path / "out", outputs=["token_embeddings"])
