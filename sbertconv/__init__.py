@@ -1,4 +1,4 @@
-"""sbertconv: sentence-transformers models as ONNX graphs and Keras models, proven equal to `encode()`.
+"""sbertconv: sentence-transformers models as ONNX graphs, Keras models and PyTorch programs, equal to `encode()`.
 
 Importing this package imports no framework; the public names are loaded when first used.
 """

@@ -62,7 +62,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="sentence-transformers models as ONNX graphs and Keras models, proven equal to encode().",
+    help="sentence-transformers models as ONNX graphs, Keras models and PyTorch programs, proven equal to encode().",
     epilog="Exit codes: 0 done, 1 cannot convert, 2 usage, 3 parity failed.",
 )
 
