@@ -330,7 +330,9 @@ GAPS: dict[str, tuple[Callable[[], SentenceTransformer], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("convert", [sbertconv.to_onnx, sbertconv.to_tf], ids=["to-onnx", "to-tf"])
+@pytest.mark.parametrize(
+    "convert", [sbertconv.to_onnx, sbertconv.to_tf, sbertconv.to_torch], ids=["to-onnx", "to-tf", "to-torch"]
+)
 @pytest.mark.parametrize("name", GAPS)
 def test_every_gap_is_named_at_once(name: str, convert: Callable[..., Any], tmp_path: Path) -> None:
     build, words = GAPS[name]

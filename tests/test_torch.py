@@ -213,6 +213,22 @@ def test_refused_by_name_and_nothing_written(
     assert snapshot(tmp_path) == {}
 
 
+@pytest.mark.parametrize("step", ["export", "save"])
+def test_what_pytorch_cannot_do_is_one_line(
+    step: str, static_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("no room for this operation\nmany more lines")
+
+    monkeypatch.setattr(torch.export, step, fail)
+    with pytest.raises(sbertconv.UnsupportedModuleError) as raised:
+        sbertconv.to_torch(static_folder, tmp_path / "model")
+    assert "StaticEmbedding -> Normalize" in str(raised.value)
+    assert "no room for this operation" in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 2
+    assert snapshot(tmp_path) == {}
+
+
 def test_a_damaged_program_is_named(converted: Callable[[str], Artifact], copy_of: Any) -> None:
     folder = copy_of(converted("dropout").folder)
     file = folder / "torch" / "model.pt2"

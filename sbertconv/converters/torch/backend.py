@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -142,19 +144,36 @@ def exported_program(pipeline: Pipeline, route: Route, example: Mapping[str, Ten
         UnsupportedModuleError: if it cannot be traced with batch and sequence open.
         UnsupportedOptionError: if an output asked for does not exist.
     """
+    with _explained("trace", route), torch.no_grad(), quiet(), traceable_experts(pipeline):
+        program = torch.export.export(
+            pipeline, (), dict(example), dynamic_shapes=dynamic_shapes(tuple(example)), strict=False
+        )
+        # With an empty table no operation is broken up, but vmap, which cannot be saved, is resolved.
+        return pruned(program.run_decompositions({}))
+
+
+def save_program(program: torch.export.ExportedProgram, route: Route, path: Path) -> None:
+    """Write the .pt2 file, and the folders above it.
+
+    Raises:
+        UnsupportedModuleError: if the format has no room for one of the program's operations.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _explained("save", route), quiet():
+        torch.export.save(program, path)
+
+
+@contextlib.contextmanager
+def _explained(what: str, route: Route) -> Iterator[None]:
+    """PyTorch's own errors as one line about the route."""
     try:
-        with torch.no_grad(), quiet(), traceable_experts(pipeline):
-            program = torch.export.export(
-                pipeline, (), dict(example), dynamic_shapes=dynamic_shapes(tuple(example)), strict=False
-            )
-            # With an empty table no operation is broken up, but vmap, which cannot be saved, is resolved.
-            return pruned(program.run_decompositions({}))
-    except UnsupportedOptionError:
+        yield
+    except (UnsupportedOptionError, OSError):
         raise
     except Exception as error:
         modules = " -> ".join(type(module).__name__ for _, module in route.modules)
         raise UnsupportedModuleError(
-            f"Cannot trace {modules} ({route.architecture}): {root_cause(error)}\n"
+            f"Cannot {what} {modules} ({route.architecture}) as a program of PyTorch: {root_cause(error)}\n"
             "Register a converter: docs/extending.md"
         ) from error
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sbertconv.artifact import Staging
-from sbertconv.converters.torch.backend import Pipeline, TorchOptions, example_tensors, exported_program
-from sbertconv.converters.traced import quiet
+from sbertconv.converters.torch.backend import Pipeline, TorchOptions, example_tensors, exported_program, save_program
 from sbertconv.converters.writing import (
     graph_name,
     manifest_content,
@@ -53,10 +52,7 @@ def _write_route(
     example = example_tensors(route, pipeline.inputs, tokenizer)
     program = exported_program(pipeline, route, example)
     file = FILE.format(name=graph_name(route.name, is_default))
-    path = staging.folder / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with quiet():
-        torch.export.save(program, path)
+    save_program(program, route, staging.folder / file)
     taken = zip(example, (node.meta["val"] for node in _user_inputs(program)), strict=True)
     given = zip(pipeline.outputs, (node.meta["val"] for node in program.graph.output_node().args[0]), strict=True)
     return route_content(route, {FORMAT: file}, _described(taken), _described(given), section)
