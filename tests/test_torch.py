@@ -1,6 +1,6 @@
 """The parity table's PyTorch column, the module in Python, and the written program in a process that has PyTorch alone.
 
-About a minute and a half of one core, most of it the rows of the table.
+About two minutes of one core, most of it the rows of the table.
 """
 
 from __future__ import annotations
