@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,23 +98,27 @@ def support_page() -> list[str]:
         "## Architectures",
         "",
         "The transformers architectures that the tests convert to ONNX and to Keras (a .keras file and a",
-        "SavedModel) and compare, each as a tiny model with random weights. Others are converted by the same",
-        "mechanism and the same check; they are not named here because no test does.",
+        "SavedModel), and those marked also to PyTorch, and compare, each as a tiny model with random weights. Others",
+        "are converted by the same mechanism and the same check; they are not named here because no test does.",
         "",
         "*Attentions* are those that the tiny model's ONNX graph has, and *fused* those that became one operator of",
         "ONNX Runtime. A converted model's own numbers are in its manifest, under `attention` of each graph; a note in",
         "the manifest says if some are not fused.",
         "",
         *table(
-            ["architecture", "tokenizer", "padding", "pooling", "attentions", "fused"],
-            architectures(tiny.ARCHITECTURES, cases.ARCHITECTURES),
+            ["architecture", "tokenizer", "padding", "pooling", "attentions", "fused", "PyTorch"],
+            architectures(tiny.ARCHITECTURES, cases.ARCHITECTURES, cases.TORCH_ARCHITECTURES),
         ),
         "",
         "## Module settings",
         "",
-        "The other rows of the parity table in `tests/cases.py`; those marked ONNX are options of `to-onnx`.",
+        "The other rows of the parity table in `tests/cases.py`; those marked ONNX are options of `to-onnx`, those",
+        "marked PyTorch are also converted to that.",
         "",
-        *(f"- {name}{' (ONNX)' if case.options else ''}" for name, case in settings.items()),
+        *(
+            f"- {name}{marks(ONNX=case.options, PyTorch=name in cases.TORCH_MODULES)}"
+            for name, case in settings.items()
+        ),
     ]
 
 
@@ -128,7 +132,12 @@ def how(converter: Any) -> str:
     return "traced" if converter.__name__ == "convert_traced" else f"`{converter.__name__}`"
 
 
-def architectures(rows: Mapping[str, Any], tested: Mapping[str, Any]) -> list[list[str]]:
+def marks(**shown: Any) -> str:
+    names = ", ".join(name for name, show in shown.items() if show)
+    return f" ({names})" if names else ""
+
+
+def architectures(rows: Mapping[str, Any], tested: Mapping[str, Any], in_torch: Collection[str]) -> list[list[str]]:
     return [
         [
             f"`{name}`",
@@ -136,6 +145,7 @@ def architectures(rows: Mapping[str, Any], tested: Mapping[str, Any]) -> list[li
             tokenizer.get("padding_side", "right"),
             pooling,
             *(str(tested[name].expected["attention"][column]) for column in ("found", "fused")),
+            "yes" if name in in_torch else "",
         ]
         for name, (_, tokenizer, pooling) in rows.items()
     ]

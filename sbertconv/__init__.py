@@ -1,4 +1,4 @@
-"""sbertconv: sentence-transformers models as ONNX graphs and Keras models, proven equal to `encode()`.
+"""sbertconv: sentence-transformers models as ONNX graphs, Keras models and PyTorch programs, equal to `encode()`.
 
 Importing this package imports no framework; the public names are loaded when first used.
 """
@@ -16,6 +16,8 @@ _PUBLIC = {
     "to_tf": "sbertconv.api",
     "to_keras": "sbertconv.api",
     "to_st": "sbertconv.api",
+    "to_torch": "sbertconv.api",
+    "pipeline": "sbertconv.api",
     "verify": "sbertconv.api",
     "inspect": "sbertconv.api",
     "load": "sbertconv.runtime",

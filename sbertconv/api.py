@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from sbertconv.converters.onnx.backend import OnnxOptions
+    from sbertconv.converters.torch.backend import Pipeline
     from sbertconv.parity import ParityReport, Reference
     from sbertconv.registry import Registry
     from sbertconv.source import Source
@@ -213,7 +215,7 @@ def _convert_graph(
 
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
-    target = directory or default_directory(source.name, options.form)
+    target = _target(directory, source.name, options.form)
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         report, reason = None, ""
         for variant in (options, replace(options, optimize=False)) if options.optimize else (options,):
@@ -280,7 +282,7 @@ def to_tf(
     options = KerasOptions(tuple(formats))
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
-    target = directory or default_directory(source.name, "keras")
+    target = _target(directory, source.name, "keras")
     with settled_heap(), float32_policy(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_keras, options=options)
         bounds = Bounds("fp32", {"atol": atol, "rtol": rtol})
@@ -308,6 +310,102 @@ def to_keras(model: str | Path | SentenceTransformer, *, task: str | None = None
             "text" if task is not None else artifact.manifest["graphs"][0]["modality"], task
         )
         return load_keras_model(artifact.path(graph.section["formats"]["keras"]))
+
+
+def to_torch(
+    model: str | Path | SentenceTransformer,
+    directory: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    overwrite: bool = False,
+    outputs: Sequence[str] = (OUTPUT,),
+    precision: str = "fp32",
+    atol: float | None = None,
+    rtol: float | None = None,
+    registry: Registry | None = None,
+    on_stage: OnStage = _say_nothing,
+) -> Artifact:
+    """Convert a model to a folder with one PyTorch program (.pt2) per route, proven equal to encode().
+
+    Args:
+        model: a Hub id, a folder, or a live SentenceTransformer.
+        directory: where to write; default `<model's name>-torch` in the current folder.
+        revision: a Hub branch, tag or commit.
+        trust_remote_code: whether code that comes with the model may run.
+        overwrite: replace an existing artifact.
+        outputs: "sentence_embedding" and "token_embeddings", in order.
+        precision: "fp32", the only one.
+        atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-6.
+        rtol: relative term of the rule; default 1e-6.
+        registry: converters; default the built-in ones and those of installed plugins.
+        on_stage: called with the name of each stage as it starts.
+
+    Returns:
+        The published artifact; its manifest holds the parity report.
+
+    Raises:
+        SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError, ArtifactError:
+            see `sbertconv.errors`. Nothing is written then.
+        ParityError: if a written program differs from encode(). Nothing is published then.
+    """
+    require("torch", "torch", "sentence_transformers")
+    on_stage("loading libraries")
+    from sbertconv.converters.torch.backend import TorchOptions
+    from sbertconv.converters.torch.writer import write_torch
+
+    options = TorchOptions(tuple(outputs), precision)
+    options.check()
+    source, registry = _open(model, revision, trust_remote_code, registry)
+    target = _target(directory, source.name, "torch")
+    with settled_heap(), stage(target, overwrite=overwrite) as staging:
+        write = partial(write_torch, options=options)
+        bounds = Bounds(precision, {"atol": atol, "rtol": rtol})
+        content, report = _convert_and_compare(source, registry, "torch", write, staging, bounds, on_stage)
+        return _publish(staging, content, report, on_stage)
+
+
+def pipeline(
+    model: str | Path | SentenceTransformer,
+    *,
+    task: str | None = None,
+    modality: str | None = None,
+    outputs: Sequence[str] = (OUTPUT,),
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    registry: Registry | None = None,
+) -> Pipeline:
+    """A model's whole chain as one torch module: the one that `to_torch` traces and proves equal to encode().
+
+    Args:
+        model: a Hub id, a folder, or a live SentenceTransformer, whose weights are copied.
+        task: for a model with routes, the task whose route is meant; None: the one that encode() takes.
+        modality: "text" or "image"; None: what encode() takes, texts where it takes both.
+        outputs: "sentence_embedding" and "token_embeddings", in order.
+        revision: a Hub branch, tag or commit.
+        trust_remote_code: whether code that comes with the model may run.
+        registry: converters; default the built-in ones and those of installed plugins.
+
+    Returns:
+        A module from named tensors to a dict of named tensors, see `Pipeline.forward`: in evaluation mode, float32,
+        on the CPU, trainable; its weights have the names of `SentenceTransformer.state_dict()`.
+
+    Raises:
+        SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError: see `sbertconv.errors`.
+    """
+    require("torch", "torch", "sentence_transformers")
+    from sbertconv.converters.torch.backend import Pipeline, TorchOptions
+    from sbertconv.plan import plan_model
+    from sbertconv.routes import choose_route
+
+    TorchOptions(tuple(outputs)).check()
+    source, registry = _open(model, revision, trust_remote_code, registry)
+    with source.loaded() as loaded:
+        plan = plan_model(loaded, source.name, "torch", registry)
+        plan.check()
+        route = choose_route(plan.routes, modality, task)
+        found: Pipeline = copy.deepcopy(Pipeline(route, loaded, outputs).eval())
+    return found
 
 
 def to_st(
@@ -342,7 +440,7 @@ def to_st(
     from sbertconv.questions import Original
     from sbertconv.source import open_source
 
-    target = directory or default_directory(str(model), "st")
+    target = _target(directory, str(model), "st")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         on_stage("loading the model")
         embedder = open_files(keras_files(model))
@@ -376,7 +474,7 @@ def _keras_to_onnx(
     from sbertconv.parity import Reference, compare
     from sbertconv.questions import Converted
 
-    target = directory or default_directory(str(model), "onnx")
+    target = _target(directory, str(model), "onnx")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         on_stage("loading the model")
         embedder = open_files(keras_files(model))
@@ -521,6 +619,15 @@ def inspect(
 
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
     return describe(source, default_registry())
+
+
+def _target(directory: str | Path | None, name: str, backend: str) -> str | Path:
+    """The folder to write: the one that was given, or the default."""
+    if directory == "":
+        raise UnsupportedOptionError(
+            "The folder to write has an empty name.\nName it, or leave it out for the default: '.' is the current one."
+        )
+    return default_directory(name, backend) if directory is None else directory
 
 
 def default_directory(name: str, backend: str) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sbertconv.errors import SbertconvError
+from sbertconv.errors import ParityError, SbertconvError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,12 +36,21 @@ class Commands(TyperGroup):
         except SbertconvError as error:
             if ctx.params["debug"]:
                 raise
-            from sbertconv.errors import ParityError
-
             if isinstance(error, ParityError):
                 _print_parity(error.report.to_json(), _console(stderr=True))
             typer.echo(str(error), err=True)
             raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if ctx.params["debug"] or isinstance(error, BrokenPipeError):
+                raise
+            from sbertconv.files import discard_output
+
+            discard_output()
+            what = error.filename or "The output"
+            typer.echo(
+                f"{what}: cannot be read or written: {error.strerror or error}.\nMake room, or check it.", err=True
+            )
+            raise typer.Exit(SbertconvError.exit_code) from error
         except KeyboardInterrupt:
             typer.echo("Interrupted. Nothing was written.", err=True)
             raise typer.Exit(130) from None
@@ -53,7 +62,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="sentence-transformers models as ONNX graphs and Keras models, proven equal to encode().",
+    help="sentence-transformers models as ONNX graphs, Keras models and PyTorch programs, proven equal to encode().",
     epilog="Exit codes: 0 done, 1 cannot convert, 2 usage, 3 parity failed.",
 )
 
@@ -63,12 +72,20 @@ class Output(StrEnum):
     token_embeddings = "token_embeddings"
 
 
-class Format(StrEnum):
+class KerasFormat(StrEnum):
     keras = "keras"
     saved_model = "saved_model"
     litert = "litert"
     onnx = "onnx"
+
+
+class Format(StrEnum):
+    onnx = "onnx"
     openvino = "openvino"
+    keras = "keras"
+    saved_model = "saved_model"
+    litert = "litert"
+    torch = "torch"
 
 
 class GraphEngine(StrEnum):
@@ -82,6 +99,10 @@ class Bits(StrEnum):
     fp16 = "fp16"
     int8 = "int8"
     int4 = "int4"
+
+
+def _tolerance(kind: str) -> Any:
+    return typer.Option(help=f"Largest {kind} difference; default 1e-5, with PyTorch 1e-6.", show_default=False)
 
 
 def _gate(what: str) -> Any:
@@ -129,9 +150,18 @@ EvalFile = Annotated[
 Calibration = Annotated[
     Path | None, typer.Option(help="Your own texts for fp16's probe of its range, read likewise.", show_default=False)
 ]
-Engine = Annotated[str, typer.Option(help="onnxruntime, openvino, keras, tensorflow, litert, or auto.")]
-Atol = Annotated[float | None, typer.Option(help="Largest absolute difference; default 1e-5.", show_default=False)]
-Rtol = Annotated[float | None, typer.Option(help="Largest relative difference; default 1e-5.", show_default=False)]
+Engine = Annotated[str, typer.Option(help="onnxruntime, openvino, keras, tensorflow, litert, torch, or auto.")]
+Outputs = Annotated[
+    list[Output] | None,
+    typer.Option(
+        help="sentence_embedding (default) or token_embeddings; repeat for both, in this order.",
+        metavar="<name>",
+        show_default=False,
+    ),
+]
+
+Atol = Annotated[float | None, _tolerance("absolute")]
+Rtol = Annotated[float | None, _tolerance("relative")]
 
 
 def _version(wanted: bool) -> None:
@@ -154,20 +184,13 @@ def common(
 def to_onnx_command(
     model: Model,
     directory: Annotated[
-        Path | None, typer.Argument(help="Where to write; default: <model's name>-onnx here.", show_default=False)
+        str | None, typer.Argument(help="Where to write; default: <model's name>-onnx here.", show_default=False)
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
     opset: Annotated[int, typer.Option(help="Version of the ai.onnx operators.")] = 18,
-    output: Annotated[
-        list[Output] | None,
-        typer.Option(
-            help="sentence_embedding (default) or token_embeddings; repeat for both, in this order.",
-            metavar="<name>",
-            show_default=False,
-        ),
-    ] = None,
+    output: Outputs = None,
     external_data: Annotated[
         bool | None,
         _flag("--external-data/--no-external-data", "Weights in a file beside the graph; default: past 2 GB."),
@@ -233,7 +256,7 @@ def to_onnx_command(
 def to_openvino_command(
     model: Model,
     directory: Annotated[
-        Path | None, typer.Argument(help="Where to write; default: <model's name>-openvino here.", show_default=False)
+        str | None, typer.Argument(help="Where to write; default: <model's name>-openvino here.", show_default=False)
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
@@ -281,13 +304,13 @@ def _texts_of(file: Path | None) -> list[str]:
 def to_tf_command(
     model: Model,
     directory: Annotated[
-        Path | None, typer.Argument(help="Where to write; default: <model's name>-keras here.", show_default=False)
+        str | None, typer.Argument(help="Where to write; default: <model's name>-keras here.", show_default=False)
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
     formats: Annotated[
-        list[Format] | None,
+        list[KerasFormat] | None,
         typer.Option(
             "--format",
             help="keras, saved_model (these two by default), litert or onnx; repeat for several.",
@@ -309,7 +332,41 @@ def to_tf_command(
             revision=revision,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
-            formats=[form.value for form in formats or [Format.keras, Format.saved_model]],
+            formats=[form.value for form in formats or [KerasFormat.keras, KerasFormat.saved_model]],
+            atol=atol,
+            rtol=rtol,
+            on_stage=on_stage,
+        )
+    _print_result(artifact, as_json)
+
+
+@app.command("to-torch")
+def to_torch_command(
+    model: Model,
+    directory: Annotated[
+        str | None, typer.Argument(help="Where to write; default: <model's name>-torch here.", show_default=False)
+    ] = None,
+    revision: Revision = None,
+    trust_remote_code: Trust = False,
+    overwrite: Overwrite = False,
+    output: Outputs = None,
+    precision: Annotated[Bits, typer.Option(help="fp32; smaller ones are to-onnx and to-openvino's.")] = Bits.fp32,
+    atol: Atol = None,
+    rtol: Rtol = None,
+    as_json: Json = False,
+) -> None:
+    """Convert a model to one program that PyTorch alone runs and prove it equal to encode()."""
+    from sbertconv.api import to_torch
+
+    with _progress(as_json) as on_stage:
+        artifact = to_torch(
+            model,
+            directory,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
+            outputs=[name.value for name in output or [Output.sentence_embedding]],
+            precision=precision.value,
             atol=atol,
             rtol=rtol,
             on_stage=on_stage,
@@ -321,7 +378,7 @@ def to_tf_command(
 def to_st_command(
     model: Annotated[str, typer.Argument(help="A folder that to-tf wrote, or a .keras file.", show_default=False)],
     directory: Annotated[
-        Path | None, typer.Argument(help="Where to write; default: <model's name>-st here.", show_default=False)
+        str | None, typer.Argument(help="Where to write; default: <model's name>-st here.", show_default=False)
     ] = None,
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
@@ -332,7 +389,7 @@ def to_st_command(
     """Write a Keras model's weights, fine-tuned perhaps, back into a sentence-transformers folder."""
     from sbertconv.api import default_directory, to_st
 
-    directory = directory or default_directory(model, "st")
+    directory = str(default_directory(model, "st")) if directory is None else directory
     with _progress(as_json) as on_stage:
         report = to_st(
             model,
@@ -344,11 +401,11 @@ def to_st_command(
             on_stage=on_stage,
         )
     if as_json:
-        _print_json({"folder": str(directory), "parity": report.to_json()})
+        _print_json({"folder": directory, "parity": report.to_json()})
         return
     console = _console()
     _print_parity(report.to_json(), console)
-    _print_lines(console, f"Written to {directory}", "Load it:", f"  SentenceTransformer({str(directory)!r})")
+    _print_lines(console, f"Written to {directory}", "Load it:", f"  SentenceTransformer({directory!r})")
 
 
 @app.command("verify")
@@ -414,7 +471,9 @@ def encode_command(
     task: Annotated[str | None, typer.Option(help="The task that a router goes by.", show_default=False)] = None,
     batch_size: Annotated[int, typer.Option(help="Texts per batch.", min=1)] = 32,
     normalize: Annotated[bool, _flag("--normalize", "Divide by the Euclidean length.")] = False,
-    truncate_dim: Annotated[int | None, typer.Option(help="Keep this many dimensions.", show_default=False)] = None,
+    truncate_dim: Annotated[
+        int | None, typer.Option(help="Keep this many dimensions.", min=1, show_default=False)
+    ] = None,
     precision: Annotated[str, typer.Option(help="float32, int8, uint8, binary or ubinary.")] = "float32",
     form: Annotated[
         Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
@@ -526,8 +585,20 @@ def _print_lines(console: Console, *lines: str) -> None:
 
 
 @contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Any]:
-    """A spinner with the stage's name and the time it took; silent where nobody watches."""
+def _progress(as_json: bool) -> Iterator[Any]:
+    """A spinner, and for machines the report of a comparison that failed, under the key that it has in a manifest."""
+    try:
+        with _spinner(as_json) as on_stage:
+            yield on_stage
+    except ParityError as error:
+        if as_json:
+            _print_json({"folder": None, "parity": error.report.to_json()})
+        raise
+
+
+@contextlib.contextmanager
+def _spinner(quiet: bool) -> Iterator[Any]:
+    """The stage's name and the time it took; silent where nobody watches."""
     if quiet or not sys.stderr.isatty():
         yield lambda stage: None
         return

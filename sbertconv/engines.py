@@ -151,6 +151,21 @@ def open_openvino(artifact: Artifact, section: Mapping[str, Any], threads: int, 
     return run
 
 
+def open_torch(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
+    """PyTorch alone, on the CPU; its threads are the process's own, see torch.set_num_threads."""
+    require("torch", "torch")
+    import torch
+
+    module = torch.export.load(graph_file(artifact, section, "torch")).module()
+
+    def run(feeds: Arrays) -> Arrays:
+        with torch.inference_mode():
+            found = module(**{name: torch.from_numpy(array) for name, array in feeds.items()})
+        return {name: tensor.numpy() for name, tensor in found.items()}
+
+    return run
+
+
 @dataclass(frozen=True)
 class Engine:
     """What runs written graphs: the package it is, and how it opens each format that it can."""
@@ -168,6 +183,7 @@ ENGINES = {
     "keras": Engine("keras", {"keras": open_keras}),
     "tensorflow": Engine("tensorflow", {"saved_model": open_saved_model}),
     "litert": Engine("tensorflow", {"litert": open_litert}),
+    "torch": Engine("torch", {"torch": open_torch}),
 }
 AUTO = "auto"
 

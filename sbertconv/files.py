@@ -120,7 +120,13 @@ def _write_json_lines() -> Iterator[Write]:
     try:
         yield write
         sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has enough; what is still buffered goes nowhere, so that the exit is silent too
+    except BrokenPipeError:  # `| head` has enough
+        discard_output()
+
+
+def discard_output() -> None:
+    """What is still buffered for stdout goes nowhere, so that the process ends without a second error about it."""
+    with suppress(OSError):  # not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

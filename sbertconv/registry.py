@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from sbertconv.errors import DuplicateConverterError, SbertconvError
 if TYPE_CHECKING:
     from sbertconv.converters import Converter
 
+BACKENDS = ("onnx", "keras", "torch")
 ENTRY_POINT_GROUP = "sbertconv.converters"
 DYNAMIC_MODULES = "transformers_modules."
 
@@ -95,11 +97,9 @@ def default_registry() -> Registry:
     """
     from importlib.metadata import entry_points
 
-    from sbertconv.converters import keras, onnx
-
     registry = Registry()
-    onnx.register(registry)
-    keras.register(registry)
+    for backend in BACKENDS:
+        importlib.import_module(f"sbertconv.converters.{backend}").register(registry)
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             entry_point.load()(registry)

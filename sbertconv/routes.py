@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,23 @@ def find_routes(model: SentenceTransformer) -> tuple[Route, ...]:
         route if names.count(route.name) == 1 else replace(route, name=f"{route.name}_{route.modality}")
         for route in found.values()
     )
+
+
+def choose_route(routes: Sequence[Route], modality: str | None, task: str | None) -> Route:
+    """The first route for this modality (None: any) and task.
+
+    Raises:
+        UnsupportedOptionError: if there is none.
+    """
+    for route in routes:
+        if modality in (None, route.modality) and (not route.tasks or task in route.tasks):
+            return route
+    have = "; ".join(
+        route.modality + (f" for the tasks {', '.join(map(str, route.tasks))}" if route.tasks else "")
+        for route in routes
+    )
+    wanted = f"task {task!r}" if modality is None else f"modality {modality!r} and task {task!r}"
+    raise UnsupportedOptionError(f"The model has no route for {wanted} (have: {have}).\nChoose one of these.")
 
 
 def _walk(model: SentenceTransformer, task: str | None, modality: str) -> tuple[tuple[str, ...], tuple[Any, ...]]:

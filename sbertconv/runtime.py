@@ -25,10 +25,11 @@ def load(folder: str | Path, *, format: str | None = None, engine: str = AUTO, v
     """Open a converted folder.
 
     Args:
-        folder: what `sbertconv to-onnx` or `sbertconv to-tf` wrote, or a .keras file that began as one.
-        format: "onnx", "openvino", "keras", "saved_model" or "litert"; default the first that the folder holds.
-        engine: "onnxruntime", "openvino", "keras", "tensorflow" or "litert"; "auto": the first of those installed that
-            the folder was proven on, see `Embedder.engine`. It never changes the precision.
+        folder: what `sbertconv to-onnx`, `to-tf` or `to-torch` wrote, or a .keras file that began as one.
+        format: "onnx", "openvino", "keras", "saved_model", "litert" or "torch"; default the first that the folder
+            holds.
+        engine: "onnxruntime", "openvino", "keras", "tensorflow", "litert" or "torch"; "auto": the first of those
+            installed that the folder was proven on, see `Embedder.engine`. It never changes the precision.
         verify: compare every file with its sha256 first.
 
     Raises:
@@ -210,6 +211,10 @@ class Embedder:
         """
         if batch_size <= 0:
             raise UnsupportedOptionError(f"batch_size must be a positive integer, not {batch_size}.\nPass 32.")
+        if truncate_dim is not None and truncate_dim <= 0:
+            raise UnsupportedOptionError(
+                f"truncate_dim must be a positive integer, not {truncate_dim}.\nLeave it out to keep every dimension."
+            )
         if device is not None and str(device) != "cpu":
             raise UnsupportedOptionError(f"device {device!r} is not supported (have: cpu).\nLeave it out.")
         if precision not in similarity_functions.PRECISIONS:

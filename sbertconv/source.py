@@ -84,6 +84,11 @@ class Source:
         model.eval()
         try:
             refuse_non_finite(model, self.name)
+            if model.truncate_dim is not None and model.truncate_dim <= 0:
+                raise SourceError(
+                    f"{self.name}: its truncate_dim is {model.truncate_dim}, which leaves nothing of an embedding.\n"
+                    "Mend truncate_dim in config_sentence_transformers.json."
+                )
             yield model
         finally:
             for module in training:

@@ -308,5 +308,15 @@ MODULES = {
     "opset 20": Case(lambda: tiny.architecture("modernbert"), {"opset": 20}, {"opset": 20}),
 }
 
+# What is also converted to PyTorch, where a module is mostly its own step: each mechanism once.
+TORCH_ARCHITECTURES = (
+    "bert", "mpnet", "deberta-v2", "modernbert", "t5", "qwen3", "gemma3_text", "qwen3_moe", "xlnet",
+)  # fmt: skip
+TORCH_MODULES = (
+    "pooling max", "pooling without prompt", "dense gelu residual", "dense on tokens", "layer norm", "dropout",
+    "weighted layers", "cnn", "cnn with strides", "lstm", "word embeddings, subwords", "word weights",
+    "bag of words, once each", "static embedding, truncated", "router with a static route", "clip", "truncate_dim",
+    "token embeddings",
+)  # fmt: skip
 
 CASES: OrderedDict[str, Case] = OrderedDict({**ARCHITECTURES, **MODULES})

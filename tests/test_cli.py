@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import subprocess
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,16 @@ def test_a_run_prints_json_for_machines(static_folder: Path, tmp_path: Path, cli
     assert (ran.code, ran.err) == (0, "")
     printed = json.loads(ran.out)
     assert printed == {"folder": str(tmp_path / "out"), **sbertconv.load(tmp_path / "out").artifact.manifest}
+
+
+def test_a_failed_comparison_prints_json_for_machines(
+    static_folder: Path, tmp_path: Path, cli: Callable[..., Ran]
+) -> None:
+    ran = cli("to-onnx", static_folder, tmp_path / "model", "--json", "--atol", "0", "--rtol", "0")
+    printed = json.loads(ran.out)
+    assert (ran.code, printed["folder"], printed["parity"]["passed"]) == (3, None, False)
+    assert any(check["max_abs_diff"] and not check["passed"] for check in printed["parity"]["checks"])
+    assert not (tmp_path / "model").exists()
 
 
 def test_options_reach_the_graph(static_folder: Path, tmp_path: Path, cli: Callable[..., Ran]) -> None:
@@ -201,6 +212,18 @@ def test_encode_prints_one_json_line_per_text(static_artifact: Path, tmp_path: P
     assert (ran.code, ran.err) == (0, "")
     found = np.array([json.loads(line) for line in ran.out.splitlines()])
     assert found == pytest.approx(sbertconv.load(static_artifact).encode(TEXTS), abs=1e-6)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_an_output_that_is_full_is_said_without_a_traceback(static_artifact: Path) -> None:
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [COMMAND, "encode", static_artifact, *TEXTS], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (ran.returncode, ran.stderr.splitlines()[0]) == (
+        1, "The output: cannot be read or written: No space left on device."
+    )  # fmt: skip
+    assert len(ran.stderr.splitlines()) == 2
 
 
 def test_encode_imports_no_torch(static_artifact: Path) -> None:

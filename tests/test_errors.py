@@ -116,6 +116,10 @@ BAD: dict[str, Bad] = {
     "settings are cut": Bad(
         lambda f: os.truncate(f / "config_sentence_transformers.json", 50), ["config_sentence_transformers.json: not"]
     ),
+    "nothing left of an embedding": Bad(
+        lambda f: change_json(f / "config_sentence_transformers.json", lambda config: config.update(truncate_dim=0)),
+        ["truncate_dim is 0", "config_sentence_transformers.json"],
+    ),
     # weights
     "weights missing": Bad(
         lambda f: delete_weights(f, "", "2_Dense"),
@@ -232,6 +236,15 @@ def test_an_output_that_does_not_exist(name: str, static_folder: Path, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("form", ["openvino", "torch", "unknown"])
+def test_a_format_that_is_not_of_this_command(form: str, cli: Callable[..., Ran]) -> None:
+    ran = cli("to-tf", "any model", "--format", form)
+    assert ran.code == 2
+    assert f"'{form}' is not one of 'keras', 'saved_model', 'litert', 'onnx'" in " ".join(
+        ran.err.replace("│", "").split()
+    )
+
+
 def test_an_output_that_the_chain_does_not_give(static_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedOptionError, match=r"gives no token_embeddings \(has: sentence_embedding\)"):
         sbertconv.to_onnx(static_folder, tmp_path / "out", outputs=["token_embeddings"])
@@ -248,6 +261,16 @@ def test_a_target_that_cannot_be_written(
     assert target in ran.err
     assert "Traceback" not in ran.err
     assert set(snapshot(tmp_path)) == {"a file"}
+
+
+@pytest.mark.parametrize("command", ["to-onnx", "to-torch"])
+def test_an_empty_target_is_not_the_current_folder(
+    command: str, static_folder: Path, tmp_path: Path, cli: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = cli(command, static_folder, "")
+    assert (ran.code, ran.err.splitlines()[0]) == (1, "The folder to write has an empty name.")
+    assert snapshot(tmp_path) == {}
 
 
 # Gaps: everything at once
@@ -307,7 +330,9 @@ GAPS: dict[str, tuple[Callable[[], SentenceTransformer], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("convert", [sbertconv.to_onnx, sbertconv.to_tf], ids=["to-onnx", "to-tf"])
+@pytest.mark.parametrize(
+    "convert", [sbertconv.to_onnx, sbertconv.to_tf, sbertconv.to_torch], ids=["to-onnx", "to-tf", "to-torch"]
+)
 @pytest.mark.parametrize("name", GAPS)
 def test_every_gap_is_named_at_once(name: str, convert: Callable[..., Any], tmp_path: Path) -> None:
     build, words = GAPS[name]

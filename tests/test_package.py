@@ -19,6 +19,8 @@ PUBLIC = [
     "to_tf",
     "to_keras",
     "to_st",
+    "to_torch",
+    "pipeline",
     "verify",
     "inspect",
     "load",
@@ -46,7 +48,7 @@ ERRORS = {
     "ParityError": ("SbertconvError", 3),
     "ArtifactError": ("SbertconvError", 1),
 }
-COMMANDS = ["to-onnx", "to-tf", "to-st", "verify", "inspect", "encode", "bench"]
+COMMANDS = ["to-onnx", "to-tf", "to-torch", "to-st", "verify", "inspect", "encode", "bench"]
 # Prints which of the heavy packages the code before it has imported.
 HEAVY = """
 import sys

@@ -202,6 +202,8 @@ def test_a_saved_truncate_dim_is_honoured(tmp_path: Path) -> None:
         ({"output_value": "logits"}, r"no output 'logits' \(have: sentence_embedding, token_embeddings\)"),
         ({"device": "cuda"}, r"device 'cuda' is not supported \(have: cpu\)"),
         ({"batch_size": 0}, "batch_size must be a positive integer"),
+        ({"truncate_dim": 0}, "truncate_dim must be a positive integer, not 0"),
+        ({"truncate_dim": -3}, "truncate_dim must be a positive integer, not -3"),
         ({"precision": "int8", "inputs": ["only one"]}, "one text gives none"),
     ],
     ids=str,

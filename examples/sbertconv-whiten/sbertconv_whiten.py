@@ -1,8 +1,8 @@
 """Whitening as a sentence-transformers module, and how sbertconv converts it.
 
 The module computes in double precision with numpy, which torch.export cannot trace. The converters say the same
-arithmetic in torch operations for ONNX and as a stock Dense for Keras, and the parity check of every conversion
-proves that they do.
+arithmetic in torch operations for ONNX and PyTorch and as a stock Dense for Keras, and the parity check of every
+conversion proves that they do.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Whiten(Module):
 
 
 class WhitenStep(torch.nn.Module):
-    """The same arithmetic in operations that ONNX has."""
+    """The same arithmetic in operations that can be traced."""
 
     def __init__(self, mean: np.ndarray, matrix: np.ndarray) -> None:
         super().__init__()
@@ -94,4 +94,5 @@ def convert_whiten_to_keras(module: Whiten, context: Context) -> LayerStep:
 def register(registry: Registry) -> None:
     """What the entry point names."""
     registry.add("onnx", Whiten, convert_whiten)
+    registry.add("torch", Whiten, convert_whiten)
     registry.add("keras", Whiten, convert_whiten_to_keras)

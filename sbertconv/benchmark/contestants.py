@@ -54,6 +54,7 @@ WAYS: dict[str, tuple[Way, ...]] = {
     "keras": (Way("Keras"), Way("Keras/XLA", env=XLA, package="tensorflow")),
     "tensorflow": (Way("SavedModel"),),
     "litert": (Way("LiteRT"),),
+    "torch": (Way("torch.export"),),
 }
 
 

@@ -16,7 +16,7 @@ from sbertconv.errors import UnsupportedModuleError, error_text
 
 def convert_traced(module: torch.nn.Module, context: Context) -> Step:
     """The module as it is. For modules whose forward consists of traceable tensor operations only."""
-    return TracedStep(module, context)
+    return TracedStep(module, context) if "task" in getattr(module, "forward_kwargs", ()) else module
 
 
 def convert_unknown(module: torch.nn.Module, context: Context) -> Step:

@@ -1,4 +1,4 @@
-"""Assembles the steps of a route into one torch module, traces it once and writes an ONNX graph."""
+"""Traces the pipeline of a route once and translates it to an ONNX graph."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sbertconv.converters import Features
-from sbertconv.converters.examples import TEXTS, image_example, token_example
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
-from sbertconv.converters.onnx.router import RouteStep
+from sbertconv.converters.torch.backend import (
+    Pipeline,
+    check_outputs,
+    dynamic_axes,
+    dynamic_shapes,
+    example_tensors,
+    root_cause,
+)
 from sbertconv.converters.traced import quiet, traceable_experts
-from sbertconv.engines import ENGINES
-from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, error_text, require
+from sbertconv.engines import ENGINES, OUTPUT
+from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
 from sbertconv.questions import EXACT
 from sbertconv.routes import Route
 from sbertconv.tokenization import TextTokenizer
 
 if TYPE_CHECKING:
     import onnx_ir
+    from sentence_transformers import SentenceTransformer
 
 OPSETS = range(18, 23)  # torch.onnx lowers to 18 and up; ONNX Runtime 1.31 misreads RotaryEmbedding of 23
-OUTPUTS = ("sentence_embedding", "token_embeddings")
 
 
 @dataclass(frozen=True)
@@ -77,16 +82,11 @@ class OnnxOptions:
             raise UnsupportedOptionError(
                 f"opset {self.opset} is not supported (have: {', '.join(map(str, OPSETS))}).\nChoose one of these."
             )
-        unknown = [name for name in self.outputs if name not in OUTPUTS]
-        if unknown or not self.outputs or len(set(self.outputs)) < len(self.outputs):
+        check_outputs(self.outputs)
+        if self.precision != EXACT and OUTPUT not in self.outputs:
             raise UnsupportedOptionError(
-                f"outputs {', '.join(self.outputs) or 'none'}: each of {', '.join(OUTPUTS)} at most once.\n"
-                "Choose among these."
-            )
-        if self.precision != EXACT and OUTPUTS[0] not in self.outputs:
-            raise UnsupportedOptionError(
-                f"--output {self.outputs[0]} alone: the quality of {self.precision} is measured on {OUTPUTS[0]}.\n"
-                f"Ask for --output {OUTPUTS[0]} too, or for {EXACT}."
+                f"--output {self.outputs[0]} alone: the quality of {self.precision} is measured on {OUTPUT}.\n"
+                f"Ask for --output {OUTPUT} too, or for {EXACT}."
             )
         calibrated = [name for name, recipes in RECIPES.items() if any(recipe.calibrated for recipe in recipes)]
         if self.calibration and self.precision not in calibrated:
@@ -97,31 +97,15 @@ class OnnxOptions:
 
 
 class Chain(torch.nn.Module):
-    """A route as one module: tensors in the order of `inputs` -> the outputs asked for."""
+    """A pipeline on tensors in the order of `inputs`, which is what the exporters can name."""
 
-    def __init__(self, route: Route, inputs: tuple[str, ...], options: OnnxOptions, truncate_dim: int | None) -> None:
+    def __init__(self, pipeline: Pipeline, inputs: tuple[str, ...]) -> None:
         super().__init__()
-        self.steps = RouteStep(list(route.steps))
+        self.pipeline = pipeline
         self.inputs = inputs
-        self.outputs = options.outputs
-        self.wants_token_types = route.input is not None and "token_type_ids" in route.input.section["tensors"]
-        self.truncate_dim = truncate_dim
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        features: Features = dict(zip(self.inputs, tensors, strict=True))
-        if not self.wants_token_types:
-            features.pop("token_type_ids", None)
-        elif "token_type_ids" not in features:
-            features["token_type_ids"] = torch.zeros_like(features["input_ids"])
-        features = self.steps(features)
-        if missing := [name for name in self.outputs if name not in features]:
-            raise UnsupportedOptionError(
-                f"The chain gives no {' or '.join(missing)} "
-                f"(has: {', '.join(name for name in OUTPUTS if name in features)}).\nChoose another output."
-            )
-        if "sentence_embedding" in features:
-            features["sentence_embedding"] = features["sentence_embedding"][:, : self.truncate_dim]
-        return tuple(features[name] for name in self.outputs)
+        return tuple(self.pipeline(**dict(zip(self.inputs, tensors, strict=True))).values())
 
 
 def graph_inputs(route: Route, options: OnnxOptions) -> tuple[str, ...]:
@@ -145,18 +129,9 @@ def graph_inputs(route: Route, options: OnnxOptions) -> tuple[str, ...]:
     return tuple(names)
 
 
-def example_tensors(route: Route, inputs: tuple[str, ...], tokenizer: TextTokenizer | None) -> dict[str, torch.Tensor]:
-    """A batch to trace with, in the order of the graph's inputs."""
-    if tokenizer is None:
-        return image_example(route)
-    known = sorted({int(number) for number in tokenizer(TEXTS)["input_ids"].flat})
-    given = token_example(route, tokenizer.section, known)
-    return {name: given[name] for name in inputs}
-
-
 @contextlib.contextmanager
 def exported_graph(
-    route: Route, options: OnnxOptions, tokenizer: TextTokenizer | None, truncate_dim: int | None
+    route: Route, options: OnnxOptions, tokenizer: TextTokenizer | None, model: SentenceTransformer
 ) -> Iterator[tuple[onnx_ir.Model, str]]:
     """A route as an ONNX graph, and the tracer that could do it; the graph loses its weights afterwards.
 
@@ -166,19 +141,19 @@ def exported_graph(
         ArtifactError: if the graph cannot be fused.
     """
     inputs = graph_inputs(route, options)
-    chain = Chain(route, inputs, options, truncate_dim).eval()
+    chain = Chain(Pipeline(route, model, options.outputs).eval(), inputs)
     example = example_tensors(route, inputs, tokenizer)
     with torch.no_grad(), quiet(), traceable_experts(chain):
-        model, tracer = _translate(chain, example, options, route)
-        name_axes(model)  # the same size of two inputs under one name, which fusion relies on
-        weights = list(model.graph.initializers.values())
+        graph, tracer = _translate(chain, example, options, route)
+        name_axes(graph)  # the same size of two inputs under one name, which fusion relies on
+        weights = list(graph.graph.initializers.values())
         if options.optimize:
-            _fuse(model)
+            _fuse(graph)
     try:
-        yield tidy(model), tracer
+        yield tidy(graph), tracer
     finally:
         # The fusion rules are module-level objects that keep the last graph they saw, and with it its weights.
-        for value in (*weights, *model.graph.initializers.values()):
+        for value in (*weights, *graph.graph.initializers.values()):
             value.const_value = None
 
 
@@ -193,7 +168,7 @@ def _translate(
         except UnsupportedOptionError:
             raise
         except Exception as error:
-            reasons.append(f"  {tracer}: {_reason(error)}")
+            reasons.append(f"  {tracer}: {root_cause(error)}")
     modules = " -> ".join(type(module).__name__ for _, module in route.modules)
     raise UnsupportedModuleError(
         f"Cannot trace {modules} ({route.architecture}):\n" + "\n".join(reasons) + "\n"
@@ -207,17 +182,17 @@ def _fuse(model: onnx_ir.Model) -> None:
     try:
         fuse(model)
     except Exception as error:
-        raise ArtifactError(f"The graph cannot be fused: {_reason(error)}\nPass --no-optimize.") from error
+        raise ArtifactError(f"The graph cannot be fused: {root_cause(error)}\nPass --no-optimize.") from error
 
 
 def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], options: OnnxOptions) -> onnx_ir.Model:
     """torch.export, batch and sequence dynamic, then PyTorch's translation of its operations."""
-    dynamic = tuple(dict.fromkeys(dynamic_axes(name), torch.export.Dim.DYNAMIC) for name in example)
+    dynamic = tuple(dynamic_shapes(tuple(example)).values())
     program = torch.export.export(chain, tuple(example.values()), dynamic_shapes=(dynamic,), strict=False)
     translated = torch.onnx.export(
         program,
         input_names=list(example),
-        output_names=list(chain.outputs),
+        output_names=list(options.outputs),
         opset_version=options.opset,
         optimize=not options.optimize,
         verbose=False,
@@ -238,7 +213,7 @@ def _translate_scripted(chain: Chain, example: Mapping[str, torch.Tensor], optio
         tuple(example.values()),
         buffer,
         input_names=list(example),
-        output_names=list(chain.outputs),
+        output_names=list(options.outputs),
         dynamic_axes={
             name: {axis: label for label, axis in names.items() if axis in dynamic_axes(name)} for name in example
         },
@@ -250,11 +225,6 @@ def _translate_scripted(chain: Chain, example: Mapping[str, torch.Tensor], optio
 
 Translation = Callable[[Chain, Mapping[str, torch.Tensor], OnnxOptions], "onnx_ir.Model"]
 TRANSLATIONS: dict[str, Translation] = {"torch.export": _translate_exported, "TorchScript": _translate_scripted}
-
-
-def dynamic_axes(name: str) -> tuple[int, ...]:
-    """The axes of an input that vary: batch, and sequence for tokens."""
-    return (0,) if name in ("prompt_length", "pixel_values") else (0, 1)
 
 
 def name_axes(model: onnx_ir.Model) -> None:
@@ -291,10 +261,3 @@ def describe_tensors(values: Any) -> list[dict[str, Any]]:
         }
         for value in values
     ]
-
-
-def _reason(error: BaseException) -> str:
-    """The root cause of an exporter's error in one line; the errors on top of it are advice and decoration."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error_text(error)

@@ -138,7 +138,7 @@ def _write_route(
     section = write_tokenizer(route, is_default, staging)
     tokenizer = None if section is None else load_tokenizer(section, staging.folder)
     name = graph_name(route.name, is_default)
-    with exported_graph(route, options, tokenizer, model.truncate_dim) as (graph, tracer):
+    with exported_graph(route, options, tokenizer, model) as (graph, tracer):
         save_graph(graph, drafts / GRAPH.format(name=name), options.external_data)
         attention = count_attention(graph)
         inputs, outputs = describe_tensors(graph.graph.inputs), describe_tensors(graph.graph.outputs)

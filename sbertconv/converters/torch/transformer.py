@@ -1,4 +1,4 @@
-"""Transformer and CLIPModel: the transformers model is traced through the module's own forward."""
+"""Transformer and CLIPModel: the transformers model, through the module's own forward."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import torch
 
 from sbertconv.converters import Context, Features, Step
 from sbertconv.converters.checks import check_transformer
-from sbertconv.converters.traced import convert_traced
 
 
 def convert_transformer(module: torch.nn.Module, context: Context) -> Step:
@@ -16,16 +15,18 @@ def convert_transformer(module: torch.nn.Module, context: Context) -> Step:
         UnsupportedOptionError: see `check_transformer`.
     """
     check_transformer(module, context)
-    return TransformerStep(module, context)
+    return TransformerStep(module, context.modality)
 
 
 class TransformerStep(torch.nn.Module):
-    """Says which modality the tensors are, as `preprocess` does, and calls the module."""
+    """Says which modality the tensors are, as `preprocess` does, and runs the module's forward."""
 
-    def __init__(self, module: torch.nn.Module, context: Context) -> None:
+    def __init__(self, module: torch.nn.Module, modality: str) -> None:
         super().__init__()
-        self.step = convert_traced(module, context)
-        self.modality = context.modality
+        self.model = module.model
+        self.dispatch = module.forward
+        self.modality = modality
 
     def forward(self, features: Features) -> Features:
-        return self.step({**features, "modality": self.modality})
+        result: Features = self.dispatch({**features, "modality": self.modality})
+        return result

@@ -17,11 +17,11 @@ class WordEmbeddingsStep(torch.nn.Module):
 
     def __init__(self, embedding: torch.nn.Embedding) -> None:
         super().__init__()
-        self.embedding = embedding
+        self.emb_layer = embedding
 
     def forward(self, features: Features) -> Features:
         return {
             **features,
-            "token_embeddings": self.embedding(features["input_ids"]),
+            "token_embeddings": self.emb_layer(features["input_ids"]),
             "sentence_lengths": features["attention_mask"].sum(dim=1),
         }

@@ -10,17 +10,18 @@ from sbertconv.converters import Context, Features, Step
 def convert_router(module: torch.nn.Module, context: Context) -> Step:
     """The steps of the route that the library itself resolves for the context's task and modality."""
     route = module._resolve_route(task=context.task, modality=context.modality)
-    return RouteStep([context.convert(nested) for nested in module.sub_modules[route]])
+    return RouteStep(route, [context.convert(nested) for nested in module.sub_modules[route]])
 
 
 class RouteStep(torch.nn.Module):
     """Steps one after the other."""
 
-    def __init__(self, steps: list[Step]) -> None:
+    def __init__(self, route: str, steps: list[Step]) -> None:
         super().__init__()
-        self.steps = torch.nn.ModuleList(steps)
+        self.route = route
+        self.sub_modules = torch.nn.ModuleDict({route: torch.nn.ModuleList(steps)})
 
     def forward(self, features: Features) -> Features:
-        for step in self.steps:
+        for step in self.sub_modules[self.route]:
             features = step(features)
         return features

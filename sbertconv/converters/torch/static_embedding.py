@@ -23,9 +23,10 @@ class StaticEmbeddingStep(torch.nn.Module):
 
     def __init__(self, bag: torch.nn.EmbeddingBag) -> None:
         super().__init__()
-        self.weight = bag.weight
+        self.embedding = bag
 
     def forward(self, features: Features) -> Features:
-        mask = features["attention_mask"].unsqueeze(-1).to(self.weight.dtype)
-        summed = (torch.nn.functional.embedding(features["input_ids"], self.weight) * mask).sum(dim=1)
+        weight = self.embedding.weight
+        mask = features["attention_mask"].unsqueeze(-1).to(weight.dtype)
+        summed = (torch.nn.functional.embedding(features["input_ids"], weight) * mask).sum(dim=1)
         return {**features, "sentence_embedding": summed / torch.clamp(mask.sum(dim=1), min=1)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from sbertconv.converters import Context, Features, Step
-from sbertconv.converters.traced import convert_traced
 
 
 def convert_cnn(module: torch.nn.Module, context: Context) -> Step:
@@ -13,8 +12,7 @@ def convert_cnn(module: torch.nn.Module, context: Context) -> Step:
     keeps_length = all(
         stride == 1 and kernel % 2 == 1 for kernel, stride in zip(module.kernel_sizes, module.stride_sizes, strict=True)
     )
-    step = convert_traced(module, context)
-    return step if keeps_length else ShorterStep(step)
+    return module if keeps_length else ShorterStep(module)
 
 
 class ShorterStep(torch.nn.Module):
@@ -24,13 +22,14 @@ class ShorterStep(torch.nn.Module):
     The lengths are compared as tensors because both are dynamic.
     """
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
-        self.step = step
+        self.convs = module.convs
+        self.convolve = module.forward
 
     def forward(self, features: Features) -> Features:
         mask = features["attention_mask"]
-        features = self.step(features)
+        features = self.convolve(features)
         ones = torch.ones_like(features["token_embeddings"][..., 0], dtype=mask.dtype)
         same_length = (mask[:1].new_ones(mask.shape).sum(1) == ones.sum(1)).unsqueeze(-1).to(mask.dtype)
         return {**features, "attention_mask": ones * (1 - same_length * (1 - mask[:, :1]))}

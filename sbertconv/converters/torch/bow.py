@@ -20,12 +20,12 @@ class BoWStep(torch.nn.Module):
 
     def __init__(self, weights: torch.Tensor, cumulative: bool) -> None:
         super().__init__()
-        self.register_buffer("weights", weights)
+        self.register_buffer("weights", weights, persistent=False)  # a setting, not a weight
         self.cumulative = cumulative
 
     def forward(self, features: Features) -> Features:
         ids, mask = features["input_ids"], features["attention_mask"].to(self.weights.dtype)
-        counts = torch.zeros(ids.shape[0], self.weights.shape[0], dtype=self.weights.dtype)
+        counts = self.weights.new_zeros(ids.shape[0], self.weights.shape[0])
         counts = counts.scatter_add(1, ids, mask)
         if not self.cumulative:
             counts = torch.clamp(counts, max=1)

@@ -1,0 +1,57 @@
+"""The PyTorch backend. The table below is the support matrix.
+
+Steps are torch modules. A module whose own forward traces well is its own step (`convert_traced`); the others say
+the same arithmetic in operations whose shapes stay open. A step keeps its weights under the names that they have in
+the module, so that those of a chain are sentence-transformers' own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sbertconv.registry import Registry
+
+if TYPE_CHECKING:
+    from sbertconv.converters import Converter
+
+
+def converters() -> dict[type, Converter]:
+    """The converter for every module type of sentence-transformers."""
+    from sentence_transformers.sentence_transformer import modules as st
+
+    from sbertconv.converters.torch.bow import convert_bow
+    from sbertconv.converters.torch.cnn import convert_cnn
+    from sbertconv.converters.torch.lstm import convert_lstm
+    from sbertconv.converters.torch.pooling import convert_pooling
+    from sbertconv.converters.torch.router import convert_router
+    from sbertconv.converters.torch.static_embedding import convert_static_embedding
+    from sbertconv.converters.torch.transformer import convert_transformer
+    from sbertconv.converters.torch.word_embeddings import convert_word_embeddings
+    from sbertconv.converters.traced import convert_traced
+
+    return {
+        st.BoW: convert_bow,
+        st.CLIPModel: convert_transformer,
+        st.CNN: convert_cnn,
+        st.Dense: convert_traced,
+        st.Dropout: convert_traced,
+        st.LayerNorm: convert_traced,
+        st.LSTM: convert_lstm,
+        st.Normalize: convert_traced,
+        st.Pooling: convert_pooling,
+        st.Router: convert_router,
+        st.StaticEmbedding: convert_static_embedding,
+        st.Transformer: convert_transformer,
+        st.WeightedLayerPooling: convert_traced,
+        st.WordEmbeddings: convert_word_embeddings,
+        st.WordWeights: convert_traced,
+    }
+
+
+def register(registry: Registry) -> None:
+    """Add the converters, and tracing for what has none."""
+    from sbertconv.converters.traced import convert_unknown
+
+    for module_type, converter in converters().items():
+        registry.add("torch", module_type, converter)
+    registry.add_fallback("torch", convert_unknown)

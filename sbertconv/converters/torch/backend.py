@@ -1,0 +1,227 @@
+"""Assembles the steps of a route into one torch module, and traces it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sbertconv.converters import Features
+from sbertconv.converters.examples import TEXTS, image_example, token_example
+from sbertconv.converters.traced import quiet, traceable_experts
+from sbertconv.engines import OUTPUT
+from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
+from sbertconv.questions import EXACT
+from sbertconv.routes import Route
+from sbertconv.tokenization import TextTokenizer
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+OUTPUTS = (OUTPUT, "token_embeddings")
+SIZES_SEEN = 2  # a trace takes no size for 0 or 1, and PyTorch does not hold a program to that
+
+
+@dataclass(frozen=True)
+class TorchOptions:
+    """How a module is written.
+
+    Attributes:
+        outputs: names of `OUTPUTS`, in order.
+        precision: "fp32".
+    """
+
+    outputs: tuple[str, ...] = (OUTPUT,)
+    precision: str = EXACT
+
+    def check(self) -> None:
+        """Raise UnsupportedOptionError for an output or a precision that is not supported."""
+        check_outputs(self.outputs)
+        if self.precision != EXACT:
+            raise UnsupportedOptionError(
+                f"precision {self.precision!r} is not supported for PyTorch (have: {EXACT}).\n"
+                "Leave it out, or convert with to-onnx or to-openvino, which have smaller ones."
+            )
+
+
+def check_outputs(outputs: Sequence[str]) -> None:
+    """Raise UnsupportedOptionError unless these are names of `OUTPUTS`, each at most once."""
+    unknown = [name for name in outputs if name not in OUTPUTS]
+    if unknown or not outputs or len(set(outputs)) < len(outputs):
+        raise UnsupportedOptionError(
+            f"outputs {', '.join(outputs) or 'none'}: each of {', '.join(OUTPUTS)} at most once.\nChoose among these."
+        )
+
+
+class Pipeline(torch.nn.Module):
+    """A whole chain as one module: tensors by name -> the outputs asked for, by name.
+
+    Its weights are the model's own and have the names that they have in `SentenceTransformer.state_dict()`.
+
+    Attributes:
+        inputs: the names of the tensors that it takes.
+        outputs: the names of those that it gives.
+    """
+
+    def __init__(self, route: Route, model: SentenceTransformer, outputs: Sequence[str] = (OUTPUT,)) -> None:
+        super().__init__()
+        for (name, _), step in zip(model.named_children(), route.steps, strict=True):
+            self.add_module(name, step)
+        self.inputs = route.inputs
+        self.outputs = tuple(outputs)
+        self.truncate_dim = model.truncate_dim
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        prompt_length: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Embed a batch. `inputs` says which of the arguments this chain takes.
+
+        Args:
+            input_ids: int64 [batch, sequence].
+            token_type_ids: int64 [batch, sequence]; all 0 if not given, and ignored where the chain has none.
+            attention_mask: 1 for tokens, 0 for padding, int64 [batch, sequence].
+            prompt_length: tokens of the prompt in each text, int64 [batch].
+            pixel_values: float32 [batch, channels, height, width].
+
+        Returns:
+            "sentence_embedding", float32 [batch, dim]; "token_embeddings", float32 [batch, sequence, dim].
+        """
+        given = {
+            "input_ids": input_ids,
+            "token_type_ids": token_type_ids,
+            "attention_mask": attention_mask,
+            "prompt_length": prompt_length,
+            "pixel_values": pixel_values,
+        }
+        features: Features = {name: given[name] for name in self.inputs if given[name] is not None}
+        if "token_type_ids" in self.inputs and token_type_ids is None:
+            features["token_type_ids"] = torch.zeros_like(features["input_ids"])
+        for step in self.children():
+            features = step(features)
+        if missing := [name for name in self.outputs if name not in features]:
+            raise UnsupportedOptionError(
+                f"The chain gives no {' or '.join(missing)} "
+                f"(has: {', '.join(name for name in OUTPUTS if name in features)}).\nChoose another output."
+            )
+        if OUTPUT in features:
+            features[OUTPUT] = features[OUTPUT][:, : self.truncate_dim]
+        return {name: features[name] for name in self.outputs}
+
+
+def example_tensors(route: Route, inputs: Sequence[str], tokenizer: TextTokenizer | None) -> dict[str, Tensor]:
+    """A batch to trace with, in the order of the inputs."""
+    if tokenizer is None:
+        return image_example(route)
+    known = sorted({int(number) for number in tokenizer(TEXTS)["input_ids"].flat})
+    given = token_example(route, tokenizer.section, known)
+    return {name: given[name] for name in inputs}
+
+
+def dynamic_axes(name: str) -> tuple[int, ...]:
+    """The axes of an input that vary: batch, and sequence for tokens."""
+    return (0,) if name in ("prompt_length", "pixel_values") else (0, 1)
+
+
+def dynamic_shapes(names: Sequence[str]) -> dict[str, dict[int, object]]:
+    """The same as torch.export takes it, for every input."""
+    return {name: dict.fromkeys(dynamic_axes(name), torch.export.Dim.DYNAMIC) for name in names}
+
+
+def exported_program(pipeline: Pipeline, route: Route, example: Mapping[str, Tensor]) -> torch.export.ExportedProgram:
+    """The pipeline as a traced program with named inputs and outputs, without weights that lead to no output.
+
+    Raises:
+        UnsupportedModuleError: if it cannot be traced with batch and sequence open.
+        UnsupportedOptionError: if an output asked for does not exist.
+    """
+    with _explained("trace", route), torch.no_grad(), quiet(), traceable_experts(pipeline):
+        program = torch.export.export(
+            pipeline, (), dict(example), dynamic_shapes=dynamic_shapes(tuple(example)), strict=False
+        )
+        # With an empty table no operation is broken up, but vmap, which cannot be saved, is resolved.
+        return pruned(program.run_decompositions({}))
+
+
+def save_program(program: torch.export.ExportedProgram, route: Route, path: Path) -> None:
+    """Write the .pt2 file, and the folders above it.
+
+    Raises:
+        UnsupportedModuleError: if the format has no room for one of the program's operations.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _explained("save", route), quiet():
+        torch.export.save(program, path)
+
+
+@contextlib.contextmanager
+def _explained(what: str, route: Route) -> Iterator[None]:
+    """PyTorch's own errors as one line about the route."""
+    try:
+        yield
+    except (UnsupportedOptionError, OSError):
+        raise
+    except Exception as error:
+        modules = " -> ".join(type(module).__name__ for _, module in route.modules)
+        raise UnsupportedModuleError(
+            f"Cannot {what} {modules} ({route.architecture}) as a program of PyTorch: {root_cause(error)}\n"
+            "Register a converter: docs/extending.md"
+        ) from error
+
+
+def pruned(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program without operations that lead to no output, and without their weights: a pooler that nobody reads,
+    the image tower on a route of texts. Nor is it held to sizes that were ruled out because one made of them would
+    be 0 or 1: the comparison has texts of every length.
+    """
+    from torch.export.graph_signature import ExportGraphSignature, InputKind
+
+    graph, signature = program.graph, program.graph_signature
+    graph.eliminate_dead_code()
+    nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    idle = [
+        spec
+        for spec in signature.input_specs
+        if spec.kind is not InputKind.USER_INPUT and not nodes[spec.arg.name].users
+    ]
+    for spec in idle:
+        graph.erase_node(nodes[spec.arg.name])
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes:
+            node.meta.pop("stack_trace", None)  # paths of this machine
+    program.graph_module.recompile()
+    gone = {spec.target for spec in idle}
+    found = torch.export.ExportedProgram(
+        root=program.graph_module,
+        graph=graph,
+        graph_signature=ExportGraphSignature(
+            [spec for spec in signature.input_specs if spec not in idle], signature.output_specs
+        ),
+        state_dict={name: weight for name, weight in program.state_dict.items() if name not in gone},
+        range_constraints={
+            size: type(bounds)(min(bounds.lower, SIZES_SEEN), bounds.upper)
+            for size, bounds in program.range_constraints.items()
+        },
+        module_call_graph=program.module_call_graph,
+        example_inputs=program.example_inputs,
+        constants={name: value for name, value in program.constants.items() if name not in gone},
+        verifiers=program.verifiers,
+    )
+    found._guards_code = []  # about such sizes too; those of the inputs are checked by the bounds
+    return found
+
+
+def root_cause(error: BaseException) -> str:
+    """The root cause of an exporter's error in one line; the errors on top of it are advice and decoration."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error_text(error)
