@@ -17,6 +17,8 @@ from sentence_transformers.sentence_transformer import modules as st
 
 import sbertconv
 from sbertconv import Embedder, UnsupportedOptionError
+from sbertconv.benchmark.measuring import mixed_texts
+from sbertconv.runtime import Graph
 
 CLOSE = {"abs": 1e-5, "rel": 1e-5}
 
@@ -127,6 +129,17 @@ INPUTS: dict[str, Any] = {
 @pytest.mark.parametrize("options", [{}, {"convert_to_tensor": True}, {"convert_to_numpy": False}], ids=str)
 def test_every_kind_of_input(name: str, options: dict[str, Any], pair: Pair) -> None:
     assert_same(pair.embedder.encode(INPUTS[name], **options), pair.model.encode(INPUTS[name], **options))
+
+
+def test_hardly_anything_that_is_computed_is_padding(bert: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = []
+    run = Graph.run
+    monkeypatch.setattr(
+        Graph, "run", lambda self, tensors: masks.append(tensors["attention_mask"]) or run(self, tensors)
+    )
+    bert.embedder.encode(mixed_texts(1000))
+    assert max(len(mask) for mask in masks) <= 32
+    assert 1 - sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks) < 0.05
 
 
 @pytest.mark.parametrize("inputs", ["a single text", TEXTS, []], ids=["one", "list", "nothing"])
