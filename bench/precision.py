@@ -16,6 +16,7 @@ from sbertconv.benchmark import Settings, benchmark
 from sbertconv.benchmark.report import BenchReport
 
 PRECISIONS = ("fp32", "bf16", "int8")
+ENGINES = ("onnxruntime", "openvino")
 FASTEST, QUICKEST = "texts_per_second", "latency_p50"  # of BenchReport's quantities
 SHORT = 16  # tokens
 TEXTS, BASE_TEXTS = 1000, 100  # of mixed lengths; a base-size model needs eight times as long for one
@@ -37,7 +38,10 @@ def precision(
     place = folder / re.sub(r"\W", "-", name)
     place.mkdir()
     model = str(make(place))
-    artifacts = [sbertconv.to_onnx(model, place / precision, precision=precision).folder for precision in PRECISIONS]
+    artifacts = [
+        sbertconv.to_onnx(model, place / precision, precision=precision, engines=ENGINES).folder
+        for precision in PRECISIONS
+    ]
     settings = Settings(rounds=rounds, batch_sizes=(32,), lengths=(SHORT,), texts=texts)
     report = benchmark(model, artifacts, settings=settings)
     section = (
