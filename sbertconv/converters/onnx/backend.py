@@ -6,20 +6,24 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from sbertconv.converters import Features
 from sbertconv.converters.examples import TEXTS, image_example, token_example
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.router import RouteStep
+from sbertconv.converters.onnx.saving import lazy
 from sbertconv.converters.traced import quiet, traceable_experts
 from sbertconv.engines import ENGINES
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, error_text, require
 from sbertconv.questions import EXACT
 from sbertconv.routes import Route
 from sbertconv.tokenization import TextTokenizer
+from sbertconv.widening import stand_ins, widen
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -200,17 +204,28 @@ def _fuse(model: onnx_ir.Model) -> None:
 def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], options: OnnxOptions) -> onnx_ir.Model:
     """torch.export, batch and sequence dynamic, then PyTorch's translation of its operations."""
     dynamic = tuple(dict.fromkeys(dynamic_axes(name), torch.export.Dim.DYNAMIC) for name in example)
-    program = torch.export.export(chain, tuple(example.values()), dynamic_shapes=(dynamic,), strict=False)
-    translated = torch.onnx.export(
-        program,
-        input_names=list(example),
-        output_names=list(chain.outputs),
-        opset_version=options.opset,
-        optimize=not options.optimize,
-        verbose=False,
-    )
+    with stand_ins(chain) as widened:
+        program = torch.export.export(chain, tuple(example.values()), dynamic_shapes=(dynamic,), strict=False)
+        translated = torch.onnx.export(
+            program,
+            input_names=list(example),
+            output_names=list(chain.outputs),
+            opset_version=options.opset,
+            optimize=False,
+            verbose=False,
+        )
     assert translated is not None
+    for name, value in translated.model.graph.initializers.items():
+        if name in widened:
+            value.const_value = lazy(name, value, partial(_float32, widened[name]))
+    if not options.optimize:
+        translated.optimize()
     return translated.model
+
+
+def _float32(half: torch.Tensor) -> np.ndarray:
+    wide: np.ndarray = half.float().numpy()
+    return wide
 
 
 def _translate_scripted(chain: Chain, example: Mapping[str, torch.Tensor], options: OnnxOptions) -> onnx_ir.Model:
@@ -218,6 +233,7 @@ def _translate_scripted(chain: Chain, example: Mapping[str, torch.Tensor], optio
     import onnx
     import onnx_ir
 
+    widen(chain)
     buffer = io.BytesIO()
     names = {"batch": 0, "sequence": 1}
     torch.onnx.export(
