@@ -81,11 +81,11 @@ def _in_blocks(
         return values.T if operator.sums_over_rows else values
 
     def packed(values: np.ndarray) -> np.ndarray:
-        integers = quantized(rows(values), bits, block)[0]
+        integers = block_integers(rows(values), bits, block)
         return integers.reshape(n, -1)[:, : packed_shape[1]] if operator.flat else integers
 
     def scales(values: np.ndarray) -> np.ndarray:
-        return in_pieces(lambda piece: block_scales(cut(piece, block), bits), rows(values))
+        return block_scales(rows(values), bits, block)
 
     name = f"{matrix.name}.{'rows' if operator.flat else 'columns'}"
     return (
@@ -94,8 +94,8 @@ def _in_blocks(
     )
 
 
-def quantized(rows: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric rounding in blocks along the last axis.
+def block_scales(rows: np.ndarray, bits: int, block: int) -> np.ndarray:
+    """The scales of symmetric rounding in blocks along the last axis.
 
     Args:
         rows: float32 [n, k].
@@ -103,39 +103,43 @@ def quantized(rows: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, np.n
         block: numbers that share a scale, a power of 2 from 16 on; the last block of a row is filled up with zeros.
 
     Returns:
-        uint8 [n, blocks, block * bits / 8] around 2 ** (bits - 1), the lower half of a byte first, and scales,
-        float32 [n, blocks].
+        float32 [n, blocks]. The number farthest from zero becomes the lowest integer, of which there is one more than
+        of the highest.
     """
-    scales = in_pieces(lambda piece: block_scales(cut(piece, block), bits), rows)
-    return in_pieces(lambda piece: round_blocks(cut(piece, block), bits), rows), scales
+    return _in_pieces(lambda piece: _scales(_cut(piece, block), bits), rows)
 
 
-def in_pieces(work: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+def block_integers(rows: np.ndarray, bits: int, block: int) -> np.ndarray:
+    """The integers that go with `block_scales`, which says what the arguments are.
+
+    Returns:
+        uint8 [n, blocks, block * bits / 8] around 2 ** (bits - 1), the lower half of a byte first.
+    """
+    return _in_pieces(lambda piece: _integers(_cut(piece, block), bits), rows)
+
+
+def _in_pieces(work: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
     """What `work` makes of some rows at a time: an embedding table and all that is computed from it are several GB."""
     step = max(1, PIECE // rows.shape[1])
     return np.concatenate([work(rows[start : start + step]) for start in range(0, len(rows), step)])
 
 
-def cut(rows: np.ndarray, block: int) -> np.ndarray:
-    """Rows [n, k] in blocks [n, blocks, block], the last one of each row filled up with zeros."""
+def _cut(rows: np.ndarray, block: int) -> np.ndarray:
+    """[n, k] -> [n, blocks, block]."""
     n, k = rows.shape
     padded = np.zeros((n, -(-k // block) * block), np.float32)
     padded[:, :k] = rows
     return padded.reshape(n, -1, block)
 
 
-def block_scales(blocks: np.ndarray, bits: int) -> np.ndarray:
-    """The scale of every block: the number farthest from zero becomes the lowest integer, of which there is one more
-    than of the highest.
-    """
+def _scales(blocks: np.ndarray, bits: int) -> np.ndarray:
     highest, lowest = blocks.max(axis=2), blocks.min(axis=2)
     scales: np.ndarray = -np.where(highest > -lowest, highest, lowest) / np.float32(2 ** (bits - 1))
     return scales
 
 
-def round_blocks(blocks: np.ndarray, bits: int) -> np.ndarray:
-    """Blocks as integers around the middle, packed into bytes."""
-    middle, scales = 2 ** (bits - 1), block_scales(blocks, bits)
+def _integers(blocks: np.ndarray, bits: int) -> np.ndarray:
+    middle, scales = 2 ** (bits - 1), _scales(blocks, bits)
     divisor = np.where(scales == 0, 1, scales)[..., None]
     integers = (np.clip(np.rint(blocks / divisor), -middle, middle - 1) + middle).astype(np.uint8)
     packed: np.ndarray = integers[..., ::2] | (integers[..., 1::2] << 4) if bits == 4 else integers
