@@ -183,17 +183,16 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def report(name: str, parameters: int, found: dict[str, dict[str, Any]]) -> str:
+def report(name: str, checkpoint: int, parameters: int, found: dict[str, dict[str, Any]]) -> str:
     """The table for the documentation, and every stage of each precision."""
-    whole = 4 * parameters
-    lines = [f"{name}: {parameters / 1e9:.2f} billion parameters, {whole / GIB:.1f} GiB in float32", ""]
-    lines += ["| `--precision` | written | peak memory | beside float32 weights | of it not from files | time |"]
+    lines = [f"{name}: {parameters / 1e9:.2f} billion parameters, a checkpoint of {checkpoint / GIB:.1f} GiB", ""]
+    lines += ["| `--precision` | written | peak memory | beside the checkpoint | beside float32 weights | time |"]
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
     for precision, result in found.items():
-        peaks = {key: max(stage[key] for stage in result["stages"].values()) for key in ("total", "own")}
-        cells = [f"{value / GIB:.1f} GiB" for value in (result["size"], peaks["total"])]
-        cells += [f"{peaks['total'] / whole:.2f}x", f"{peaks['own'] / GIB:.1f} GiB"]
-        seconds = sum(stage["seconds"] for stage in result["stages"].values())
+        stages = result["stages"].values()
+        peak, seconds = max(stage["total"] for stage in stages), sum(stage["seconds"] for stage in stages)
+        cells = [f"{value / GIB:.1f} GiB" for value in (result["size"], peak)]
+        cells += [f"{peak / whole:.2f}x" for whole in (checkpoint, 4 * parameters)]
         lines.append(f"| `{precision}` | {' | '.join(cells)} | {seconds / 60:.1f} min |")
     for precision, result in found.items():
         lines += ["", f"{precision}, GiB above the imports: own, mapped, together, seconds"]
@@ -229,7 +228,7 @@ def main() -> None:
         found[precision] = json.loads(run([*command, str(options.texts), str(options.limit)]).stdout)
         shutil.rmtree(target)
     print("\n".join(f"- {line}" for line in described(machine())))
-    print(report(name, total // (4 if options.dtype == "float32" else 2), found))
+    print(report(name, total, total // (4 if options.dtype == "float32" else 2), found))
 
 
 if __name__ == "__main__":

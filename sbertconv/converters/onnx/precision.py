@@ -257,6 +257,8 @@ def as_bfloat16(model: onnx_ir.Model, probe: Probe) -> onnx_ir.Model:
     """Weights as bfloat16, brought back to float32 when the graph is loaded; an engine may compute in either."""
     import onnx_ir
 
+    to_single = {"to": onnx_ir.DataType.FLOAT}
+
     def rounded(values: np.ndarray) -> np.ndarray:
         return values.astype(onnx_ir.DataType.BFLOAT16.numpy())
 
@@ -265,9 +267,16 @@ def as_bfloat16(model: onnx_ir.Model, probe: Probe) -> onnx_ir.Model:
         if tensor is None or tensor.dtype != onnx_ir.DataType.FLOAT or tensor.size < SMALLEST:
             continue
         half = derived(model, f"{name}.bfloat16", tensor, rounded, tensor.shape, onnx_ir.DataType.BFLOAT16)
-        cast = onnx_ir.node("Cast", [half], {"to": onnx_ir.DataType.FLOAT})
-        model.graph.insert_before(model.graph[0], cast)
-        onnx_ir.convenience.replace_all_uses_with(value, cast.outputs[0])
+        for user in [user for user, index in value.uses() if user.op_type == "Gather" and index == 0]:
+            rows = onnx_ir.node("Gather", [half, user.inputs[1]], user.attributes)  # of a table, only these are cast
+            cast = onnx_ir.node("Cast", rows.outputs, to_single)
+            onnx_ir.convenience.replace_nodes_and_values(
+                model.graph, user, [user], [rows, cast], user.outputs, cast.outputs
+            )
+        if value.uses():
+            cast = onnx_ir.node("Cast", [half], to_single)
+            model.graph.insert_before(model.graph[0], cast)
+            onnx_ir.convenience.replace_all_uses_with(value, cast.outputs[0])
         del model.graph.initializers[name]
     return model
 
