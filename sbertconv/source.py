@@ -140,7 +140,8 @@ class Source:
 
         from sbertconv import widening
 
-        late = widening.widened_late() if widened_late else contextlib.nullcontext()
+        # Code that comes with a model may write through views of its weights, which would be lost.
+        late = widening.widened_late() if widened_late and not self.trust_remote_code else contextlib.nullcontext()
         with _quiet(), missing_weights() as missing, late:
             try:
                 model = SentenceTransformer(
@@ -180,7 +181,7 @@ def _empty(model: SentenceTransformer) -> None:
 
     for weight in (*model.parameters(), *model.buffers()):
         if isinstance(weight, Widened):
-            weight.half = torch.empty(0, dtype=weight.half.dtype)
+            weight.empty()
         else:
             weight.data = torch.empty(0, dtype=weight.dtype)
 

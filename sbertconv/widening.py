@@ -23,33 +23,49 @@ aten = torch.ops.aten
 
 
 class Widened(torch.Tensor):
-    """A float32 tensor whose numbers are kept as they are in the checkpoint.
+    """A float32 tensor whose numbers are kept as they are in the checkpoint, until something writes to it.
 
     Attributes:
-        half: the same in bfloat16 or float16.
+        kept: [the same in bfloat16 or float16], one list for all that are the same weight.
     """
 
-    half: torch.Tensor
+    kept: list[torch.Tensor]
 
     @staticmethod
-    def __new__(cls, half: torch.Tensor) -> Widened:
+    def __new__(cls, kept: list[torch.Tensor]) -> Widened:
+        half = kept[0]
         made: Widened = torch.Tensor._make_wrapper_subclass(
             cls, half.shape, strides=half.stride(), dtype=torch.float32, device=half.device
         )
-        made.half = half
+        made.kept = kept
         return made
 
+    @property
+    def stored(self) -> torch.Tensor:
+        """The numbers as they lie in memory."""
+        return self.kept[0]
+
+    def empty(self) -> None:
+        """Let the numbers go."""
+        self.kept[0] = torch.empty(0, dtype=self.stored.dtype)
+
     def __repr__(self, **_: Any) -> str:
-        return f"Widened({tuple(self.shape)}, {self.half.dtype})"
+        return f"Widened({tuple(self.shape)}, {self.stored.dtype})"
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (aten.detach.default, aten.alias.default):
-            return cls(args[0].half)
+            return cls(args[0].kept)
         if func is aten.embedding.default:  # the rows that are looked up, not the table
-            return func(args[0].half, *args[1:], **kwargs or {}).float()
-        args, kwargs = tree_map_only(cls, lambda tensor: tensor.half.float(), (args, kwargs or {}))
-        return func(*args, **kwargs)
+            return func(args[0].stored, *args[1:], **kwargs or {}).float()
+        if func._schema.is_mutable:
+            tree_map_only(cls, cls._widen, (args, kwargs))
+        plain, more = tree_map_only(cls, lambda tensor: tensor.stored.float(), (args, kwargs or {}))
+        found = func(*plain, **more)
+        return args[0] if func._schema.is_mutable and found is plain[0] else found
+
+    def _widen(self) -> None:
+        self.kept[0] = self.stored.float()
 
 
 class _Keep(TorchDispatchMode):
@@ -63,7 +79,7 @@ class _Keep(TorchDispatchMode):
             and args[0].numel() >= SMALLEST
             and args[0].device.type == torch.device(kwargs.get("device") or "cpu").type == "cpu"
         ):
-            return Widened(args[0])
+            return Widened([args[0]])
         return func(*args, **kwargs)
 
 
@@ -83,12 +99,12 @@ def widened_late() -> Iterator[None]:
 
 def stored(weight: torch.Tensor) -> torch.Tensor:
     """A weight as it lies in memory."""
-    return weight.half if isinstance(weight, Widened) else weight
+    return weight.stored if isinstance(weight, Widened) else weight
 
 
 def widen(model: torch.nn.Module) -> None:
     """Give a model plain float32 weights, for what cannot work with others."""
-    _replace(model, {id(weight): weight.half.float() for weight in _widened(model).values()})
+    _replace(model, {id(weight): weight.stored.float() for weight in _widened(model).values()})
 
 
 @contextlib.contextmanager
@@ -97,7 +113,7 @@ def stand_ins(model: torch.nn.Module) -> Iterator[Mapping[str, torch.Tensor]]:
     take no memory. Gives the numbers they stand for, by every name that they have in the model.
     """
     widened = _widened(model)
-    names = {name: weight.half for name, weight in widened.items()}
+    names = {name: weight.stored for name, weight in widened.items()}
     kept = _replace(model, {id(weight): torch.empty(weight.shape) for weight in widened.values()})
     try:
         yield names

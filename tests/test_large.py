@@ -106,6 +106,15 @@ def test_weights_left_in_half_precision_give_the_embeddings_of_float32(
     np.testing.assert_array_equal(*found)
 
 
+def test_a_weight_that_is_written_to_keeps_what_was_written() -> None:
+    half = torch.arange(6, dtype=torch.bfloat16).reshape(2, 3)
+    weight = torch.nn.Parameter(widening.Widened([half]))
+    with torch.no_grad():
+        weight.mul_(0.1)
+        weight.data += 1 / 3
+    assert torch.equal(weight + 0, half.float() * 0.1 + 1 / 3)
+
+
 def test_a_half_precision_checkpoint_is_converted_without_being_widened_at_once(
     half_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
