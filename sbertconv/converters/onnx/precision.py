@@ -293,7 +293,7 @@ def as_float16(model: onnx_ir.Model, probe: Probe) -> onnx_ir.Model:
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
     weights = {name: tensor for name, tensor in tensors.items() if tensor is not None and tensor.dtype == single}
-    sizes = {name: read(tensor, largest) for name, tensor in weights.items()}
+    sizes = {name: read(tensor, magnitude) for name, tensor in weights.items()}
     large = {name for name, v in {**probe(), **sizes}.items() if LARGEST_HALF < v < MASK_FILL or np.isnan(v)}
     halves: dict[onnx_ir.Value, onnx_ir.Value] = {}  # a value in float32 -> the same in float16
     singles: dict[onnx_ir.Value, onnx_ir.Value] = {}  # and back
@@ -350,7 +350,7 @@ def within_half(values: np.ndarray) -> np.ndarray:
     return half
 
 
-def largest(values: np.ndarray) -> float:
+def magnitude(values: np.ndarray) -> float:
     """The largest absolute value, NaN if there is one."""
     return float(np.maximum(values.max(initial=0), -values.min(initial=0)))
 
@@ -376,11 +376,16 @@ def largest_values(path: Path, feeds: Iterable[Mapping[str, np.ndarray]]) -> dic
         largest.outputs[0].name = f"largest_{index}"
         largest.outputs[0].dtype = onnx_ir.DataType.FLOAT
         names[largest.outputs[0].name] = value.name
-        model.graph.extend([size, largest])
+        model.graph.insert_after(value.producer(), [size, largest])
         model.graph.outputs.append(largest.outputs[0])
     probe = path.with_name("probe.onnx")
     onnx_ir.save(model, probe)  # its weights stay where they are
-    session = onnxruntime.InferenceSession(probe, providers=["CPUExecutionProvider"])
+    options = (
+        onnxruntime.SessionOptions()
+    )  # in the order of the file, or every tensor waits for the end to be looked at
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(probe, options, providers=["CPUExecutionProvider"])
     found: dict[str, float] = {}
     for feed in feeds:
         for name, largest in zip(names.values(), session.run(list(names), dict(feed)), strict=True):
