@@ -5,10 +5,10 @@ READY := .venv/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test lint format type docs bench clean
+.PHONY: help demo test lint format type docs bench bench-large clean
 
 help:            ## show this
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -37,6 +37,9 @@ docs: $(READY)   ## the generated pages are up to date, and every link leads som
 
 bench: $(READY)  ## speed and memory beside PyTorch, as ratios of the same run
 	$(BIN)/python -m bench $(ARGS)
+
+bench-large: $(READY) ## memory while a model of 1.5 billion parameters is converted; 20 GB of disk, half an hour
+	$(BIN)/python -m bench.large $(ARGS)
 
 clean:           ## remove what the commands above made
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache

@@ -554,7 +554,7 @@ def _convert(
     from sbertconv.questions import Original
 
     on_stage("loading the model")
-    with source.loaded() as model:
+    with source.loaded(widened_late=backend == "onnx") as model:
         on_stage("planning")
         plan = plan_model(model, source.name, backend, registry)
         plan.check()
@@ -595,7 +595,7 @@ def verify(
 
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
     source.check_classes()
-    with source.loaded() as loaded:
+    with source.loaded(widened_late=True) as loaded:
         on_stage("comparing with encode()")
         reference = Reference.of(Original(loaded), Embedder(artifact))
     return compare_formats(reference, artifact, atol=atol, rtol=rtol)

@@ -70,16 +70,19 @@ class Source:
     live: SentenceTransformer | None = field(default=None, repr=False)
 
     @contextlib.contextmanager
-    def loaded(self) -> Iterator[SentenceTransformer]:
+    def loaded(self, *, widened_late: bool = False) -> Iterator[SentenceTransformer]:
         """The model in float32 on the CPU, in evaluation mode, every weight present and finite.
 
         A live model is left as it was: a copy is made if it is not float32 on the CPU, and modules that were
         in training mode are so again afterwards.
 
+        Args:
+            widened_late: leave the large weights of a half-precision checkpoint in its file, see `widening`.
+
         Raises:
             SourceError: if weights are missing, corrupt or not finite, or the model cannot be built.
         """
-        model = self._load_from_files() if self.live is None else _float32_on_cpu(self.live)
+        model = self._load_from_files(widened_late) if self.live is None else _float32_on_cpu(self.live)
         training = [module for module in model.modules() if module.training]
         model.eval()
         try:
@@ -136,11 +139,15 @@ class Source:
                 "install the packages that it needs."
             )
 
-    def _load_from_files(self) -> SentenceTransformer:
+    def _load_from_files(self, widened_late: bool) -> SentenceTransformer:
         import torch
         from sentence_transformers import SentenceTransformer
 
-        with _quiet(), missing_weights() as missing:
+        from sbertconv import widening
+
+        # Code that comes with a model may write through views of its weights, which would be lost.
+        late = widening.widened_late() if widened_late and not self.trust_remote_code else contextlib.nullcontext()
+        with _quiet(), missing_weights() as missing, late:
             try:
                 model = SentenceTransformer(
                     self.location,
@@ -175,8 +182,13 @@ def _empty(model: SentenceTransformer) -> None:
     """
     import torch
 
+    from sbertconv.widening import Widened
+
     for weight in (*model.parameters(), *model.buffers()):
-        weight.data = torch.empty(0, dtype=weight.dtype)
+        if isinstance(weight, Widened):
+            weight.empty()
+        else:
+            weight.data = torch.empty(0, dtype=weight.dtype)
 
 
 def open_source(

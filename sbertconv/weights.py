@@ -11,9 +11,11 @@ import numpy as np
 from sbertconv.errors import SourceError
 
 if TYPE_CHECKING:
+    import torch
     from sentence_transformers import SentenceTransformer
 
 PROBE_TEXTS = ["a text to see whether the weights that are missing matter", "short"]
+PIECE = 1 << 22  # numbers that are looked at together
 MATTERS = 1e-5  # float32 noise is below; a random query or value weight moves an embedding by 0.1 and more
 
 MissingWeights = list[tuple[Any, str]]
@@ -85,14 +87,22 @@ def _probe(model: SentenceTransformer) -> list[np.ndarray]:
 
 def refuse_non_finite(model: SentenceTransformer, name: str) -> None:
     """Raise SourceError, naming them, if weights hold NaN or infinity."""
-    import torch
+    from sbertconv.widening import stored
 
-    bad = [key for key, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    bad = [key for key, weight in model.named_parameters() if not _is_finite(stored(weight))]
     if bad:
         raise SourceError(
             f"{name}: {len(bad)} weights hold NaN or infinity: {_listed(bad)}\n"
             "Its embeddings cannot be right; get or train another copy."
         )
+
+
+def _is_finite(weight: torch.Tensor) -> bool:
+    """Looks at some rows at a time: what is computed from a whole table takes as much memory as that."""
+    import torch
+
+    rows = max(1, PIECE * len(weight) // weight.numel()) if weight.ndim > 1 and weight.numel() else PIECE
+    return all(bool(torch.isfinite(part).all()) for part in torch.atleast_1d(weight.detach()).split(rows))
 
 
 def _listed(keys: list[str]) -> str:

@@ -14,7 +14,7 @@ from conftest import TEXTS, Ran, snapshot
 
 import sbertconv
 from sbertconv import ParityError, UnsupportedOptionError, questions
-from sbertconv.converters.onnx.precision import quantized
+from sbertconv.converters.onnx.precision import block_integers, block_scales
 from sbertconv.corpus import sentences
 from sbertconv.quality import GATES, Gate, measure_quality
 
@@ -175,7 +175,7 @@ def test_a_vector_that_is_not_a_number_never_passes() -> None:
 def test_rounding_stays_within_half_a_step(bits: int, columns: int, block: int) -> None:
     rows = vectors(5, columns)
     rows[2] = 0
-    packed, scales = quantized(rows, bits, block)
+    packed, scales = block_integers(rows, bits, block), block_scales(rows, bits, block)
     integers = packed if bits == 8 else np.stack([packed & 15, packed >> 4], axis=-1).reshape(*scales.shape, block)
     restored = (integers.astype(np.float32) - 2 ** (bits - 1)) * scales[..., None]
     error = np.abs(restored.reshape(5, -1)[:, :columns] - rows)

@@ -12,6 +12,7 @@ import torch
 
 from sbertconv.converters import Context, Features, Step
 from sbertconv.errors import UnsupportedModuleError, error_text
+from sbertconv.widening import stand_ins
 
 
 def convert_traced(module: torch.nn.Module, context: Context) -> Step:
@@ -98,7 +99,7 @@ def why_not_traceable(step: Step, features: Features) -> str | None:
     """The reason why a step cannot be traced on these features, or None if it can."""
     traced = OnTensors(step, features)
     try:
-        with quiet():
+        with quiet(), stand_ins(traced):
             torch.export.export(traced, tuple(features[name] for name in traced.names), strict=False)
     except Exception as error:
         return error_text(error)

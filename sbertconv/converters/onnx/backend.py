@@ -6,11 +6,14 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
+from sbertconv.converters.onnx.saving import lazy
 from sbertconv.converters.torch.backend import (
     Pipeline,
     check_outputs,
@@ -25,6 +28,7 @@ from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedO
 from sbertconv.questions import EXACT
 from sbertconv.routes import Route
 from sbertconv.tokenization import TextTokenizer
+from sbertconv.widening import stand_ins, widen
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -188,17 +192,28 @@ def _fuse(model: onnx_ir.Model) -> None:
 def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], options: OnnxOptions) -> onnx_ir.Model:
     """torch.export, batch and sequence dynamic, then PyTorch's translation of its operations."""
     dynamic = tuple(dynamic_shapes(tuple(example)).values())
-    program = torch.export.export(chain, tuple(example.values()), dynamic_shapes=(dynamic,), strict=False)
-    translated = torch.onnx.export(
-        program,
-        input_names=list(example),
-        output_names=list(options.outputs),
-        opset_version=options.opset,
-        optimize=not options.optimize,
-        verbose=False,
-    )
+    with stand_ins(chain) as widened:
+        program = torch.export.export(chain, tuple(example.values()), dynamic_shapes=(dynamic,), strict=False)
+        translated = torch.onnx.export(
+            program,
+            input_names=list(example),
+            output_names=list(options.outputs),
+            opset_version=options.opset,
+            optimize=False,
+            verbose=False,
+        )
     assert translated is not None
+    for name, value in translated.model.graph.initializers.items():
+        if name in widened:
+            value.const_value = lazy(name, value, partial(_float32, widened[name]))
+    if not options.optimize:
+        translated.optimize()
     return translated.model
+
+
+def _float32(half: torch.Tensor) -> np.ndarray:
+    wide: np.ndarray = half.float().numpy()
+    return wide
 
 
 def _translate_scripted(chain: Chain, example: Mapping[str, torch.Tensor], options: OnnxOptions) -> onnx_ir.Model:
@@ -206,6 +221,7 @@ def _translate_scripted(chain: Chain, example: Mapping[str, torch.Tensor], optio
     import onnx
     import onnx_ir
 
+    widen(chain)
     buffer = io.BytesIO()
     names = {"batch": 0, "sequence": 1}
     torch.onnx.export(

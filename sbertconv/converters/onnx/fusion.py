@@ -21,10 +21,13 @@ from onnxscript.rewriter.ort_fusions import optimize_for_ort
 from onnxscript.rewriter.ort_fusions.sdpa import fuse_sdpa
 from onnxscript.rewriter.rules.common import expand_before_binary_op_rules
 
+from sbertconv.converters.onnx.saving import lazy
+
 CONTRIB = "com.microsoft"
 FUSED_ATTENTION = frozenset({"Attention", "GroupQueryAttention", "MultiHeadAttention"})
 PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Einsum"})
 PASSING = frozenset({"Cast", "Dropout", "Identity", "Reshape", "Where"})  # between a softmax and its values
+BEGINNING = 256  # numbers that two weights are told apart by before all of them are compared
 ABSORBING = -1e30  # added to any attention score, a fill below this swallows it in float32
 
 
@@ -34,6 +37,7 @@ def fuse(model: ir.Model) -> None:
     Args:
         model: a graph as it was traced, float32, its batch and sequence dynamic.
     """
+    transpose_weights(model)
     passes.ShapeInferencePass()(model)
     optimizer.optimize(model)
     for rule in PREPARING:
@@ -48,8 +52,54 @@ def fuse(model: ir.Model) -> None:
     passes.IdentityEliminationPass()(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     passes.DeduplicateInitializersPass()(model)
+    share_equal_weights(model)
     passes.CommonSubexpressionEliminationPass()(model)
     passes.RemoveUnusedNodesPass()(model)
+
+
+def transpose_weights(model: ir.Model) -> None:
+    """Transposed weights as weights, each one stored once however many nodes use it, and transposed when it is
+    written: the optimizer would hold them all in memory.
+    """
+    made: dict[tuple[ir.Value, tuple[int, ...]], ir.Value] = {}
+    for node in list(model.graph):
+        weight = node.inputs[0] if node.op_identifier()[:2] == ("", "Transpose") else None
+        tensor = None if weight is None else weight.const_value
+        if weight is None or tensor is None or not weight.is_initializer():
+            continue
+        perm = tuple(node.attributes.get_ints("perm", range(len(tensor.shape))[::-1]))
+        if (weight, perm) not in made:
+            name, shape = f"{weight.name}.{'_'.join(map(str, perm))}", [tensor.shape[axis] for axis in perm]
+            turned = lazy(name, tensor, partial(_transposed, tensor, perm), shape)
+            made[weight, perm] = ir.Value(
+                name=name, shape=turned.shape, type=ir.TensorType(tensor.dtype), const_value=turned
+            )
+            model.graph.register_initializer(made[weight, perm])
+        node.outputs[0].replace_all_uses_with(made[weight, perm])
+        model.graph.remove(node, safe=True)
+
+
+def share_equal_weights(model: ir.Model) -> None:
+    """One weight in the place of equal ones of any size, which fusions make of layers that share theirs."""
+    found: dict[tuple[Any, ...], list[ir.Value]] = {}
+    for value in list(model.graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or isinstance(tensor, ir.LazyTensor):  # those are computed once for all
+            continue
+        numbers = tensor.numpy()
+        same = found.setdefault((tensor.dtype, numbers.shape, numbers.reshape(-1)[:BEGINNING].tobytes()), [])
+        equal = (other for other in same if other.const_value is not None)
+        twin = next((other for other in equal if np.array_equal(other.const_value.numpy(), numbers)), None)
+        if twin is None or value.is_graph_output():
+            same.append(value)
+        else:
+            value.replace_all_uses_with(twin)
+            del model.graph.initializers[str(value.name)]
+
+
+def _transposed(tensor: ir.TensorProtocol, perm: Sequence[int]) -> np.ndarray:
+    turned: np.ndarray = tensor.numpy().transpose(perm)
+    return turned
 
 
 def count_attention(model: ir.Model) -> dict[str, int]:

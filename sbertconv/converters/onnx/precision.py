@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbertconv.converters.onnx.fusion import CONTRIB
+from sbertconv.converters.onnx.saving import lazy, read
 from sbertconv.questions import EXACT
 
 if TYPE_CHECKING:
     import onnx_ir
 
 INT8_PRODUCTS = 4  # MatMulNBits' accuracy_level for products of 8-bit integers
+PIECE = 1 << 22  # numbers that are rounded at a time
 SMALLEST = 4096  # numbers; smaller weights are not worth a scale
 SMALLEST_HALF = float(np.finfo(np.float16).smallest_subnormal)
 LARGEST_HALF = 16384.0  # a quarter of float16's range, for texts beyond those of the probe
@@ -50,24 +52,53 @@ def in_blocks(model: onnx_ir.Model, probe: Probe, *, bits: int, block: int) -> o
     """Weights of matrix products and embedding tables as integers of so many bits, one scale per block."""
     unpack_attention(model)
     fold_constants(model)
+    stored: dict[tuple[onnx_ir.Value, Blockwise], tuple[onnx_ir.Value, onnx_ir.Value]] = {}
     for node in list(model.graph):
         operator = BLOCKWISE.get(node.op_identifier()[:2])
         matrix = None if operator is None else node.inputs[operator.matrix]
-        if operator is None or matrix is None or matrix.const_value is None:
+        tensor = None if matrix is None else matrix.const_value
+        if operator is None or matrix is None or tensor is None or len(tensor.shape) != 2 or tensor.size < SMALLEST:
             continue
-        values = matrix.const_value.numpy()
-        if values.ndim != 2 or values.size < SMALLEST:
+        n, k = reversed(tensor.shape) if operator.sums_over_rows else tensor.shape
+        if bits * k % 8:  # two rows of a table would share a byte
             continue
-        rows = np.ascontiguousarray(values.T if operator.sums_over_rows else values)
-        if bits * rows.shape[1] % 8:  # two rows of a table would share a byte
-            continue
-        packed, scales = quantized(rows, bits, min(block, _power_of_two(rows.shape[1])))
-        replace(model, node, *operator.quantized(node, rows.shape, packed, scales, bits))
+        size = min(block, _power_of_two(k))
+        if (matrix, operator) not in stored:
+            stored[matrix, operator] = _in_blocks(model, matrix, operator, (n, k), bits, size)
+        inputs, attributes = operator.call(node, *stored[matrix, operator], {"K": k, "N": n})
+        replace(model, node, operator.name, inputs, {**attributes, "bits": bits, "block_size": size})
     return clean(model)
 
 
-def quantized(rows: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric rounding in blocks along the last axis.
+def _in_blocks(
+    model: onnx_ir.Model, matrix: onnx_ir.Value, operator: Blockwise, shape: tuple[int, int], bits: int, block: int
+) -> tuple[onnx_ir.Value, onnx_ir.Value]:
+    """The integers and the scales of a weight."""
+    import onnx_ir
+
+    (n, k), tensor = shape, matrix.const_value
+    blocks = -(-k // block)
+    packed_shape = (n, k * bits // 8) if operator.flat else (n, blocks, block * bits // 8)
+
+    def rows(values: np.ndarray) -> np.ndarray:
+        return values.T if operator.sums_over_rows else values
+
+    def packed(values: np.ndarray) -> np.ndarray:
+        integers = block_integers(rows(values), bits, block)
+        return integers.reshape(n, -1)[:, : packed_shape[1]] if operator.flat else integers
+
+    def scales(values: np.ndarray) -> np.ndarray:
+        return block_scales(rows(values), bits, block)
+
+    name = f"{matrix.name}.{'rows' if operator.flat else 'columns'}"
+    return (
+        derived(model, f"{name}.packed", tensor, packed, packed_shape, onnx_ir.DataType.UINT8),
+        derived(model, f"{name}.scales", tensor, scales, (n, blocks), onnx_ir.DataType.FLOAT),
+    )
+
+
+def block_scales(rows: np.ndarray, bits: int, block: int) -> np.ndarray:
+    """The scales of symmetric rounding in blocks along the last axis.
 
     Args:
         rows: float32 [n, k].
@@ -75,23 +106,47 @@ def quantized(rows: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, np.n
         block: numbers that share a scale, a power of 2 from 16 on; the last block of a row is filled up with zeros.
 
     Returns:
-        uint8 [n, blocks, block * bits / 8] around 2 ** (bits - 1), the lower half of a byte first, and scales,
-        float32 [n, blocks].
+        float32 [n, blocks]. The number farthest from zero becomes the lowest integer, of which there is one more than
+        of the highest.
     """
+    return _in_pieces(lambda piece: _scales(_cut(piece, block), bits), rows)
+
+
+def block_integers(rows: np.ndarray, bits: int, block: int) -> np.ndarray:
+    """The integers that go with `block_scales`, which says what the arguments are.
+
+    Returns:
+        uint8 [n, blocks, block * bits / 8] around 2 ** (bits - 1), the lower half of a byte first.
+    """
+    return _in_pieces(lambda piece: _integers(_cut(piece, block), bits), rows)
+
+
+def _in_pieces(work: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """What `work` makes of some rows at a time: an embedding table and all that is computed from it are several GB."""
+    step = max(1, PIECE // rows.shape[1])
+    return np.concatenate([work(rows[start : start + step]) for start in range(0, len(rows), step)])
+
+
+def _cut(rows: np.ndarray, block: int) -> np.ndarray:
+    """[n, k] -> [n, blocks, block]."""
     n, k = rows.shape
-    blocks = -(-k // block)
-    padded = np.zeros((n, blocks * block), np.float32)
+    padded = np.zeros((n, -(-k // block) * block), np.float32)
     padded[:, :k] = rows
-    padded = padded.reshape(n, blocks, block)
-    middle = 2 ** (bits - 1)
-    # The number farthest from zero becomes the lowest integer, of which there is one more than of the highest.
-    farthest = np.take_along_axis(padded, np.abs(padded).argmax(axis=2)[..., None], axis=2)[..., 0]
-    scales = (-farthest / middle).astype(np.float32)
+    return padded.reshape(n, -1, block)
+
+
+def _scales(blocks: np.ndarray, bits: int) -> np.ndarray:
+    highest, lowest = blocks.max(axis=2), blocks.min(axis=2)
+    scales: np.ndarray = -np.where(highest > -lowest, highest, lowest) / np.float32(2 ** (bits - 1))
+    return scales
+
+
+def _integers(blocks: np.ndarray, bits: int) -> np.ndarray:
+    middle, scales = 2 ** (bits - 1), _scales(blocks, bits)
     divisor = np.where(scales == 0, 1, scales)[..., None]
-    integers = (np.clip(np.rint(padded / divisor), -middle, middle - 1) + middle).astype(np.uint8)
-    if bits == 4:
-        integers = integers[..., ::2] | (integers[..., 1::2] << 4)
-    return integers, scales
+    integers = (np.clip(np.rint(blocks / divisor), -middle, middle - 1) + middle).astype(np.uint8)
+    packed: np.ndarray = integers[..., ::2] | (integers[..., 1::2] << 4) if bits == 4 else integers
+    return packed
 
 
 def _power_of_two(size: int) -> int:
@@ -104,30 +159,31 @@ class Blockwise:
     """How an operator with a constant matrix is replaced.
 
     Attributes:
+        name: of the operator that takes its place.
         matrix: its place among the inputs.
         sums_over_rows: whether the product sums over the matrix's first axis.
-        quantized: (node, shape of the rows, packed, scales, bits) -> operator, inputs and attributes of the new one.
+        flat: whether the integers of a row lie in one axis, without those that fill up its last block.
+        call: (node, integers, scales, {"K": length of a row, "N": rows}) -> inputs and attributes of the new one.
     """
 
+    name: str
     matrix: int
     sums_over_rows: bool
-    quantized: Callable[..., tuple[str, list[Any], dict[str, int]]]
+    flat: bool
+    call: Callable[..., tuple[list[Any], dict[str, int]]]
 
 
-def _product(node: Any, shape: tuple[int, int], packed: Any, scales: Any, bits: int) -> Any:
-    sizes = {"K": shape[1], "N": shape[0], "bits": bits, "block_size": packed.shape[2] * 8 // bits}
-    return "MatMulNBits", [node.inputs[0], packed, scales], {**sizes, "accuracy_level": INT8_PRODUCTS}
+def _product(node: Any, packed: Any, scales: Any, sizes: dict[str, int]) -> tuple[list[Any], dict[str, int]]:
+    return [node.inputs[0], packed, scales], {**sizes, "accuracy_level": INT8_PRODUCTS}
 
 
-def _lookup(node: Any, shape: tuple[int, int], packed: Any, scales: Any, bits: int) -> Any:
-    table = packed.reshape(len(packed), -1)[:, : shape[1] * bits // 8]
-    attributes = {"bits": bits, "block_size": packed.shape[2] * 8 // bits, "gather_axis": 0, "quantize_axis": 1}
-    return "GatherBlockQuantized", [np.ascontiguousarray(table), node.inputs[1], scales], attributes
+def _lookup(node: Any, packed: Any, scales: Any, sizes: dict[str, int]) -> tuple[list[Any], dict[str, int]]:
+    return [packed, node.inputs[1], scales], {"gather_axis": 0, "quantize_axis": 1}
 
 
 BLOCKWISE = {
-    ("", "MatMul"): Blockwise(1, True, _product),
-    ("", "Gather"): Blockwise(0, False, _lookup),
+    ("", "MatMul"): Blockwise("MatMulNBits", 1, True, False, _product),
+    ("", "Gather"): Blockwise("GatherBlockQuantized", 0, False, True, _lookup),
 }
 
 
@@ -158,24 +214,35 @@ def fold_constants(model: onnx_ir.Model) -> None:
 
 
 def replace(model: onnx_ir.Model, node: Any, op_type: str, inputs: list[Any], attributes: Mapping[str, Any]) -> None:
-    """One of Microsoft's operators in the place of a node; arrays among the inputs become weights."""
+    """One of Microsoft's operators in the place of a node."""
     import onnx_ir
 
-    values = [
-        _weight(model, f"{node.outputs[0].name}.{index}", value) if isinstance(value, np.ndarray) else value
-        for index, value in enumerate(inputs)
-    ]
-    new = onnx_ir.node(op_type, values, attributes, domain=CONTRIB)
+    new = onnx_ir.node(op_type, inputs, attributes, domain=CONTRIB)
     onnx_ir.convenience.replace_nodes_and_values(model.graph, node, [node], [new], node.outputs, new.outputs)
 
 
-def _weight(model: onnx_ir.Model, name: str, array: np.ndarray) -> onnx_ir.Value:
+def derived(
+    model: onnx_ir.Model,
+    name: str,
+    tensor: Any,
+    change: Callable[[np.ndarray], np.ndarray],
+    shape: Iterable[int],
+    dtype: onnx_ir.DataType,
+) -> onnx_ir.Value:
+    """A weight that is computed from another one when it is written.
+
+    Args:
+        model: gets the weight.
+        name: of the new weight.
+        tensor: what it is computed from.
+        change: the numbers of `tensor` -> those of the new weight.
+        shape: of the new weight.
+        dtype: of the new weight.
+    """
     import onnx_ir
 
-    tensor = onnx_ir.tensor(array, name=name)
-    value = onnx_ir.Value(
-        name=name, shape=onnx_ir.Shape(array.shape), type=onnx_ir.TensorType(tensor.dtype), const_value=tensor
-    )
+    weight = lazy(name, tensor, partial(read, tensor, change), list(shape), dtype)
+    value = onnx_ir.Value(name=name, shape=weight.shape, type=onnx_ir.TensorType(dtype), const_value=weight)
     model.graph.register_initializer(value)
     return value
 
@@ -193,14 +260,26 @@ def as_bfloat16(model: onnx_ir.Model, probe: Probe) -> onnx_ir.Model:
     """Weights as bfloat16, brought back to float32 when the graph is loaded; an engine may compute in either."""
     import onnx_ir
 
+    to_single = {"to": onnx_ir.DataType.FLOAT}
+
+    def rounded(values: np.ndarray) -> np.ndarray:
+        return values.astype(onnx_ir.DataType.BFLOAT16.numpy())
+
     for name, value in list(model.graph.initializers.items()):
         tensor = value.const_value
         if tensor is None or tensor.dtype != onnx_ir.DataType.FLOAT or tensor.size < SMALLEST:
             continue
-        half = tensor.numpy().astype(onnx_ir.DataType.BFLOAT16.numpy())
-        cast = onnx_ir.node("Cast", [_weight(model, f"{name}.bfloat16", half)], {"to": onnx_ir.DataType.FLOAT})
-        model.graph.insert_before(model.graph[0], cast)
-        onnx_ir.convenience.replace_all_uses_with(value, cast.outputs[0])
+        half = derived(model, f"{name}.bfloat16", tensor, rounded, tensor.shape, onnx_ir.DataType.BFLOAT16)
+        for user in [user for user, index in value.uses() if user.op_type == "Gather" and index == 0]:
+            rows = onnx_ir.node("Gather", [half, user.inputs[1]], user.attributes)  # of a table, only these are cast
+            cast = onnx_ir.node("Cast", rows.outputs, to_single)
+            onnx_ir.convenience.replace_nodes_and_values(
+                model.graph, user, [user], [rows, cast], user.outputs, cast.outputs
+            )
+        if value.uses():
+            cast = onnx_ir.node("Cast", [half], to_single)
+            model.graph.insert_before(model.graph[0], cast)
+            onnx_ir.convenience.replace_all_uses_with(value, cast.outputs[0])
         del model.graph.initializers[name]
     return model
 
@@ -215,8 +294,9 @@ def as_float16(model: onnx_ir.Model, probe: Probe) -> onnx_ir.Model:
 
     single, half = onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    weights = {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
-    sizes = {name: np.abs(array).max(initial=0) for name, array in weights.items() if array.dtype == np.float32}
+    tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
+    weights = {name: tensor for name, tensor in tensors.items() if tensor is not None and tensor.dtype == single}
+    sizes = {name: read(tensor, magnitude) for name, tensor in weights.items()}
     outside = {name for name, v in {**probe(), **sizes}.items() if LARGEST_HALF < v < MASK_FILL or np.isnan(v)}
     outside |= {name for name, size in sizes.items() if 0 < size < SMALLEST_HALF}  # they keep divisors from 0
     halves: dict[onnx_ir.Value, onnx_ir.Value] = {}  # a value in float32 -> the same in float16
@@ -230,8 +310,7 @@ def as_float16(model: onnx_ir.Model, probe: Probe) -> onnx_ir.Model:
 
     def in_half(value: onnx_ir.Value, before: onnx_ir.Node) -> onnx_ir.Value:
         if value.name in weights:
-            limit = np.finfo(np.float16).max
-            return _weight(model, f"{value.name}.half", np.clip(weights[value.name], -limit, limit).astype(np.float16))
+            return derived(model, f"{value.name}.half", weights[value.name], within_half, value.shape, half)
         return cast(value, half, before)
 
     for node in list(model.graph):
@@ -268,11 +347,23 @@ def as_float16(model: onnx_ir.Model, probe: Probe) -> onnx_ir.Model:
     return clean(model)
 
 
+def within_half(values: np.ndarray) -> np.ndarray:
+    """float16, what is beyond its range at its end."""
+    limit = np.finfo(np.float16).max
+    half: np.ndarray = np.clip(values, -limit, limit).astype(np.float16)
+    return half
+
+
+def magnitude(values: np.ndarray) -> float:
+    """The largest absolute value, NaN if there is one."""
+    return float(np.maximum(values.max(initial=0), -values.min(initial=0)))
+
+
 def largest_values(path: Path, feeds: Iterable[Mapping[str, np.ndarray]]) -> dict[str, float]:
     """Run a graph and tell the largest absolute value of every floating tensor in it, by name.
 
     Args:
-        path: an .onnx file in float32.
+        path: an .onnx file in float32, its weights in a file beside it.
         feeds: batches for its inputs.
     """
     import onnx_ir
@@ -289,11 +380,16 @@ def largest_values(path: Path, feeds: Iterable[Mapping[str, np.ndarray]]) -> dic
         largest.outputs[0].name = f"largest_{index}"
         largest.outputs[0].dtype = onnx_ir.DataType.FLOAT
         names[largest.outputs[0].name] = value.name
-        model.graph.extend([size, largest])
+        model.graph.insert_after(value.producer(), [size, largest])
         model.graph.outputs.append(largest.outputs[0])
     probe = path.with_name("probe.onnx")
-    onnx_ir.save(model, probe, external_data="probe.onnx_data")
-    session = onnxruntime.InferenceSession(probe, providers=["CPUExecutionProvider"])
+    onnx_ir.save(model, probe)  # its weights stay where they are
+    options = (
+        onnxruntime.SessionOptions()
+    )  # in the order of the file, or every tensor waits for the end to be looked at
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(probe, options, providers=["CPUExecutionProvider"])
     found: dict[str, float] = {}
     for feed in feeds:
         for name, largest in zip(names.values(), session.run(list(names), dict(feed)), strict=True):

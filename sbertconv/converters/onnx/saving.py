@@ -8,10 +8,12 @@ Format: https://protobuf.dev/programming-guides/encoding/ and onnx.proto.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+import numpy as np
 
 from sbertconv.converters.traced import quiet
 from sbertconv.errors import UnsupportedOptionError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 PROTOBUF_LIMIT = 2**31 - 2**24  # a protobuf message ends at 2 GiB; some of it is the graph itself
 EXTERNAL_DATA = "_data"  # the Hub's name for the weights beside model.onnx is model.onnx_data
+Found = TypeVar("Found")
 SMALL = 1024  # bytes; smaller weights stay in the graph
 MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9  # field numbers of onnx.proto
 
@@ -54,6 +57,43 @@ def save_graph(model: onnx_ir.Model, path: Path, external_data: bool | None) -> 
     return []
 
 
+def lazy(
+    name: str,
+    like: onnx_ir.Value | onnx_ir.TensorProtocol,
+    compute: Callable[[], np.ndarray],
+    shape: Sequence[int] | None = None,
+    dtype: onnx_ir.DataType | None = None,
+) -> onnx_ir.LazyTensor:
+    """A weight that is computed when it is read, and not kept: all of them together are too many.
+
+    Args:
+        name: of the weight.
+        like: what has its shape and dtype, unless these are given.
+        compute: gives its numbers.
+        shape: its own.
+        dtype: its own.
+    """
+    import onnx_ir
+
+    def computed() -> onnx_ir.TensorProtocol:
+        return onnx_ir.tensor(np.ascontiguousarray(compute()), name=name)
+
+    shape = onnx_ir.Shape(like.shape if shape is None else shape)
+    return onnx_ir.LazyTensor(computed, like.dtype if dtype is None else dtype, shape, name=name)
+
+
+def read(tensor: onnx_ir.TensorProtocol, change: Callable[[np.ndarray], Found]) -> Found:
+    """What `change` makes of a weight's numbers; the pages of a file that it lies in count as memory while they are
+    mapped, so they are not afterwards.
+    """
+    import onnx_ir
+
+    found = change(tensor.numpy())
+    if isinstance(tensor, onnx_ir.ExternalTensor):
+        tensor.release()
+    return found
+
+
 def _write(model: onnx_ir.Model, file: BinaryIO) -> None:
     import onnx
     import onnx_ir
@@ -81,11 +121,16 @@ def _write(model: onnx_ir.Model, file: BinaryIO) -> None:
 
 @contextmanager
 def _without_large_weights(model: onnx_ir.Model) -> Iterator[dict[str, onnx_ir.TensorProtocol]]:
-    """The large weights by name, taken out of the graph for as long as the context lasts."""
+    """The large weights by name, and those that lie in another file, taken out of the graph for as long as the context
+    lasts.
+    """
+    import onnx_ir
+
     large = {
         name: value.const_value
         for name, value in model.graph.initializers.items()
-        if value.const_value is not None and value.const_value.nbytes > SMALL
+        if isinstance(value.const_value, onnx_ir.ExternalTensor)
+        or (value.const_value is not None and value.const_value.nbytes > SMALL)
     }
     for name in large:
         model.graph.initializers[name].const_value = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,16 +47,18 @@ def write_onnx(
     """Write tokenizers and configs, and graphs in float32 outside of the artifact; returns the manifest's content, and
     the ways to finish: one for each recipe of the precision.
     """
-    drafts = staging.scratch()
+    drafts, recipes = staging.scratch(), RECIPES[options.precision]
+    # A draft that recipes read is mapped; one that becomes the artifact itself is written as that will be.
+    external_data = True if any(recipe.change for recipe in recipes) else options.external_data
     graphs = [
-        _write_route(route, index == 0, model, options, staging, drafts) for index, route in enumerate(plan.routes)
+        _write_route(route, index == 0, model, replace(options, external_data=external_data), staging, drafts)
+        for index, route in enumerate(plan.routes)
     ]
     write_module_configs(model, staging)
     more = {"precision": options.precision, "opset": options.opset, "optimized": options.optimize}
     content = manifest_content(source, model, plan, graphs, {options.form: options.engines}, PACKAGES, **more)
     if options.optimize:
         content["notes"] += [note for graph in graphs if (note := _unfused(graph))]
-    recipes = RECIPES[options.precision]
     return content, [partial(_finish, recipe, content, drafts, options, staging) for recipe in recipes]
 
 
