@@ -1,0 +1,137 @@
+"""What a tokenizer does to single characters, found out by asking it about every code point."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from sbertconv.text.operations import END, INT, LONG, Operations, Tensor
+from sbertconv.text.tables import PAGE, PageTable, every
+
+Function = Callable[[str], str]
+SURROGATES = range(0xD800, 0xE000)  # halves of pairs, no characters
+SAME = -1  # in a rule: the character itself
+LOWEST, HIGHEST = "\u0334", "\u0345"  # combining classes 1 and 240
+
+
+def pages() -> Iterator[str]:
+    """All characters, a page at a time."""
+    for start in range(0, END, PAGE):
+        if start not in SURROGATES:
+            yield "".join(map(chr, range(start, start + PAGE)))
+
+
+def changes(function: Function) -> dict[int, str]:
+    """What becomes of each character that does not stay as it is. Whole pages that do are asked about at once."""
+    found = {}
+    for page in pages():
+        if function(page) != page:
+            found.update({ord(c): made for c in page if (made := function(c)) != c})
+    return found
+
+
+@dataclass(frozen=True)
+class CharacterMap:
+    """Every character becomes some characters, none or several, whatever stands around it.
+
+    Attributes:
+        rules: code point -> its rule; rule 0 leaves it as it is.
+        starts, counts: rule -> where its characters are, int32 [rules].
+        flat: the rules' characters, SAME for the own one.
+    """
+
+    rules: PageTable
+    starts: np.ndarray
+    counts: np.ndarray
+    flat: np.ndarray
+
+    @classmethod
+    def of(cls, changes: Mapping[int, str], pseudo: int) -> CharacterMap:
+        """Of what becomes of the characters that change."""
+        numbers: dict[tuple[int, ...], int] = {(SAME,): 0}
+        values = every()
+        for code, made in changes.items():
+            rule = tuple(SAME if ord(c) == code else ord(c) for c in made)
+            values[code] = numbers.setdefault(rule, len(numbers))
+        counts = np.array([len(rule) for rule in numbers], np.int32)
+        flat = np.array([c for rule in numbers for c in rule], np.int32)
+        return cls(PageTable.of(values, [0] * pseudo), (np.cumsum(counts) - counts).astype(np.int32), counts, flat)
+
+    def __call__(self, ops: Operations, codes: Tensor) -> Tensor:
+        rules = self.rules(ops, codes)
+        starts, flat = ops.constant(self.starts), ops.constant(self.flat)
+        if (self.counts == 1).all():
+            made = flat[starts[rules]]
+            return ops.where(made == SAME, codes, made)
+        owner, place = ops.repeat(ops.constant(self.counts)[rules])
+        made = flat[starts[rules[owner]] + place]
+        return ops.where(made == SAME, codes[owner], made)
+
+
+@cache
+def combining_classes(decompose: Function) -> dict[int, int]:
+    """The order of marks that stand on one character: code point -> 1, 2, ...; all others are starters.
+
+    Read from what the normalizer swaps, because its version of Unicode is its own.
+    """
+    marks = []
+    for page in pages():
+        plain = [c for c in page if decompose(c) == c]
+        if any(decompose(text) != text for text in ("".join(f"a{HIGHEST}{c}" for c in plain),
+                                                    "".join(f"a{c}{LOWEST}" for c in plain))):  # fmt: skip
+            marks += [
+                c
+                for c in plain
+                if decompose(f"{HIGHEST}{c}") != f"{HIGHEST}{c}" or decompose(f"{c}{LOWEST}") != f"{c}{LOWEST}"
+            ]
+    examples: dict[int, str] = {}
+    for c in (*marks, LOWEST, HIGHEST):
+        examples.setdefault(unicodedata.combining(c), c)
+    total = len(examples) + 1
+    ranks = {ord(c): total - sum(decompose(f"{e}{c}") != f"{e}{c}" for e in examples.values()) for c in marks}
+    return {ord(LOWEST): total - len(examples) + 1, **ranks}
+
+
+@dataclass(frozen=True)
+class Reordering:
+    """Marks on one character in the order of their combining classes.
+
+    Source: https://www.unicode.org/versions/latest/ch03.pdf, section 3.11, canonical ordering.
+    """
+
+    classes: PageTable
+
+    @classmethod
+    def of(cls, decompose: Function, pseudo: int) -> Reordering:
+        values = every()
+        found = combining_classes(decompose)
+        values[list(found)] = list(found.values())
+        return cls(PageTable.of(values, [0] * pseudo))
+
+    def __call__(self, ops: Operations, codes: Tensor) -> Tensor:
+        classes = self.classes(ops, codes)
+        marks = classes > 0
+        where = ops.nonzero(marks)
+        size = ops.cast(ops.size(codes), LONG)
+        runs, ranks, places = (ops.cast(x, LONG) for x in (ops.cumsum((~marks).number)[where], classes[where], where))
+        order = ops.sort((runs * PAGE + ranks) * size + places) % size
+        return ops.scatter(codes, where, codes[ops.cast(order, INT)])
+
+
+def classify(ask: Callable[[str], int], wholly: Callable[[str], int | None], default: int = 0) -> np.ndarray:
+    """A class for every code point. `wholly(page)` may say that all characters of a page have one class."""
+    values = every(default)
+    for page in pages():
+        same = wholly(page)
+        first = ord(page[0])
+        values[first : first + PAGE] = [ask(c) for c in page] if same is None else same
+    return values
+
+
+def alphabet(tokens: Sequence[str]) -> dict[str, int]:
+    """The characters of a vocabulary, numbered from 1 on."""
+    return {c: number for number, c in enumerate(sorted(set().union(*map(set, tokens))), 1)}
