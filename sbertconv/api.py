@@ -86,6 +86,7 @@ def to_onnx(
     min_spearman: float | None = None,
     min_top10: float | None = None,
     texts: Sequence[str] = (),
+    text_input: bool = False,
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> Artifact:
@@ -116,6 +117,8 @@ def to_onnx(
         min_spearman: the smallest rank correlation of all pairwise similarities.
         min_top10: the smallest share of the ten nearest neighbours that stay.
         texts: your own texts, which the gate then includes.
+        text_input: put the tokenizer into the graph, which then takes `text`, strings [batch], and nothing else. The
+            tokenizer in the graph is first proven equal to the model's, token by token, on 20,000 texts.
         registry: converters; default the built-in ones and those of installed plugins.
         on_stage: called with the name of each stage as it starts.
 
@@ -126,13 +129,15 @@ def to_onnx(
         SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError, ArtifactError:
             see `sbertconv.errors`. Nothing is written then.
         ParityError: if the written graph differs from encode(), or fails the gate. Nothing is published then.
+        TokenizationError: if the tokenizer in the graph gives one other token. Nothing is written then.
     """
     if is_keras_artifact(model):
-        asked = (opset, tuple(outputs), external_data, token_type_ids, optimize, precision)
-        if asked != (18, (OUTPUT,), None, None, True, "fp32"):
+        asked = (opset, tuple(outputs), external_data, token_type_ids, optimize, precision, text_input)
+        if asked != (18, (OUTPUT,), None, None, True, "fp32", False):
             raise UnsupportedOptionError(
                 f"{model}: a Keras model has its inputs and outputs already, and is written with opset 18 in fp32.\n"
-                "Leave --opset, --output, --external-data, --token-type-ids, --no-optimize and --precision out."
+                "Leave --opset, --output, --external-data, --token-type-ids, --no-optimize, --precision and "
+                "--text-input out."
             )
         return _keras_to_onnx(model, directory, overwrite, (atol, rtol), on_stage)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
@@ -142,7 +147,14 @@ def to_onnx(
     if engines is None:
         engines = ["onnxruntime", "openvino"][: 1 + (precision == "bf16" and bool(find_spec("openvino")))]
     options = OnnxOptions(
-        opset, tuple(outputs), external_data, token_type_ids, optimize, precision, engines=tuple(engines)
+        opset,
+        tuple(outputs),
+        external_data,
+        token_type_ids,
+        optimize,
+        precision,
+        engines=tuple(engines),
+        text_input=text_input,
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)

@@ -126,6 +126,7 @@ MinTop10 = Annotated[float | None, _gate("share of the ten nearest neighbours th
 EvalFile = Annotated[
     Path | None, typer.Option("--eval", help="Your own texts for the gate, as encode reads them.", show_default=False)
 ]
+TextInput = Annotated[bool, _flag("--text-input", "The tokenizer inside the graph: it takes strings.")]
 Engine = Annotated[str, typer.Option(help="onnxruntime, openvino, keras, tensorflow, litert, or auto.")]
 Atol = Annotated[float | None, typer.Option(help="Largest absolute difference; default 1e-5.", show_default=False)]
 Rtol = Annotated[float | None, typer.Option(help="Largest relative difference; default 1e-5.", show_default=False)]
@@ -194,6 +195,7 @@ def to_onnx_command(
     min_spearman: MinSpearman = None,
     min_top10: MinTop10 = None,
     eval_file: EvalFile = None,
+    text_input: TextInput = False,
     as_json: Json = False,
 ) -> None:
     """Convert a model to ONNX and prove it equal to encode(); a Keras model of to-tf, equal to itself."""
@@ -219,6 +221,7 @@ def to_onnx_command(
             min_spearman=min_spearman,
             min_top10=min_top10,
             texts=_eval_texts(eval_file),
+            text_input=text_input,
             on_stage=on_stage,
         )
     _print_result(artifact, as_json)

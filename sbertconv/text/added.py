@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -98,15 +99,17 @@ class AddedTokens:
         return at, ends, numbers
 
 
+@cache
 def _touching(flag: str) -> np.ndarray:
     """The code points that a token with this flag treats as space, or as part of a word."""
     from tokenizers import AddedToken, Tokenizer, models
 
     tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
     tokenizer.add_tokens([AddedToken(MARK, **{flag: True})])
-    with_space = [MARK] if flag == "lstrip" else ["?"]  # what is left of a character before the token
+    # After the token, and what is there once if the character before it does not touch it.
+    after, sign = {"lstrip": ("", "?"), "single_word": (" ", MARK)}[flag]
 
-    def touches(c: str) -> int:
-        return int(tokenizer.encode(f"{c}{MARK}").tokens == with_space)
+    def touched(text: str) -> int:
+        return len(text) - int(tokenizer.encode("".join(f"{c}{MARK}{after}" for c in text)).tokens.count(sign))
 
-    return classify(touches, lambda page: None)
+    return classify(touched, lambda page: None if touched(page) else 0)

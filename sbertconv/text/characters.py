@@ -26,10 +26,18 @@ def pages() -> Iterator[str]:
 
 
 def changes(function: Function) -> dict[int, str]:
-    """What becomes of each character that does not stay as it is. Whole pages that do are asked about at once."""
-    found = {}
+    """What becomes of each character that does not stay as it is. Whole pages that do are asked about at once, and so
+    are those whose characters all get the same around them.
+    """
+    found: dict[int, str] = {}
     for page in pages():
-        if function(page) != page:
+        made = function(page)
+        if made == page:
+            continue
+        pattern = function(page[0])
+        if page[0] in pattern and made == "".join(alike := [pattern.replace(page[0], c) for c in page]):
+            found.update(zip(map(ord, page), alike, strict=True))
+        else:
             found.update({ord(c): made for c in page if (made := function(c)) != c})
     return found
 

@@ -17,7 +17,7 @@ OPERATORS = {
 }  # fmt: skip
 UINT = "uint32"
 # A character's hash is a bijection of its bytes, for each number of bytes; so it can be undone. With this seed no two
-# characters of up to three bytes have the same hash, and six pairs of one of three and one of four do.
+# characters of up to three bytes have the same hash, and six of four bytes have that of a shorter one.
 SEED, SECOND_SEED = 102, 1
 UTF8 = {  # bytes -> pattern of the bits that tell it, and the bits and the weight of each byte
     1: (0x00000080, 0x00000000, ((0x7F, 1),)),
@@ -256,9 +256,8 @@ class OnnxEmitter(Operations):
         other = self.reshape(other, [-1, 1])
         hit = self.reduce("max", self.cast(other == doubtful, INT), axis=1) > 0
         result = codes[4]
-        for count, unless in ((3, hit), (2, None), (1, None)):
-            fits = found[count] if unless is None else found[count] & ~unless
-            result = self.where(fits, codes[count], result)
+        for count in (3, 2, 1):
+            result = self.where(found[count] & ~hit, codes[count], result)
         return result
 
 
@@ -299,8 +298,9 @@ def encoded(count: int) -> np.ndarray:
 
 
 def ambiguous() -> np.ndarray:
-    """The second hash of those characters of four bytes whose first hash one of three bytes has too."""
+    """The second hash of those characters of four bytes whose first hash a shorter one has too."""
     long = encoded(4)
-    same = np.isin(murmur_hash(long, 4, SEED), murmur_hash(encoded(3), 3, SEED))
+    short = np.concatenate([murmur_hash(encoded(count), count, SEED) for count in (1, 2, 3)])
+    same = np.isin(murmur_hash(long, 4, SEED), short)
     found: np.ndarray = murmur_hash(long[same], 4, SECOND_SEED).astype(np.int64)
     return found

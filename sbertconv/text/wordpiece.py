@@ -60,7 +60,7 @@ class WordPiece:
         words = ops.cumsum(starts.number) - 1
         ends = ops.next(starts, True)
         to = places + lengths
-        last = ops.where(lengths > 0, ends[ops.apply("max", [to - 1, ops.constant(0)], INT)], True)
+        last = (lengths < 1) | ends[ops.apply("max", [to - 1, ops.constant(0)], INT)]
         tokens = reachable(ops, starts, ops.where(last, places, to))
         first = ops.nonzero(starts)
         length = ops.concat([first[1:], ops.reshape(size, [1])]) - first

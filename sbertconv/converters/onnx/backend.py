@@ -41,6 +41,7 @@ class OnnxOptions:
         precision: a row of `RECIPES`.
         form: "onnx", or "openvino" for its intermediate representation.
         engines: what the graph is proven on.
+        text_input: put the tokenizer into the graph, which then takes `text`, strings [batch].
     """
 
     opset: int = 18
@@ -51,6 +52,7 @@ class OnnxOptions:
     precision: str = EXACT
     form: str = "onnx"
     engines: tuple[str, ...] = ("onnxruntime",)
+    text_input: bool = False
 
     def check(self) -> None:
         """Raise UnsupportedOptionError for an opset, an output, a precision or an engine that is not supported."""
@@ -71,6 +73,8 @@ class OnnxOptions:
                 f"--no-optimize: {self.precision} weights need ONNX Runtime's own operators.\n"
                 "Leave the option out, or choose bf16 or fp16."
             )
+        if self.text_input:
+            self._check_text_input()
         if self.opset not in OPSETS:
             raise UnsupportedOptionError(
                 f"opset {self.opset} is not supported (have: {', '.join(map(str, OPSETS))}).\nChoose one of these."
@@ -80,6 +84,15 @@ class OnnxOptions:
             raise UnsupportedOptionError(
                 f"outputs {', '.join(self.outputs) or 'none'}: each of {', '.join(OUTPUTS)} at most once.\n"
                 "Choose among these."
+            )
+
+    def _check_text_input(self) -> None:
+        have = {"engine": ("onnxruntime",), "output": ("sentence_embedding",), "token-type-ids": None}
+        asked = {"engine": self.engines, "output": self.outputs, "token-type-ids": self.token_type_ids}
+        if problems := [name for name in have if asked[name] != have[name]]:
+            raise UnsupportedOptionError(
+                f"--text-input: ONNX Runtime alone runs such a graph, its one output is sentence_embedding, and its "
+                f"token types are the tokenizer's.\nLeave {', '.join(f'--{name}' for name in problems)} out."
             )
 
 

@@ -16,6 +16,7 @@ from sbertconv.converters.onnx.backend import OnnxOptions, describe_tensors, exp
 from sbertconv.converters.onnx.fusion import count_attention
 from sbertconv.converters.onnx.precision import RECIPES, Recipe, largest_values
 from sbertconv.converters.onnx.saving import EXTERNAL_DATA, save_graph
+from sbertconv.converters.onnx.text import TextTables
 from sbertconv.converters.writing import (
     graph_name,
     manifest_content,
@@ -30,6 +31,7 @@ from sbertconv.questions import BATCH_SIZE
 from sbertconv.routes import Route
 from sbertconv.runtime import Embedder, Graph
 from sbertconv.source import Source
+from sbertconv.text.onnx_graph import TEXT
 from sbertconv.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
@@ -48,16 +50,24 @@ def write_onnx(
     the ways to finish: one for each recipe of the precision.
     """
     drafts = staging.scratch()
+    tables = _text_tables(plan, options)
     graphs = [
         _write_route(route, index == 0, model, options, staging, drafts) for index, route in enumerate(plan.routes)
     ]
     write_module_configs(model, staging)
     more = {"precision": options.precision, "opset": options.opset, "optimized": options.optimize}
+    more |= {"text_input": True} if options.text_input else {}
     content = manifest_content(source, model, plan, graphs, {options.form: options.engines}, PACKAGES, **more)
     if options.optimize:
         content["notes"] += [note for graph in graphs if (note := _unfused(graph))]
     recipes = RECIPES[options.precision]
-    return content, [partial(_finish, recipe, content, drafts, options, staging) for recipe in recipes]
+    return content, [partial(_finish, recipe, content, drafts, options, tables, staging) for recipe in recipes]
+
+
+def _text_tables(plan: Plan, options: OnnxOptions) -> dict[str, TextTables]:
+    """Route -> its tokenizer as tables, where the graph is to take texts."""
+    routes = [route for route in plan.routes if options.text_input and route.input is not None]
+    return {route.name: TextTables.of(route.input) for route in routes if route.input is not None}
 
 
 def _unfused(graph: Mapping[str, Any]) -> str | None:
@@ -67,7 +77,12 @@ def _unfused(graph: Mapping[str, Any]) -> str | None:
 
 
 def _finish(
-    recipe: Recipe, content: Mapping[str, Any], drafts: Path, options: OnnxOptions, staging: Staging
+    recipe: Recipe,
+    content: Mapping[str, Any],
+    drafts: Path,
+    options: OnnxOptions,
+    tables: Mapping[str, TextTables],
+    staging: Staging,
 ) -> dict[str, Any]:
     """Write every graph as a recipe makes it from its draft; returns the manifest's content."""
     embedder = Embedder(staging.manifest(content))
@@ -78,10 +93,16 @@ def _finish(
             model = recipe.change(onnx_ir.load(draft), partial(largest_values, draft, _batches(embedder, graph)))
             made = drafts / recipe.name / draft.name
             save_graph(model, made, options.external_data)
+        section = graph.section
+        if text := tables.get(section["name"]):
+            model = onnx_ir.load(made)
+            section = {**section, **text.put_into(model, section["inputs"])}
+            made = drafts / TEXT / draft.name
+            save_graph(model, made, options.external_data)
         target = staging.folder / graph.section["formats"][options.form]
         target.parent.mkdir(parents=True, exist_ok=True)
         data = FORMS[options.form].write(made, target)
-        graphs.append({**graph.section, "data": [path.relative_to(staging.folder).as_posix() for path in data]})
+        graphs.append({**section, "data": [path.relative_to(staging.folder).as_posix() for path in data]})
     return {**content, "graphs": graphs, "recipe": recipe.name}
 
 

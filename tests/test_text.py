@@ -1,0 +1,167 @@
+"""The tokenizer inside the graph: exact for every kind of tokenizer, in every emitter; what is not known is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import cases
+import numpy as np
+import pytest
+import tiny
+from tokenizers import Tokenizer
+
+import sbertconv
+from sbertconv.errors import TokenizationError, UnsupportedOptionError
+from sbertconv.text import Settings, compile_tokenizer, prove
+from sbertconv.text.numpy_emitter import NumpyEmitter
+from sbertconv.text.onnx_emitter import OnnxEmitter, encoded, murmur_hash
+from sbertconv.text.onnx_graph import session_runner, tokenizer_graph
+
+ALL = ("input_ids", "token_type_ids", "attention_mask")
+FUZZ = 1500  # a conversion runs 20,000
+
+
+def changed(tokenizer: str, **sections: Any) -> str:
+    """A tokenizer.json with other sections; a mapping is merged into the section that is there."""
+    found = json.loads(tokenizer)
+    for name, section in sections.items():
+        found[name] = {**found[name], **section} if isinstance(section, dict) and found.get(name) else section
+    return json.dumps(found)
+
+
+def with_tokens(tokenizer: str, *tokens: dict[str, Any]) -> str:
+    """With added tokens after those that are there."""
+    found = json.loads(tokenizer)
+    flags = dict.fromkeys(("special", "single_word", "lstrip", "rstrip", "normalized"), False)
+    first = Tokenizer.from_str(tokenizer).get_vocab_size()
+    found["added_tokens"] += [{"id": first + n, **flags, **token} for n, token in enumerate(tokens)]
+    return json.dumps(found)
+
+
+UNCASED = tiny.backend_tokenizer("wordpiece")
+FLAGGED = (
+    {"content": "[SPACED]", "lstrip": True, "rstrip": True, "special": True},
+    {"content": "word", "single_word": True, "normalized": True},
+    {"content": "[SPACED][SPACED]"},
+    {"content": "Fuchs", "normalized": True, "lstrip": True},
+)
+TOKENIZERS: dict[str, tuple[str, Settings]] = {
+    "wordpiece": (UNCASED, Settings(ALL, 48)),
+    "wordpiece, cased, left": (
+        tiny.backend_tokenizer("wordpiece", lowercase=False),
+        Settings(ALL, 12, truncation_side="left", padding_side="left", pad_id=3, pad_type_id=1),
+    ),
+    "wordpiece, accents": (changed(UNCASED, normalizer={"strip_accents": False}), Settings()),
+    "wordpiece, nothing normalized": (
+        changed(UNCASED, normalizer=None),
+        Settings(add_special_tokens=False),
+    ),
+    "wordpiece, added tokens": (with_tokens(UNCASED, *FLAGGED), Settings(max_length=30)),
+}
+
+
+def numpy_runner(tables: Any) -> Any:
+    return lambda texts: {name: tensor.value for name, tensor in tables(NumpyEmitter(), texts).items()}
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_tokens_in_onnx_are_those_of_the_tokenizer(kind: str) -> None:
+    tokenizer, settings = TOKENIZERS[kind]
+    tables = compile_tokenizer(tokenizer, settings)
+    run = session_runner(tokenizer_graph(tables).SerializeToString())
+    proof = prove(run, tokenizer, settings, tables, fuzz=FUZZ, seed=1)
+    assert proof.fuzz == FUZZ
+    assert proof.tokens > 10 * FUZZ or settings.max_length == 12
+
+
+def test_every_character_is_read_back_from_its_hash() -> None:
+    import onnx
+    import onnxruntime
+
+    emitter = OnnxEmitter()
+    codes = emitter.characters("text")
+    graph = onnx.helper.make_graph(
+        emitter.nodes,
+        "characters",
+        [onnx.helper.make_tensor_value_info("text", onnx.TensorProto.STRING, ["n"])],
+        [onnx.helper.make_tensor_value_info(codes.value, onnx.TensorProto.INT32, ["m"])],
+        emitter.initializers,
+    )
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    every = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    (found,) = session.run(None, {"text": np.array(["".join(map(chr, every)), "", "\x00a"], object)})
+    end = 0x110000
+    assert found.tolist() == [end, *every, end, end, 0, 97, end]
+
+
+def test_hashes_are_murmur_hashes() -> None:
+    assert murmur_hash(ord("a"), 1, 0) == 1009084850
+    assert [len(encoded(count)) for count in (1, 2, 3, 4)] == [0x80, 0x780, 0xF000, 0x100000]
+
+
+def test_a_long_text_without_spaces_and_an_empty_batch() -> None:
+    settings = Settings(ALL, 16)
+    tables = compile_tokenizer(UNCASED, settings)
+    run = session_runner(tokenizer_graph(tables).SerializeToString())
+    long = run(["x" * 100_000, "a"])
+    assert long["input_ids"].shape[0] == 2
+    assert [tensor.shape for tensor in run([]).values()] == [(0, 1)] * 3
+
+
+UNKNOWN = {
+    "every unknown component is named": (
+        changed(UNCASED, normalizer=[], pre_tokenizer={"type": "UnicodeScripts"})
+        .replace('"normalizer": []', '"normalizer": {"type": "Nmt"}'),
+        ("normalizer Nmt", "pre_tokenizer UnicodeScripts", "have: BertNormalizer"),
+    ),
+    "an unknown option": (
+        changed(UNCASED, model={"byte_fallback": True}),
+        ("model WordPiece: option byte_fallback=true",),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_what_is_not_known_is_refused(case: str) -> None:
+    tokenizer, messages = UNKNOWN[case]
+    with pytest.raises(UnsupportedOptionError) as caught:
+        compile_tokenizer(tokenizer, Settings())
+    for message in messages:
+        assert message in str(caught.value)
+
+
+def test_a_differing_token_is_an_error_that_names_the_fault() -> None:
+    settings = Settings()
+    other = compile_tokenizer(changed(UNCASED, normalizer={"lowercase": False}), settings)
+    with pytest.raises(TokenizationError) as caught:
+        prove(numpy_runner(other), UNCASED, settings, other, fuzz=0)
+    assert "at fault: the normalizer" in str(caught.value)
+    assert "the tokenizer: [CLS] the quick" in str(caught.value)
+
+
+def test_a_converted_model_takes_texts(tmp_path: Any, bert_folder: Any) -> None:
+    artifact = sbertconv.to_onnx(bert_folder, tmp_path / "model", text_input=True)
+    assert artifact.manifest["text_input"]
+    graph = artifact.manifest["graphs"][0]
+    assert graph["inputs"] == [{"name": "text", "dtype": "string", "shape": ["batch"]}]
+    assert graph["text"]["fuzz"] == 20_000
+
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(artifact.path("onnx/model.onnx"))
+    texts = ["query: one text", "query: Ünïcödé and [SEP] typed", "query: "]
+    (vectors,) = session.run(None, {"text": np.array(texts, object)})
+    encoded = sbertconv.load(artifact.folder).encode([text.removeprefix("query: ") for text in texts], "query")
+    np.testing.assert_allclose(encoded, vectors, atol=1e-5)
+    expected = cases.SentenceTransformer(str(bert_folder), device="cpu").encode(texts, prompt_name=None)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_options_that_do_not_go_with_text_input(tmp_path: Any, bert_folder: Any) -> None:
+    with pytest.raises(UnsupportedOptionError, match="Leave --output, --token-type-ids out"):
+        sbertconv.to_onnx(
+            bert_folder, tmp_path / "model", text_input=True, outputs=["token_embeddings"], token_type_ids=True
+        )
