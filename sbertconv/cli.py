@@ -293,6 +293,7 @@ def to_tf_command(
     ] = None,
     atol: Atol = None,
     rtol: Rtol = None,
+    text_input: TextInput = False,
     as_json: Json = False,
 ) -> None:
     """Convert a model to a trainable Keras model and prove it equal to encode()."""
@@ -308,6 +309,7 @@ def to_tf_command(
             formats=[form.value for form in formats or [Format.keras, Format.saved_model]],
             atol=atol,
             rtol=rtol,
+            text_input=text_input,
             on_stage=on_stage,
         )
     _print_result(artifact, as_json)

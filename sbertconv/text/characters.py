@@ -88,9 +88,9 @@ def combining_classes(decompose: Function) -> dict[int, int]:
     """
     marks = []
     for page in pages():
-        plain = [c for c in page if decompose(c) == c]
-        if any(decompose(text) != text for text in ("".join(f"a{HIGHEST}{c}" for c in plain),
-                                                    "".join(f"a{c}{LOWEST}" for c in plain))):  # fmt: skip
+        plain = page if decompose(page) == page else "".join(c for c in page if decompose(c) == c)
+        behind, before = f"a{HIGHEST}".join(["", *plain]), f"{LOWEST}a".join([*plain, ""])
+        if decompose(behind) != behind or decompose(before) != before:
             marks += [
                 c
                 for c in plain

@@ -83,7 +83,7 @@ class Proof:
 
 
 def prove(
-    run: Run, tokenizer_json: str, settings: Settings, tables: TextTokenizer, *, fuzz: int = FUZZ, seed: int = 0
+    run: Run, tokenizer_json: str, settings: Settings, tables: TextTokenizer, *, fuzz: int | None = None, seed: int = 0
 ) -> Proof:
     """Compare every tensor of every text.
 
@@ -92,13 +92,14 @@ def prove(
         tokenizer_json: the tokenizer that the tables were made from.
         settings: as they were compiled with.
         tables: to tell the component at fault.
-        fuzz: how many texts to make up.
+        fuzz: how many texts to make up; default `FUZZ`.
         seed: of them.
 
     Raises:
         TokenizationError: with the first text that differs, both token sequences and the component at fault.
     """
     begin = time.perf_counter()
+    fuzz = FUZZ if fuzz is None else fuzz
     tokenizer = reference(tokenizer_json, settings)
     corpus = [*CORPUS, long_text(settings.max_length), *sentences()]
     made_up = islice(texts(json.loads(tokenizer_json), seed), fuzz)

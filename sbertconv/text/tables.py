@@ -33,8 +33,9 @@ class PageTable:
         last = np.full(-(-(1 if isinstance(pseudo, int) else len(pseudo)) // PAGE) * PAGE, 0)
         last[: len(last) if isinstance(pseudo, int) else len(pseudo)] = pseudo
         rows = np.concatenate([values, last]).astype(np.int32).reshape(-1, PAGE)
-        distinct, pages = np.unique(rows, axis=0, return_inverse=True)
-        return cls((pages.reshape(-1) * PAGE).astype(np.int32), distinct.reshape(-1))
+        places: dict[bytes, int] = {}
+        pages = [places.setdefault(row.tobytes(), len(places)) for row in rows]
+        return cls(np.array(pages, np.int32) * PAGE, np.frombuffer(b"".join(places), np.int32))
 
     def __call__(self, ops: Operations, codes: Tensor) -> Tensor:
         page = codes // PAGE

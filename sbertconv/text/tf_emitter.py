@@ -15,6 +15,7 @@ class TensorFlowEmitter(Operations):
 
     def __init__(self, tf: Any) -> None:
         self.tf = tf
+        self._constants: dict[Any, Any] = {}
         math = tf.math
         self.functions = {
             "add": tf.add, "sub": tf.subtract, "mul": tf.multiply, "div": math.floordiv, "mod": math.floormod,
@@ -27,7 +28,15 @@ class TensorFlowEmitter(Operations):
 
     def constant(self, array: Any, dtype: str = INT) -> Tensor:
         array = np.asarray(array, dtype)
-        return self._tensor(self.tf.constant(array), dtype, array.ndim)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        graph = None if self.tf.executing_eagerly() else self.tf.compat.v1.get_default_graph()
+        outer = graph
+        while outer is not None and (outer, key) not in self._constants:  # the body of a loop sees what is around it
+            outer = getattr(outer, "outer_graph", None)
+        found = self._constants.get((outer, key))
+        if found is None:
+            found = self._constants[graph, key] = self.tf.constant(array)
+        return self._tensor(found, dtype, array.ndim)
 
     def characters(self, texts: Any) -> Tensor:
         tf = self.tf

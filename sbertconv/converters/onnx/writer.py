@@ -16,7 +16,7 @@ from sbertconv.converters.onnx.backend import OnnxOptions, describe_tensors, exp
 from sbertconv.converters.onnx.fusion import count_attention
 from sbertconv.converters.onnx.precision import RECIPES, Recipe, largest_values
 from sbertconv.converters.onnx.saving import EXTERNAL_DATA, save_graph
-from sbertconv.converters.onnx.text import TextTables
+from sbertconv.converters.text import TEXT, TextTables, text_tables
 from sbertconv.converters.writing import (
     graph_name,
     manifest_content,
@@ -31,7 +31,9 @@ from sbertconv.questions import BATCH_SIZE
 from sbertconv.routes import Route
 from sbertconv.runtime import Embedder, Graph
 from sbertconv.source import Source
-from sbertconv.text.onnx_graph import TEXT
+from sbertconv.text import TextTokenizer
+from sbertconv.text.onnx_graph import put_before, session_runner, tokenizer_graph
+from sbertconv.text.proof import Run
 from sbertconv.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def write_onnx(
     the ways to finish: one for each recipe of the precision.
     """
     drafts = staging.scratch()
-    tables = _text_tables(plan, options)
+    tables = text_tables(plan, options.text_input, _tokenizer)
     graphs = [
         _write_route(route, index == 0, model, options, staging, drafts) for index, route in enumerate(plan.routes)
     ]
@@ -64,10 +66,11 @@ def write_onnx(
     return content, [partial(_finish, recipe, content, drafts, options, tables, staging) for recipe in recipes]
 
 
-def _text_tables(plan: Plan, options: OnnxOptions) -> dict[str, TextTables]:
-    """Route -> its tokenizer as tables, where the graph is to take texts."""
-    routes = [route for route in plan.routes if options.text_input and route.input is not None]
-    return {route.name: TextTables.of(route.input) for route in routes if route.input is not None}
+def _tokenizer(tables: TextTokenizer) -> tuple[Run, dict[str, int]]:
+    """A tokenizer's graph alone, in ONNX Runtime, and its size."""
+    graph = tokenizer_graph(tables)
+    written = graph.SerializeToString()
+    return session_runner(written), {"nodes": len(graph.graph.node), "bytes": len(written)}
 
 
 def _unfused(graph: Mapping[str, Any]) -> str | None:
@@ -96,9 +99,9 @@ def _finish(
         section = graph.section
         if text := tables.get(section["name"]):
             model = onnx_ir.load(made)
-            section = {**section, **text.put_into(model, section["inputs"])}
+            section = {**section, **text.section(section["inputs"])}
             made = drafts / TEXT / draft.name
-            save_graph(model, made, options.external_data)
+            save_graph(put_before(model, text.tables), made, options.external_data)
         target = staging.folder / graph.section["formats"][options.form]
         target.parent.mkdir(parents=True, exist_ok=True)
         data = FORMS[options.form].write(made, target)

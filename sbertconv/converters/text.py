@@ -1,17 +1,18 @@
-"""A graph that takes texts: the model's tokenizer, proven and put before it."""
+"""A model that takes texts: its tokenizer as tables, proven in the graph that will run them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sbertconv.plan import Plan
 from sbertconv.preprocessing import InputDescription
 from sbertconv.text import Settings, TextTokenizer, compile_tokenizer, prove
-from sbertconv.text.onnx_graph import TEXT, put_before, session_runner, tokenizer_graph
+from sbertconv.text.proof import Run
 
-if TYPE_CHECKING:
-    import onnx_ir
+TEXT = "text"
+Build = Callable[[TextTokenizer], tuple[Run, Mapping[str, Any]]]  # what runs the tables, and what to say of it
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class TextTables:
     described: Mapping[str, Any]
 
     @classmethod
-    def of(cls, described: InputDescription) -> TextTables:
+    def of(cls, described: InputDescription, build: Build) -> TextTables:
         """Compile and prove.
 
         Raises:
@@ -37,14 +38,18 @@ class TextTables:
         settings = Settings.of(described.section)
         tokenizer_json = described.files[described.section["file"]]
         tables = compile_tokenizer(tokenizer_json, settings)
-        graph = tokenizer_graph(tables)
-        written = graph.SerializeToString()
-        proof = prove(session_runner(written), tokenizer_json, settings, tables)
-        return cls(tables, {**proof.to_json(), "nodes": len(graph.graph.node), "bytes": len(written)})
+        run, size = build(tables)
+        return cls(tables, {**prove(run, tokenizer_json, settings, tables).to_json(), **size})
 
-    def put_into(self, model: onnx_ir.Model, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Change the graph; returns what its entry in the manifest says instead."""
-        put_before(model, self.tables)
+    def section(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What a graph's entry in the manifest says instead, given the inputs without the tokenizer."""
         kept = [entry for entry in inputs if entry["name"] not in self.tables.framing.settings.tensors]
         text = {"name": TEXT, "dtype": "string", "shape": ["batch"]}
         return {"inputs": [text, *kept], "text": dict(self.described)}
+
+
+def text_tables(plan: Plan, wanted: bool, build: Build) -> dict[str, TextTables]:
+    """Route -> its tokenizer as tables, for every route for texts if they are wanted."""
+    if not wanted:
+        return {}
+    return {route.name: TextTables.of(route.input, build) for route in plan.routes if route.input is not None}
