@@ -62,6 +62,35 @@ TOKENIZERS: dict[str, tuple[str, Settings]] = {
 }
 
 
+UNIGRAM = tiny.backend_tokenizer("unigram")
+METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+XLM_R = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, METASPACE]}
+DEBERTA = [
+    {"type": "Lowercase"},
+    {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+    {"type": "NFC"},
+    {"type": "Strip", "strip_left": False, "strip_right": True},
+]
+ISOLATED = {"type": "Punctuation", "behavior": "Isolated"}
+TOKENIZERS |= {
+    "unigram, nfkc": (UNIGRAM, Settings(max_length=48)),
+    "unigram, words of white space": (
+        with_tokens(changed(UNIGRAM, normalizer=None, pre_tokenizer=None), *FLAGGED).replace(
+            '"pre_tokenizer": null', f'"pre_tokenizer": {json.dumps(XLM_R)}'
+        ),
+        Settings(max_length=64),
+    ),
+    "unigram, like deberta": (
+        changed(
+            changed(UNIGRAM, normalizer=None, pre_tokenizer=None),
+            normalizer={"type": "Sequence", "normalizers": DEBERTA},
+            pre_tokenizer={"type": "Sequence", "pretokenizers": [ISOLATED, METASPACE]},
+        ),
+        Settings(padding_side="left"),
+    ),
+}
+
+
 def numpy_runner(tables: Any) -> Any:
     return lambda texts: {name: tensor.value for name, tensor in tables(NumpyEmitter(), texts).items()}
 
@@ -139,8 +168,8 @@ def test_a_long_text_without_spaces_and_an_empty_batch() -> None:
 UNKNOWN = {
     "every unknown component is named": (
         changed(UNCASED, normalizer=[], pre_tokenizer={"type": "UnicodeScripts"})
-        .replace('"normalizer": []', '"normalizer": {"type": "Nmt"}'),
-        ("normalizer Nmt", "pre_tokenizer UnicodeScripts", "have: BertNormalizer"),
+        .replace('"normalizer": []', '"normalizer": {"type": "Precompiled"}'),
+        ("normalizer Precompiled", "pre_tokenizer UnicodeScripts", "have: BertNormalizer"),
     ),
     "an unknown option": (
         changed(UNCASED, model={"byte_fallback": True}),

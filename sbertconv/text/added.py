@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.text.characters import alphabet, classify
+from sbertconv.text.characters import alphabet, classify, numbered
 from sbertconv.text.operations import END, Operations, Tensor
 from sbertconv.text.tables import PageTable, Trie, every, reachable
 
@@ -38,15 +38,13 @@ class AddedTokens:
     def of(cls, tokens: Mapping[int, str], described: Sequence[Mapping[str, Any]]) -> AddedTokens:
         """Of number -> content, for some of all the tokens."""
         numbers = alphabet(list(tokens.values()))
-        values = every()
-        values[[ord(c) for c in numbers]] = list(numbers.values())
         pseudo = [0] * (1 + len(described))
         trie = Trie.of((0, [numbers[c] for c in text], number) for number, text in tokens.items())
         flags = np.array([[token[flag] for token in described] for flag in FLAGS], np.int32)
         used = [bool(row.any()) for row in flags[:, list(tokens)]]
         spaces = _touching("lstrip") if used[1] or used[2] else every()
         words = _touching("single_word") if used[0] else every()
-        return cls(PageTable.of(values, pseudo), trie, flags,
+        return cls(PageTable.of(numbered(numbers), pseudo), trie, flags,
                    PageTable.of(spaces, pseudo), PageTable.of(words, pseudo))  # fmt: skip
 
     def __call__(self, ops: Operations, codes: Tensor) -> Tensor:

@@ -9,8 +9,10 @@ from functools import cache
 
 import numpy as np
 
-from sbertconv.text.operations import END, INT, LONG, Operations, Tensor
-from sbertconv.text.tables import PAGE, PageTable, every
+from sbertconv.errors import UnsupportedOptionError
+from sbertconv.text.components import real
+from sbertconv.text.operations import END, INT, LONG, Operations, State, Tensor
+from sbertconv.text.tables import PAGE, PageTable, SparseTable, every
 
 Function = Callable[[str], str]
 SURROGATES = range(0xD800, 0xE000)  # halves of pairs, no characters
@@ -128,6 +130,78 @@ class Reordering:
         runs, ranks, places = (ops.cast(x, LONG) for x in (ops.cumsum((~marks).number)[where], classes[where], where))
         order = ops.sort((runs * PAGE + ranks) * size + places) % size
         return ops.scatter(codes, where, codes[ops.cast(order, INT)])
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Decomposed characters, in canonical order, composed again.
+
+    Every first character of a pair looks at what follows it, one character a round: it takes in those that it has a
+    composed form with, until a starter comes that it has none with. A mark behind another of the same class or a higher
+    one is blocked.
+    Source: https://www.unicode.org/versions/latest/ch03.pdf, section 3.11, canonical composition.
+
+    Attributes:
+        classes: the order of marks, 0 for starters.
+        firsts, seconds: code point -> its row, its column in the table of pairs.
+        pairs: (row, column) -> place.
+        composed: place -> the composed character.
+    """
+
+    classes: PageTable
+    firsts: PageTable
+    seconds: PageTable
+    pairs: SparseTable
+    composed: np.ndarray
+
+    @classmethod
+    def of(cls, compose: Function, pseudo: int) -> Composition:
+        """Read from what the normalizer composes."""
+        decompose = real("normalizer", {"type": "NFD"}).normalize_str
+        found = {}
+        for code, parts in changes(decompose).items():
+            if len(parts) > 1 and compose(parts) == chr(code) and len(first := compose(parts[:-1])) == 1:
+                found[first, parts[-1]] = code
+        firsts, seconds = (alphabet(["".join(pair[side] for pair in found)]) for side in (0, 1))
+        if set(firsts) & set(seconds):
+            raise UnsupportedOptionError(
+                "Text input is not possible: in this version of Unicode a character both takes in others and is taken "
+                "in.\nLeave --text-input out."
+            )
+        entries = np.array(sorted((firsts[a], seconds[b], code) for (a, b), code in found.items()), np.int64)
+        pairs, places = SparseTable.of(entries[:, 0], entries[:, 1], len(firsts) + 1)
+        composed = np.zeros(len(pairs.owner), np.int32)
+        composed[places] = entries[:, 2]
+        first, second = (PageTable.of(numbered(side), [0] * pseudo) for side in (firsts, seconds))
+        return cls(Reordering.of(decompose, pseudo).classes, first, second, pairs, composed)
+
+    def __call__(self, ops: Operations, codes: Tensor) -> Tensor:
+        classes, seconds = self.classes(ops, codes), self.seconds(ops, codes)
+        firsts, pseudo = self.firsts(ops, codes) > 0, codes >= END
+        at = ops.nonzero(firsts & ((ops.next(classes, 0) > 0) | (ops.next(seconds, 0) > 0)))
+        nothing = ops.fill(ops.size(codes), 0)
+
+        def step(at: Tensor, next_: Tensor, last: Tensor, codes: Tensor, gone: Tensor) -> State:
+            rank, code = classes[next_], codes[at]
+            place, there = self.pairs(ops, self.firsts(ops, code), seconds[next_])
+            taken = there & ((last < 1) | (last < rank)) & (seconds[next_] > 0)
+            some = ops.nonzero(taken)
+            codes = ops.scatter(codes, at[some], ops.constant(self.composed)[place[some]])
+            gone = ops.scatter(gone, next_[some], ops.fill(ops.size(some), 1))
+            last = ops.where(taken, last, rank)
+            on = ops.nonzero((taken | (rank > 0)) & ~pseudo[next_])
+            return at[on], next_[on] + 1, last[on], codes, gone
+
+        begin = (at, at + 1, ops.fill(ops.size(at), 0), codes, nothing)
+        *_, codes, gone = ops.loop(lambda at, *rest: ops.size(at) > 0, step, begin)
+        return ops.compress(codes, gone < 1)
+
+
+def numbered(numbers: Mapping[str, int]) -> np.ndarray:
+    """Code point -> its number, 0 for others."""
+    values = every()
+    values[[ord(c) for c in numbers]] = list(numbers.values())
+    return values
 
 
 def classify(ask: Callable[[str], int], wholly: Callable[[str], int | None], default: int = 0) -> np.ndarray:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-from sbertconv.text.characters import CharacterMap, Reordering, changes
-from sbertconv.text.components import Component, Context, Json, Stages, real
+import numpy as np
 
-NFD = {"type": "NFD"}
+from sbertconv.text.characters import CharacterMap, Composition, Reordering, changes, classify
+from sbertconv.text.components import ANY, Component, Context, Json, Stages, real
+from sbertconv.text.operations import END, INT, Operations, Tensor
+from sbertconv.text.tables import PageTable
+
+NFD, NFC = {"type": "NFD"}, {"type": "NFC"}
+SPACE = ord(" ")
+SPACE_RUNS = {"Regex": " {2,}"}
 
 
 @cache
@@ -39,10 +48,128 @@ def bert(component: Json, context: Context) -> Stages:
     return [character_map(context, first, NFD), reordering(context), character_map(context, second)]
 
 
+def mapping(component: Json, context: Context) -> Stages:
+    """A normalizer that looks at one character at a time."""
+    return [character_map(context, component)]
+
+
+def decomposition(component: Json, context: Context) -> Stages:
+    """NFD, NFKD: decompose, then put marks in order."""
+    return [character_map(context, component), reordering(context)]
+
+
+def composition(component: Json, context: Context) -> Stages:
+    """NFC, NFKC: the same, then compose."""
+    decomposed = {"type": component["type"].replace("C", "D")}
+    return [*decomposition(decomposed, context), Composition.of(real("normalizer", NFC).normalize_str, context.pseudo)]
+
+
+def replacement(component: Json, context: Context) -> Stages:
+    """Replace: of one character, or of runs of two spaces and more."""
+    pattern, content = component["pattern"], component["content"]
+    if pattern == SPACE_RUNS:
+        return [SpaceRuns(tuple(map(ord, content)))]
+    return [CharacterMap.of({ord(pattern["String"]): content}, context.pseudo)]
+
+
+@dataclass(frozen=True)
+class SpaceRuns:
+    """Two spaces and more become other characters.
+
+    Attributes:
+        content: the one character, or none.
+    """
+
+    content: tuple[int, ...]
+
+    def __call__(self, ops: Operations, codes: Tensor) -> Tensor:
+        space = codes == SPACE
+        inside = space & ops.previous(space, False)
+        first = space & ops.next(space, False) & ~inside
+        if not self.content:
+            return ops.compress(codes, ~(first | inside))
+        codes = ops.where(first, self.content[0], codes)
+        return ops.compress(codes, ~inside)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Characters before every piece of text that is not empty.
+
+    Attributes:
+        content: them.
+    """
+
+    content: np.ndarray
+
+    def __call__(self, ops: Operations, codes: Tensor) -> Tensor:
+        pseudo = codes >= END
+        begins = ~pseudo & ops.previous(pseudo, True)
+        count = len(self.content)
+        owner, place = ops.repeat(begins.number * count + 1)
+        ahead = begins[owner] & (place < count)
+        text = ops.constant(self.content)[ops.apply("min", [place, ops.constant(count - 1)], INT)]
+        return ops.where(ahead, text, codes[owner])
+
+
+@dataclass(frozen=True)
+class Stripping:
+    """Without white space at the begin and the end of every piece of text.
+
+    Attributes:
+        spaces: code point -> whether it is.
+        left, right: on which sides.
+    """
+
+    spaces: PageTable
+    left: bool
+    right: bool
+
+    def __call__(self, ops: Operations, codes: Tensor) -> Tensor:
+        solid = ~(self.spaces(ops, codes) > 0)
+        number = ops.cumsum(solid.number)
+        where = ops.nonzero(solid)  # the last is an END
+        pseudo = codes >= END
+        before = pseudo[where[ops.apply("max", [number - 1, ops.constant(0)], INT)]]
+        after = pseudo[where[ops.apply("min", [number, ops.size(where) - 1], INT)]]
+        dropped = ~solid & ((before if self.left else before & ~before) | (after if self.right else after & ~after))
+        return ops.compress(codes, ~dropped)
+
+
+def stripping(component: Json, context: Context) -> Stages:
+    """Strip."""
+    function = real("normalizer", {"type": "Strip", "strip_left": True, "strip_right": True}).normalize_str
+    spaces = classify(lambda c: int(function(f"a{c}") == "a"), lambda page: None)
+    return [Stripping(PageTable.of(spaces, [0] * context.pseudo), component["strip_left"], component["strip_right"])]
+
+
+def prefix(component: Json, context: Context) -> Stages:
+    """Prepend."""
+    return [Prefix(np.array([ord(c) for c in component["prepend"]], np.int32))]
+
+
+class Characters:
+    """Patterns that are one character, and the expression for runs of spaces."""
+
+    def __contains__(self, pattern: object) -> bool:
+        return pattern == SPACE_RUNS or (isinstance(pattern, dict) and len(pattern.get("String", "")) == 1)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(({"String": "<one character>"}, SPACE_RUNS))
+
+
 BOTH = (True, False)
+FORMS = {"NFD": decomposition, "NFKD": decomposition, "NFC": composition, "NFKC": composition}
 NORMALIZERS = {
     "BertNormalizer": Component(
         bert,
         {"clean_text": BOTH, "handle_chinese_chars": BOTH, "strip_accents": (None, *BOTH), "lowercase": BOTH},
     ),
+    "Lowercase": Component(mapping),
+    "StripAccents": Component(mapping),
+    "Nmt": Component(mapping),
+    "Replace": Component(replacement, {"pattern": Characters(), "content": ANY}),
+    "Prepend": Component(prefix, {"prepend": ANY}),
+    "Strip": Component(stripping, {"strip_left": BOTH, "strip_right": BOTH}),
+    **{name: Component(compile_) for name, compile_ in FORMS.items()},
 }

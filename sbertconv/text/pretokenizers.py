@@ -8,25 +8,29 @@ from functools import cache
 
 import numpy as np
 
+from sbertconv.errors import UnsupportedOptionError
 from sbertconv.text.characters import classify
-from sbertconv.text.components import Component, Context, Json, Stages, real
-from sbertconv.text.operations import Operations, Tensor
+from sbertconv.text.components import ANY, Component, Context, Json, Stages, parts, real, shown
+from sbertconv.text.operations import END, Operations, Tensor
 from sbertconv.text.tables import PageTable
 
-LETTER, DROPPED, ALONE = 0, 1, 2
+LETTER, DROPPED, ALONE, OTHER = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
 class Splitting:
-    """Words are runs of letters; a character that is alone is a word too, one that is dropped belongs to none."""
+    """Words are runs of one class; a character that is alone is a word too, one that is dropped belongs to none.
+
+    Attributes:
+        classes: code point -> LETTER, DROPPED, ALONE or OTHER.
+    """
 
     classes: PageTable
 
     def __call__(self, ops: Operations, codes: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
         classes = self.classes(ops, codes)
-        breaks = classes > LETTER
-        starts = starts | breaks | ops.previous(breaks, True)
-        kept = ~(classes == DROPPED)
+        starts = starts | (classes == ALONE) | (classes != ops.previous(classes, ALONE))
+        kept = classes != DROPPED
         return ops.compress(codes, kept), ops.compress(starts, kept)
 
 
@@ -35,10 +39,16 @@ def _classes(component: str) -> np.ndarray:
     split = real("pre_tokenizer", json.loads(component)).pre_tokenize_str
 
     def ask(c: str) -> int:
-        words = [word for word, _ in split(f"a{c}a")]
-        return {(f"a{c}a",): LETTER, ("a", "a"): DROPPED, ("a", c, "a"): ALONE}[tuple(words)]
+        words = tuple(word for word, _ in split(f"a{c}{c}a"))
+        known = {(f"a{c}{c}a",): LETTER, ("a", "a"): DROPPED, ("a", c, c, "a"): ALONE, ("a", f"{c}{c}", "a"): OTHER}
+        if words not in known:
+            raise UnsupportedOptionError(
+                f"Text input is not possible with pre_tokenizer {shown(json.loads(component))}: it makes "
+                f"{list(words)} of {f'a{c}{c}a'!r}.\nLeave --text-input out."
+            )
+        return known[words]
 
-    return classify(ask, lambda page: LETTER if len(split(page)) == 1 else None)
+    return classify(ask, lambda page: LETTER if len(split(f"a{page}a")) == 1 else None)
 
 
 def splitting(component: Json, context: Context) -> Stages:
@@ -46,4 +56,54 @@ def splitting(component: Json, context: Context) -> Stages:
     return [Splitting(PageTable.of(_classes(json.dumps(component)), [ALONE] * context.pseudo))]
 
 
-PRE_TOKENIZERS = {"BertPreTokenizer": Component(splitting)}
+@dataclass(frozen=True)
+class Metaspace:
+    """Spaces become a character that stands before each word.
+
+    Attributes:
+        sign: it.
+        prefixed: whether words that do not begin with it get one: all of them, or those that begin a text.
+        first: only the latter.
+        split: whether each begins a word.
+    """
+
+    sign: int
+    prefixed: bool
+    first: bool
+    split: bool
+
+    def __call__(self, ops: Operations, codes: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        codes = ops.where(codes == ord(" "), self.sign, codes)
+        if self.prefixed:
+            lacking = starts & (codes < END) & (codes != self.sign)
+            if self.first:
+                lacking = lacking & (ops.previous(codes, END) == END)
+            owner, place = ops.repeat(lacking.number + 1)
+            added = lacking[owner] & (place < 1)
+            codes, starts = ops.where(added, self.sign, codes[owner]), starts[owner] & (place < 1)
+        return codes, starts | (codes == self.sign) if self.split else starts
+
+
+def metaspace(component: Json, context: Context) -> Stages:
+    """Metaspace; to know what begins a text, nothing may have been dropped before."""
+    scheme = component["prepend_scheme"]
+    if scheme == "first" and (parts("normalizer", context.tokenizer) or parts("pre_tokenizer", context.tokenizer)[1:]):
+        raise UnsupportedOptionError(
+            "Text input is not possible with pre_tokenizer Metaspace, prepend_scheme='first', beside others.\n"
+            "Leave --text-input out."
+        )
+    sign = ord(component["replacement"])
+    return [Metaspace(sign, scheme != "never", scheme == "first", component["split"])]
+
+
+BOTH = (True, False)
+PRE_TOKENIZERS = {
+    "BertPreTokenizer": Component(splitting),
+    "WhitespaceSplit": Component(splitting),
+    "Whitespace": Component(splitting),
+    "Punctuation": Component(splitting, {"behavior": ("Isolated", "Removed", "Contiguous")}),
+    "Digits": Component(splitting, {"individual_digits": BOTH}),
+    "Metaspace": Component(
+        metaspace, {"replacement": ANY, "prepend_scheme": ("always", "first", "never"), "split": BOTH}
+    ),
+}

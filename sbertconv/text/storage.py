@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 
 from sbertconv.text.added import AddedTokens
-from sbertconv.text.characters import CharacterMap, Reordering
+from sbertconv.text.characters import CharacterMap, Composition, Reordering
 from sbertconv.text.framing import Framing
-from sbertconv.text.pretokenizers import Splitting
+from sbertconv.text.normalizers import Prefix, SpaceRuns, Stripping
+from sbertconv.text.pretokenizers import Metaspace, Splitting
 from sbertconv.text.settings import Settings
 from sbertconv.text.tables import PageTable, SparseTable, Trie
 from sbertconv.text.tokenizer import TextTokenizer
+from sbertconv.text.unigram import Unigram
 from sbertconv.text.wordpiece import WordPiece
 
-CLASSES = (AddedTokens, CharacterMap, Framing, PageTable, Reordering, Settings, SparseTable, Splitting, TextTokenizer,
-           Trie, WordPiece)  # fmt: skip
+CLASSES = (AddedTokens, CharacterMap, Composition, Framing, Metaspace, PageTable, Prefix, Reordering, Settings,
+           SpaceRuns, SparseTable, Splitting, Stripping, TextTokenizer, Trie, Unigram, WordPiece)  # fmt: skip
 STORED = {cls.__name__: cls for cls in CLASSES}
 CLASS, ARRAY = "class", "array"
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from sbertconv.text.operations import END, Operations, Tensor
+from sbertconv.text.operations import END, Operations, State, Tensor
 
 PAGE = 256
 ROOM = 1.15  # places per entry of a sparse table
@@ -150,41 +149,66 @@ class Trie:
         return len(self.table.owner) + number
 
     def longest(self, ops: Operations, classes: Tensor, roots: Tensor, breaks: Tensor) -> tuple[Tensor, Tensor]:
-        """The longest word that begins at each place.
+        """The longest word that begins at each place: its length (0: none) and its value (-1: none), [n] each.
+
+        Args: see `_walk`.
+        """
+
+        def keep(begins: Tensor, ends: Tensor, values: Tensor, lengths: Tensor, found: Tensor) -> State:
+            return ops.scatter(lengths, begins, ends - begins), ops.scatter(found, begins, values)
+
+        nothing = ops.fill(ops.size(classes), 0)
+        lengths, values = self._walk(ops, classes, roots, breaks, keep, (nothing, nothing))
+        return lengths, values - 1
+
+    def matches(self, ops: Operations, classes: Tensor, roots: Tensor, breaks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All words that begin anywhere: first place, place behind the last, value, [m] each.
+
+        Args: see `_walk`.
+        """
+
+        def keep(begins: Tensor, ends: Tensor, values: Tensor, *found: Tensor) -> State:
+            return [ops.concat(pair) for pair in zip(found, (begins, ends, values), strict=True)]
+
+        nothing = ops.constant(np.zeros(0, np.int32))
+        begins, ends, values = self._walk(ops, classes, roots, breaks, keep, (nothing, nothing, nothing))
+        return begins, ends, values - 1
+
+    def _walk(
+        self,
+        ops: Operations,
+        classes: Tensor,
+        roots: Tensor,
+        breaks: Tensor,
+        keep: Callable[..., State],
+        kept: State,
+    ) -> State:
+        """From all places at once, a character at a time, as long as one is still in the trie.
 
         Args:
             ops: the emitter.
             classes: [n]; class 0 is in no word, and must be the last.
             roots: the state that each place begins in.
             breaks: where no word may go on from the left, bool [n].
-
-        Returns:
-            The length (0: none) and the value (-1: none).
+            keep: (first places, places behind the last, values + 1, *kept) -> kept.
+            kept: what there is before.
         """
         places = ops.range(ops.size(classes))
         inner = ops.where(breaks, 0, classes)
         table = ops.constant(self.values)
-        nothing = ops.fill(ops.size(classes), 0)
 
-        def step(begin: Tensor, end: Tensor, state: Tensor, found: Tensor, lengths: Tensor, values: Tensor) -> Any:
-            del found
-            state, there = self.table(ops, state, inner[end])
-            return after(begin, end, state, there, lengths, values)
-
-        def after(begin: Tensor, end: Tensor, state: Tensor, there: Tensor, lengths: Tensor, values: Tensor) -> Any:
-            kept = ops.nonzero(there)
-            begin, end, state = begin[kept], end[kept] + 1, state[kept]
+        def go_on(begin: Tensor, end: Tensor, state: Tensor, there: Tensor, kept: State) -> State:
+            some = ops.nonzero(there)
+            begin, end, state = begin[some], end[some] + 1, state[some]
             value = table[state]
             hit = ops.nonzero(value > 0)
-            at = begin[hit]
-            lengths = ops.scatter(lengths, at, end[hit] - at)
-            values = ops.scatter(values, at, value[hit])
-            return begin, end, state, ops.size(begin) > 0, lengths, values
+            return begin, end, state, *keep(begin[hit], end[hit], value[hit], *kept)
 
-        state, there = self.table(ops, roots, classes)
-        start = after(places, places, state, there, nothing, nothing)
-        *_, lengths, values = ops.loop(lambda b, e, s, found, n, v: found, step, start)
-        return lengths, values - 1
+        def step(begin: Tensor, end: Tensor, state: Tensor, *kept: Tensor) -> State:
+            return go_on(begin, end, *self.table(ops, state, inner[end]), kept)
+
+        first = go_on(places, places, *self.table(ops, roots, classes), kept)
+        return ops.loop(lambda begin, *rest: ops.size(begin) > 0, step, first)[3:]
 
 
 def reachable(ops: Operations, starts: Tensor, jump: Tensor) -> Tensor:
@@ -206,6 +230,3 @@ def reachable(ops: Operations, starts: Tensor, jump: Tensor) -> Tensor:
         (first, jump, ops.maximum(ops.cumsum(first)), ops.constant(-1)),
     )
     return marks > 0
-
-
-State = Sequence[Tensor]

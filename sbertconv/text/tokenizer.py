@@ -18,12 +18,17 @@ from sbertconv.text.operations import END, Operations, Tensor
 from sbertconv.text.postprocessors import POST_PROCESSORS
 from sbertconv.text.pretokenizers import PRE_TOKENIZERS
 from sbertconv.text.settings import Settings
+from sbertconv.text.unigram import Unigram
 from sbertconv.text.wordpiece import WordPiece
 
 MODELS = {
     "WordPiece": Component(
         lambda model, context: WordPiece.of(model, _added_ids(context)),
         dict.fromkeys(("vocab", "unk_token", "continuing_subword_prefix", "max_input_chars_per_word"), ANY),
+    ),
+    "Unigram": Component(
+        lambda model, context: Unigram.of(model, _added_ids(context)),
+        {"vocab": ANY, "unk_id": ANY, "byte_fallback": (False,)},
     ),
 }
 TABLES: Mapping[str, Mapping[str, Component]] = {

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.text.characters import alphabet
+from sbertconv.text.characters import alphabet, numbered
 from sbertconv.text.framing import TEXT_END
 from sbertconv.text.operations import END, INT, Operations, Tensor
-from sbertconv.text.tables import PageTable, Trie, every, reachable
+from sbertconv.text.tables import PageTable, Trie, reachable
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,9 @@ class WordPiece:
             if token.startswith(prefix) and token != prefix
         ]
         numbers = alphabet(list(vocabulary))
-        values = every()
-        values[[ord(c) for c in numbers]] = list(numbers.values())
         trie = Trie.of(((root, [numbers[c] for c in text], number) for root, text, number in words), roots=2)
         return cls(
-            PageTable.of(values, [0] * (1 + len(added))),
+            PageTable.of(numbered(numbers), [0] * (1 + len(added))),
             trie,
             vocabulary[model["unk_token"]],
             model["max_input_chars_per_word"],
