@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import sbertconv
 from sbertconv.errors import TokenizationError, UnsupportedOptionError
@@ -18,6 +18,7 @@ from sbertconv.text.numpy_emitter import NumpyEmitter
 from sbertconv.text.onnx_emitter import OnnxEmitter, encoded, murmur_hash
 from sbertconv.text.onnx_graph import session_runner, tokenizer_graph
 from sbertconv.text.storage import dumps, loads
+from sbertconv.text.words import EXPRESSIONS
 
 ALL = ("input_ids", "token_type_ids", "attention_mask")
 FUZZ = 1500  # a conversion runs 20,000
@@ -62,6 +63,30 @@ TOKENIZERS: dict[str, tuple[str, Settings]] = {
 }
 
 
+@cache
+def sentencepiece_bpe() -> str:
+    """As Llama has it: a text is one word, bytes stand for unknown characters, and a token's every way to be cut in two
+    is a merge, which puts some merges before those that make their parts.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer.train_from_iterator(tiny.LINES * 3, trainers.BpeTrainer(vocab_size=900, special_tokens=special))
+    found = json.loads(tokenizer.to_str())
+    found["pre_tokenizer"]["split"] = False
+    found["added_tokens"] = found["added_tokens"][:3]
+    vocabulary = found["model"]["vocab"]
+    found["model"]["merges"] = [
+        [token[:cut], token[cut:]]
+        for token in sorted(vocabulary, key=vocabulary.get)
+        for cut in range(1, len(token))
+        if token not in special and token[:cut] in vocabulary and token[cut:] in vocabulary
+    ]
+    processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    found["post_processor"] = json.loads(processor.__getstate__())
+    return json.dumps(found)
+
+
 UNIGRAM = tiny.backend_tokenizer("unigram")
 METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
 XLM_R = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, METASPACE]}
@@ -87,6 +112,54 @@ TOKENIZERS |= {
             pre_tokenizer={"type": "Sequence", "pretokenizers": [ISOLATED, METASPACE]},
         ),
         Settings(padding_side="left"),
+    ),
+}
+
+
+BYTES = tiny.backend_tokenizer("bpe")
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+
+
+def by_expression(tokenizer: str, expression: str) -> str:
+    split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
+    sequence = {"type": "Sequence", "pretokenizers": [split, BYTE_LEVEL]}
+    return changed(changed(tokenizer, pre_tokenizer=None, normalizer=None), pre_tokenizer=sequence, normalizer=NFC)
+
+
+NFC = {"type": "NFC"}
+SPACE_RUNS = [{"content": " " * count, "normalized": True} for count in range(2, 9)]
+TOKENIZERS |= {
+    "bpe, like roberta": (
+        with_tokens(
+            changed(BYTES, pre_tokenizer={"add_prefix_space": True}),
+            {"content": "<blank>", "lstrip": True, "special": True},
+        ),
+        Settings(max_length=48),
+    ),
+    "bpe, like modernbert": (with_tokens(changed(BYTES, normalizer=NFC), *SPACE_RUNS), Settings(max_length=48)),
+    "bpe, like qwen": (by_expression(BYTES, list(EXPRESSIONS)[1]), Settings(max_length=64, padding_side="left")),
+    "bpe, numbers of three digits": (by_expression(BYTES, list(EXPRESSIONS)[2]), Settings()),
+    "bpe, like llama": (sentencepiece_bpe(), Settings(max_length=64)),
+    "bpe, like gemma": (
+        changed(
+            changed(sentencepiece_bpe(), pre_tokenizer=None),
+            normalizer={"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            pre_tokenizer={
+                "type": "Split",
+                "pattern": {"String": " "},
+                "behavior": "MergedWithPrevious",
+                "invert": False,
+            },
+        ),
+        Settings(max_length=64),
+    ),
+    "bpe, unknown characters": (
+        changed(sentencepiece_bpe(), model={"byte_fallback": False, "fuse_unk": True}),
+        Settings(),
+    ),
+    "bpe, unknown characters one by one": (
+        changed(sentencepiece_bpe(), model={"byte_fallback": False, "fuse_unk": False}),
+        Settings(),
     ),
 }
 

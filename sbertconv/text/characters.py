@@ -169,11 +169,11 @@ class Composition:
                 "in.\nLeave --text-input out."
             )
         entries = np.array(sorted((firsts[a], seconds[b], code) for (a, b), code in found.items()), np.int64)
-        pairs, places = SparseTable.of(entries[:, 0], entries[:, 1], len(firsts) + 1)
+        pairs, places = SparseTable.of(entries[:, 0], entries[:, 1], len(firsts) + 1, len(seconds) + 1)
         composed = np.zeros(len(pairs.owner), np.int32)
         composed[places] = entries[:, 2]
-        first, second = (PageTable.of(numbered(side), [0] * pseudo) for side in (firsts, seconds))
-        return cls(Reordering.of(decompose, pseudo).classes, first, second, pairs, composed)
+        rows, columns = (PageTable.of(numbered(side), [0] * pseudo) for side in (firsts, seconds))
+        return cls(Reordering.of(decompose, pseudo).classes, rows, columns, pairs, composed)
 
     def __call__(self, ops: Operations, codes: Tensor) -> Tensor:
         classes, seconds = self.classes(ops, codes), self.seconds(ops, codes)

@@ -9,10 +9,12 @@ from functools import cache
 import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.text.bytes import ByteLevel, SpacePrefix, byte_alphabet
 from sbertconv.text.characters import classify
 from sbertconv.text.components import ANY, Component, Context, Json, Stages, parts, real, shown
 from sbertconv.text.operations import END, Operations, Tensor
 from sbertconv.text.tables import PageTable
+from sbertconv.text.words import EXPRESSIONS, GPT_2, WordExpression
 
 LETTER, DROPPED, ALONE, OTHER = 0, 1, 2, 3
 
@@ -96,13 +98,52 @@ def metaspace(component: Json, context: Context) -> Stages:
     return [Metaspace(sign, scheme != "never", scheme == "first", component["split"])]
 
 
+def byte_level(component: Json, context: Context) -> Stages:
+    """ByteLevel: perhaps a space before each piece, perhaps words as GPT-2 has them, then bytes."""
+    alphabet = np.array([ord(c) for c in byte_alphabet()], np.int32)
+    prefix = [SpacePrefix()] if component["add_prefix_space"] else []
+    words = [_expression(GPT_2, component, context)] if component["use_regex"] else []
+    return [*prefix, *words, ByteLevel(alphabet)]
+
+
+def _expression(expression: str, component: Json, context: Context) -> WordExpression:
+    if parts("pre_tokenizer", context.tokenizer)[0] != component:
+        raise UnsupportedOptionError(
+            f"Text input is not possible with pre_tokenizer {shown(component)} behind another one.\n"
+            "Leave --text-input out."
+        )
+    return WordExpression.of(expression, context.pseudo)
+
+
+@dataclass(frozen=True)
+class AfterSpace:
+    """A word begins behind every space."""
+
+    def __call__(self, ops: Operations, codes: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        return codes, starts | ops.previous(codes == ord(" "), False)
+
+
+def split(component: Json, context: Context) -> Stages:
+    """Split by one of the known expressions, or behind spaces."""
+    if "Regex" in component["pattern"] and component["behavior"] == "Isolated":
+        return [_expression(component["pattern"]["Regex"], component, context)]
+    if component["pattern"] == {"String": " "} and component["behavior"] == "MergedWithPrevious":
+        return [AfterSpace()]
+    raise UnsupportedOptionError(
+        f"Text input is not possible with pre_tokenizer {shown(component, 200)}.\nLeave --text-input out."
+    )
+
+
 BOTH = (True, False)
+SPLITS = ({"String": " "}, *({"Regex": expression} for expression in EXPRESSIONS))
 PRE_TOKENIZERS = {
     "BertPreTokenizer": Component(splitting),
     "WhitespaceSplit": Component(splitting),
     "Whitespace": Component(splitting),
     "Punctuation": Component(splitting, {"behavior": ("Isolated", "Removed", "Contiguous")}),
     "Digits": Component(splitting, {"individual_digits": BOTH}),
+    "Split": Component(split, {"pattern": SPLITS, "behavior": ("Isolated", "MergedWithPrevious"), "invert": (False,)}),
+    "ByteLevel": Component(byte_level, {"add_prefix_space": BOTH, "trim_offsets": BOTH, "use_regex": BOTH}),
     "Metaspace": Component(
         metaspace, {"replacement": ANY, "prepend_scheme": ("always", "first", "never"), "split": BOTH}
     ),

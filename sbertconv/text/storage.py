@@ -10,18 +10,22 @@ from typing import Any
 import numpy as np
 
 from sbertconv.text.added import AddedTokens
+from sbertconv.text.bpe import BPE
+from sbertconv.text.bytes import ByteLevel, SpacePrefix
 from sbertconv.text.characters import CharacterMap, Composition, Reordering
 from sbertconv.text.framing import Framing
 from sbertconv.text.normalizers import Prefix, SpaceRuns, Stripping
-from sbertconv.text.pretokenizers import Metaspace, Splitting
+from sbertconv.text.pretokenizers import AfterSpace, Metaspace, Splitting
 from sbertconv.text.settings import Settings
 from sbertconv.text.tables import PageTable, SparseTable, Trie
 from sbertconv.text.tokenizer import TextTokenizer
 from sbertconv.text.unigram import Unigram
 from sbertconv.text.wordpiece import WordPiece
+from sbertconv.text.words import WordExpression
 
-CLASSES = (AddedTokens, CharacterMap, Composition, Framing, Metaspace, PageTable, Prefix, Reordering, Settings,
-           SpaceRuns, SparseTable, Splitting, Stripping, TextTokenizer, Trie, Unigram, WordPiece)  # fmt: skip
+CLASSES = (AddedTokens, AfterSpace, BPE, ByteLevel, CharacterMap, Composition, Framing, Metaspace, PageTable, Prefix,
+           Reordering, Settings, SpacePrefix, SpaceRuns, SparseTable, Splitting, Stripping, TextTokenizer, Trie,
+           Unigram, WordExpression, WordPiece)  # fmt: skip
 STORED = {cls.__name__: cls for cls in CLASSES}
 CLASS, ARRAY = "class", "array"
 

@@ -62,13 +62,13 @@ class SparseTable:
     owner: np.ndarray
 
     @classmethod
-    def of(cls, rows: np.ndarray, columns: np.ndarray, count: int) -> tuple[SparseTable, np.ndarray]:
-        """The table of these entries, sorted by row, with rows below `count`; and the place of each entry."""
+    def of(cls, rows: np.ndarray, columns: np.ndarray, count: int, width: int) -> tuple[SparseTable, np.ndarray]:
+        """The table of these entries, sorted by row, with so many rows and columns; and the place of each entry."""
         size = int(len(rows) * ROOM) + 1
         while (placed := _place(rows, columns, count, size)) is None:
             size = int(size * 1.2)
         base, places = placed
-        owner = np.full(int(base.max(initial=0) + columns.max(initial=0)) + 1, -1, np.int32)  # any column of any row
+        owner = np.full(int(base.max(initial=0)) + width, -1, np.int32)
         owner[places] = rows
         return cls(base.astype(np.int32), owner), places
 
@@ -133,7 +133,8 @@ class Trie:
             values[node] = value + 1
         edges = np.array(list(nodes), np.int64).reshape(-1, 2)
         order = np.lexsort((edges[:, 1], edges[:, 0]))
-        table, places = SparseTable.of(edges[order, 0], edges[order, 1], roots + len(edges))
+        width = int(edges[:, 1].max(initial=0)) + 1
+        table, places = SparseTable.of(edges[order, 0], edges[order, 1], roots + len(edges), width)
         size = len(table.owner)
         state = np.concatenate([size + np.arange(roots), np.zeros(len(edges), np.int64)])
         state[roots + order] = places

@@ -11,6 +11,7 @@ import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.text.added import AddedTokens
+from sbertconv.text.bpe import BPE
 from sbertconv.text.components import ANY, Component, Context, Json, check, parts
 from sbertconv.text.framing import Framing
 from sbertconv.text.normalizers import NORMALIZERS
@@ -25,6 +26,16 @@ MODELS = {
     "WordPiece": Component(
         lambda model, context: WordPiece.of(model, _added_ids(context)),
         dict.fromkeys(("vocab", "unk_token", "continuing_subword_prefix", "max_input_chars_per_word"), ANY),
+    ),
+    "BPE": Component(
+        lambda model, context: BPE.of(model, _added_ids(context)),
+        {
+            **dict.fromkeys(("vocab", "merges", "unk_token"), ANY),
+            **dict.fromkeys(("fuse_unk", "byte_fallback"), (True, False)),
+            **dict.fromkeys(("continuing_subword_prefix", "end_of_word_suffix"), (None, "")),
+            "dropout": (None,),
+            "ignore_merges": (False,),
+        },
     ),
     "Unigram": Component(
         lambda model, context: Unigram.of(model, _added_ids(context)),
