@@ -269,24 +269,23 @@ def test_a_differing_token_is_an_error_that_names_the_fault() -> None:
     assert "the tokenizer: [CLS] the quick" in str(caught.value)
 
 
-def test_a_converted_model_takes_texts(tmp_path: Any, bert_folder: Any) -> None:
-    artifact = sbertconv.to_onnx(bert_folder, tmp_path / "model", text_input=True)
-    assert artifact.manifest["text_input"]
-    graph = artifact.manifest["graphs"][0]
-    assert graph["inputs"] == [{"name": "text", "dtype": "string", "shape": ["batch"]}]
-    assert graph["text"]["fuzz"] == 20_000
-
+def test_a_converted_model_takes_texts(bert_text_artifact: Any, bert_folder: Any) -> None:
     import onnxruntime
+    from sentence_transformers import SentenceTransformer
 
-    session = onnxruntime.InferenceSession(artifact.path("onnx/model.onnx"))
+    model = sbertconv.load(bert_text_artifact)
+    manifest = model.artifact.manifest
+    assert manifest["text_input"]
+    assert manifest["graphs"][0]["inputs"] == [{"name": "text", "dtype": "string", "shape": ["batch"]}]
+    assert manifest["graphs"][0]["text"]["fuzz"] == 20_000
+
+    session = onnxruntime.InferenceSession(bert_text_artifact / "onnx/model.onnx")
     texts = ["query: one text", "query: Ünïcödé and [SEP] typed", "query: "]
     (vectors,) = session.run(None, {"text": np.array(texts, object)})
-    encoded = sbertconv.load(artifact.folder).encode([text.removeprefix("query: ") for text in texts], "query")
-    np.testing.assert_allclose(encoded, vectors, atol=1e-5)
-    import sentence_transformers
-
-    expected = sentence_transformers.SentenceTransformer(str(bert_folder), device="cpu").encode(texts, prompt_name=None)
+    expected = SentenceTransformer(str(bert_folder), device="cpu").encode(texts)
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    bare = [text.removeprefix("query: ") for text in texts]
+    np.testing.assert_allclose(model.encode(bare, "query"), expected, atol=1e-5)
 
 
 def test_a_keras_model_takes_texts(tmp_path: Any, bert_folder: Any, monkeypatch: Any) -> None:
