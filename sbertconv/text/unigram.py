@@ -20,6 +20,7 @@ from sbertconv.text.tables import PageTable, Trie, reachable
 PENALTY = 10.0  # below the lowest score: that of a character which is no token
 LARGEST = 20.0  # above it two unknown characters could win against a token of both
 NEVER = -1e300
+BLOCK = 16  # characters
 
 
 @dataclass(frozen=True)
@@ -87,23 +88,40 @@ class Unigram:
         return self._tokens(ops, codes, starts, slot, lengths, ids)
 
     def _best(self, ops: Operations, starts: Tensor, slot: Tensor, count: Tensor, scores: Tensor) -> Tensor:
-        """The length of the last token of the best way to each slot; one character of every word at a time."""
-        width = self.longest
+        """The length of the last token of the best way to each slot; one character of every word at a time.
+
+        A round of the inner loop copies what it writes to, so that is only as long as a block of every word; else a
+        long word would take the square of its length.
+        """
+        width, stride = self.longest, self.longest + BLOCK
         back = ops.constant(np.arange(width) - width)
         first = ops.nonzero(starts)
         length = ops.concat([first[1:], ops.reshape(ops.size(starts), [1])]) - first
 
-        def step(at: Tensor, left: Tensor, best: Tensor, lengths: Tensor) -> State:
-            rows = ops.size(at)
-            before = ops.reshape(ops.reshape(at + width, [-1, 1]) + back, [-1])  # `best` has so many places in front
-            ways = ops.reshape(best[before], [rows, width]) + scores[at]
-            best = ops.scatter(best, at + width, ops.reduce("max", ways, axis=1))
-            lengths = ops.scatter(lengths, at, width - ops.argmax(ways))
-            on = ops.nonzero(left > 1)
-            return at[on] + 1, left[on] - 1, best, lengths
+        def behind(at: Tensor) -> Tensor:
+            return ops.reshape(ops.reshape(at, [-1, 1]) + back, [-1])
 
-        begin = (slot[first], length, ops.fill(count + width, 0.0, DOUBLE), ops.fill(count, 0))
-        *_, lengths = ops.loop(lambda at, left, best, lengths: ops.size(at) > 0, step, begin)
+        def step(own: Tensor, at: Tensor, left: Tensor, best: Tensor, lengths: Tensor) -> State:
+            ways = ops.reshape(best[behind(own)], [-1, width]) + scores[at]
+            best = ops.scatter(best, own, ops.reduce("max", ways, axis=1))
+            lengths = ops.scatter(lengths, own, width - ops.argmax(ways))
+            on = ops.nonzero(left > 1)
+            return own[on] + 1, at[on] + 1, left[on] - 1, best, lengths
+
+        def block(at: Tensor, left: Tensor, window: Tensor, lengths: Tensor) -> State:
+            rows = ops.size(at)
+            own, here = ops.range(rows) * stride + width, ops.apply("min", [left, ops.constant(BLOCK)], INT)
+            best = ops.scatter(ops.fill(rows * stride, 0.0, DOUBLE), behind(own), window)
+            begin = (own, at, here, best, ops.fill(rows * stride, 0))
+            *_, best, found = ops.loop(lambda own, *rest: ops.size(own) > 0, step, begin)
+            owner, place = ops.repeat(here)
+            lengths = ops.scatter(lengths, at[owner] + place, found[own[owner] + place])
+            on = ops.nonzero(left > BLOCK)
+            return at[on] + BLOCK, left[on] - BLOCK, best[behind(own[on] + BLOCK)], lengths
+
+        window = ops.fill(ops.size(first) * width, 0.0, DOUBLE)
+        begin = (slot[first], length, window, ops.fill(count, 0))
+        *_, lengths = ops.loop(lambda at, *rest: ops.size(at) > 0, block, begin)
         return lengths
 
     def _tokens(
