@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import unicodedata
 from functools import cache
 from typing import Any
 
@@ -14,6 +16,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 import sbertconv
 from sbertconv.errors import TokenizationError, UnsupportedOptionError
 from sbertconv.text import Settings, compile_tokenizer, prove
+from sbertconv.text.charsmap import Charsmap, read_charsmap, write_charsmap
+from sbertconv.text.components import real
 from sbertconv.text.numpy_emitter import NumpyEmitter
 from sbertconv.text.onnx_emitter import OnnxEmitter, encoded, murmur_hash
 from sbertconv.text.onnx_graph import session_runner, tokenizer_graph
@@ -164,6 +168,32 @@ TOKENIZERS |= {
 }
 
 
+@cache
+def charsmap() -> dict[str, str]:
+    """Like SentencePiece's nmt_nfkc: compatibility forms, controls and spaces; composed keys, one of them against all
+    sense, which must win over nothing longer and lose to nothing shorter.
+    """
+    letters = map(chr, (*range(0xA0, 0xD800), *range(0xE000, 0x30000)))
+    forms = {c: form for c in letters if (form := unicodedata.normalize("NFKC", c)) != c}
+    composed = {form: chr(c) for c in range(0xC0, 0x250) if len(form := unicodedata.normalize("NFD", chr(c))) == 2}
+    spaces = dict.fromkeys("\t\n\r\u2028\u3000\u200b\ufeff", " ")
+    controls = dict.fromkeys(map(chr, (1, 2, 0x7F, 0x8F, 0xAD)), "")
+    odd = {"\r\n": "<nl>", "x\u0301\u0302": "<x>", "\u0600a": "<sign a>", "©": "(c)", "क": "k", "ㄱ": "g", "q": "Q"}
+    return forms | composed | spaces | controls | odd
+
+
+TOKENIZERS |= {
+    "unigram, like xlm-roberta": (
+        changed(
+            changed(UNIGRAM, normalizer=None, pre_tokenizer=None),
+            normalizer={"type": "Precompiled", "precompiled_charsmap": write_charsmap(charsmap())},
+            pre_tokenizer=XLM_R,
+        ),
+        Settings(max_length=48),
+    ),
+}
+
+
 def numpy_runner(tables: Any) -> Any:
     return lambda texts: {name: tensor.value for name, tensor in tables(NumpyEmitter(), texts).items()}
 
@@ -238,11 +268,28 @@ def test_a_long_text_without_spaces_and_an_empty_batch() -> None:
     assert [tensor.shape for tensor in run([]).values()] == [(0, 1)] * 3
 
 
+JOINING = [
+    *"axq©®☺👍🏻\u200d\u0301\u0302\u0327\u0345\u0e33\u0903कতকক়্্ि\u0600\u110bd\r\n\u200b\x00각가각🇦\ufe0f\u1160㋿é"
+]
+
+
+def test_clusters_are_those_of_the_library() -> None:
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": write_charsmap(charsmap())}
+    assert read_charsmap(normalizer["precompiled_charsmap"]) == charsmap()
+    function = real("normalizer", normalizer).normalize_str
+    draw = random.Random(0)
+    texts = ["".join(draw.choices(JOINING, k=draw.randrange(1, 8))) for _ in range(20_000)]
+    ops = NumpyEmitter()
+    found = Charsmap.of(normalizer["precompiled_charsmap"], 1)(ops, ops.characters(texts)).value
+    expected = [0x110000, *(code for text in texts for code in (*map(ord, function(text)), 0x110000))]
+    assert found.tolist() == expected
+
+
 UNKNOWN = {
     "every unknown component is named": (
         changed(UNCASED, normalizer=[], pre_tokenizer={"type": "UnicodeScripts"})
-        .replace('"normalizer": []', '"normalizer": {"type": "Precompiled"}'),
-        ("normalizer Precompiled", "pre_tokenizer UnicodeScripts", "have: BertNormalizer"),
+        .replace('"normalizer": []', '"normalizer": {"type": "ByteLevel"}'),
+        ("normalizer ByteLevel", "pre_tokenizer UnicodeScripts", "have: BertNormalizer"),
     ),
     "an unknown option": (
         changed(UNCASED, model={"byte_fallback": True}),

@@ -60,16 +60,19 @@ class CharacterMap:
     flat: np.ndarray
 
     @classmethod
-    def of(cls, changes: Mapping[int, str], pseudo: int) -> CharacterMap:
-        """Of what becomes of the characters that change."""
+    def of(cls, changes: Mapping[int, str], pseudo: int, further: Sequence[str] = ()) -> CharacterMap:
+        """Of what becomes of the characters that change, and of pseudo characters behind those of the tokenizer."""
         numbers: dict[tuple[int, ...], int] = {(SAME,): 0}
         values = every()
         for code, made in changes.items():
             rule = tuple(SAME if ord(c) == code else ord(c) for c in made)
             values[code] = numbers.setdefault(rule, len(numbers))
+        last = [numbers.setdefault(tuple(map(ord, made)), len(numbers)) for made in further]
         counts = np.array([len(rule) for rule in numbers], np.int32)
         flat = np.array([c for rule in numbers for c in rule], np.int32)
-        return cls(PageTable.of(values, [0] * pseudo), (np.cumsum(counts) - counts).astype(np.int32), counts, flat)
+        return cls(
+            PageTable.of(values, [*[0] * pseudo, *last]), (np.cumsum(counts) - counts).astype(np.int32), counts, flat
+        )
 
     def __call__(self, ops: Operations, codes: Tensor) -> Tensor:
         rules = self.rules(ops, codes)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.text.characters import CharacterMap, Composition, Reordering, changes, classify
+from sbertconv.text.charsmap import Charsmap
 from sbertconv.text.components import ANY, Component, Context, Json, Stages, real
 from sbertconv.text.operations import END, INT, Operations, Tensor
 from sbertconv.text.tables import PageTable
@@ -148,6 +149,12 @@ def prefix(component: Json, context: Context) -> Stages:
     return [Prefix(np.array([ord(c) for c in component["prepend"]], np.int32))]
 
 
+def precompiled(component: Json, context: Context) -> Stages:
+    """Precompiled; an empty map does nothing."""
+    encoded = component["precompiled_charsmap"]
+    return [Charsmap.of(encoded, context.pseudo)] if encoded else []
+
+
 class Characters:
     """Patterns that are one character, and the expression for runs of spaces."""
 
@@ -165,6 +172,7 @@ NORMALIZERS = {
         bert,
         {"clean_text": BOTH, "handle_chinese_chars": BOTH, "strip_accents": (None, *BOTH), "lowercase": BOTH},
     ),
+    "Precompiled": Component(precompiled, {"precompiled_charsmap": ANY}),
     "Lowercase": Component(mapping),
     "StripAccents": Component(mapping),
     "Nmt": Component(mapping),

@@ -13,6 +13,7 @@ from sbertconv.text.added import AddedTokens
 from sbertconv.text.bpe import BPE
 from sbertconv.text.bytes import ByteLevel, SpacePrefix
 from sbertconv.text.characters import CharacterMap, Composition, Reordering
+from sbertconv.text.charsmap import Charsmap
 from sbertconv.text.framing import Framing
 from sbertconv.text.normalizers import Prefix, SpaceRuns, Stripping
 from sbertconv.text.pretokenizers import AfterSpace, Metaspace, Splitting
@@ -23,8 +24,8 @@ from sbertconv.text.unigram import Unigram
 from sbertconv.text.wordpiece import WordPiece
 from sbertconv.text.words import WordExpression
 
-CLASSES = (AddedTokens, AfterSpace, BPE, ByteLevel, CharacterMap, Composition, Framing, Metaspace, PageTable, Prefix,
-           Reordering, Settings, SpacePrefix, SpaceRuns, SparseTable, Splitting, Stripping, TextTokenizer, Trie,
+CLASSES = (AddedTokens, AfterSpace, BPE, ByteLevel, CharacterMap, Charsmap, Composition, Framing, Metaspace, PageTable,
+           Prefix, Reordering, Settings, SpacePrefix, SpaceRuns, SparseTable, Splitting, Stripping, TextTokenizer, Trie,
            Unigram, WordExpression, WordPiece)  # fmt: skip
 STORED = {cls.__name__: cls for cls in CLASSES}
 CLASS, ARRAY = "class", "array"
