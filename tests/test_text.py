@@ -25,7 +25,7 @@ from sbertconv.text.storage import dumps, loads
 from sbertconv.text.words import EXPRESSIONS
 
 ALL = ("input_ids", "token_type_ids", "attention_mask")
-FUZZ = 1500  # a conversion runs 20,000
+FUZZ = 500  # a conversion runs 20,000
 
 
 def changed(tokenizer: str, **sections: Any) -> str:
@@ -43,6 +43,14 @@ def with_tokens(tokenizer: str, *tokens: dict[str, Any]) -> str:
     first = Tokenizer.from_str(tokenizer).get_vocab_size()
     found["added_tokens"] += [{"id": first + n, **flags, **token} for n, token in enumerate(tokens)]
     return json.dumps(found)
+
+
+def sequence(*normalizers: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": list(normalizers)}
+
+
+def replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
 
 
 UNCASED = tiny.backend_tokenizer("wordpiece")
@@ -96,7 +104,7 @@ METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "alway
 XLM_R = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, METASPACE]}
 DEBERTA = [
     {"type": "Lowercase"},
-    {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+    replace({"Regex": " {2,}"}, " "),
     {"type": "NFC"},
     {"type": "Strip", "strip_left": False, "strip_right": True},
 ]
@@ -112,7 +120,7 @@ TOKENIZERS |= {
     "unigram, like deberta": (
         changed(
             changed(UNIGRAM, normalizer=None, pre_tokenizer=None),
-            normalizer={"type": "Sequence", "normalizers": DEBERTA},
+            normalizer=sequence(*DEBERTA),
             pre_tokenizer={"type": "Sequence", "pretokenizers": [ISOLATED, METASPACE]},
         ),
         Settings(padding_side="left"),
@@ -147,13 +155,20 @@ TOKENIZERS |= {
     "bpe, like gemma": (
         changed(
             changed(sentencepiece_bpe(), pre_tokenizer=None),
-            normalizer={"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            normalizer=replace({"String": " "}, "▁"),
             pre_tokenizer={
                 "type": "Split",
                 "pattern": {"String": " "},
                 "behavior": "MergedWithPrevious",
                 "invert": False,
             },
+        ),
+        Settings(max_length=64),
+    ),
+    "bpe, like the first llama": (
+        changed(
+            changed(sentencepiece_bpe(), pre_tokenizer=None),
+            normalizer=sequence({"type": "Prepend", "prepend": "▁"}, replace({"String": " "}, "▁")),
         ),
         Settings(max_length=64),
     ),
@@ -190,6 +205,29 @@ TOKENIZERS |= {
             pre_tokenizer=XLM_R,
         ),
         Settings(max_length=48),
+    ),
+}
+
+
+TOKENIZERS |= {
+    "wordpiece, of other components": (
+        changed(
+            changed(UNCASED, normalizer=None, pre_tokenizer=None, post_processor=None),
+            normalizer=sequence(
+                {"type": "Strip", "strip_left": True, "strip_right": True},
+                {"type": "NFKD"},
+                {"type": "StripAccents"},
+                {"type": "Lowercase"},
+                replace({"String": "ß"}, "ss"),
+                replace({"Regex": " {2,}"}, ""),
+            ),
+            pre_tokenizer={
+                "type": "Sequence",
+                "pretokenizers": [{"type": "Whitespace"}, {"type": "Digits", "individual_digits": True}],
+            },
+            post_processor={"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+        ),
+        Settings(ALL, 40),
     ),
 }
 
@@ -286,6 +324,10 @@ def test_clusters_are_those_of_the_library() -> None:
 
 
 UNKNOWN = {
+    "spaces that become several characters": (
+        changed(UNIGRAM, normalizer=replace({"Regex": " {2,}"}, "__")).replace('"type": "NFKC", ', ""),
+        ('"__" (have: one character)',),
+    ),
     "every unknown component is named": (
         changed(UNCASED, normalizer=[], pre_tokenizer={"type": "UnicodeScripts"})
         .replace('"normalizer": []', '"normalizer": {"type": "ByteLevel"}'),

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from sbertconv.errors import UnsupportedOptionError
 from sbertconv.text.characters import CharacterMap, Composition, Reordering, changes, classify
 from sbertconv.text.charsmap import Charsmap
-from sbertconv.text.components import ANY, Component, Context, Json, Stages, real
+from sbertconv.text.components import ANY, Component, Context, Json, Stages, real, shown
 from sbertconv.text.operations import END, INT, Operations, Tensor
 from sbertconv.text.tables import PageTable
 
@@ -69,6 +70,11 @@ def replacement(component: Json, context: Context) -> Stages:
     """Replace: of one character, or of runs of two spaces and more."""
     pattern, content = component["pattern"], component["content"]
     if pattern == SPACE_RUNS:
+        if len(content) > 1:
+            raise UnsupportedOptionError(
+                f"Text input is not possible with normalizer Replace: {shown(pattern)} by {shown(content)} (have: one "
+                "character).\nLeave --text-input out."
+            )
         return [SpaceRuns(tuple(map(ord, content)))]
     return [CharacterMap.of({ord(pattern["String"]): content}, context.pseudo)]
 
@@ -131,22 +137,27 @@ class Stripping:
         number = ops.cumsum(solid.number)
         where = ops.nonzero(solid)  # the last is an END
         pseudo = codes >= END
-        before = pseudo[where[ops.apply("max", [number - 1, ops.constant(0)], INT)]]
-        after = pseudo[where[ops.apply("min", [number, ops.size(where) - 1], INT)]]
-        dropped = ~solid & ((before if self.left else before & ~before) | (after if self.right else after & ~after))
-        return ops.compress(codes, ~dropped)
+        kept = codes >= 0
+        before = where[ops.apply("max", [number - 1, ops.constant(0)], INT)]
+        after = where[ops.apply("min", [number, ops.size(where) - 1], INT)]
+        for wanted, neighbour in ((self.left, before), (self.right, after)):
+            inside = ~pseudo[neighbour]
+            kept = kept & (solid | inside) if wanted else kept
+        return ops.compress(codes, kept)
 
 
 def stripping(component: Json, context: Context) -> Stages:
     """Strip."""
     function = real("normalizer", {"type": "Strip", "strip_left": True, "strip_right": True}).normalize_str
     spaces = classify(lambda c: int(function(f"a{c}") == "a"), lambda page: None)
-    return [Stripping(PageTable.of(spaces, [0] * context.pseudo), component["strip_left"], component["strip_right"])]
+    left, right = component["strip_left"], component["strip_right"]
+    return [Stripping(PageTable.of(spaces, [0] * context.pseudo), left, right)] if left or right else []
 
 
 def prefix(component: Json, context: Context) -> Stages:
     """Prepend."""
-    return [Prefix(np.array([ord(c) for c in component["prepend"]], np.int32))]
+    content = np.array([ord(c) for c in component["prepend"]], np.int32)
+    return [Prefix(content)] if len(content) else []
 
 
 def precompiled(component: Json, context: Context) -> Stages:

@@ -36,7 +36,7 @@ class Settings:
         Raises:
             UnsupportedOptionError: naming every setting that text input does not have.
         """
-        wanted = {"kind": "fast", "cut": "truncate", "split_special_tokens": False, "do_lower_case": False}
+        wanted = {"kind": "fast", "cut": "truncate", "split_special_tokens": False}
         problems = [
             f"{name} is {section[name]!r} (have: {value!r})"
             for name, value in wanted.items()
