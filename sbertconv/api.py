@@ -89,6 +89,7 @@ def to_onnx(
     min_top10: float | None = None,
     texts: Sequence[str] = (),
     calibration: Sequence[str] = (),
+    text_input: bool = False,
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> Artifact:
@@ -120,6 +121,8 @@ def to_onnx(
         min_top10: the smallest share of the ten nearest neighbours that stay.
         texts: your own texts, which the gate then includes.
         calibration: your own texts for fp16, which keeps in float32 whatever leaves its range on them.
+        text_input: put the tokenizer into the graph, which then takes `text`, strings [batch], and nothing else. The
+            tokenizer in the graph is first proven equal to the model's, token by token, on 20,000 texts.
         registry: converters; default the built-in ones and those of installed plugins.
         on_stage: called with the name of each stage as it starts.
 
@@ -130,13 +133,15 @@ def to_onnx(
         SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError, ArtifactError:
             see `sbertconv.errors`. Nothing is written then.
         ParityError: if the written graph differs from encode(), or fails the gate. Nothing is published then.
+        TokenizationError: if the tokenizer in the graph gives one other token. Nothing is written then.
     """
     if is_keras_artifact(model):
-        asked = (opset, tuple(outputs), external_data, token_type_ids, optimize, precision)
-        if asked != (18, (OUTPUT,), None, None, True, "fp32"):
+        asked = (opset, tuple(outputs), external_data, token_type_ids, optimize, precision, text_input)
+        if asked != (18, (OUTPUT,), None, None, True, "fp32", False):
             raise UnsupportedOptionError(
                 f"{model}: a Keras model has its inputs and outputs already, and is written with opset 18 in fp32.\n"
-                "Leave --opset, --output, --external-data, --token-type-ids, --no-optimize and --precision out."
+                "Leave --opset, --output, --external-data, --token-type-ids, --no-optimize, --precision and "
+                "--text-input out."
             )
         return _keras_to_onnx(model, directory, overwrite, (atol, rtol), on_stage)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
@@ -154,6 +159,7 @@ def to_onnx(
         precision,
         engines=tuple(engines),
         calibration=tuple(calibration),
+        text_input=text_input,
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
@@ -248,6 +254,7 @@ def to_tf(
     formats: Sequence[str] = ("keras", "saved_model"),
     atol: float | None = None,
     rtol: float | None = None,
+    text_input: bool = False,
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> Artifact:
@@ -262,6 +269,8 @@ def to_tf(
         formats: "keras" (trainable), "saved_model" (TensorFlow), "litert" (.tflite) and "onnx"; each is checked.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5.
         rtol: relative term of the rule; default 1e-5.
+        text_input: make the tokenizer the model's first layer, which takes `text`, strings [batch], and nothing else;
+            "keras" and "saved_model" alone. It is first proven equal to the model's, token by token, on 20,000 texts.
         registry: converters; default the built-in ones and those of installed plugins.
         on_stage: called with the name of each stage as it starts.
 
@@ -272,6 +281,7 @@ def to_tf(
         SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError, ArtifactError:
             see `sbertconv.errors`. Nothing is written then.
         ParityError: if a written model differs from encode(). Nothing is published then.
+        TokenizationError: if the tokenizer in the model gives one other token. Nothing is written then.
     """
     require("tf", "torch", "sentence_transformers", "keras")
     on_stage("loading libraries")
@@ -279,7 +289,7 @@ def to_tf(
     from sbertconv.converters.keras.backend import KerasOptions
     from sbertconv.converters.keras.writer import write_keras
 
-    options = KerasOptions(tuple(formats))
+    options = KerasOptions(tuple(formats), text_input)
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
     target = _target(directory, source.name, "keras")

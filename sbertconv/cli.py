@@ -150,6 +150,7 @@ EvalFile = Annotated[
 Calibration = Annotated[
     Path | None, typer.Option(help="Your own texts for fp16's probe of its range, read likewise.", show_default=False)
 ]
+TextInput = Annotated[bool, _flag("--text-input", "The tokenizer inside the graph: it takes strings.")]
 Engine = Annotated[str, typer.Option(help="onnxruntime, openvino, keras, tensorflow, litert, torch, or auto.")]
 Outputs = Annotated[
     list[Output] | None,
@@ -221,6 +222,7 @@ def to_onnx_command(
     min_top10: MinTop10 = None,
     eval_file: EvalFile = None,
     calibration: Calibration = None,
+    text_input: TextInput = False,
     as_json: Json = False,
 ) -> None:
     """Convert a model to ONNX and prove it equal to encode(); a Keras model of to-tf, equal to itself."""
@@ -247,6 +249,7 @@ def to_onnx_command(
             min_top10=min_top10,
             texts=_texts_of(eval_file),
             calibration=_texts_of(calibration),
+            text_input=text_input,
             on_stage=on_stage,
         )
     _print_result(artifact, as_json)
@@ -320,6 +323,7 @@ def to_tf_command(
     ] = None,
     atol: Atol = None,
     rtol: Rtol = None,
+    text_input: TextInput = False,
     as_json: Json = False,
 ) -> None:
     """Convert a model to a trainable Keras model and prove it equal to encode()."""
@@ -335,6 +339,7 @@ def to_tf_command(
             formats=[form.value for form in formats or [KerasFormat.keras, KerasFormat.saved_model]],
             atol=atol,
             rtol=rtol,
+            text_input=text_input,
             on_stage=on_stage,
         )
     _print_result(artifact, as_json)

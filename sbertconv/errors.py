@@ -7,6 +7,7 @@
     ├── MissingDependencyError     an extra is not installed (also an ImportError)
     ├── DuplicateConverterError    a second converter for the same module type
     ├── ParityError                the converted model differs from encode() (has .report)
+    ├── TokenizationError          the tokenizer inside a graph differs from the model's
     └── ArtifactError              a converted folder cannot be written, read or trusted
 
 Line 1 of a message says what and where, then what is available, the last line what to do.
@@ -60,6 +61,12 @@ class ParityError(SbertconvError):
     def __init__(self, message: str, report: ParityReport) -> None:
         super().__init__(message)
         self.report = report
+
+
+class TokenizationError(SbertconvError):
+    """The tokenizer inside a graph gives other tokens than the model's; nothing was written."""
+
+    exit_code = 3
 
 
 def require(extra: str, *packages: str) -> None:

@@ -196,6 +196,8 @@ def _task(graph: Graph) -> dict[str, str]:
 
 def _other_side(original: Side, embedder: Embedder) -> str | None:
     """The side that is not the model's own, where both sides have one tokenizer that can pad there."""
+    if embedder.artifact.manifest.get("text_input"):  # the graph pads where the model does
+        return None
     theirs, ours = original.tokenizers(), Converted(embedder).tokenizers()
     sides = {tokenizer.padding_side for tokenizer in (*theirs, *ours)}
     if len(theirs) != 1 or len(ours) != 1 or len(sides) != 1:

@@ -18,7 +18,7 @@ from sbertconv.artifact import KERAS_SUFFIX, Artifact, read_artifact, unpacked
 from sbertconv.engines import AUTO, Run, choose_engine, open_graph
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 from sbertconv.images import pixel_values
-from sbertconv.tokenization import Tensors, TextTokenizer, load_tokenizer
+from sbertconv.tokenization import Tensors, TextTokenizer, load_tokenizer, refuse_surrogates
 
 
 def load(folder: str | Path, *, format: str | None = None, engine: str = AUTO, verify: bool = False) -> Embedder:
@@ -58,6 +58,7 @@ def usable_cores() -> int:
 
 
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+TEXT = "text"  # the input of a graph that has its tokenizer inside
 WINDOW = 1024  # texts that are tokenized together and then sorted by their tokens
 TOKENS_AT_ONCE = 2048  # in one batch, padding included: more no longer fit into a core's cache
 
@@ -286,6 +287,16 @@ class Embedder:
             tensors["prompt_length"] = np.full(len(rows), length, np.int64)
         return tensors
 
+    @staticmethod
+    def _texts(graph: Graph, texts: Sequence[str], task: str | None, prompt: str | None) -> Tensors:
+        """What a graph with its tokenizer inside takes."""
+        refuse_surrogates(texts)
+        tensors = {TEXT: np.array(texts, object)}
+        if "prompt_length" in graph.inputs:
+            length = graph.tokenizer.prompt_length(prompt, task) if prompt else 0
+            tensors["prompt_length"] = np.full(len(texts), length, np.int64)
+        return tensors
+
     def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
         if prompt is not None:
             return prompt
@@ -357,6 +368,11 @@ class Embedder:
         """Indices and tensors of each batch. The next texts are tokenized while the ones before are embedded, and
         sorted by their tokens, so that hardly anything is padding.
         """
+        if TEXT in graph.inputs:
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                yield chosen, self._texts(graph, [f"{prompt or ''}{items[index]}" for index in chosen], task, prompt)
+            return
         sees_padding = self.artifact.manifest["sees_padding"] or graph.section["modality"] == "image"
         window = batch_size if sees_padding else max(WINDOW, batch_size)
         chunks = [order[start : start + window] for start in range(0, len(order), window)]

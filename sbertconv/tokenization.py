@@ -22,6 +22,16 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 Tensors = dict[str, np.ndarray]
 
 
+def refuse_surrogates(texts: Sequence[str]) -> None:
+    """Raise UnsupportedOptionError for a text that is not valid Unicode."""
+    for index, text in enumerate(texts):
+        if not text.isascii() and SURROGATE.search(text):
+            raise UnsupportedOptionError(
+                f"Text {index} of a batch holds half of a surrogate pair, which is no character: {text[:40]!r}\n"
+                "Mend the text, e.g. text.encode('utf-8', 'replace').decode()."
+            )
+
+
 class TextTokenizer(ABC):
     """Common to all kinds: cutting at the length limit, padding, the length of a prompt.
 
@@ -97,12 +107,7 @@ class FastTokenizer(TextTokenizer):
             else:
                 self.backend.enable_truncation(max_length, direction=self.section["truncation_side"])
             self._limit = max_length
-        for index, text in enumerate(texts):
-            if not text.isascii() and SURROGATE.search(text):
-                raise UnsupportedOptionError(
-                    f"Text {index} of a batch holds half of a surrogate pair, which is no character: {text[:40]!r}\n"
-                    "Mend the text, e.g. text.encode('utf-8', 'replace').decode()."
-                )
+        refuse_surrogates(texts)
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=self.section["add_special_tokens"])
         end = max_length if cut_after else None
         typed = "token_type_ids" in self.section["tensors"]  # reading them costs a list per text

@@ -124,6 +124,14 @@ def bert_artifact(built_once: Any, bert_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def bert_text_artifact(built_once: Any, bert_folder: Path) -> Path:
+    """The BERT model converted with its tokenizer inside the graph; do not write to it."""
+    from sbertconv import to_onnx
+
+    return Path(built_once("bert-text-onnx", lambda folder: to_onnx(bert_folder, folder, text_input=True)))
+
+
+@pytest.fixture(scope="session")
 def static_artifact(built_once: Any, static_folder: Path) -> Path:
     """The static model converted; do not write to it."""
     from sbertconv import to_onnx

@@ -46,6 +46,7 @@ ERRORS = {
     "MissingDependencyError": ("SbertconvError", 1),
     "DuplicateConverterError": ("SbertconvError", 1),
     "ParityError": ("SbertconvError", 3),
+    "TokenizationError": ("SbertconvError", 3),
     "ArtifactError": ("SbertconvError", 1),
 }
 COMMANDS = ["to-onnx", "to-tf", "to-torch", "to-st", "verify", "inspect", "encode", "bench"]

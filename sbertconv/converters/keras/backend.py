@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sbertconv.converters.examples import CHANNELS, image_size
 from sbertconv.converters.keras.formats import FORMATS
+from sbertconv.converters.text import TEXT, TextTables
 from sbertconv.engines import OUTPUT
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import import_keras, import_tensorflow
@@ -23,9 +24,11 @@ class KerasOptions:
 
     Attributes:
         formats: names of `FORMATS`.
+        text_input: make the tokenizer the model's first layer, which takes `text`, strings [batch].
     """
 
     formats: tuple[str, ...] = ("keras", "saved_model")
+    text_input: bool = False
 
     def check(self) -> None:
         """Raise an error for an unknown format, or for one that the installed packages cannot write."""
@@ -36,12 +39,22 @@ class KerasOptions:
                 "Choose among these."
             )
         import_keras()
+        if self.text_input:
+            import_tensorflow(["--text-input"])
+            if without := [name for name in self.formats if not FORMATS[name].takes_text]:
+                have = ", ".join(name for name, form in FORMATS.items() if form.takes_text)
+                raise UnsupportedOptionError(
+                    f"--text-input: {', '.join(without)} has no operations on strings (have: {have}).\n"
+                    "Leave that --format out; for ONNX, convert with sbertconv to-onnx --text-input."
+                )
         if needing := [name for name in self.formats if FORMATS[name].needs_tensorflow]:
             import_tensorflow(needing)
 
 
-def build_model(route: Route, model: SentenceTransformer) -> keras.Model:
-    """The route as a functional model: a dict of named inputs -> sentence_embedding [batch, dim], float32."""
+def build_model(route: Route, model: SentenceTransformer, text: TextTables | None = None) -> keras.Model:
+    """The route as a functional model: a dict of named inputs -> sentence_embedding [batch, dim], float32. With a
+    tokenizer's tables, `text` takes the place of the tensors that these give.
+    """
     keras = import_keras()
     from sbertconv.layers import SentenceEmbedding
 
@@ -50,6 +63,13 @@ def build_model(route: Route, model: SentenceTransformer) -> keras.Model:
         for name, dtype, shape in input_specs(route)
     }
     features: dict[str, Any] = dict(inputs)
+    if text is not None:
+        from sbertconv.layers import TextInput
+
+        names = text.tables.framing.settings.tensors
+        texts = keras.Input(shape=(), dtype="string", name=TEXT)
+        features |= TextInput(names, text.tables, name="tokenizer")(texts)
+        inputs = {TEXT: texts, **{name: tensor for name, tensor in inputs.items() if name not in names}}
     for step in route.steps:
         features = step(features)
     if OUTPUT not in features:

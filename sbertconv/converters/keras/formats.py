@@ -123,17 +123,19 @@ class Format:
         write: writes it.
         engines: what it is proven on.
         needs_tensorflow: whether only Keras on TensorFlow can write it.
+        takes_text: whether it can hold a tokenizer.
     """
 
     file: str
     write: Callable[[Any, Inputs, Path], None]
     engines: tuple[str, ...]
     needs_tensorflow: bool
+    takes_text: bool = False
 
 
 FORMATS = {
-    "keras": Format("keras/{name}.keras", write_keras, ("keras",), False),
-    "saved_model": Format(f"saved_{{name}}/{SAVED_MODEL}", write_saved_model, ("tensorflow",), True),
+    "keras": Format("keras/{name}.keras", write_keras, ("keras",), False, True),
+    "saved_model": Format(f"saved_{{name}}/{SAVED_MODEL}", write_saved_model, ("tensorflow",), True, True),
     "litert": Format("litert/{name}.tflite", write_litert, ("litert",), True),
     "onnx": Format("onnx/{name}.onnx", write_onnx, ("onnxruntime",), True),
 }

@@ -13,6 +13,7 @@ from sbertconv.converters.keras.backend import KerasOptions, build_model, descri
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.tracing import TRAINING
 from sbertconv.converters.keras.weights import weights
+from sbertconv.converters.text import text_tables
 from sbertconv.converters.traced import quiet
 from sbertconv.converters.writing import (
     graph_name,
@@ -24,9 +25,13 @@ from sbertconv.converters.writing import (
 )
 from sbertconv.engines import OUTPUT
 from sbertconv.errors import error_text
+from sbertconv.frameworks import import_tensorflow
 from sbertconv.plan import Plan
 from sbertconv.routes import Route
 from sbertconv.source import Source
+from sbertconv.text import TextTokenizer
+from sbertconv.text.proof import Run
+from sbertconv.text.tf_emitter import TensorFlowEmitter
 
 if TYPE_CHECKING:
     import keras
@@ -45,18 +50,22 @@ def write_keras(
 
     The Keras models hold weights of their own by then, so that the original need not wait for their files.
     """
+    tables = text_tables(plan, options.text_input, _tokenizer)
     graphs, models = [], []
     for index, route in enumerate(plan.routes):
         section = write_tokenizer(route, index == 0, staging)
         name = graph_name(route.name, index == 0)
-        models.append(build_model(route, model))
+        text = tables.get(route.name)
+        models.append(build_model(route, model, text))
         outputs = [{"name": OUTPUT, "dtype": "float32", "shape": ["batch", models[-1].output.shape[-1]]}]
         formats = {form: FORMATS[form].file.format(name=name) for form in options.formats}
-        graphs.append(route_content(route, formats, describe_inputs(route), outputs, section))
+        inputs = describe_inputs(route)
+        entry = {"inputs": inputs} if text is None else text.section(inputs)
+        graphs.append({**route_content(route, formats, inputs, outputs, section), **entry})
     write_module_configs(model, staging)
-    content = manifest_content(
-        source, model, plan, graphs, {form: FORMATS[form].engines for form in options.formats}, PACKAGES
-    )
+    engines = {form: FORMATS[form].engines for form in options.formats}
+    more = {"text_input": True} if options.text_input else {}
+    content = manifest_content(source, model, plan, graphs, engines, PACKAGES, **more)
     content["notes"] += list(_trace_notes(plan))
     folders = module_folders(model)
     packed = _packed(staging, model, plan, folders, content["notes"])
@@ -64,6 +73,22 @@ def write_keras(
         keras_model.get_layer(OUTPUT).files = packed | {MANIFEST: _manifest(route, graph, content, folders)}
         packed = {name: data for name, data in packed.items() if not name.startswith(SKELETON)}  # once is enough
     return content, [partial(_write_models, models, content, staging.folder)]
+
+
+def _tokenizer(tables: TextTokenizer) -> tuple[Run, dict[str, int]]:
+    """A tokenizer as a function of TensorFlow, as a SavedModel has it."""
+    tf = import_tensorflow(["text input"])
+
+    def tokenize(texts: Any) -> dict[str, Any]:
+        return {name: tensor.value for name, tensor in tables(TensorFlowEmitter(tf), texts).items()}
+
+    function = tf.function(tokenize, input_signature=[tf.TensorSpec([None], tf.string)])
+
+    def run(texts: Sequence[str]) -> dict[str, Any]:
+        return {name: value.numpy() for name, value in function(tf.constant(texts, tf.string, [len(texts)])).items()}
+
+    graph = function.get_concrete_function().graph.as_graph_def()
+    return run, {"nodes": len(graph.node), "bytes": graph.ByteSize()}
 
 
 def _trace_notes(plan: Plan) -> Iterator[str]:

@@ -51,6 +51,7 @@ class OnnxOptions:
         form: "onnx", or "openvino" for its intermediate representation.
         engines: what the graph is proven on.
         calibration: texts whose values the precision's recipe looks at, beside those that come with sbertconv.
+        text_input: put the tokenizer into the graph, which then takes `text`, strings [batch].
     """
 
     opset: int = 18
@@ -62,6 +63,7 @@ class OnnxOptions:
     form: str = "onnx"
     engines: tuple[str, ...] = ("onnxruntime",)
     calibration: tuple[str, ...] = ()
+    text_input: bool = False
 
     def check(self) -> None:
         """Raise UnsupportedOptionError for an option that is not supported, or not together with another."""
@@ -82,6 +84,8 @@ class OnnxOptions:
                 f"--no-optimize: {self.precision} weights need ONNX Runtime's own operators.\n"
                 "Leave the option out, or choose bf16 or fp16."
             )
+        if self.text_input:
+            self._check_text_input()
         if self.opset not in OPSETS:
             raise UnsupportedOptionError(
                 f"opset {self.opset} is not supported (have: {', '.join(map(str, OPSETS))}).\nChoose one of these."
@@ -97,6 +101,15 @@ class OnnxOptions:
             raise UnsupportedOptionError(
                 f"--calibration: {self.precision} looks at no values of texts (have: {', '.join(calibrated)}).\n"
                 "Leave the option out; --eval measures the quality on your own texts."
+            )
+
+    def _check_text_input(self) -> None:
+        have = {"engine": ("onnxruntime",), "output": ("sentence_embedding",), "token-type-ids": None}
+        asked = {"engine": self.engines, "output": self.outputs, "token-type-ids": self.token_type_ids}
+        if problems := [name for name in have if asked[name] != have[name]]:
+            raise UnsupportedOptionError(
+                f"--text-input: ONNX Runtime alone runs such a graph, its one output is sentence_embedding, and its "
+                f"token types are the tokenizer's.\nLeave {', '.join(f'--{name}' for name in problems)} out."
             )
 
 

@@ -16,6 +16,7 @@ from sbertconv.converters.onnx.backend import OnnxOptions, describe_tensors, exp
 from sbertconv.converters.onnx.fusion import count_attention
 from sbertconv.converters.onnx.precision import RECIPES, Recipe, largest_values
 from sbertconv.converters.onnx.saving import EXTERNAL_DATA, save_graph
+from sbertconv.converters.text import TEXT, TextTables, text_tables
 from sbertconv.converters.writing import (
     graph_name,
     manifest_content,
@@ -30,6 +31,9 @@ from sbertconv.questions import BATCH_SIZE
 from sbertconv.routes import Route
 from sbertconv.runtime import Embedder, Graph
 from sbertconv.source import Source
+from sbertconv.text import TextTokenizer
+from sbertconv.text.onnx_graph import put_before, session_runner, tokenizer_graph
+from sbertconv.text.proof import Run
 from sbertconv.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
@@ -50,16 +54,25 @@ def write_onnx(
     drafts, recipes = staging.scratch(), RECIPES[options.precision]
     # A draft that recipes read is mapped; one that becomes the artifact itself is written as that will be.
     external_data = True if any(recipe.change for recipe in recipes) else options.external_data
+    tables = text_tables(plan, options.text_input, _tokenizer)
     graphs = [
         _write_route(route, index == 0, model, replace(options, external_data=external_data), staging, drafts)
         for index, route in enumerate(plan.routes)
     ]
     write_module_configs(model, staging)
     more = {"precision": options.precision, "opset": options.opset, "optimized": options.optimize}
+    more |= {"text_input": True} if options.text_input else {}
     content = manifest_content(source, model, plan, graphs, {options.form: options.engines}, PACKAGES, **more)
     if options.optimize:
         content["notes"] += [note for graph in graphs if (note := _unfused(graph))]
-    return content, [partial(_finish, recipe, content, drafts, options, staging) for recipe in recipes]
+    return content, [partial(_finish, recipe, content, drafts, options, tables, staging) for recipe in recipes]
+
+
+def _tokenizer(tables: TextTokenizer) -> tuple[Run, dict[str, int]]:
+    """A tokenizer's graph alone, in ONNX Runtime, and its size."""
+    graph = tokenizer_graph(tables)
+    written = graph.SerializeToString()
+    return session_runner(written), {"nodes": len(graph.graph.node), "bytes": len(written)}
 
 
 def _unfused(graph: Mapping[str, Any]) -> str | None:
@@ -69,7 +82,12 @@ def _unfused(graph: Mapping[str, Any]) -> str | None:
 
 
 def _finish(
-    recipe: Recipe, content: Mapping[str, Any], drafts: Path, options: OnnxOptions, staging: Staging
+    recipe: Recipe,
+    content: Mapping[str, Any],
+    drafts: Path,
+    options: OnnxOptions,
+    tables: Mapping[str, TextTables],
+    staging: Staging,
 ) -> dict[str, Any]:
     """Write every graph as a recipe makes it from its draft; returns the manifest's content."""
     embedder = Embedder(staging.manifest(content))
@@ -82,10 +100,16 @@ def _finish(
             )
             made = drafts / recipe.name / draft.name
             save_graph(model, made, options.external_data)
+        section = graph.section
+        if text := tables.get(section["name"]):
+            model = onnx_ir.load(made)
+            section = {**section, **text.section(section["inputs"])}
+            made = drafts / TEXT / draft.name
+            save_graph(put_before(model, text.tables), made, options.external_data)
         target = staging.folder / graph.section["formats"][options.form]
         target.parent.mkdir(parents=True, exist_ok=True)
         data = FORMS[options.form].write(made, target)
-        graphs.append({**graph.section, "data": [path.relative_to(staging.folder).as_posix() for path in data]})
+        graphs.append({**section, "data": [path.relative_to(staging.folder).as_posix() for path in data]})
     return {**content, "graphs": graphs, "recipe": recipe.name}
 
 

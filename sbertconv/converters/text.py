@@ -1,0 +1,55 @@
+"""A model that takes texts: its tokenizer as tables, proven in the graph that will run them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sbertconv.plan import Plan
+from sbertconv.preprocessing import InputDescription
+from sbertconv.text import Settings, TextTokenizer, compile_tokenizer, prove
+from sbertconv.text.proof import Run
+
+TEXT = "text"
+Build = Callable[[TextTokenizer], tuple[Run, Mapping[str, Any]]]  # what runs the tables, and what to say of it
+
+
+@dataclass(frozen=True)
+class TextTables:
+    """A route's tokenizer as tables.
+
+    Attributes:
+        tables: what runs in a graph.
+        described: what the manifest says of them.
+    """
+
+    tables: TextTokenizer
+    described: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, described: InputDescription, build: Build) -> TextTables:
+        """Compile and prove.
+
+        Raises:
+            UnsupportedOptionError: naming every component of the tokenizer that is not known.
+            TokenizationError: if one token differs.
+        """
+        settings = Settings.of(described.section)
+        tokenizer_json = described.files[described.section["file"]]
+        tables = compile_tokenizer(tokenizer_json, settings)
+        run, size = build(tables)
+        return cls(tables, {**prove(run, tokenizer_json, settings, tables).to_json(), **size})
+
+    def section(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What a graph's entry in the manifest says instead, given the inputs without the tokenizer."""
+        kept = [entry for entry in inputs if entry["name"] not in self.tables.framing.settings.tensors]
+        text = {"name": TEXT, "dtype": "string", "shape": ["batch"]}
+        return {"inputs": [text, *kept], "text": dict(self.described)}
+
+
+def text_tables(plan: Plan, wanted: bool, build: Build) -> dict[str, TextTables]:
+    """Route -> its tokenizer as tables, for every route for texts if they are wanted."""
+    if not wanted:
+        return {}
+    return {route.name: TextTables.of(route.input, build) for route in plan.routes if route.input is not None}

@@ -1,0 +1,53 @@
+"""The tokenizer as the first layer of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from sbertconv.errors import ArtifactError
+from sbertconv.frameworks import import_tensorflow
+from sbertconv.text.storage import dumps, loads
+from sbertconv.text.tf_emitter import TensorFlowEmitter
+from sbertconv.text.tokenizer import TextTokenizer
+
+FILE = "tokenizer.npz"
+
+
+@keras.saving.register_keras_serializable("sbertconv")
+class TextInput(keras.layers.Layer):
+    """Strings [batch] -> a dict of the tokenizer's tensors, int32 [batch, sequence]; TensorFlow only.
+
+    Args:
+        names: of the tensors.
+        tables: the tokenizer; None where it is loaded with the layer's file.
+    """
+
+    def __init__(self, names: tuple[str, ...], tables: TextTokenizer | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.names = tuple(names)
+        self._tables = tables
+        self.supports_jit = False  # XLA has no strings
+        self.built = True
+
+    def call(self, inputs: Any) -> dict[str, Any]:
+        if self._tables is None:
+            raise ArtifactError("The tokenizer's layer has no tables.\nLoad the model from its .keras file.")
+        tf = import_tensorflow(["text input"])
+        tensors = self._tables(TensorFlowEmitter(tf), inputs)
+        return {name: tf.cast(tensors[name].value, "int32") for name in self.names}
+
+    def compute_output_spec(self, inputs: Any) -> dict[str, Any]:
+        return {name: keras.KerasTensor((inputs.shape[0], None), dtype="int32") for name in self.names}
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "names": list(self.names)}
+
+    def save_assets(self, dir_path: str) -> None:
+        if self._tables is not None:
+            (Path(dir_path) / FILE).write_bytes(dumps(self._tables))
+
+    def load_assets(self, dir_path: str) -> None:
+        self._tables = loads((Path(dir_path) / FILE).read_bytes())

@@ -1,0 +1,162 @@
+"""Byte pair encoding: of all neighbours in a word, those whose pair was learned first are merged, again and again.
+
+Source: Sennrich et al. 2016, https://arxiv.org/abs/1508.07909.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sbertconv.errors import UnsupportedOptionError
+from sbertconv.text.bytes import byte_at, byte_counts
+from sbertconv.text.framing import TEXT_END
+from sbertconv.text.operations import Operations, State, Tensor
+from sbertconv.text.tables import PageTable, SparseTable, every
+
+NEVER = 2**31 - 1  # the rank of what is no pair
+Pairs = Mapping[tuple[int, int], tuple[int, int]]  # two ids -> rank, id of both together
+
+
+@dataclass(frozen=True)
+class BPE:
+    """Symbols are token ids, and above them the pseudo characters.
+
+    Attributes:
+        size: how many token ids there are.
+        symbols: code point -> its symbol + 1, or 0.
+        pairs: (symbol, symbol) -> place.
+        ranks, merged: place -> when the pair was learned, and what it becomes.
+        alone: place -> whether of such pairs only a word's first may be merged at once, because it may make way for a
+            pair that was learned before; int32.
+        borders: the (last symbol, first symbol) of all pairs; no merge crosses any other border.
+        unknown: the id of a character that is no token, or -1: it goes.
+        fused: whether neighbours share one.
+        bytes: byte -> id, for characters that are no token; empty: not so.
+        pseudo: pseudo character -> its id.
+    """
+
+    size: int
+    symbols: PageTable
+    pairs: SparseTable
+    ranks: np.ndarray
+    merged: np.ndarray
+    alone: np.ndarray
+    borders: SparseTable
+    unknown: int
+    fused: bool
+    bytes: np.ndarray
+    pseudo: np.ndarray
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any], added: np.ndarray) -> BPE:
+        vocabulary: Mapping[str, int] = model["vocab"]
+        size, pseudo = max(vocabulary.values()) + 1, np.array([TEXT_END, *added], np.int32)
+        split = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
+        learned = {(vocabulary[a], vocabulary[b]): (rank, vocabulary[a + b]) for rank, (a, b) in enumerate(split)}
+        entries = np.array(sorted((a, b, rank, to) for (a, b), (rank, to) in learned.items()), np.int64).reshape(-1, 4)
+        width = size + len(pseudo)
+        pairs, places = SparseTable.of(entries[:, 0], entries[:, 1], width, width)
+        earliest = np.full(size, NEVER)  # of the pairs that a token is in
+        for side in (0, 1):
+            np.minimum.at(earliest, entries[:, side], entries[:, 2])
+        ranks, merged, alone = (np.zeros(int(places.max(initial=0)) + 1, np.int32) for _ in range(3))
+        ranks[places], merged[places] = entries[:, 2], entries[:, 3]
+        alone[places] = earliest[entries[:, 3]] <= entries[:, 2]
+        border = np.array(sorted(_borders(learned, vocabulary)), np.int64).reshape(-1, 2)
+        values = every()
+        single = {ord(token): number for token, number in vocabulary.items() if len(token) == 1}
+        values[list(single)] = np.array(list(single.values()), np.int64) + 1
+        return cls(
+            size,
+            PageTable.of(values, [size + 1 + n for n in range(len(pseudo))]),
+            pairs,
+            ranks,
+            merged,
+            alone,
+            SparseTable.of(border[:, 0], border[:, 1], width, width)[0],
+            -1 if model["unk_token"] is None else vocabulary[model["unk_token"]],
+            bool(model["fuse_unk"]),
+            _byte_tokens(vocabulary) if model["byte_fallback"] else np.zeros(0, np.int32),
+            pseudo,
+        )
+
+    def __call__(self, ops: Operations, codes: Tensor, starts: Tensor) -> Tensor:
+        symbols, starts = self._symbols(ops, codes, starts)
+        _, inside = self.borders(ops, ops.previous(symbols, self.size), symbols)
+        symbols = self._merge(ops, symbols, starts | ~inside)
+        pseudo = symbols >= self.size
+        return ops.where(pseudo, ops.constant(self.pseudo)[ops.where(pseudo, symbols - self.size, 0)], symbols)
+
+    def _symbols(self, ops: Operations, codes: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """The symbol of every character, or those of its bytes, and where words begin."""
+        symbols = self.symbols(ops, codes) - 1
+        missing = symbols < 0
+        if len(self.bytes):
+            owner, place = ops.repeat(ops.where(missing, byte_counts(ops, codes), 1))
+            letters = ops.where(missing, codes, 0)[owner]
+            value = byte_at(ops, letters, byte_counts(ops, letters), place)
+            symbols = ops.where(missing[owner], ops.constant(self.bytes)[value], symbols[owner])
+            return symbols, starts[owner] & (place < 1)
+        words = ops.cumsum(starts.number)
+        if self.unknown < 0:
+            kept = ops.nonzero(~missing)
+        else:
+            symbols = ops.where(missing, self.unknown, symbols)
+            fused = missing & ops.previous(missing, False) & ~starts
+            kept = ops.nonzero(~fused if self.fused else symbols >= 0)
+        words = words[kept]
+        return symbols[kept], words != ops.previous(words, 0)
+
+    def _merge(self, ops: Operations, symbols: Tensor, starts: Tensor) -> Tensor:
+        """One round merges a word's best pair wherever it is in the word; words that have none are done."""
+        size = ops.size(symbols)
+
+        def step(symbols: Tensor, starts: Tensor, home: Tensor, done: Tensor) -> State:
+            places, words = ops.range(ops.size(symbols)), ops.cumsum(starts.number) - 1
+            place, there = self.pairs(ops, symbols, ops.next(symbols, 0))
+            there = there & ~ops.next(starts, True)
+            place = ops.where(there, place, 0)
+            ranks = ops.where(there, ops.constant(self.ranks)[place], NEVER)
+            none = ops.fill(ops.maximum(words) + 1, NEVER)
+            best = ops.scatter(none, words, ranks, "min")[words]
+            chosen = there & (ranks == best)
+            # Of neighbours that overlap, which are of one symbol, every second one.
+            before = ops.concat([ops.constant([-1]), ops.nonzero(~chosen)])[ops.cumsum((~chosen).number)]
+            chosen = chosen & ((places - before) % 2 > 0)
+            if self.alone.any():
+                first = ops.scatter(none, words, ops.where(chosen, places, NEVER), "min")[words]
+                chosen = chosen & ((ops.constant(self.alone)[place] < 1) | (first == places))
+            symbols = ops.where(chosen, ops.constant(self.merged)[place], symbols)
+            kept = ~ops.previous(chosen, False)
+            active = best < NEVER
+            still, ready = ops.nonzero(kept & active), ops.nonzero(kept & ~active)
+            done = ops.scatter(done, home[ready], symbols[ready])
+            return symbols[still], starts[still], home[still], done
+
+        begin = (symbols, starts, ops.range(size), ops.fill(size, -1))
+        *_, done = ops.loop(lambda symbols, *rest: ops.size(symbols) > 0, step, begin)
+        return ops.compress(done, done >= 0)
+
+
+def _byte_tokens(vocabulary: Mapping[str, int]) -> np.ndarray:
+    """Byte -> its token's id."""
+    found = [vocabulary.get(f"<0x{byte:02X}>", -1) for byte in range(256)]
+    if -1 in found:
+        raise UnsupportedOptionError(
+            "Text input is not possible with this tokenizer: byte_fallback without a token for every byte.\n"
+            "Leave --text-input out."
+        )
+    return np.array(found, np.int32)
+
+
+def _borders(learned: Pairs, vocabulary: Mapping[str, int]) -> set[tuple[int, int]]:
+    """The last symbol of the left and the first of the right, as they were before any merge, of every pair."""
+    lengths = {number: len(token) for token, number in vocabulary.items()}
+    first, last = ({number: number for number in lengths} for _ in range(2))
+    for (a, b), (_, to) in sorted(learned.items(), key=lambda entry: lengths[entry[1][1]]):
+        first[to], last[to] = first[a], last[b]
+    return {(last[a], first[b]) for a, b in learned}

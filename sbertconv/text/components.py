@@ -1,0 +1,120 @@
+"""What is known of a tokenizer.json: a table of types for each section, and what is not in them, by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from sbertconv.errors import UnsupportedOptionError
+
+Json = Mapping[str, Any]
+
+
+class Anything:
+    """Any value of an option is known."""
+
+    def __contains__(self, value: object) -> bool:
+        return True
+
+
+ANY = Anything()
+
+
+@dataclass(frozen=True)
+class Component:
+    """One type of component.
+
+    Attributes:
+        compile: (its JSON, context) -> what runs it.
+        options: name -> the values that are known.
+    """
+
+    compile: Callable[[Json, Context], Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def unknown(self, component: Json) -> Iterator[str]:
+        """What of this component is not known, in words."""
+        for name, value in component.items():
+            if name == "type":
+                continue
+            if name not in self.options:
+                yield f"option {name}={shown(value)}"
+            elif value not in self.options[name]:
+                yield f"option {name}={shown(value)} (have: {', '.join(map(shown, self.options[name]))})"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all components of one tokenizer share.
+
+    Attributes:
+        tokenizer: the whole tokenizer.json.
+        pseudo: how many pseudo characters there are.
+    """
+
+    tokenizer: Json
+    pseudo: int
+
+
+SEQUENCES = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "post_processor": "processors"}
+
+
+def parts(section: str, tokenizer: Json) -> list[Json]:
+    """The components of a section in order; sequences are taken apart."""
+
+    def flat(component: Json | None) -> Iterator[Json]:
+        if component is None:
+            return
+        if component["type"] == "Sequence":
+            for part in component[SEQUENCES[section]]:
+                yield from flat(part)
+        else:
+            yield component
+
+    return list(flat(tokenizer[section]))
+
+
+def check(tokenizer: Json, tables: Mapping[str, Mapping[str, Component]]) -> None:
+    """Raise UnsupportedOptionError, naming every component and option that is not in the tables."""
+    problems = []
+    for section, table in tables.items():
+        for component in parts(section, tokenizer):
+            label, known = f"{section} {component['type']}", table.get(component["type"])
+            if known is None:
+                problems.append(f"{label} is not known (have: {', '.join(table)})")
+            else:
+                problems += [f"{label}: {problem}" for problem in known.unknown(component)]
+    if problems:
+        raise UnsupportedOptionError(
+            "Text input is not possible with this tokenizer:\n  " + "\n  ".join(problems) + "\n"
+            "Leave --text-input out; the artifact's tokenizer.json works in every language that has the library."
+        )
+
+
+def shown(value: Any, width: int = 60) -> str:
+    """A value of a tokenizer.json for a message."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= width else f"{text[:width]}..."
+
+
+@cache
+def _real(section: str, component: str) -> Any:
+    from tokenizers import Tokenizer
+
+    empty = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"))
+    model = {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}
+    tokenizer = {"version": "1.0", **empty, "added_tokens": [], "model": model, section: json.loads(component)}
+    return getattr(Tokenizer.from_str(json.dumps(tokenizer)), section)
+
+
+def real(section: str, *components: Json) -> Any:
+    """The library's own component, to be asked; several: one after the other."""
+    found = components[0] if len(components) == 1 else {"type": "Sequence", SEQUENCES[section]: list(components)}
+    return _real(section, json.dumps(found, sort_keys=True))
+
+
+Stage = Callable[..., Any]
+Stages = Sequence[Stage]

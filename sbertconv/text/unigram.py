@@ -1,0 +1,147 @@
+"""Unigram: of all ways to cut a word into tokens, that with the highest sum of scores (Viterbi in double precision).
+
+Source: Kudo 2018, https://arxiv.org/abs/1804.10959; the order of additions and what wins a tie are the library's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sbertconv.errors import UnsupportedOptionError
+from sbertconv.text.characters import alphabet, numbered
+from sbertconv.text.framing import TEXT_END
+from sbertconv.text.operations import DOUBLE, END, INT, Operations, State, Tensor
+from sbertconv.text.tables import PageTable, Trie, reachable
+
+PENALTY = 10.0  # below the lowest score: that of a character which is no token
+LARGEST = 20.0  # above it two unknown characters could win against a token of both
+NEVER = -1e300
+BLOCK = 16  # characters
+
+
+@dataclass(frozen=True)
+class Unigram:
+    """Attributes:
+    classes: code point -> its number in the trie.
+    trie: the tokens.
+    scores: id -> score, float64.
+    unknown: the id of characters that are in no token; neighbours share one.
+    penalty: the score of such a character.
+    longest: the number of characters of the longest token.
+    pseudo: pseudo character -> its id.
+    """
+
+    classes: PageTable
+    trie: Trie
+    scores: np.ndarray
+    unknown: int
+    penalty: float
+    longest: int
+    pseudo: np.ndarray
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any], added: np.ndarray) -> Unigram:
+        tokens = {token: number for number, (token, _) in enumerate(model["vocab"]) if token}
+        scores = np.array([score for _, score in model["vocab"]], np.float64)
+        if model["unk_id"] is None or scores.min() >= LARGEST:
+            raise UnsupportedOptionError(
+                "Text input is not possible with this tokenizer: a Unigram model without unk_id, or without scores "
+                "that are logarithms.\nLeave --text-input out."
+            )
+        numbers = alphabet(list(tokens))
+        return cls(
+            PageTable.of(numbered(numbers), [0] * (1 + len(added))),
+            Trie.of((0, [numbers[c] for c in token], number) for token, number in tokens.items()),
+            scores,
+            model["unk_id"],
+            float(scores.min() - PENALTY),
+            max(map(len, tokens)),
+            np.array([TEXT_END, *added], np.int32),
+        )
+
+    def __call__(self, ops: Operations, codes: Tensor, starts: Tensor) -> Tensor:
+        """A word's characters have a slot each, behind one for its begin, whose score is 0. A slot has a cell for every
+        length of a token that ends there, the longest first.
+        """
+        width = self.longest
+        size = ops.size(codes)
+        words = ops.cumsum(starts.number)
+        slot = ops.range(size) + words  # of every character
+        count = size + ops.maximum(words)
+        roots = ops.fill(size, self.trie.root(0))
+        begins, ends, values = self.trie.matches(ops, self.classes(ops, codes), roots, starts)
+        last = slot[ends - 1]
+        cells = last * width + (width - (ends - begins))
+        ids = ops.fill(count * width, -1)
+        ids = ops.scatter(ids, cells, values)
+        scores = ops.fill(count * width, NEVER, DOUBLE)
+        scores = ops.scatter(scores, cells, ops.constant(self.scores, DOUBLE)[values])
+        single = slot * width + (width - 1)
+        missing = ops.compress(single, ids[single] < 0)
+        ids = ops.scatter(ids, missing, ops.fill(ops.size(missing), self.unknown))
+        scores = ops.scatter(scores, missing, ops.fill(ops.size(missing), self.penalty, DOUBLE))
+        lengths = self._best(ops, starts, slot, count, ops.reshape(scores, [-1, width]))
+        return self._tokens(ops, codes, starts, slot, lengths, ids)
+
+    def _best(self, ops: Operations, starts: Tensor, slot: Tensor, count: Tensor, scores: Tensor) -> Tensor:
+        """The length of the last token of the best way to each slot; one character of every word at a time.
+
+        A round of the inner loop copies what it writes to, so that is only as long as a block of every word; else a
+        long word would take the square of its length.
+        """
+        width, stride = self.longest, self.longest + BLOCK
+        back = ops.constant(np.arange(width) - width)
+        first = ops.nonzero(starts)
+        length = ops.concat([first[1:], ops.reshape(ops.size(starts), [1])]) - first
+
+        def behind(at: Tensor) -> Tensor:
+            return ops.reshape(ops.reshape(at, [-1, 1]) + back, [-1])
+
+        def step(own: Tensor, at: Tensor, left: Tensor, best: Tensor, lengths: Tensor) -> State:
+            ways = ops.reshape(best[behind(own)], [-1, width]) + scores[at]
+            best = ops.scatter(best, own, ops.reduce("max", ways, axis=1))
+            lengths = ops.scatter(lengths, own, width - ops.argmax(ways))
+            on = ops.nonzero(left > 1)
+            return own[on] + 1, at[on] + 1, left[on] - 1, best, lengths
+
+        def block(at: Tensor, left: Tensor, window: Tensor, lengths: Tensor) -> State:
+            rows = ops.size(at)
+            own, here = ops.range(rows) * stride + width, ops.apply("min", [left, ops.constant(BLOCK)], INT)
+            best = ops.scatter(ops.fill(rows * stride, 0.0, DOUBLE), behind(own), window)
+            begin = (own, at, here, best, ops.fill(rows * stride, 0))
+            *_, best, found = ops.loop(lambda own, *rest: ops.size(own) > 0, step, begin)
+            owner, place = ops.repeat(here)
+            lengths = ops.scatter(lengths, at[owner] + place, found[own[owner] + place])
+            on = ops.nonzero(left > BLOCK)
+            return at[on] + BLOCK, left[on] - BLOCK, best[behind(own[on] + BLOCK)], lengths
+
+        window = ops.fill(ops.size(first) * width, 0.0, DOUBLE)
+        begin = (slot[first], length, window, ops.fill(count, 0))
+        *_, lengths = ops.loop(lambda at, *rest: ops.size(at) > 0, block, begin)
+        return lengths
+
+    def _tokens(
+        self, ops: Operations, codes: Tensor, starts: Tensor, slot: Tensor, lengths: Tensor, ids: Tensor
+    ) -> Tensor:
+        """The ids of the best ways, followed from the ends of the words to their begins."""
+        count = ops.size(lengths)
+        places = ops.range(count)
+        to = places - lengths
+        ends = ops.compress(slot, ops.next(starts, True))
+        marks = ops.scatter(ops.fill(count, 0), ends, ops.fill(ops.size(ends), 1))
+        tokens = reachable(ops, marks > 0, to) & (lengths > 0)
+        found = ids[
+            places * self.longest + ops.apply("min", [self.longest - lengths, ops.constant(self.longest - 1)], INT)
+        ]
+        unknown = tokens & (found == self.unknown)
+        fused = unknown & unknown[to]
+        pseudo = codes >= END
+        special = ops.constant(self.pseudo)[ops.compress(codes, pseudo) - END]
+        at = ops.compress(slot, pseudo)
+        found = ops.scatter(found, at, special)
+        fused = ops.scatter(fused.number, at, ops.fill(ops.size(at), 0)) > 0
+        return ops.compress(found, tokens & ~fused)

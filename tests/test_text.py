@@ -1,0 +1,398 @@
+"""The tokenizer inside the graph: exact for every kind of tokenizer, in every emitter; what is not known is refused."""
+
+from __future__ import annotations
+
+import json
+import random
+import unicodedata
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+import sbertconv
+from sbertconv.errors import TokenizationError, UnsupportedOptionError
+from sbertconv.text import Settings, compile_tokenizer, prove
+from sbertconv.text.charsmap import Charsmap, read_charsmap, write_charsmap
+from sbertconv.text.components import real
+from sbertconv.text.numpy_emitter import NumpyEmitter
+from sbertconv.text.onnx_emitter import OnnxEmitter, encoded, murmur_hash
+from sbertconv.text.onnx_graph import session_runner, tokenizer_graph
+from sbertconv.text.storage import dumps, loads
+from sbertconv.text.words import EXPRESSIONS
+
+ALL = ("input_ids", "token_type_ids", "attention_mask")
+FUZZ = 500  # a conversion runs 20,000
+
+
+def changed(tokenizer: str, **sections: Any) -> str:
+    """A tokenizer.json with other sections; a mapping is merged into the section that is there."""
+    found = json.loads(tokenizer)
+    for name, section in sections.items():
+        found[name] = {**found[name], **section} if isinstance(section, dict) and found.get(name) else section
+    return json.dumps(found)
+
+
+def with_tokens(tokenizer: str, *tokens: dict[str, Any]) -> str:
+    """With added tokens after those that are there."""
+    found = json.loads(tokenizer)
+    flags = dict.fromkeys(("special", "single_word", "lstrip", "rstrip", "normalized"), False)
+    first = Tokenizer.from_str(tokenizer).get_vocab_size()
+    found["added_tokens"] += [{"id": first + n, **flags, **token} for n, token in enumerate(tokens)]
+    return json.dumps(found)
+
+
+def sequence(*normalizers: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": list(normalizers)}
+
+
+def replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+UNCASED = tiny.backend_tokenizer("wordpiece")
+FLAGGED = (
+    {"content": "[SPACED]", "lstrip": True, "rstrip": True, "special": True},
+    {"content": "word", "single_word": True, "normalized": True},
+    {"content": "[SPACED][SPACED]"},
+    {"content": "Fuchs", "normalized": True, "lstrip": True},
+)
+TOKENIZERS: dict[str, tuple[str, Settings]] = {
+    "wordpiece": (UNCASED, Settings(ALL, 48)),
+    "wordpiece, cased, left": (
+        tiny.backend_tokenizer("wordpiece", lowercase=False),
+        Settings(ALL, 12, truncation_side="left", padding_side="left", pad_id=3, pad_type_id=1),
+    ),
+    "wordpiece, accents": (changed(UNCASED, normalizer={"strip_accents": False}), Settings()),
+    "wordpiece, nothing normalized": (
+        changed(UNCASED, normalizer=None),
+        Settings(add_special_tokens=False),
+    ),
+    "wordpiece, added tokens": (with_tokens(UNCASED, *FLAGGED), Settings(max_length=30)),
+}
+
+
+@cache
+def sentencepiece_bpe() -> str:
+    """As Llama has it: a text is one word, bytes stand for unknown characters, and a token's every way to be cut in two
+    is a merge, which puts some merges before those that make their parts.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer.train_from_iterator(tiny.LINES * 3, trainers.BpeTrainer(vocab_size=900, special_tokens=special))
+    found = json.loads(tokenizer.to_str())
+    found["pre_tokenizer"]["split"] = False
+    found["added_tokens"] = found["added_tokens"][:3]
+    vocabulary = found["model"]["vocab"]
+    found["model"]["merges"] = [
+        [token[:cut], token[cut:]]
+        for token in sorted(vocabulary, key=vocabulary.get)
+        for cut in range(1, len(token))
+        if token not in special and token[:cut] in vocabulary and token[cut:] in vocabulary
+    ]
+    processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    found["post_processor"] = json.loads(processor.__getstate__())
+    return json.dumps(found)
+
+
+UNIGRAM = tiny.backend_tokenizer("unigram")
+METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+XLM_R = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, METASPACE]}
+DEBERTA = [
+    {"type": "Lowercase"},
+    replace({"Regex": " {2,}"}, " "),
+    {"type": "NFC"},
+    {"type": "Strip", "strip_left": False, "strip_right": True},
+]
+ISOLATED = {"type": "Punctuation", "behavior": "Isolated"}
+TOKENIZERS |= {
+    "unigram, nfkc": (UNIGRAM, Settings(max_length=48)),
+    "unigram, words of white space": (
+        with_tokens(changed(UNIGRAM, normalizer=None, pre_tokenizer=None), *FLAGGED).replace(
+            '"pre_tokenizer": null', f'"pre_tokenizer": {json.dumps(XLM_R)}'
+        ),
+        Settings(max_length=64),
+    ),
+    "unigram, like deberta": (
+        changed(
+            changed(UNIGRAM, normalizer=None, pre_tokenizer=None),
+            normalizer=sequence(*DEBERTA),
+            pre_tokenizer={"type": "Sequence", "pretokenizers": [ISOLATED, METASPACE]},
+        ),
+        Settings(padding_side="left"),
+    ),
+}
+
+
+BYTES = tiny.backend_tokenizer("bpe")
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+
+
+def by_expression(tokenizer: str, expression: str) -> str:
+    split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
+    sequence = {"type": "Sequence", "pretokenizers": [split, BYTE_LEVEL]}
+    return changed(changed(tokenizer, pre_tokenizer=None, normalizer=None), pre_tokenizer=sequence, normalizer=NFC)
+
+
+NFC = {"type": "NFC"}
+SPACE_RUNS = [{"content": " " * count, "normalized": True} for count in range(2, 9)]
+TOKENIZERS |= {
+    "bpe, like roberta": (
+        with_tokens(
+            changed(BYTES, pre_tokenizer={"add_prefix_space": True}),
+            {"content": "<blank>", "lstrip": True, "special": True},
+        ),
+        Settings(max_length=48),
+    ),
+    "bpe, like modernbert": (with_tokens(changed(BYTES, normalizer=NFC), *SPACE_RUNS), Settings(max_length=48)),
+    "bpe, like qwen": (by_expression(BYTES, list(EXPRESSIONS)[1]), Settings(max_length=64, padding_side="left")),
+    "bpe, numbers of three digits": (by_expression(BYTES, list(EXPRESSIONS)[2]), Settings()),
+    "bpe, like llama": (sentencepiece_bpe(), Settings(max_length=64)),
+    "bpe, like gemma": (
+        changed(
+            changed(sentencepiece_bpe(), pre_tokenizer=None),
+            normalizer=replace({"String": " "}, "▁"),
+            pre_tokenizer={
+                "type": "Split",
+                "pattern": {"String": " "},
+                "behavior": "MergedWithPrevious",
+                "invert": False,
+            },
+        ),
+        Settings(max_length=64),
+    ),
+    "bpe, like the first llama": (
+        changed(
+            changed(sentencepiece_bpe(), pre_tokenizer=None),
+            normalizer=sequence({"type": "Prepend", "prepend": "▁"}, replace({"String": " "}, "▁")),
+        ),
+        Settings(max_length=64),
+    ),
+    "bpe, unknown characters": (
+        changed(sentencepiece_bpe(), model={"byte_fallback": False, "fuse_unk": True}),
+        Settings(),
+    ),
+    "bpe, unknown characters one by one": (
+        changed(sentencepiece_bpe(), model={"byte_fallback": False, "fuse_unk": False}),
+        Settings(),
+    ),
+}
+
+
+@cache
+def charsmap() -> dict[str, str]:
+    """Like SentencePiece's nmt_nfkc: compatibility forms, controls and spaces; composed keys, one of them against all
+    sense, which must win over nothing longer and lose to nothing shorter.
+    """
+    letters = map(chr, (*range(0xA0, 0xD800), *range(0xE000, 0x30000)))
+    forms = {c: form for c in letters if (form := unicodedata.normalize("NFKC", c)) != c}
+    composed = {form: chr(c) for c in range(0xC0, 0x250) if len(form := unicodedata.normalize("NFD", chr(c))) == 2}
+    spaces = dict.fromkeys("\t\n\r\u2028\u3000\u200b\ufeff", " ")
+    controls = dict.fromkeys(map(chr, (1, 2, 0x7F, 0x8F, 0xAD)), "")
+    odd = {"\r\n": "<nl>", "x\u0301\u0302": "<x>", "\u0600a": "<sign a>", "©": "(c)", "क": "k", "ㄱ": "g", "q": "Q"}
+    return forms | composed | spaces | controls | odd
+
+
+TOKENIZERS |= {
+    "unigram, like xlm-roberta": (
+        changed(
+            changed(UNIGRAM, normalizer=None, pre_tokenizer=None),
+            normalizer={"type": "Precompiled", "precompiled_charsmap": write_charsmap(charsmap())},
+            pre_tokenizer=XLM_R,
+        ),
+        Settings(max_length=48),
+    ),
+}
+
+
+TOKENIZERS |= {
+    "wordpiece, of other components": (
+        changed(
+            changed(UNCASED, normalizer=None, pre_tokenizer=None, post_processor=None),
+            normalizer=sequence(
+                {"type": "Strip", "strip_left": True, "strip_right": True},
+                {"type": "NFKD"},
+                {"type": "StripAccents"},
+                {"type": "Lowercase"},
+                replace({"String": "ß"}, "ss"),
+                replace({"Regex": " {2,}"}, ""),
+            ),
+            pre_tokenizer={
+                "type": "Sequence",
+                "pretokenizers": [{"type": "Whitespace"}, {"type": "Digits", "individual_digits": True}],
+            },
+            post_processor={"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+        ),
+        Settings(ALL, 40),
+    ),
+}
+
+
+def numpy_runner(tables: Any) -> Any:
+    return lambda texts: {name: tensor.value for name, tensor in tables(NumpyEmitter(), texts).items()}
+
+
+def onnx_runner(tables: Any) -> Any:
+    return session_runner(tokenizer_graph(tables).SerializeToString())
+
+
+def tensorflow_runner(tables: Any) -> Any:
+    """As a Keras layer inside a functional model."""
+    import keras
+    import tensorflow as tf
+
+    from sbertconv.layers import TextInput
+
+    texts = keras.Input(shape=(), dtype="string", name="text")
+    model = keras.Model(texts, TextInput(tables.framing.settings.tensors, tables)(texts))
+    run = tf.function(model, input_signature=[tf.TensorSpec([None], tf.string)])
+    return lambda batch: {k: v.numpy() for k, v in run(tf.constant(batch, tf.string, [len(batch)])).items()}
+
+
+RUNNERS = {"onnx": onnx_runner, "tensorflow": tensorflow_runner}
+
+
+@cache
+def compiled(kind: str) -> Any:
+    return compile_tokenizer(*TOKENIZERS[kind])
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("emitter", RUNNERS)
+def test_tokens_are_those_of_the_tokenizer(kind: str, emitter: str) -> None:
+    tokenizer, settings = TOKENIZERS[kind]
+    tables = loads(dumps(compiled(kind)))  # as a .keras file holds them
+    proof = prove(RUNNERS[emitter](tables), tokenizer, settings, tables, fuzz=FUZZ, seed=1)
+    assert proof.fuzz == FUZZ
+    assert proof.tokens > 5 * FUZZ
+
+
+def test_every_character_is_read_back_from_its_hash() -> None:
+    import onnx
+    import onnxruntime
+
+    emitter = OnnxEmitter()
+    codes = emitter.characters("text")
+    graph = onnx.helper.make_graph(
+        emitter.nodes,
+        "characters",
+        [onnx.helper.make_tensor_value_info("text", onnx.TensorProto.STRING, ["n"])],
+        [onnx.helper.make_tensor_value_info(codes.value, onnx.TensorProto.INT32, ["m"])],
+        emitter.initializers,
+    )
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    every = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    (found,) = session.run(None, {"text": np.array(["".join(map(chr, every)), "", "\x00a"], object)})
+    end = 0x110000
+    assert found.tolist() == [end, *every, end, end, 0, 97, end]
+
+
+def test_hashes_are_murmur_hashes() -> None:
+    assert murmur_hash(ord("a"), 1, 0) == 1009084850
+    assert [len(encoded(count)) for count in (1, 2, 3, 4)] == [0x80, 0x780, 0xF000, 0x100000]
+
+
+def test_a_long_text_without_spaces_and_an_empty_batch() -> None:
+    settings = Settings(ALL, 16)
+    run = onnx_runner(compile_tokenizer(UNCASED, settings))
+    long = run(["x" * 100_000, "a"])
+    assert long["input_ids"].shape[0] == 2
+    assert [tensor.shape for tensor in run([]).values()] == [(0, 1)] * 3
+
+
+JOINING = [
+    *"axq©®☺👍🏻\u200d\u0301\u0302\u0327\u0345\u0e33\u0903कতকক়্্ि\u0600\u110bd\r\n\u200b\x00각가각🇦\ufe0f\u1160㋿é"
+]
+
+
+def test_clusters_are_those_of_the_library() -> None:
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": write_charsmap(charsmap())}
+    assert read_charsmap(normalizer["precompiled_charsmap"]) == charsmap()
+    function = real("normalizer", normalizer).normalize_str
+    draw = random.Random(0)
+    texts = ["".join(draw.choices(JOINING, k=draw.randrange(1, 8))) for _ in range(20_000)]
+    ops = NumpyEmitter()
+    found = Charsmap.of(normalizer["precompiled_charsmap"], 1)(ops, ops.characters(texts)).value
+    expected = [0x110000, *(code for text in texts for code in (*map(ord, function(text)), 0x110000))]
+    assert found.tolist() == expected
+
+
+UNKNOWN = {
+    "spaces that become several characters": (
+        changed(UNIGRAM, normalizer=replace({"Regex": " {2,}"}, "__")).replace('"type": "NFKC", ', ""),
+        ('"__" (have: one character)',),
+    ),
+    "every unknown component is named": (
+        changed(UNCASED, normalizer=[], pre_tokenizer={"type": "UnicodeScripts"})
+        .replace('"normalizer": []', '"normalizer": {"type": "ByteLevel"}'),
+        ("normalizer ByteLevel", "pre_tokenizer UnicodeScripts", "have: BertNormalizer"),
+    ),
+    "an unknown option": (
+        changed(UNCASED, model={"byte_fallback": True}),
+        ("model WordPiece: option byte_fallback=true",),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_what_is_not_known_is_refused(case: str) -> None:
+    tokenizer, messages = UNKNOWN[case]
+    with pytest.raises(UnsupportedOptionError) as caught:
+        compile_tokenizer(tokenizer, Settings())
+    for message in messages:
+        assert message in str(caught.value)
+
+
+def test_a_differing_token_is_an_error_that_names_the_fault() -> None:
+    settings = Settings()
+    other = compile_tokenizer(changed(UNCASED, normalizer={"lowercase": False}), settings)
+    with pytest.raises(TokenizationError) as caught:
+        prove(numpy_runner(other), UNCASED, settings, other, fuzz=0)
+    assert "at fault: the normalizer" in str(caught.value)
+    assert "the tokenizer: [CLS] the quick" in str(caught.value)
+
+
+def test_a_converted_model_takes_texts(bert_text_artifact: Any, bert_folder: Any) -> None:
+    import onnxruntime
+    from sentence_transformers import SentenceTransformer
+
+    model = sbertconv.load(bert_text_artifact)
+    manifest = model.artifact.manifest
+    assert manifest["text_input"]
+    assert manifest["graphs"][0]["inputs"] == [{"name": "text", "dtype": "string", "shape": ["batch"]}]
+    assert manifest["graphs"][0]["text"]["fuzz"] == 20_000
+
+    session = onnxruntime.InferenceSession(bert_text_artifact / "onnx/model.onnx")
+    texts = ["query: one text", "query: Ünïcödé and [SEP] typed", "query: "]
+    (vectors,) = session.run(None, {"text": np.array(texts, object)})
+    expected = SentenceTransformer(str(bert_folder), device="cpu").encode(texts)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    bare = [text.removeprefix("query: ") for text in texts]
+    np.testing.assert_allclose(model.encode(bare, "query"), expected, atol=1e-5)
+
+
+def test_a_keras_model_takes_texts(tmp_path: Any, bert_folder: Any, monkeypatch: Any) -> None:
+    import tensorflow as tf
+
+    monkeypatch.setattr("sbertconv.text.proof.FUZZ", FUZZ)
+    artifact = sbertconv.to_tf(bert_folder, tmp_path / "model", text_input=True)
+    texts = ["one text", "Ünïcödé and [SEP] typed", ""]
+    expected = sbertconv.load(artifact.folder).encode(texts)
+    serve = tf.saved_model.load(str(artifact.folder / "saved_model")).signatures["serving_default"]
+    vectors = serve(text=tf.constant(texts))["sentence_embedding"].numpy()
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    with pytest.raises(UnsupportedOptionError, match="litert has no operations on strings"):
+        sbertconv.to_tf(bert_folder, tmp_path / "other", text_input=True, formats=["litert"])
+
+
+def test_options_that_do_not_go_with_text_input(tmp_path: Any, bert_folder: Any) -> None:
+    with pytest.raises(UnsupportedOptionError, match="Leave --output, --token-type-ids out"):
+        sbertconv.to_onnx(
+            bert_folder, tmp_path / "model", text_input=True, outputs=["token_embeddings"], token_type_ids=True
+        )
