@@ -391,6 +391,29 @@ def test_a_keras_model_takes_texts(tmp_path: Any, bert_folder: Any, monkeypatch:
         sbertconv.to_tf(bert_folder, tmp_path / "other", text_input=True, formats=["litert"])
 
 
+def test_a_functional_model_with_the_tokenizer_saves_reloads_and_exports(tmp_path: Any) -> None:
+    import keras
+    import tensorflow as tf
+
+    from sbertconv.layers import TextInput
+
+    tables = compiled("wordpiece")
+    texts = keras.Input(shape=(), dtype="string")
+    tokens = TextInput(tables.framing.settings.tensors, tables)(texts)
+    rows = keras.layers.Embedding(500, 8)(tokens["input_ids"])
+    mask = keras.ops.cast(tokens["attention_mask"], "bool")
+    model = keras.Model(texts, keras.layers.GlobalAveragePooling1D()(rows, mask=mask))
+    batch = tf.constant(["a quick fox", "[SEP] ü and more"])
+    expected = model(batch).numpy()
+
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(reloaded(batch), expected)
+    reloaded.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(str(tmp_path / "exported"))
+    np.testing.assert_allclose(exported.serve(batch), expected, atol=1e-6)
+
+
 def test_options_that_do_not_go_with_text_input(tmp_path: Any, bert_folder: Any) -> None:
     with pytest.raises(UnsupportedOptionError, match="Leave --output, --token-type-ids out"):
         sbertconv.to_onnx(
