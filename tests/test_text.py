@@ -333,6 +333,10 @@ UNKNOWN = {
         .replace('"normalizer": []', '"normalizer": {"type": "ByteLevel"}'),
         ("normalizer ByteLevel", "pre_tokenizer UnicodeScripts", "have: BertNormalizer"),
     ),
+    "added tokens that overlap": (
+        with_tokens(UNCASED, {"content": "[RIGHT]", "rstrip": True}, {"content": "  "}),
+        ("'[RIGHT]' takes the spaces on its right, and '  ' begins with one",),
+    ),
     "an unknown option": (
         changed(UNCASED, model={"byte_fallback": True}),
         ("model WordPiece: option byte_fallback=true",),
