@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import unicodedata
+from dataclasses import replace as altered
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,7 @@ from sbertconv.text.components import real
 from sbertconv.text.numpy_emitter import NumpyEmitter
 from sbertconv.text.onnx_emitter import OnnxEmitter, encoded, murmur_hash
 from sbertconv.text.onnx_graph import session_runner, tokenizer_graph
+from sbertconv.text.proof import expected, reference
 from sbertconv.text.storage import dumps, loads
 from sbertconv.text.words import EXPRESSIONS
 
@@ -298,12 +300,18 @@ def test_hashes_are_murmur_hashes() -> None:
     assert [len(encoded(count)) for count in (1, 2, 3, 4)] == [0x80, 0x780, 0xF000, 0x100000]
 
 
-def test_a_long_text_without_spaces_and_an_empty_batch() -> None:
-    settings = Settings(ALL, 16)
-    run = onnx_runner(compile_tokenizer(UNCASED, settings))
-    long = run(["x" * 100_000, "a"])
-    assert long["input_ids"].shape[0] == 2
-    assert [tensor.shape for tensor in run([]).values()] == [(0, 1)] * 3
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram, nfkc", "bpe, like qwen", "bpe, like llama"])
+def test_a_long_text_without_spaces_and_an_empty_batch(kind: str) -> None:
+    tokenizer, settings = TOKENIZERS[kind]
+    unlimited = altered(settings, max_length=None)
+    tables = altered(compiled(kind), framing=altered(compiled(kind).framing, settings=unlimited))
+    run = onnx_runner(tables)
+    assert [tensor.shape for tensor in run([]).values()] == [(0, run([])["input_ids"].shape[1])] * len(settings.tensors)
+    draw = random.Random(0)
+    texts = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=100_000)), "a"]
+    theirs = expected(reference(tokenizer, unlimited), texts, unlimited)
+    for name, tensor in run(texts).items():
+        np.testing.assert_array_equal(tensor, theirs[name])
 
 
 JOINING = [
