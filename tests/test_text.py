@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import unicodedata
+from dataclasses import replace as altered
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,7 @@ from sbertconv.text.components import real
 from sbertconv.text.numpy_emitter import NumpyEmitter
 from sbertconv.text.onnx_emitter import OnnxEmitter, encoded, murmur_hash
 from sbertconv.text.onnx_graph import session_runner, tokenizer_graph
+from sbertconv.text.proof import expected, reference
 from sbertconv.text.storage import dumps, loads
 from sbertconv.text.words import EXPRESSIONS
 
@@ -298,12 +300,18 @@ def test_hashes_are_murmur_hashes() -> None:
     assert [len(encoded(count)) for count in (1, 2, 3, 4)] == [0x80, 0x780, 0xF000, 0x100000]
 
 
-def test_a_long_text_without_spaces_and_an_empty_batch() -> None:
-    settings = Settings(ALL, 16)
-    run = onnx_runner(compile_tokenizer(UNCASED, settings))
-    long = run(["x" * 100_000, "a"])
-    assert long["input_ids"].shape[0] == 2
-    assert [tensor.shape for tensor in run([]).values()] == [(0, 1)] * 3
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram, nfkc", "bpe, like qwen", "bpe, like llama"])
+def test_a_long_text_without_spaces_and_an_empty_batch(kind: str) -> None:
+    tokenizer, settings = TOKENIZERS[kind]
+    unlimited = altered(settings, max_length=None)
+    tables = altered(compiled(kind), framing=altered(compiled(kind).framing, settings=unlimited))
+    run = onnx_runner(tables)
+    assert [tensor.shape for tensor in run([]).values()] == [(0, run([])["input_ids"].shape[1])] * len(settings.tensors)
+    draw = random.Random(0)
+    texts = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=100_000)), "a"]
+    theirs = expected(reference(tokenizer, unlimited), texts, unlimited)
+    for name, tensor in run(texts).items():
+        np.testing.assert_array_equal(tensor, theirs[name])
 
 
 JOINING = [
@@ -332,6 +340,10 @@ UNKNOWN = {
         changed(UNCASED, normalizer=[], pre_tokenizer={"type": "UnicodeScripts"})
         .replace('"normalizer": []', '"normalizer": {"type": "ByteLevel"}'),
         ("normalizer ByteLevel", "pre_tokenizer UnicodeScripts", "have: BertNormalizer"),
+    ),
+    "added tokens that overlap": (
+        with_tokens(UNCASED, {"content": "[RIGHT]", "rstrip": True}, {"content": "  "}),
+        ("'[RIGHT]' takes the spaces on its right, and '  ' begins with one",),
     ),
     "an unknown option": (
         changed(UNCASED, model={"byte_fallback": True}),
@@ -389,6 +401,29 @@ def test_a_keras_model_takes_texts(tmp_path: Any, bert_folder: Any, monkeypatch:
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     with pytest.raises(UnsupportedOptionError, match="litert has no operations on strings"):
         sbertconv.to_tf(bert_folder, tmp_path / "other", text_input=True, formats=["litert"])
+
+
+def test_a_functional_model_with_the_tokenizer_saves_reloads_and_exports(tmp_path: Any) -> None:
+    import keras
+    import tensorflow as tf
+
+    from sbertconv.layers import TextInput
+
+    tables = compiled("wordpiece")
+    texts = keras.Input(shape=(), dtype="string")
+    tokens = TextInput(tables.framing.settings.tensors, tables)(texts)
+    rows = keras.layers.Embedding(500, 8)(tokens["input_ids"])
+    mask = keras.ops.cast(tokens["attention_mask"], "bool")
+    model = keras.Model(texts, keras.layers.GlobalAveragePooling1D()(rows, mask=mask))
+    batch = tf.constant(["a quick fox", "[SEP] ü and more"])
+    expected = model(batch).numpy()
+
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(reloaded(batch), expected)
+    reloaded.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(str(tmp_path / "exported"))
+    np.testing.assert_allclose(exported.serve(batch), expected, atol=1e-6)
 
 
 def test_options_that_do_not_go_with_text_input(tmp_path: Any, bert_folder: Any) -> None:

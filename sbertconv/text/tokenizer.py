@@ -12,7 +12,7 @@ import numpy as np
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.text.added import AddedTokens
 from sbertconv.text.bpe import BPE
-from sbertconv.text.components import ANY, Component, Context, Json, check, parts
+from sbertconv.text.components import ANY, Component, Context, Json, check, parts, real
 from sbertconv.text.framing import Framing
 from sbertconv.text.normalizers import NORMALIZERS
 from sbertconv.text.operations import END, Operations, Tensor
@@ -94,6 +94,17 @@ def _added_ids(context: Context) -> np.ndarray:
     return np.array([token["id"] for token in context.tokenizer["added_tokens"]], np.int32)
 
 
+def _check_overlaps(added: Sequence[Json]) -> None:
+    """A token that takes the spaces behind it could take the begin of one that begins with a space."""
+    taking = [token["content"] for token in added if token["rstrip"]]
+    losing = [token["content"] for token in added if token["content"][:1].isspace()]
+    if taking and losing:
+        raise UnsupportedOptionError(
+            f"Text input is not possible with these added tokens: {taking[0]!r} takes the spaces on its right, and "
+            f"{losing[0]!r} begins with one.\nLeave --text-input out."
+        )
+
+
 def compile_tokenizer(tokenizer_json: str, settings: Settings) -> TextTokenizer:
     """The tables of a tokenizer.
 
@@ -107,6 +118,7 @@ def compile_tokenizer(tokenizer_json: str, settings: Settings) -> TextTokenizer:
     tokenizer: Json = json.loads(tokenizer_json)
     check(tokenizer, TABLES)
     added = tokenizer["added_tokens"]
+    _check_overlaps(added)
     context = Context(tokenizer, 1 + len(added))
 
     def compiled(section: str) -> list[Any]:
@@ -116,8 +128,6 @@ def compile_tokenizer(tokenizer_json: str, settings: Settings) -> TextTokenizer:
     def finder(normalized: bool) -> AddedTokens | None:
         tokens = {n: token["content"] for n, token in enumerate(added) if token["normalized"] is normalized}
         if normalized and tokens and tokenizer["normalizer"] is not None:
-            from sbertconv.text.components import real
-
             function = real("normalizer", tokenizer["normalizer"]).normalize_str
             tokens = {n: function(text) for n, text in tokens.items()}
         tokens = {n: text for n, text in tokens.items() if text}
