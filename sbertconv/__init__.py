@@ -21,6 +21,8 @@ _PUBLIC = {
     "verify": "sbertconv.api",
     "inspect": "sbertconv.api",
     "load": "sbertconv.runtime",
+    "Reranker": "sbertconv.predicting",
+    "TextClassifier": "sbertconv.predicting",
     "Embedder": "sbertconv.runtime",
     "Artifact": "sbertconv.artifact",
     "Registry": "sbertconv.registry",

@@ -18,6 +18,7 @@ import numpy as np
 
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 
+Text = str | tuple[str, str]  # one text, or two that make one input
 SURROGATE = re.compile("[\ud800-\udfff]")
 Tensors = dict[str, np.ndarray]
 
@@ -36,8 +37,10 @@ class TextTokenizer(ABC):
         self.padding_side: str = section["padding_side"]
 
     @abstractmethod
-    def ids(self, texts: Sequence[str], max_length: int | None) -> list[tuple[list[int], list[int]]]:
-        """Token ids and type ids (empty: all 0) of each text, not padded, at most `max_length` long."""
+    def ids(self, texts: Sequence[Any], max_length: int | None) -> list[tuple[list[int], list[int]]]:
+        """Token ids and type ids (empty: all 0) of each text or pair, not padded, at most `max_length` long: of a pair,
+        the longer text is cut first.
+        """
 
     def max_length(self, task: str | None) -> int | None:
         """The limit in tokens for this task, or None."""
@@ -89,7 +92,7 @@ class FastTokenizer(TextTokenizer):
         self.backend.encode_special_tokens = section["split_special_tokens"]
         self._limit: int | None = None
 
-    def ids(self, texts: Sequence[str], max_length: int | None) -> list[tuple[list[int], list[int]]]:
+    def ids(self, texts: Sequence[Text], max_length: int | None) -> list[tuple[list[int], list[int]]]:
         cut_after = self.section["cut"] == "slice"
         if not cut_after and max_length != self._limit:
             if max_length is None:
@@ -97,16 +100,21 @@ class FastTokenizer(TextTokenizer):
             else:
                 self.backend.enable_truncation(max_length, direction=self.section["truncation_side"])
             self._limit = max_length
-        for index, text in enumerate(texts):
-            if not text.isascii() and SURROGATE.search(text):
+        parts = ((index, part) for index, text in enumerate(texts) for part in _parts(text))
+        for index, part in parts:
+            if not part.isascii() and SURROGATE.search(part):
                 raise UnsupportedOptionError(
-                    f"Text {index} of a batch holds half of a surrogate pair, which is no character: {text[:40]!r}\n"
+                    f"Text {index} of a batch holds half of a surrogate pair, which is no character: {part[:40]!r}\n"
                     "Mend the text, e.g. text.encode('utf-8', 'replace').decode()."
                 )
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=self.section["add_special_tokens"])
         end = max_length if cut_after else None
         typed = "token_type_ids" in self.section["tensors"]  # reading them costs a list per text
         return [(encoding.ids[:end], encoding.type_ids[:end] if typed else []) for encoding in encodings]
+
+
+def _parts(text: Text) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else text
 
 
 class WhitespaceTokenizer(TextTokenizer):
@@ -181,6 +189,13 @@ KINDS: dict[str, type[TextTokenizer]] = {
     "whitespace": WhitespaceTokenizer,
     "phrase": PhraseTokenizer,
 }
+
+
+def prompted(text: Text, prompt: str | None) -> Text:
+    """A text behind a prompt; of a pair, the first one."""
+    if not prompt:
+        return text
+    return f"{prompt}{text}" if isinstance(text, str) else (f"{prompt}{text[0]}", text[1])
 
 
 def load_tokenizer(section: Mapping[str, Any], folder: Path) -> TextTokenizer:
