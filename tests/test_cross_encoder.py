@@ -110,7 +110,8 @@ def test_the_parity_covers_pairs_texts_and_their_tokens(bert: tuple[CrossEncoder
     assert converted.tokenize([PAIRS[0]])["token_type_ids"].max() == 1
     assert converted.tokenize([PAIRS[3]])["input_ids"].shape[1] == model.max_seq_length
     report = sbertconv.verify(folder, converted.artifact.folder)
-    assert report.passed and report.method == "predict"
+    assert report.passed
+    assert report.method == "predict"
 
 
 def test_what_cannot_be_asked_is_an_error(bert: tuple[CrossEncoder, Path, Reranker]) -> None:
@@ -142,7 +143,7 @@ def test_what_is_not_converted_is_refused(bert: tuple[CrossEncoder, Path, Rerank
     before = settings.read_text(encoding="utf-8")
     settings.write_text(before.replace('"CrossEncoder"', '"NoEncoder"'), encoding="utf-8")
     try:
-        with pytest.raises(sbertconv.SourceError, match="NoEncoder.*have: SentenceTransformer, CrossEncoder"):
+        with pytest.raises(sbertconv.SourceError, match=r"NoEncoder.*have: SentenceTransformer, CrossEncoder"):
             sbertconv.inspect(folder)
     finally:
         settings.write_text(before, encoding="utf-8")
@@ -182,9 +183,11 @@ def test_a_bare_classifier_labels_texts_as_the_pipeline_does(tmp_path: Path, cli
     folder = checkpoint(tmp_path / "sentiment", "bert", 3, id2label=LABELS, label2id={v: k for k, v in LABELS.items()})
     ran = cli("to-onnx", folder, tmp_path / "onnx", "--activation")
     assert (ran.code, ran.err) == (0, "")
-    assert "converted as a classifier of texts" in ran.out and "Parity with predict()" in ran.out
+    assert "converted as a classifier of texts" in ran.out
+    assert "Parity with predict()" in ran.out
     converted = sbertconv.load(tmp_path / "onnx")
-    assert isinstance(converted, TextClassifier) and converted.labels == list(LABELS.values())
+    assert isinstance(converted, TextClassifier)
+    assert converted.labels == list(LABELS.values())
     theirs = pipeline("text-classification", str(folder), device="cpu")
     for options in ({}, {"top_k": None}, {"function_to_apply": "sigmoid"}, {"function_to_apply": "none", "top_k": 2}):
         found = converted.predict(TEXTS, **options)

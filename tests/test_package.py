@@ -25,6 +25,8 @@ PUBLIC = [
     "inspect",
     "load",
     "Embedder",
+    "Reranker",
+    "TextClassifier",
     "Artifact",
     "Registry",
     "Context",
@@ -48,7 +50,7 @@ ERRORS = {
     "ParityError": ("SbertconvError", 3),
     "ArtifactError": ("SbertconvError", 1),
 }
-COMMANDS = ["to-onnx", "to-tf", "to-torch", "to-st", "verify", "inspect", "encode", "bench"]
+COMMANDS = ["to-onnx", "to-tf", "to-torch", "to-st", "verify", "inspect", "encode", "predict", "bench"]
 # Prints which of the heavy packages the code before it has imported.
 HEAVY = """
 import sys

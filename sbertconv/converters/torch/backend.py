@@ -74,7 +74,8 @@ class Pipeline(torch.nn.Module):
             self.add_module(name, step)
         self.inputs = route.inputs
         self.outputs = model_class.choose_outputs(outputs)
-        chosen = {name: model_class.outputs[name] for name in self.outputs}
+        self._known = model_class.outputs
+        chosen = {name: self._known[name] for name in self.outputs}
         self._made_of = {name: (output.feature, output.finish(model)) for name, output in chosen.items()}
 
     def forward(
@@ -112,8 +113,9 @@ class Pipeline(torch.nn.Module):
             features = step(features)
         made_of = self._made_of
         if missing := [name for name in self.outputs if made_of[name][0] not in features]:
+            has = [name for name, output in self._known.items() if output.feature in features]
             raise UnsupportedOptionError(
-                f"The chain gives no {' or '.join(missing)} (has: {', '.join(features)}).\nChoose another output."
+                f"The chain gives no {' or '.join(missing)} (has: {', '.join(has)}).\nChoose another output."
             )
         return {name: finish(features[feature]) for name, (feature, finish) in made_of.items()}
 
