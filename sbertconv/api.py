@@ -448,7 +448,6 @@ def to_st(
     on_stage("loading libraries")
     from sbertconv.converters.keras.back import keras_files, open_files, write_sentence_transformers
     from sbertconv.parity import Reference, compare
-    from sbertconv.questions import Original
     from sbertconv.source import open_source
 
     target = _target(directory, str(model), "st")
@@ -461,7 +460,7 @@ def to_st(
         source.check_classes()
         on_stage("comparing with encode()")
         with source.loaded() as written:
-            reference = Reference.of(Original(written), embedder)
+            reference = Reference.of(source.model_class.part("original")(written), embedder)
         report = replace(compare(reference, embedder, atol=atol, rtol=rtol), backend="sentence-transformers")
         content = {"backend": "sentence-transformers", "source": {"name": str(model), "revision": None}}
         staging.manifest({**content, "parity": report.to_json()})
@@ -492,7 +491,7 @@ def _keras_to_onnx(
         on_stage("converting")
         content = write_onnx_of(embedder, str(model), staging)
         on_stage("comparing with the Keras model")
-        written = Embedder(staging.manifest(content))
+        written = open_model(staging.manifest(content))
         reference = Reference.of(Converted(embedder), written)
         report = compare(reference, written, atol=tolerances[0], rtol=tolerances[1])
         return _publish(staging, content, report, on_stage)

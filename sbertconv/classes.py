@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sbertconv.errors import SourceError, UnsupportedModuleError, UnsupportedOptionError
+from sbertconv.errors import SourceError, UnsupportedOptionError
 
 EXACT = "fp32"  # the precision that is held to the last bits of float32
 ACTIVATIONS = ("identity", "sigmoid", "softmax", "tanh", "relu")  # of logits, which the run time computes with numpy
@@ -45,7 +45,6 @@ class ModelClass:
         runtime: what `load` gives.
         original: the library's side of a comparison.
         questions: what both sides are asked.
-        backends: where it can be converted to.
         precisions: those that can be measured; None: all.
         pairs: whether two texts make one input, told apart by their token types.
     """
@@ -63,7 +62,6 @@ class ModelClass:
     runtime: str
     original: str
     questions: str
-    backends: tuple[str, ...] = ("onnx", "torch")
     precisions: tuple[str, ...] | None = (EXACT,)
     pairs: bool = True
 
@@ -100,17 +98,6 @@ class ModelClass:
                 f"precision {precision!r} is not supported for a {self.name} (have: {', '.join(self.precisions)}).\n"
                 "Leave it out."
             )
-
-    def problem(self, backend: str) -> str:
-        """Why this backend does not take the class, or nothing."""
-        if backend in self.backends:
-            return ""
-        return f"{self.name} is not supported by {backend} (have: {', '.join(self.backends)})"
-
-    def check_backend(self, backend: str, name: str) -> None:
-        """Raise UnsupportedModuleError if this backend does not take the class."""
-        if problem := self.problem(backend):
-            raise UnsupportedModuleError(f"{name}: {problem}.\nConvert it with one of these.")
 
 
 def _nothing(model: Any) -> None:
@@ -210,7 +197,6 @@ MODEL_CLASSES = {
             runtime="sbertconv.runtime:Embedder",
             original="sbertconv.questions:Original",
             questions="sbertconv.questions:about_embeddings",
-            backends=("onnx", "keras", "torch"),
             precisions=None,
             pairs=False,
         ),

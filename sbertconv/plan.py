@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.classes import class_of
 from sbertconv.converters import Context
 from sbertconv.errors import SbertconvError, SourceError, UnsupportedModuleError
 from sbertconv.preprocessing import describe_input
@@ -71,8 +70,6 @@ def plan_files(source: Source, backend: str, registry: Registry) -> Plan:
 
 
 def _plan_spec(spec: ModuleSpec, source: Source, backend: str, registry: Registry) -> PlanStep:
-    if problem := source.model_class.problem(backend):
-        return PlanStep(spec.label, spec.name, spec.settings, "", problem)
     try:
         converter = registry.find(backend, source.resolve(spec))
     except SourceError as error:
@@ -86,12 +83,7 @@ def plan_model(model: SentenceTransformer, name: str, backend: str, registry: Re
 
     A gap is a module that neither converts nor traces, a setting that its converter refuses, or a tokenizer
     that cannot be reproduced.
-
-    Raises:
-        UnsupportedModuleError: if the backend does not take models of this class.
     """
-    if model_class := class_of(model):
-        model_class.check_backend(backend, name)
     problems: dict[str, str] = {}
     routes = tuple(_described(route, problems) for route in find_routes(model))
     contexts = [Context.of(route, model, backend, registry) for route in routes]

@@ -130,8 +130,6 @@ def test_what_cannot_be_asked_is_an_error(bert: tuple[CrossEncoder, Path, Rerank
 
 def test_what_is_not_converted_is_refused(bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Path) -> None:
     _, folder, _ = bert
-    with pytest.raises(sbertconv.UnsupportedModuleError, match=r"CrossEncoder is not supported by keras \(have: onnx"):
-        sbertconv.to_tf(folder, tmp_path / "keras", formats=["keras"])
     for options, message in (
         ({"precision": "int8"}, "int8.*CrossEncoder"),
         ({"outputs": ["sentence_embedding"]}, "sentence_embedding: each of logits, scores"),
@@ -218,9 +216,19 @@ def test_the_command_line_scores_pairs(
     np.testing.assert_allclose([json.loads(line) for line in ran.out.splitlines()], expected[:2], atol=1e-5)
     described = json.loads(cli("inspect", folder, "--json").out)
     assert {described[key] for key in ("model_class", "num_labels", "activation")} == {"CrossEncoder", 1, "sigmoid"}
-    assert described["modules"][0]["backends"]["onnx"]["problem"] == ""
-    assert "not supported by keras" in described["modules"][0]["backends"]["keras"]["problem"]
+    assert not any(backend["problem"] for backend in described["modules"][0]["backends"].values())
     assert "num labels: 1" in cli("inspect", folder).out
+
+
+def test_keras_and_back(bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Path) -> None:
+    model, folder, _ = bert
+    artifact = sbertconv.to_tf(folder, tmp_path / "keras", formats=["keras", "saved_model"])
+    expected = model.predict(PAIRS)
+    for form in artifact.formats:
+        found = sbertconv.load(artifact.folder, format=form).predict(PAIRS)
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+    assert sbertconv.to_st(artifact.folder, tmp_path / "back").passed
+    np.testing.assert_array_equal(CrossEncoder(str(tmp_path / "back"), device="cpu").predict(PAIRS), expected)
 
 
 def test_torch_runs_a_reranker_too(bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from sbertconv.converters.writing import (
     write_module_configs,
     write_tokenizer,
 )
-from sbertconv.engines import OUTPUT
 from sbertconv.errors import error_text
 from sbertconv.plan import Plan
 from sbertconv.routes import Route
@@ -50,7 +49,9 @@ def write_keras(
         section = write_tokenizer(route, index == 0, staging)
         name = graph_name(route.name, index == 0)
         models.append(build_model(route, model))
-        outputs = [{"name": OUTPUT, "dtype": "float32", "shape": ["batch", models[-1].output.shape[-1]]}]
+        outputs = [
+            {"name": source.model_class.output, "dtype": "float32", "shape": ["batch", models[-1].output.shape[-1]]}
+        ]
         formats = {form: FORMATS[form].file.format(name=name) for form in options.formats}
         graphs.append(route_content(route, formats, describe_inputs(route), outputs, section))
     write_module_configs(model, staging)
@@ -61,7 +62,8 @@ def write_keras(
     folders = module_folders(model)
     packed = _packed(staging, model, plan, folders, content["notes"])
     for route, graph, keras_model in zip(plan.routes, graphs, models, strict=True):
-        keras_model.get_layer(OUTPUT).files = packed | {MANIFEST: _manifest(route, graph, content, folders)}
+        last = keras_model.get_layer(source.model_class.output)
+        last.files = packed | {MANIFEST: _manifest(route, graph, content, folders)}
         packed = {name: data for name, data in packed.items() if not name.startswith(SKELETON)}  # once is enough
     return content, [partial(_write_models, models, content, staging.folder)]
 
