@@ -22,6 +22,8 @@ _PUBLIC = {
     "inspect": "sbertconv.api",
     "load": "sbertconv.runtime",
     "Embedder": "sbertconv.runtime",
+    "Reranker": "sbertconv.predicting",
+    "TextClassifier": "sbertconv.predicting",
     "Artifact": "sbertconv.artifact",
     "Registry": "sbertconv.registry",
     "Context": "sbertconv.converters",

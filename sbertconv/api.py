@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact import KERAS_SUFFIX, Artifact, Staging, is_keras_artifact, read_artifact, stage
-from sbertconv.engines import OUTPUT, load_keras_model
-from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
+from sbertconv.engines import load_keras_model
+from sbertconv.errors import ArtifactError, SourceError, UnsupportedModuleError, UnsupportedOptionError, require
 from sbertconv.frameworks import float32_policy, keep_nothing_freed, release_memory, settled_heap
 from sbertconv.quality import GATES
-from sbertconv.runtime import Embedder
+from sbertconv.runtime import Embedder, open_model
 
 if TYPE_CHECKING:
     import keras
@@ -76,7 +76,8 @@ def to_onnx(
     trust_remote_code: bool = False,
     overwrite: bool = False,
     opset: int = 18,
-    outputs: Sequence[str] = (OUTPUT,),
+    outputs: Sequence[str] | None = None,
+    activation: bool = False,
     external_data: bool | None = None,
     token_type_ids: bool | None = None,
     optimize: bool = True,
@@ -106,7 +107,10 @@ def to_onnx(
         trust_remote_code: whether code that comes with the model may run.
         overwrite: replace an existing artifact.
         opset: version of the ai.onnx operators, 18 to 22.
-        outputs: "sentence_embedding" and "token_embeddings", in the graph's order.
+        outputs: "sentence_embedding" (default) and "token_embeddings", in the graph's order; of a CrossEncoder or a
+            classifier "logits" (default) and "scores".
+        activation: of a CrossEncoder or a classifier, the model's own activation of the logits as a second output
+            named "scores".
         external_data: weights in `model.onnx_data`; None: only past 2 GB.
         token_type_ids: None: as the tokenizer emits; True: always an input; False: never one.
         optimize: use ONNX Runtime's fused operators where they keep the parity; False: ai.onnx only.
@@ -136,8 +140,8 @@ def to_onnx(
         TokenizationError: if the tokenizer in the graph gives one other token. Nothing is written then.
     """
     if is_keras_artifact(model):
-        asked = (opset, tuple(outputs), external_data, token_type_ids, optimize, precision, text_input)
-        if asked != (18, (OUTPUT,), None, None, True, "fp32", False):
+        asked = (opset, outputs, activation, external_data, token_type_ids, optimize, precision, text_input)
+        if asked != (18, None, False, None, None, True, "fp32", False):
             raise UnsupportedOptionError(
                 f"{model}: a Keras model has its inputs and outputs already, and is written with opset 18 in fp32.\n"
                 "Leave --opset, --output, --external-data, --token-type-ids, --no-optimize, --precision and "
@@ -152,7 +156,8 @@ def to_onnx(
         engines = ["onnxruntime", "openvino"][: 1 + (precision == "bf16" and bool(find_spec("openvino")))]
     options = OnnxOptions(
         opset,
-        tuple(outputs),
+        None if outputs is None else tuple(outputs),
+        activation,
         external_data,
         token_type_ids,
         optimize,
@@ -173,6 +178,7 @@ def to_openvino(
     revision: str | None = None,
     trust_remote_code: bool = False,
     overwrite: bool = False,
+    activation: bool = False,
     token_type_ids: bool | None = None,
     precision: str = "fp32",
     atol: float | None = None,
@@ -194,6 +200,7 @@ def to_openvino(
     from sbertconv.converters.onnx.backend import OnnxOptions
 
     options = OnnxOptions(
+        activation=activation,
         token_type_ids=token_type_ids,
         precision=precision,
         form="openvino",
@@ -221,6 +228,7 @@ def _convert_graph(
 
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
+    options = options.of(source.model_class)
     target = _target(directory, source.name, options.form)
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         report, reason = None, ""
@@ -292,6 +300,8 @@ def to_tf(
     options = KerasOptions(tuple(formats), text_input)
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
+    if text_input:
+        source.model_class.check_text_input()
     target = _target(directory, source.name, "keras")
     with settled_heap(), float32_policy(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_keras, options=options)
@@ -316,7 +326,7 @@ def to_keras(model: str | Path | SentenceTransformer, *, task: str | None = None
     """
     with tempfile.TemporaryDirectory() as folder:
         artifact = to_tf(model, Path(folder) / "model", formats=["keras"], **options)
-        graph = Embedder(artifact).graph(
+        graph = open_model(artifact).graph(
             "text" if task is not None else artifact.manifest["graphs"][0]["modality"], task
         )
         return load_keras_model(artifact.path(graph.section["formats"]["keras"]))
@@ -329,7 +339,8 @@ def to_torch(
     revision: str | None = None,
     trust_remote_code: bool = False,
     overwrite: bool = False,
-    outputs: Sequence[str] = (OUTPUT,),
+    outputs: Sequence[str] | None = None,
+    activation: bool = False,
     precision: str = "fp32",
     atol: float | None = None,
     rtol: float | None = None,
@@ -344,7 +355,8 @@ def to_torch(
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
         overwrite: replace an existing artifact.
-        outputs: "sentence_embedding" and "token_embeddings", in order.
+        outputs: see `to_onnx`.
+        activation: see `to_onnx`.
         precision: "fp32", the only one.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-6.
         rtol: relative term of the rule; default 1e-6.
@@ -364,9 +376,10 @@ def to_torch(
     from sbertconv.converters.torch.backend import TorchOptions
     from sbertconv.converters.torch.writer import write_torch
 
-    options = TorchOptions(tuple(outputs), precision)
+    options = TorchOptions(None if outputs is None else tuple(outputs), activation, precision)
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
+    options = options.of(source.model_class)
     target = _target(directory, source.name, "torch")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_torch, options=options)
@@ -380,7 +393,7 @@ def pipeline(
     *,
     task: str | None = None,
     modality: str | None = None,
-    outputs: Sequence[str] = (OUTPUT,),
+    outputs: Sequence[str] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     registry: Registry | None = None,
@@ -391,7 +404,7 @@ def pipeline(
         model: a Hub id, a folder, or a live SentenceTransformer, whose weights are copied.
         task: for a model with routes, the task whose route is meant; None: the one that encode() takes.
         modality: "text" or "image"; None: what encode() takes, texts where it takes both.
-        outputs: "sentence_embedding" and "token_embeddings", in order.
+        outputs: see `to_onnx`.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
         registry: converters; default the built-in ones and those of installed plugins.
@@ -404,12 +417,12 @@ def pipeline(
         SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError: see `sbertconv.errors`.
     """
     require("torch", "torch", "sentence_transformers")
-    from sbertconv.converters.torch.backend import Pipeline, TorchOptions
+    from sbertconv.converters.torch.backend import Pipeline
     from sbertconv.plan import plan_model
     from sbertconv.routes import choose_route
 
-    TorchOptions(tuple(outputs)).check()
     source, registry = _open(model, revision, trust_remote_code, registry)
+    source.model_class.choose_outputs(outputs)
     with source.loaded() as loaded:
         plan = plan_model(loaded, source.name, "torch", registry)
         plan.check()
@@ -447,7 +460,6 @@ def to_st(
     on_stage("loading libraries")
     from sbertconv.converters.keras.back import keras_files, open_files, write_sentence_transformers
     from sbertconv.parity import Reference, compare
-    from sbertconv.questions import Original
     from sbertconv.source import open_source
 
     target = _target(directory, str(model), "st")
@@ -460,7 +472,7 @@ def to_st(
         source.check_classes()
         on_stage("comparing with encode()")
         with source.loaded() as written:
-            reference = Reference.of(Original(written), embedder)
+            reference = Reference.of(source.model_class.part("original")(written), embedder)
         report = replace(compare(reference, embedder, atol=atol, rtol=rtol), backend="sentence-transformers")
         content = {"backend": "sentence-transformers", "source": {"name": str(model), "revision": None}}
         staging.manifest({**content, "parity": report.to_json()})
@@ -491,7 +503,7 @@ def _keras_to_onnx(
         on_stage("converting")
         content = write_onnx_of(embedder, str(model), staging)
         on_stage("comparing with the Keras model")
-        written = Embedder(staging.manifest(content))
+        written = open_model(staging.manifest(content))
         reference = Reference.of(Converted(embedder), written)
         report = compare(reference, written, atol=tolerances[0], rtol=tolerances[1])
         return _publish(staging, content, report, on_stage)
@@ -540,7 +552,7 @@ def _convert_and_compare(
         on_stage("writing")
         content = {**ways.pop(0)(), **bounds.to_json(), "sees_padding": reference.sees_padding}
         release_memory()
-        on_stage("comparing with encode()")
+        on_stage(f"comparing with {source.model_class.method}()")
         report = compare_formats(reference, staging.manifest(content), **bounds.tolerances)
         if report.passed:
             break
@@ -561,7 +573,6 @@ def _convert(
     """
     from sbertconv.parity import Reference
     from sbertconv.plan import plan_model
-    from sbertconv.questions import Original
 
     on_stage("loading the model")
     with source.loaded(widened_late=backend == "onnx") as model:
@@ -573,7 +584,8 @@ def _convert(
         del plan
         release_memory()
         on_stage("asking the original")
-        return list(ways), Reference.of(Original(model), Embedder(staging.manifest(content)), bounds.texts)
+        original = source.model_class.part("original")(model)
+        return list(ways), Reference.of(original, open_model(staging.manifest(content)), bounds.texts)
 
 
 def verify(
@@ -600,14 +612,15 @@ def verify(
     artifact.verify_hashes()
     on_stage("loading the model")
     from sbertconv.parity import Reference, compare_formats
-    from sbertconv.questions import Original
     from sbertconv.source import open_source
 
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
+    if (wanted := artifact.manifest["model_class"]) != source.model_class.name:
+        raise SourceError(f"{source.name}: is a {source.model_class.name}, the folder a {wanted}.\nPass its own model.")
     source.check_classes()
     with source.loaded(widened_late=True) as loaded:
-        on_stage("comparing with encode()")
-        reference = Reference.of(Original(loaded), Embedder(artifact))
+        on_stage(f"comparing with {source.model_class.method}()")
+        reference = Reference.of(source.model_class.part("original")(loaded), open_model(artifact))
     return compare_formats(reference, artifact, atol=atol, rtol=rtol)
 
 

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sbertconv.classes import class_named
 from sbertconv.errors import ArtifactError
 
 FORMAT_VERSION = 1
 MANIFEST = "sbertconv.json"
 KERAS_SUFFIX = ".keras"
 PACKED = "/sbertconv/"  # where the last layer of a .keras file keeps the rest of the model
-REQUIRED = ("backend", "engines", "graphs", "files", "embedding_dimension", "precision", "prompts", "sees_padding",
-            "similarity_fn_name")  # fmt: skip
+REQUIRED = ("model_class", "backend", "engines", "graphs", "files", "precision", "prompts", "sees_padding")
 GRAPH_KEYS = ("name", "formats", "modality", "tasks", "inputs", "outputs", "tokenizer")
 STAGING = re.compile(r"\.(?P<target>.+)\.sbertconv-(?P<pid>\d+)(-[0-9a-f]+)?(-scratch|(?P<old>-old))?")
 SCRATCH = "-scratch"
@@ -115,7 +115,11 @@ def read_artifact(folder: str | Path) -> Artifact:
         raise ArtifactError(
             f"{folder}: a sentence-transformers folder.\nOpen it with SentenceTransformer({str(folder)!r})."
         )
-    if missing := [key for key in REQUIRED if key not in manifest]:
+    missing = [key for key in REQUIRED if key not in manifest]
+    if not missing:
+        own = class_named(manifest["model_class"], path, ArtifactError).keys
+        missing = [key for key in own if key not in manifest]
+    if missing:
         raise ArtifactError(f"{path}: {', '.join(missing)} missing.\n{advice}")
     try:
         names = [name for name, file in manifest["files"].items() if file["sha256"] and file["size"] >= 0]

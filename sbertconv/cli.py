@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from sbertconv.benchmark.report import BenchReport
 
 WIDTH = 120  # of tables that go to a file or a pipe
-SHOWN = ("architecture", "tokenizer", "embedding_dimension", "max_seq_length", "similarity_fn_name", "truncate_dim",
-         "prompts", "default_prompt_name", "revision")  # fmt: skip
+SHOWN = ("model_class", "architecture", "tokenizer", "embedding_dimension", "num_labels", "labels", "activation",
+         "max_seq_length", "similarity_fn_name", "truncate_dim", "prompts", "default_prompt_name",
+         "revision")  # fmt: skip
 
 
 class Commands(TyperGroup):
@@ -70,6 +71,8 @@ app = typer.Typer(
 class Output(StrEnum):
     sentence_embedding = "sentence_embedding"
     token_embeddings = "token_embeddings"
+    logits = "logits"
+    scores = "scores"
 
 
 class KerasFormat(StrEnum):
@@ -155,12 +158,14 @@ Engine = Annotated[str, typer.Option(help="onnxruntime, openvino, keras, tensorf
 Outputs = Annotated[
     list[Output] | None,
     typer.Option(
-        help="sentence_embedding (default) or token_embeddings; repeat for both, in this order.",
+        help="sentence_embedding or token_embeddings; of a reranker logits or scores; repeat for both, in this order.",
         metavar="<name>",
         show_default=False,
     ),
 ]
-
+ActivationToo = Annotated[
+    bool, _flag("--activation", "Of a reranker or classifier, its activation as a second output, scores.")
+]
 Atol = Annotated[float | None, _tolerance("absolute")]
 Rtol = Annotated[float | None, _tolerance("relative")]
 
@@ -192,6 +197,7 @@ def to_onnx_command(
     overwrite: Overwrite = False,
     opset: Annotated[int, typer.Option(help="Version of the ai.onnx operators.")] = 18,
     output: Outputs = None,
+    activation: ActivationToo = False,
     external_data: Annotated[
         bool | None,
         _flag("--external-data/--no-external-data", "Weights in a file beside the graph; default: past 2 GB."),
@@ -236,7 +242,8 @@ def to_onnx_command(
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
             opset=opset,
-            outputs=[name.value for name in output or [Output.sentence_embedding]],
+            outputs=None if output is None else [name.value for name in output],
+            activation=activation,
             external_data=external_data,
             token_type_ids=token_type_ids,
             optimize=optimize,
@@ -264,6 +271,7 @@ def to_openvino_command(
     revision: Revision = None,
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
+    activation: ActivationToo = False,
     precision: Precision = Bits.fp32,
     atol: Atol = None,
     rtol: Rtol = None,
@@ -284,6 +292,7 @@ def to_openvino_command(
             revision=revision,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
+            activation=activation,
             precision=precision.value,
             atol=atol,
             rtol=rtol,
@@ -355,6 +364,7 @@ def to_torch_command(
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
     output: Outputs = None,
+    activation: ActivationToo = False,
     precision: Annotated[Bits, typer.Option(help="fp32; smaller ones are to-onnx and to-openvino's.")] = Bits.fp32,
     atol: Atol = None,
     rtol: Rtol = None,
@@ -370,7 +380,8 @@ def to_torch_command(
             revision=revision,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
-            outputs=[name.value for name in output or [Output.sentence_embedding]],
+            outputs=None if output is None else [name.value for name in output],
+            activation=activation,
             precision=precision.value,
             atol=atol,
             rtol=rtol,
@@ -504,6 +515,46 @@ def encode_command(
         normalize_embeddings=normalize,
         truncate_dim=truncate_dim,
         precision=precision,
+    )
+
+
+@app.command("predict")
+def predict_command(
+    directory: Annotated[Path, typer.Argument(help="A converted reranker or classifier.", show_default=False)],
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts to label, or with --query documents to score.", show_default=False)
+    ] = None,
+    query: Annotated[
+        str | None, typer.Option(help="The first text of every pair.", metavar="<text>", show_default=False)
+    ] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help="A .txt, .jsonl, .csv or .parquet file.", show_default=False)
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="The column or key of the text (default: text); twice for pairs.", show_default=False),
+    ] = None,
+    prompt_name: Annotated[str | None, typer.Option(help="A prompt saved with the model.", show_default=False)] = None,
+    prompt: Annotated[str | None, typer.Option(help="A prompt as text.", show_default=False)] = None,
+    batch_size: Annotated[int, typer.Option(help="Texts or pairs per batch.", min=1)] = 32,
+    form: Annotated[
+        Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
+    ] = None,
+    engine: Engine = "auto",
+) -> None:
+    """Score pairs or label texts with a converted folder; a JSON line for each, a file is never in memory whole."""
+    from sbertconv.files import predict_texts, read_inputs
+    from sbertconv.runtime import load
+
+    if bool(texts) == (input_file is not None):
+        raise typer.BadParameter("give either texts or --input")
+    source = iter(texts) if texts else read_inputs(input_file, column or ["text"])  # type: ignore[arg-type]
+    predict_texts(
+        load(directory, format=form and form.value, engine=engine),
+        source if query is None else ((query, text) for text in source),
+        prompt_name=prompt_name,
+        prompt=prompt,
+        batch_size=batch_size,
     )
 
 
@@ -702,21 +753,34 @@ def _size(count: int) -> str:
 
 def snippet(artifact: Artifact) -> str:
     """Five lines of Python that run the artifact."""
+    manifest = artifact.manifest
+    texts = 'texts = ["A sentence.", "Another one."]'
     calls = {
-        "sentence_embedding": [
-            f"embeddings = model.encode(texts)  # numpy, [2, {artifact.manifest['embedding_dimension']}]",
+        ("SentenceTransformer", "sentence_embedding"): [
+            texts,
+            f"embeddings = model.encode(texts)  # numpy, [2, {manifest.get('embedding_dimension')}]",
             "print(model.similarity(embeddings, embeddings))",
         ],
-        "token_embeddings": [
+        ("SentenceTransformer", "token_embeddings"): [
+            texts,
             'tokens = model.encode(texts, output_value="token_embeddings")',
             "print([matrix.shape for matrix in tokens])",
         ],
+        ("CrossEncoder", "logits"): [
+            'pairs = [("A question?", "An answer."), ("A question?", "Something else.")]',
+            f"scores = model.predict(pairs)  # numpy, a row per pair, {manifest.get('num_labels')} label(s)",
+            "print(scores)",
+        ],
+        ("TextClassifier", "logits"): [
+            texts,
+            "labels = model.predict(texts)  # the likeliest of each text",
+            "print(labels)",
+        ],
     }
-    outputs = {output["name"] for output in artifact.manifest["graphs"][0]["outputs"]}
+    outputs = {(manifest["model_class"], output["name"]) for output in manifest["graphs"][0]["outputs"]}
     lines = [
         "import sbertconv",
         f"model = sbertconv.load({str(artifact.folder)!r})",
-        'texts = ["A sentence.", "Another one."]',
         *next(lines for name, lines in calls.items() if name in outputs),
     ]
     return "\n".join(f"  {line}" for line in lines)
@@ -728,7 +792,7 @@ def _print_parity(report: Mapping[str, Any], console: Console) -> None:
 
     from sbertconv.parity import shorten
 
-    title = f"Parity with encode(): {report['rule']}"
+    title = f"Parity with {report['method']}(): {report['rule']}"
     table = Table(title=title, title_justify="left")
     for name, justify in (
         ("check", "left"), ("texts", "right"), ("max abs diff", "right"), ("on", "left"), ("tokens", "right"),
@@ -748,7 +812,9 @@ def _print_parity(report: Mapping[str, Any], console: Console) -> None:
         )
     text = escape(repr(shorten(report["wobble_text"], 24)))
     table.add_section()
-    table.add_row("encode(), batch 1 / 32", "", _figure(report["wobble"], ".1e"), text, "", "", "[dim]yardstick[/]")
+    table.add_row(
+        f"{report['method']}(), batch 1 / 32", "", _figure(report["wobble"], ".1e"), text, "", "", "[dim]yardstick[/]"
+    )
     console.print(table)
     _print_lines(console, *(f"{check['name']}: {check['problem']}" for check in report["checks"] if check["problem"]))
     for quality in report["quality"]:
@@ -801,8 +867,8 @@ def _print_description(description: Mapping[str, Any]) -> None:
     console.print(table)
     _print_lines(console, *problems)
     for key in SHOWN:
-        value = description[key]
-        if key == "embedding_dimension" and value is None:
+        value = description.get(key)
+        if key in description and key in ("embedding_dimension", "activation") and value is None:
             value = "unknown until loaded"
         if value not in (None, {}):
             _print_lines(console, f"{key.replace('_', ' ')}: {value}")

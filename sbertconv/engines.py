@@ -23,7 +23,6 @@ from sbertconv.frameworks import import_keras, import_tensorflow
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
-OUTPUT = "sentence_embedding"
 LONGEST_REASON = 400  # Keras prints whole models
 
 
@@ -56,6 +55,7 @@ def open_keras(artifact: Artifact, section: Mapping[str, Any], threads: int) -> 
     """Keras on its current backend; compiled with tf.function where that is TensorFlow."""
     keras = import_keras()
     model = load_keras_model(artifact.path(section["formats"]["keras"]))
+    output = section["outputs"][0]["name"]
 
     def call(**feeds: Any) -> Any:
         return model(feeds, training=False)
@@ -72,7 +72,7 @@ def open_keras(artifact: Artifact, section: Mapping[str, Any], threads: int) -> 
 
     def run(feeds: Arrays) -> Arrays:
         tensors = {name: keras.ops.convert_to_tensor(narrow(array)) for name, array in feeds.items()}
-        return {OUTPUT: keras.ops.convert_to_numpy(call(**tensors))}
+        return {output: keras.ops.convert_to_numpy(call(**tensors))}
 
     return run
 

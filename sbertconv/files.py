@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -106,16 +106,32 @@ def _read(path: Path, column: str) -> Iterator[str]:
         ) from error
 
 
-Write = Callable[[np.ndarray], None]
+def read_inputs(path: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """The texts of one column, or the pairs of two.
+
+    Raises:
+        UnsupportedOptionError: for more columns, for two of a file that has none, and what `read_texts` raises.
+    """
+    if len(columns) == 1:
+        return read_texts(path, columns[0])
+    if len(columns) > 2 or path.suffix == ".txt":
+        raise UnsupportedOptionError(
+            f"{path}: {len(columns)} columns (have: one, or two of .jsonl, .csv and .parquet).\nPass --column so."
+        )
+    return zip(*(read_texts(path, column) for column in columns), strict=True)
+
+
+Write = Callable[[Any], None]  # takes rows: an array, or what JSON has for each
 
 
 @contextmanager
 def _write_json_lines() -> Iterator[Write]:
     """JSON lines on stdout, for as long as somebody reads them."""
 
-    def write(block: np.ndarray) -> None:
+    def write(block: Iterable[Any]) -> None:
         for row in block:
-            sys.stdout.write(json.dumps(row.tolist()) + "\n")
+            content = row.tolist() if isinstance(row, (np.ndarray, np.generic)) else row
+            sys.stdout.write(json.dumps(content, ensure_ascii=False) + "\n")
 
     try:
         yield write
@@ -186,6 +202,30 @@ def _write_parquet(path: Path) -> Iterator[Write]:
 WRITERS: dict[str, Callable[[Path], AbstractContextManager[Write]]] = {".npy": _write_npy, ".parquet": _write_parquet}
 
 
+def predict_texts(model: Any, inputs: Iterable[Any], **options: Any) -> None:
+    """Score or label a stream of texts or pairs in blocks, as JSON lines on stdout.
+
+    Args:
+        model: a loaded artifact.
+        inputs: any iterable; at most BLOCK of them are in memory.
+        options: of its `predict_all`.
+
+    Raises:
+        UnsupportedOptionError: for an artifact that gives embeddings.
+    """
+    from sbertconv.predicting import Predictor
+
+    if not isinstance(model, Predictor):
+        raise UnsupportedOptionError(
+            f"{model.artifact.folder}: a {model.artifact.manifest['model_class']} gives embeddings, no predictions.\n"
+            "Use sbertconv encode."
+        )
+    stream = iter(inputs)
+    with _write_json_lines() as write:
+        while block := list(islice(stream, BLOCK)):
+            write(model.predict_all(block, **options))
+
+
 def encode_texts(
     embedder: Embedder, texts: Iterable[str], output: Path | None, *, progress: bool = False, **options: Any
 ) -> int:
@@ -209,6 +249,11 @@ def encode_texts(
         raise UnsupportedOptionError(
             "precision int8 and uint8 take their ranges from all embeddings at once, a stream has none "
             "(have: float32, binary, ubinary).\nEncode in float32 and quantize the result."
+        )
+    if not hasattr(embedder, "encode"):
+        name = embedder.artifact.manifest["model_class"]
+        raise UnsupportedOptionError(
+            f"{embedder.artifact.folder}: a {name} gives no embeddings.\nUse sbertconv predict."
         )
     with _writer(output) as write, _counter(progress) as count_up:
         stream, count = iter(texts), 0

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sbertconv.classes import activation_name, label_names
 from sbertconv.plan import plan_files
 from sbertconv.registry import Registry
 from sbertconv.source import OWN_TYPES, Source, read_json
@@ -38,14 +39,40 @@ def describe(source: Source, registry: Registry) -> dict[str, Any]:
         ],
         "architecture": transformers_config.get("model_type"),
         "tokenizer": _tokenizer_kind(source),
-        "embedding_dimension": live.get_embedding_dimension() if live else _dimension(source),
+        "model_class": source.model_class.name,
         "max_seq_length": _max_seq_length(source, transformers_config),
         "prompts": dict(live.prompts if live else settings.get("prompts", {})),
         "default_prompt_name": live.default_prompt_name if live else settings.get("default_prompt_name"),
-        "similarity_fn_name": live.similarity_fn_name if live else settings.get("similarity_fn_name") or "cosine",
-        "truncate_dim": live.truncate_dim if live else settings.get("truncate_dim"),
+        **source.model_class.part("description")(source),
         "notes": list(source.notes),
     }
+
+
+def about_embeddings(source: Source) -> dict[str, Any]:
+    """What only a SentenceTransformer has."""
+    live, settings = source.live, source.settings
+    return {
+        "embedding_dimension": live.get_embedding_dimension() if live else _dimension(source),
+        "similarity_fn_name": live.similarity_fn_name if live else settings.get("similarity_fn_name") or "cosine",
+        "truncate_dim": live.truncate_dim if live else settings.get("truncate_dim"),
+    }
+
+
+def about_predictions(source: Source) -> dict[str, Any]:
+    """What only a CrossEncoder or a classifier has; the activation of a model on disk is known once it is loaded."""
+    if source.live is not None:
+        live: Any = source.live
+        return {
+            "num_labels": live.num_labels,
+            "labels": label_names(live),
+            "activation": activation_name(live.activation_fn),
+        }
+    heads = [spec.settings for spec in source.modules if spec.settings.get("module_output_name") == "scores"]
+    dense = [settings["out_features"] for settings in heads if "out_features" in settings]
+    names = _transformers_config(source).get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    labels = [f"LABEL_{place}" for place in range(dense[-1])] if dense else [names[str(i)] for i in range(len(names))]
+    path = source.settings.get("activation_fn")
+    return {"num_labels": len(labels), "labels": labels, "activation": path and path.rsplit(".", 1)[-1].lower()}
 
 
 def _folders(source: Source) -> list[Path]:

@@ -1,6 +1,7 @@
-"""The parity harness: a converted folder against `SentenceTransformer.encode()`, text by text.
+"""The parity harness: a converted folder against `SentenceTransformer.encode()` or `CrossEncoder.predict()`, text by
+text.
 
-Both sides get the same texts in the same batches through their public `encode`, so that tokenizer, prompt,
+Both sides get the same texts in the same batches through these public methods, so that tokenizer, prompt,
 truncation, padding, graph and dtype are all inside the comparison. Rule: |a - b| <= atol + rtol * |b|.
 """
 
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbertconv.corpus import CORPUS
+from sbertconv.classes import MODEL_CLASSES
 from sbertconv.errors import ParityError, SourceError
 from sbertconv.frameworks import release_memory, trim_heap
 from sbertconv.quality import ALONE_STEP, GATES, Gate, QualityReport, measure_quality
@@ -33,7 +34,7 @@ from sbertconv.questions import (
 
 if TYPE_CHECKING:
     from sbertconv.artifact import Artifact
-    from sbertconv.runtime import Embedder
+    from sbertconv.runtime import ConvertedModel
 
 SEES_PADDING = 1e-3  # float32 noise between batch sizes stays below 1e-5, a model that sees its padding is far above
 
@@ -108,6 +109,7 @@ class ParityReport:
 
     Attributes:
         rule: what every text's vector is held to, in words.
+        method: of the original, that the converted model is compared with.
         quality: below float32, what the whole set of sentences is held to; one per route for texts.
     """
 
@@ -118,6 +120,7 @@ class ParityReport:
     wobble_text: str
     notes: tuple[str, ...] = ()
     quality: tuple[QualityReport, ...] = ()
+    method: str = "encode"
 
     @property
     def passed(self) -> bool:
@@ -178,7 +181,7 @@ class Reference:
     answers: Sequence[Sequence[Any]]
 
     @classmethod
-    def of(cls, original: Side, embedder: Embedder, texts: Sequence[str] = ()) -> Reference:
+    def of(cls, original: Side, embedder: ConvertedModel, texts: Sequence[str] = ()) -> Reference:
         """Ask the original everything that will be asked of the converted model, which does not run yet.
 
         Args:
@@ -193,9 +196,10 @@ class Reference:
         try:
             return cls(asked, [ask(original, question) for question in asked])
         except Exception as error:
+            row = MODEL_CLASSES[embedder.artifact.manifest["model_class"]]
             raise SourceError(
-                f"encode() of the model itself fails: {type(error).__name__}: {error}\n"
-                "Mend the model: SentenceTransformer must be able to embed every text."
+                f"{row.method}() of the model itself fails: {type(error).__name__}: {error}\n"
+                f"Mend the model: {row.library} must be able to take every text."
             ) from error
 
     @cached_property
@@ -222,12 +226,12 @@ def compare_formats(
 
     Args and Raises: see `compare`.
     """
-    from sbertconv.runtime import Embedder
+    from sbertconv.runtime import open_model
 
     reports: list[ParityReport] = []
     runs = [(form, engine) for form in artifact.formats for engine in artifact.engines(form)]
     for form, engine in runs:
-        report = compare(reference, Embedder(artifact, form, engine), atol=atol, rtol=rtol)
+        report = compare(reference, open_model(artifact, form, engine), atol=atol, rtol=rtol)
         if len(runs) > 1:
             label = form if len(artifact.engines(form)) == 1 else engine
             names = (c.name if c.name.endswith(TOKENS) else f"{label}: {c.name}" for c in report.checks)
@@ -241,7 +245,7 @@ def compare_formats(
 
 
 def compare(
-    reference: Reference, embedder: Embedder, *, atol: float | None = None, rtol: float | None = None
+    reference: Reference, embedder: ConvertedModel, *, atol: float | None = None, rtol: float | None = None
 ) -> ParityReport:
     """Ask the converted model the same and apply the rule.
 
@@ -266,10 +270,11 @@ def compare(
         if isinstance(rule, Gate) and question.name.endswith(SENTENCES):
             quality.append(_quality(question, ours, theirs, converted, rule))
     wobble, wobble_text = reference.wobble
+    method = MODEL_CLASSES[embedder.artifact.manifest["model_class"]].method
     notes = []
     if reference.sees_padding:
         notes.append(
-            f"encode() differs from itself by {wobble:.1e} between batch 1 and batch {BATCH_SIZE}: "
+            f"{method}() differs from itself by {wobble:.1e} between batch 1 and batch {BATCH_SIZE}: "
             "this model sees the padding; only equal batches are compared."
         )
     over = [
@@ -287,6 +292,7 @@ def compare(
         wobble_text,
         tuple(notes),
         tuple(quality),
+        method,
     )
 
 
@@ -303,7 +309,7 @@ def _quality(
 
 
 def _check(
-    question: Question, ours: Sequence[Any], theirs: Sequence[Any], embedder: Embedder, rule: Tolerance | Gate
+    question: Question, ours: Sequence[Any], theirs: Sequence[Any], embedder: ConvertedModel, rule: Tolerance | Gate
 ) -> Check:
     """Apply the rule to the answers to one question."""
     if question.method == TOKENS:
@@ -312,7 +318,7 @@ def _check(
         measured = [_measure(a, b, rule) for a, b in zip(ours, theirs, strict=True)]
     worst = max(range(len(measured)), key=lambda index: measured[index].diff)
     item = question.inputs[worst]
-    text = item if isinstance(item, str) else None
+    text = item if isinstance(item, (str, tuple)) else None
     first = ours[0]["input_ids"] if question.method == TOKENS else ours[0]
     non_finite = sum(m.non_finite for m in measured)
     problems = [m.problem for m in measured if m.problem]
@@ -322,7 +328,7 @@ def _check(
         name=question.name,
         texts=len(measured),
         max_abs_diff=measured[worst].diff,
-        worst_text=f"image {worst}" if text is None else text,
+        worst_text=f"image {worst}" if text is None else shown(text),
         worst_tokens=0 if text is None else _count_tokens(embedder, text, question.task),
         min_cosine=min(m.cosine for m in measured),
         non_finite=non_finite,
@@ -339,11 +345,17 @@ def _wobble(asked: Sequence[tuple[Question, Sequence[Any]]]) -> tuple[float, str
     if len(found) < 2:
         return 0.0, ""
     differences = [_measure(alone, batch, FLOAT32).diff for alone, batch in zip(*found, strict=True)]
-    worst = max(range(len(CORPUS)), key=differences.__getitem__)
-    return differences[worst], CORPUS[worst]
+    worst = max(range(len(differences)), key=differences.__getitem__)
+    inputs = next(question.inputs for question, _ in asked if question.name.endswith(ALONE))
+    return differences[worst], shown(inputs[worst])
 
 
-def _count_tokens(embedder: Embedder, text: str, task: str | None) -> int:
+def shown(text: str | tuple[str, str]) -> str:
+    """A text, or the two of a pair with a bar between them."""
+    return text if isinstance(text, str) else " | ".join(text)
+
+
+def _count_tokens(embedder: ConvertedModel, text: Any, task: str | None) -> int:
     tokens = embedder.tokenize([text], task)
     return int(tokens["attention_mask"].sum() if "attention_mask" in tokens else tokens["input_ids"].size)
 

@@ -8,22 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from sbertconv.classes import EXACT, MODEL_CLASSES
 from sbertconv.corpus import CORPUS, long_text, random_images, sentences
 from sbertconv.frameworks import trim_heap
 from sbertconv.routes import TASKS
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-    from sbertconv.runtime import Embedder, Graph
+    from sbertconv.runtime import ConvertedModel, Graph
 
 LONGEST_FORWARD = 1024  # tokens; beyond it a text over the limit is compared by its tokens alone
 BATCH_SIZE = 32
-EXACT = "fp32"  # the precision that is held to the last bits of float32
 SMALL_BATCH = 8
 TOKENS, ALONE, BATCH, SENTENCES = "tokens", "each text alone", "padded batch", "sentences"
 
@@ -34,8 +33,8 @@ class Question:
 
     Attributes:
         name: what is compared, e.g. "padded batch".
-        inputs: texts or images.
-        method: "encode", "encode_query", "encode_document", or "tokens" for what the graph is given.
+        inputs: texts, pairs of texts or images.
+        method: "encode", "encode_query", "encode_document", "logits" or "scores"; "tokens" for what the graph is given.
         options: keywords of the method; for "tokens" the task.
         padding_side: where to pad, if not where the model does.
     """
@@ -58,10 +57,10 @@ class Side(Protocol):
     """One of the two sides of a comparison."""
 
     def call(self, question: Question) -> Sequence[Any]:
-        """The results of an encode method."""
+        """The results of a method, one for each input."""
 
-    def tokens(self, text: str, task: str | None) -> Mapping[str, Any]:
-        """The tensors of one text."""
+    def tokens(self, text: Any, task: str | None) -> Mapping[str, Any]:
+        """The tensors of one text or pair."""
 
     def tokenizers(self) -> Sequence[Any]:
         """The objects that say `padding_side`."""
@@ -72,16 +71,16 @@ class Side(Protocol):
 
 @dataclass(frozen=True)
 class Original:
-    """The SentenceTransformer."""
+    """The model of sentence-transformers."""
 
-    model: SentenceTransformer
+    model: Any
 
     def call(self, question: Question) -> Sequence[Any]:
         method = getattr(self.model, question.method)
         results: Sequence[Any] = method(list(question.inputs), show_progress_bar=False, **question.options)
         return results
 
-    def tokens(self, text: str, task: str | None) -> Mapping[str, Any]:
+    def tokens(self, text: Any, task: str | None) -> Mapping[str, Any]:
         tensors: Mapping[str, Any] = self.model.preprocess([text], **({"task": task} if task else {}))
         return tensors
 
@@ -94,17 +93,34 @@ class Original:
         return prompts
 
 
+class OriginalPredictions(Original):
+    """A CrossEncoder, through its public `predict`."""
+
+    def call(self, question: Question) -> Sequence[Any]:
+        activation = {"logits": _as_it_is, "scores": None}[question.method]
+        predict = partial(self.model.predict, activation_fn=activation, show_progress_bar=False, **question.options)
+        if all(isinstance(item, tuple) for item in question.inputs):
+            found = predict(list(question.inputs))
+        else:  # predict takes a list of texts for one pair
+            found = np.stack([predict(text) for text in question.inputs])
+        return list(found.reshape(len(question.inputs), -1))
+
+
+def _as_it_is(logits: Any) -> Any:
+    return logits
+
+
 @dataclass(frozen=True)
 class Converted:
     """The converted folder."""
 
-    embedder: Embedder
+    embedder: ConvertedModel
 
     def call(self, question: Question) -> Sequence[Any]:
         results: Sequence[Any] = getattr(self.embedder, question.method)(list(question.inputs), **question.options)
         return results
 
-    def tokens(self, text: str, task: str | None) -> Mapping[str, Any]:
+    def tokens(self, text: Any, task: str | None) -> Mapping[str, Any]:
         return self.embedder.tokenize([text], task)
 
     def tokenizers(self) -> Sequence[Any]:
@@ -140,22 +156,24 @@ def _padding(tokenizers: Sequence[Any], side: str | None) -> Iterator[None]:
             tokenizer.padding_side = own
 
 
-def questions(original: Side, embedder: Embedder, texts: Sequence[str] = ()) -> list[Question]:
+def questions(original: Side, embedder: ConvertedModel, texts: Sequence[str] = ()) -> list[Question]:
     """Everything to ask, graph by graph; nothing of it runs a graph. `texts` are the user's own, for the quality."""
     found: list[Question] = []
+    about = MODEL_CLASSES[embedder.artifact.manifest["model_class"]].part("questions")
     several = len(embedder.graphs) > 1
     for graph in embedder.graphs:
         label = f"{graph.section['name']}: " if several else ""
         if graph.section["modality"] == "image":
             found.append(Question(f"{label}images", random_images(), options={"batch_size": 3}))
         else:
-            found += _about_texts(label, graph, original, embedder)
+            found += about(label, graph, original, embedder)
             if embedder.artifact.manifest["precision"] != EXACT:
                 found.append(_about_quality(label, graph, texts))
     return found
 
 
-def _about_texts(label: str, graph: Graph, original: Side, embedder: Embedder) -> Iterator[Question]:
+def about_embeddings(label: str, graph: Graph, original: Side, embedder: ConvertedModel) -> Iterator[Question]:
+    """encode() on texts, with every option of the model that changes what it gives."""
     task, name = _task(graph), graph.task
     output = "sentence_embedding" if "sentence_embedding" in graph.outputs else graph.outputs[0]
     long = long_text(graph.tokenizer.max_length(name))
@@ -183,6 +201,30 @@ def _about_texts(label: str, graph: Graph, original: Side, embedder: Embedder) -
             yield encode(other.replace("_", " "), output_value=other)
 
 
+def about_predictions(label: str, graph: Graph, original: Side, embedder: ConvertedModel) -> Iterator[Question]:
+    """predict() on pairs made of the corpus, either text over the limit and both, and on single texts; as logits, and
+    with the model's own activation. Padding stays where it is: heads of transformers read a fixed position.
+    """
+    pairs = list(zip(CORPUS, (*CORPUS[1:], CORPUS[0]), strict=True))
+    long = long_text(graph.tokenizer.max_length(None))
+    cut = [(long, CORPUS[4]), (CORPUS[4], long), (long, long), (long, "")]
+
+    def ask_for(what: str, inputs: Sequence[Any], method: str = "logits", **options: Any) -> Question:
+        return Question(f"{label}{what}", inputs, method, {"batch_size": BATCH_SIZE, **options})
+
+    yield Question(f"{label}pairs: {TOKENS}", [*pairs, *cut], TOKENS)
+    yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
+    yield ask_for(f"pairs: {ALONE}", pairs, batch_size=1)
+    yield ask_for(f"pairs: {BATCH}", pairs)
+    if embedder.tokenize([(long, long)])["input_ids"].shape[1] <= LONGEST_FORWARD:
+        yield ask_for("pairs over the limit", [*cut, *pairs[:3]])
+    for prompt, text in original.prompts().items():
+        if text:
+            yield ask_for(f"pairs, prompt {prompt}", pairs, prompt_name=prompt)
+    yield ask_for("pairs, activation", pairs, "scores")
+    yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)
+
+
 def _about_quality(label: str, graph: Graph, texts: Sequence[str]) -> Question:
     """Enough texts to tell whether the nearest neighbours stay; in batches of mixed lengths, as users have them."""
     options = {"batch_size": BATCH_SIZE, **_task(graph)}
@@ -194,7 +236,7 @@ def _task(graph: Graph) -> dict[str, str]:
     return {"task": graph.task} if graph.task else {}
 
 
-def _other_side(original: Side, embedder: Embedder) -> str | None:
+def _other_side(original: Side, embedder: ConvertedModel) -> str | None:
     """The side that is not the model's own, where both sides have one tokenizer that can pad there."""
     if embedder.artifact.manifest.get("text_input"):  # the graph pads where the model does
         return None

@@ -15,14 +15,15 @@ import numpy as np
 
 from sbertconv import similarity as similarity_functions
 from sbertconv.artifact import KERAS_SUFFIX, Artifact, read_artifact, unpacked
+from sbertconv.classes import MODEL_CLASSES
 from sbertconv.engines import AUTO, Run, choose_engine, open_graph
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 from sbertconv.images import pixel_values
-from sbertconv.tokenization import Tensors, TextTokenizer, load_tokenizer, refuse_surrogates
+from sbertconv.tokenization import Tensors, Text, TextTokenizer, load_tokenizer, prompted, refuse_surrogates
 
 
-def load(folder: str | Path, *, format: str | None = None, engine: str = AUTO, verify: bool = False) -> Embedder:
-    """Open a converted folder.
+def load(folder: str | Path, *, format: str | None = None, engine: str = AUTO, verify: bool = False) -> Any:
+    """Open a converted folder: an `Embedder`, `Reranker` or `TextClassifier`, as the model is.
 
     Args:
         folder: what `sbertconv to-onnx`, `to-tf` or `to-torch` wrote, or a .keras file that began as one.
@@ -41,7 +42,12 @@ def load(folder: str | Path, *, format: str | None = None, engine: str = AUTO, v
     artifact = read_artifact(folder)
     if verify:
         artifact.verify_hashes()
-    return Embedder(artifact, format, engine)
+    return open_model(artifact, format, engine)
+
+
+def open_model(artifact: Artifact, form: str | None = None, engine: str = AUTO) -> Any:
+    """The object that runs an artifact, as its class has it."""
+    return MODEL_CLASSES[artifact.manifest["model_class"]].part("runtime")(artifact, form, engine)
 
 
 def usable_cores() -> int:
@@ -107,13 +113,12 @@ class Graph:
             ) from error
 
 
-class Embedder:
-    """A loaded artifact; `encode` has the keywords and results of `SentenceTransformer.encode`.
+class ConvertedModel:
+    """A loaded artifact: its graphs, and what brings texts to them.
 
     Attributes:
         prompts: prompt name -> prompt, as saved with the model.
         default_prompt_name: the prompt that encode() uses unless told otherwise, or None.
-        similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan".
         format: which of the artifact's formats runs.
         engine: what runs it.
     """
@@ -130,8 +135,6 @@ class Embedder:
         self.engine = choose_engine(artifact, self.format, engine)
         self.prompts: dict[str, str] = dict(manifest["prompts"])
         self.default_prompt_name: str | None = manifest.get("default_prompt_name")
-        self.similarity_fn_name: str = manifest["similarity_fn_name"]
-        self.truncate_dim: int | None = manifest.get("truncate_dim")
         self.graphs = [Graph(artifact, section, self.format, self.engine) for section in manifest["graphs"]]
 
     def open(self) -> None:
@@ -142,10 +145,6 @@ class Embedder:
         """
         for graph in self.graphs:
             _ = graph.opened
-
-    def get_embedding_dimension(self) -> int:
-        """The length of an embedding."""
-        return int(self.artifact.manifest["embedding_dimension"])
 
     @property
     def max_seq_length(self) -> int | None:
@@ -169,6 +168,141 @@ class Embedder:
         )
         wanted = f"task {task!r}" if candidates else f"{modality} inputs"
         raise UnsupportedOptionError(f"The model has no route for {wanted} (have: {have}).\nChoose one of these.")
+
+    def tokenize(self, texts: Sequence[Text], task: str | None = None, prompt: str | None = None) -> Tensors:
+        """The tensors that the graph takes for one batch of texts or pairs, int64 [batch, sequence]."""
+        graph = self.graph("text", task)
+        rows = graph.tokenizer.ids([prompted(text, prompt) for text in texts], graph.tokenizer.max_length(task))
+        return self._tensors(graph, rows, task, prompt)
+
+    def _tensors(
+        self, graph: Graph, rows: Sequence[tuple[list[int], list[int]]], task: str | None, prompt: str | None
+    ) -> Tensors:
+        """What the graph takes, of texts that are token ids already."""
+        tensors = graph.tokenizer.padded(rows)
+        if "token_type_ids" in graph.inputs and "token_type_ids" not in tensors:
+            tensors["token_type_ids"] = np.zeros_like(tensors["input_ids"])
+        if "prompt_length" in graph.inputs:
+            length = graph.tokenizer.prompt_length(prompt, task) if prompt else 0
+            tensors["prompt_length"] = np.full(len(rows), length, np.int64)
+        return tensors
+
+    @staticmethod
+    def _texts(graph: Graph, texts: Sequence[str], task: str | None, prompt: str | None) -> Tensors:
+        """What a graph with its tokenizer inside takes."""
+        refuse_surrogates(texts)
+        tensors = {TEXT: np.array(texts, object)}
+        if "prompt_length" in graph.inputs:
+            length = graph.tokenizer.prompt_length(prompt, task) if prompt else 0
+            tensors["prompt_length"] = np.full(len(texts), length, np.int64)
+        return tensors
+
+    def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
+        if prompt is not None:
+            return prompt
+        name = self.default_prompt_name if prompt_name is None else prompt_name
+        if name is None:
+            return None
+        if name not in self.prompts:
+            raise UnsupportedOptionError(
+                f"Prompt {name!r} is not known (have: {', '.join(self.prompts) or 'none'}).\n"
+                "Choose one of these, or pass the text itself as prompt=."
+            )
+        return self.prompts[name]
+
+    def _modality(self, items: Sequence[Any]) -> str:
+        """Texts or images, one kind at a time; anything else is an error with its place."""
+        if all(isinstance(item, str) for item in items):
+            return "text"
+        takes_images = any(graph.section["modality"] == "image" for graph in self.graphs)
+        for index, item in enumerate(items):
+            if isinstance(item, str) == takes_images or item is None:
+                raise UnsupportedOptionError(
+                    f"Input {index} is {type(item).__name__} "
+                    f"(have: {'texts or images, not both at once' if takes_images else 'texts'}).\nPass str."
+                )
+        return "image"
+
+    def _run(
+        self,
+        items: list[Any],
+        prompt: str | None,
+        batch_size: int,
+        progress: bool,
+        output: str | None,
+        task: str | None,
+    ) -> list[Any]:
+        """One result per item, in the order given."""
+        modality = self._modality(items)
+        graph = self.graph(modality, task)
+        if output is not None and output not in graph.outputs:
+            raise UnsupportedOptionError(
+                f"The graph has no output {output!r} (have: {', '.join(graph.outputs)}).\n"
+                f"Choose one of these, or convert the model with to-onnx --output {output}."
+            )
+        lengths = [-_characters(item) for item in items]
+        order = np.argsort(lengths)  # the library's own call: where padding is seen, batches must be the same
+        results: list[Any] = [None] * len(items)
+        progress_of = _Progress(len(items)) if progress else contextlib.nullcontext(lambda count: None)
+        with progress_of as advance:
+            for chosen, tensors in self._batches(graph, items, order, batch_size, prompt, task):
+                found = graph.run(tensors)
+                for row, index in enumerate(chosen):
+                    results[index] = _row(found, output, row, tensors)
+                advance(len(chosen))
+        return results
+
+    def _batches(
+        self, graph: Graph, items: list[Any], order: np.ndarray, batch_size: int, prompt: str | None, task: str | None
+    ) -> Iterator[tuple[np.ndarray, Tensors]]:
+        """Indices and tensors of each batch. The next texts are tokenized while the ones before are embedded, and
+        sorted by their tokens, so that hardly anything is padding.
+        """
+        if TEXT in graph.inputs:
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                yield chosen, self._texts(graph, [f"{prompt or ''}{items[index]}" for index in chosen], task, prompt)
+            return
+        sees_padding = self.artifact.manifest["sees_padding"] or graph.section["modality"] == "image"
+        window = batch_size if sees_padding else max(WINDOW, batch_size)
+        chunks = [order[start : start + window] for start in range(0, len(order), window)]
+
+        def prepare(chosen: np.ndarray) -> Any:
+            if graph.section["modality"] == "image":
+                return pixel_values([items[index] for index in chosen], graph.section["image"])
+            texts = [prompted(items[index], prompt) for index in chosen]
+            return graph.tokenizer.ids(texts, graph.tokenizer.max_length(task))
+
+        with ThreadPoolExecutor(1) as ahead:
+            waiting = ahead.submit(prepare, chunks[0])
+            for number, chosen in enumerate(chunks):
+                prepared = waiting.result()
+                if number + 1 < len(chunks):
+                    waiting = ahead.submit(prepare, chunks[number + 1])
+                if graph.section["modality"] == "image":
+                    yield chosen, {"pixel_values": prepared}
+                    continue
+                for rows in _split(prepared, batch_size, sees_padding):
+                    batch = [prepared[row] for row in rows]
+                    yield chosen[rows], self._tensors(graph, batch, task, prompt)
+
+
+class Embedder(ConvertedModel):
+    """A converted SentenceTransformer; `encode` has the keywords and results of `SentenceTransformer.encode`.
+
+    Attributes:
+        similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan".
+        truncate_dim: how many dimensions the graph gives, if not all.
+    """
+
+    def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO) -> None:
+        super().__init__(artifact, form, engine)
+        self.similarity_fn_name: str = artifact.manifest["similarity_fn_name"]
+        self.truncate_dim: int | None = artifact.manifest.get("truncate_dim")
+
+    def get_embedding_dimension(self) -> int:
+        """The length of an embedding."""
+        return int(self.artifact.manifest["embedding_dimension"])
 
     def encode(
         self,
@@ -226,7 +360,7 @@ class Embedder:
         items: list[Any] = [inputs] if single else list(inputs)
         if not items:
             return self._as_asked(np.array([]), convert_to_numpy, convert_to_tensor)
-        rows = self._embed(
+        rows = self._run(
             items, self._resolve_prompt(prompt, prompt_name), batch_size, bool(show_progress_bar), output_value, task
         )
         if output_value != "sentence_embedding":
@@ -269,60 +403,6 @@ class Embedder:
         """Row by row under the model's similarity function: [n, dim], [n, dim] -> [n]."""
         return similarity_functions.similarity_pairwise(self.similarity_fn_name, a, b)
 
-    def tokenize(self, texts: Sequence[str], task: str | None = None, prompt: str | None = None) -> Tensors:
-        """The tensors that the graph takes for one batch, int64 [batch, sequence]."""
-        graph = self.graph("text", task)
-        rows = graph.tokenizer.ids([f"{prompt or ''}{text}" for text in texts], graph.tokenizer.max_length(task))
-        return self._tensors(graph, rows, task, prompt)
-
-    def _tensors(
-        self, graph: Graph, rows: Sequence[tuple[list[int], list[int]]], task: str | None, prompt: str | None
-    ) -> Tensors:
-        """What the graph takes, of texts that are token ids already."""
-        tensors = graph.tokenizer.padded(rows)
-        if "token_type_ids" in graph.inputs and "token_type_ids" not in tensors:
-            tensors["token_type_ids"] = np.zeros_like(tensors["input_ids"])
-        if "prompt_length" in graph.inputs:
-            length = graph.tokenizer.prompt_length(prompt, task) if prompt else 0
-            tensors["prompt_length"] = np.full(len(rows), length, np.int64)
-        return tensors
-
-    @staticmethod
-    def _texts(graph: Graph, texts: Sequence[str], task: str | None, prompt: str | None) -> Tensors:
-        """What a graph with its tokenizer inside takes."""
-        refuse_surrogates(texts)
-        tensors = {TEXT: np.array(texts, object)}
-        if "prompt_length" in graph.inputs:
-            length = graph.tokenizer.prompt_length(prompt, task) if prompt else 0
-            tensors["prompt_length"] = np.full(len(texts), length, np.int64)
-        return tensors
-
-    def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
-        if prompt is not None:
-            return prompt
-        name = self.default_prompt_name if prompt_name is None else prompt_name
-        if name is None:
-            return None
-        if name not in self.prompts:
-            raise UnsupportedOptionError(
-                f"Prompt {name!r} is not known (have: {', '.join(self.prompts) or 'none'}).\n"
-                "Choose one of these, or pass the text itself as prompt=."
-            )
-        return self.prompts[name]
-
-    def _modality(self, items: Sequence[Any]) -> str:
-        """Texts or images, one kind at a time; anything else is an error with its place."""
-        if all(isinstance(item, str) for item in items):
-            return "text"
-        takes_images = any(graph.section["modality"] == "image" for graph in self.graphs)
-        for index, item in enumerate(items):
-            if isinstance(item, str) == takes_images or item is None:
-                raise UnsupportedOptionError(
-                    f"Input {index} is {type(item).__name__} "
-                    f"(have: {'texts or images, not both at once' if takes_images else 'texts'}).\nPass str."
-                )
-        return "image"
-
     def _truncate(self, vectors: np.ndarray, truncate_dim: int | None) -> np.ndarray:
         if truncate_dim is None:
             return vectors
@@ -333,68 +413,12 @@ class Embedder:
             )
         return vectors[:, :truncate_dim]
 
-    def _embed(
-        self,
-        items: list[Any],
-        prompt: str | None,
-        batch_size: int,
-        progress: bool,
-        output: str | None,
-        task: str | None,
-    ) -> list[Any]:
-        """One result per item, in the order given."""
-        modality = self._modality(items)
-        graph = self.graph(modality, task)
-        if output is not None and output not in graph.outputs:
-            raise UnsupportedOptionError(
-                f"The graph has no output {output!r} (have: {', '.join(graph.outputs)}).\n"
-                f"Choose one of these, or convert the model with to-onnx --output {output}."
-            )
-        lengths = [-len(item) if isinstance(item, str) else 0 for item in items]
-        order = np.argsort(lengths)  # the library's own call: where padding is seen, batches must be the same
-        results: list[Any] = [None] * len(items)
-        progress_of = _Progress(len(items)) if progress else contextlib.nullcontext(lambda count: None)
-        with progress_of as advance:
-            for chosen, tensors in self._batches(graph, items, order, batch_size, prompt, task):
-                found = graph.run(tensors)
-                for row, index in enumerate(chosen):
-                    results[index] = _row(found, output, row, tensors)
-                advance(len(chosen))
-        return results
 
-    def _batches(
-        self, graph: Graph, items: list[Any], order: np.ndarray, batch_size: int, prompt: str | None, task: str | None
-    ) -> Iterator[tuple[np.ndarray, Tensors]]:
-        """Indices and tensors of each batch. The next texts are tokenized while the ones before are embedded, and
-        sorted by their tokens, so that hardly anything is padding.
-        """
-        if TEXT in graph.inputs:
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                yield chosen, self._texts(graph, [f"{prompt or ''}{items[index]}" for index in chosen], task, prompt)
-            return
-        sees_padding = self.artifact.manifest["sees_padding"] or graph.section["modality"] == "image"
-        window = batch_size if sees_padding else max(WINDOW, batch_size)
-        chunks = [order[start : start + window] for start in range(0, len(order), window)]
-
-        def prepare(chosen: np.ndarray) -> Any:
-            if graph.section["modality"] == "image":
-                return pixel_values([items[index] for index in chosen], graph.section["image"])
-            texts = [f"{prompt or ''}{items[index]}" for index in chosen]
-            return graph.tokenizer.ids(texts, graph.tokenizer.max_length(task))
-
-        with ThreadPoolExecutor(1) as ahead:
-            waiting = ahead.submit(prepare, chunks[0])
-            for number, chosen in enumerate(chunks):
-                prepared = waiting.result()
-                if number + 1 < len(chunks):
-                    waiting = ahead.submit(prepare, chunks[number + 1])
-                if graph.section["modality"] == "image":
-                    yield chosen, {"pixel_values": prepared}
-                    continue
-                for rows in _split(prepared, batch_size, sees_padding):
-                    batch = [prepared[row] for row in rows]
-                    yield chosen[rows], self._tensors(graph, batch, task, prompt)
+def _characters(item: Any) -> int:
+    """The length that texts are sorted by before they are tokenized; that of a pair is both together."""
+    if isinstance(item, tuple):
+        return sum(map(len, item))
+    return len(item) if isinstance(item, str) else 0
 
 
 def _split(rows: Sequence[tuple[list[int], list[int]]], batch_size: int, sees_padding: bool) -> Iterator[list[int]]:

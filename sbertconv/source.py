@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from sbertconv.classes import MODEL_CLASSES, ModelClass, class_named, class_of
 from sbertconv.errors import SourceError, error_text, require
 from sbertconv.registry import type_name
 from sbertconv.routes import live_modules
@@ -57,6 +58,7 @@ class Source:
         modules: the chain, routers opened up.
         settings: config_sentence_transformers.json.
         notes: what was assumed, to be said aloud.
+        model_class: what kind of model it is.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Source:
     trust_remote_code: bool
     modules: tuple[ModuleSpec, ...]
     settings: Mapping[str, Any]
+    model_class: ModelClass
     notes: tuple[str, ...] = ()
     live: SentenceTransformer | None = field(default=None, repr=False)
 
@@ -87,9 +90,10 @@ class Source:
         model.eval()
         try:
             refuse_non_finite(model, self.name)
-            if model.truncate_dim is not None and model.truncate_dim <= 0:
+            size = getattr(model, "truncate_dim", None)
+            if size is not None and size <= 0:
                 raise SourceError(
-                    f"{self.name}: its truncate_dim is {model.truncate_dim}, which leaves nothing of an embedding.\n"
+                    f"{self.name}: its truncate_dim is {size}, which leaves nothing of an embedding.\n"
                     "Mend truncate_dim in config_sentence_transformers.json."
                 )
             yield model
@@ -140,16 +144,17 @@ class Source:
             )
 
     def _load_from_files(self, widened_late: bool) -> SentenceTransformer:
+        import sentence_transformers
         import torch
-        from sentence_transformers import SentenceTransformer
 
         from sbertconv import widening
 
         # Code that comes with a model may write through views of its weights, which would be lost.
         late = widening.widened_late() if widened_late and not self.trust_remote_code else contextlib.nullcontext()
+        load = getattr(sentence_transformers, self.model_class.library)
         with _quiet(), missing_weights() as missing, late:
             try:
-                model = SentenceTransformer(
+                model: SentenceTransformer = load(
                     self.location,
                     device="cpu",
                     revision=self.revision,
@@ -159,10 +164,11 @@ class Source:
             except Exception as error:
                 raise SourceError(
                     f"{self.name}: cannot be loaded: {error_text(error, 3)}\n"
-                    "Check that its files are complete and readable: SentenceTransformer must be able to load it."
+                    f"Check that its files are complete and readable: {load.__name__} must be able to load it."
                 ) from error
         model = model.float()
-        refuse_missing(model, missing, self.name)
+        self.model_class.prepare(model)
+        refuse_missing(model, missing, self.name, self.model_class.outputs[self.model_class.output].feature)
         return model
 
 
@@ -215,18 +221,18 @@ def open_source(
 
 
 def _from_live(model: Any) -> Source:
-    from sentence_transformers import SentenceTransformer
-
-    if not isinstance(model, SentenceTransformer):
+    model_class = class_of(model)
+    if model_class is None:
+        have = ", ".join(dict.fromkeys(row.library for row in MODEL_CLASSES.values()))
         raise SourceError(
             f"{type(model).__module__}.{type(model).__name__} is not a model sbertconv converts "
-            "(have: a Hub id, a folder, a SentenceTransformer).\nPass one of these."
+            f"(have: a Hub id, a folder, {have}).\nPass one of these."
         )
     specs = tuple(
         ModuleSpec(label, type_name(type(module)), "", module_settings(module)) for label, module in live_modules(model)
     )
     name = model.model_card_data.base_model or "model"
-    return Source(name, None, None, None, False, specs, {}, live=model)
+    return Source(name, None, None, None, False, specs, {}, model_class, live=model)
 
 
 def module_settings(module: Any) -> Mapping[str, Any]:
@@ -268,11 +274,14 @@ def _from_folder(folder: Path, name: str, location: str, revision: str | None, t
             "Pass the folder that SentenceTransformer.save_pretrained wrote."
         )
     problems: list[str] = []
+    settings_file = folder / "config_sentence_transformers.json"
+    settings = read_json(settings_file) if settings_file.is_file() else {}
+    model_class = _recognised(folder, settings, has_modules)
     if has_modules:
         specs = tuple(_read_modules(folder))
         notes: tuple[str, ...] = ()
     else:
-        specs, notes = _bare_checkpoint(folder)
+        specs, notes = model_class.part("chain")(read_json(folder / "config.json"))
     if local:
         for spec in specs:
             problems += _missing_files(folder, spec)
@@ -282,9 +291,15 @@ def _from_folder(folder: Path, name: str, location: str, revision: str | None, t
             + "\n".join(f"  {p}" for p in problems)
             + "\nGet a complete copy of it."
         )
-    settings_file = folder / "config_sentence_transformers.json"
-    settings = read_json(settings_file) if settings_file.is_file() else {}
-    return Source(name, folder, location, revision, trust_remote_code, specs, settings, notes)
+    return Source(name, folder, location, revision, trust_remote_code, specs, settings, model_class, notes)
+
+
+def _recognised(folder: Path, settings: Mapping[str, Any], has_modules: bool) -> ModelClass:
+    """The class that the files say: older files of sentence-transformers do not, and are all of its first one."""
+    if has_modules or "model_type" in settings:
+        return class_named(settings.get("model_type", "SentenceTransformer"), folder)
+    config = read_json(folder / "config.json")
+    return next(row for row in MODEL_CLASSES.values() if row.claims(config))
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
@@ -335,14 +350,31 @@ def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[Mo
             yield from _read_module(folder, f"{label}.{route}.{index}", types[name], f"{path}/{name}".lstrip("/"))
 
 
-def _bare_checkpoint(folder: Path) -> tuple[tuple[ModuleSpec, ...], tuple[str, ...]]:
+Chain = tuple[tuple[ModuleSpec, ...], tuple[str, ...]]
+INPUT = ModuleSpec("0", "sentence_transformers.base.modules.transformer.Transformer", "")
+BARE = "No modules.json: a plain transformers checkpoint"
+
+
+def bare_embedder(config: Mapping[str, Any]) -> Chain:
     """A transformers checkpoint: the chain that SentenceTransformer builds around it, said aloud."""
-    config = read_json(folder / "config.json")
     causal = (config.get("architectures") or [""])[0].endswith("ForCausalLM") and config.get("is_causal", True)
     mode = "lasttoken" if causal else "mean"
     base = "sentence_transformers.sentence_transformer.modules"
     specs = (ModuleSpec("0", f"{base}.Transformer", ""), ModuleSpec("1", f"{base}.Pooling", "", {"pooling_mode": mode}))
-    return specs, (f"No modules.json: a plain transformers checkpoint, {mode} pooling is assumed as in encode().",)
+    return specs, (f"{BARE}, {mode} pooling is assumed as in encode().",)
+
+
+def bare_reranker(config: Mapping[str, Any]) -> Chain:
+    """A checkpoint whose head gives one score, or that CrossEncoder wrote."""
+    return (INPUT,), (f"{BARE} that scores pairs of texts: converted as a CrossEncoder.",)
+
+
+def bare_classifier(config: Mapping[str, Any]) -> Chain:
+    """A checkpoint whose head gives several labels, with nothing in it about pairs."""
+    return (INPUT,), (
+        f"{BARE} with several labels: converted as a classifier of texts, as in transformers' text-classification "
+        "pipeline. Pass a live CrossEncoder if it is one of pairs.",
+    )
 
 
 NEEDS_WEIGHTS = {"Transformer", "CLIPModel", "Dense", "LayerNorm", "LSTM", "CNN", "WordEmbeddings", "WordWeights",

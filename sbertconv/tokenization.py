@@ -18,16 +18,18 @@ import numpy as np
 
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 
+Text = str | tuple[str, str]  # one text, or two that make one input
 SURROGATE = re.compile("[\ud800-\udfff]")
 Tensors = dict[str, np.ndarray]
 
 
-def refuse_surrogates(texts: Sequence[str]) -> None:
-    """Raise UnsupportedOptionError for a text that is not valid Unicode."""
-    for index, text in enumerate(texts):
-        if not text.isascii() and SURROGATE.search(text):
+def refuse_surrogates(texts: Sequence[Text]) -> None:
+    """Raise UnsupportedOptionError for a text, or one of a pair, that is not valid Unicode."""
+    parts = ((index, part) for index, text in enumerate(texts) for part in _parts(text))
+    for index, part in parts:
+        if not part.isascii() and SURROGATE.search(part):
             raise UnsupportedOptionError(
-                f"Text {index} of a batch holds half of a surrogate pair, which is no character: {text[:40]!r}\n"
+                f"Text {index} of a batch holds half of a surrogate pair, which is no character: {part[:40]!r}\n"
                 "Mend the text, e.g. text.encode('utf-8', 'replace').decode()."
             )
 
@@ -46,8 +48,10 @@ class TextTokenizer(ABC):
         self.padding_side: str = section["padding_side"]
 
     @abstractmethod
-    def ids(self, texts: Sequence[str], max_length: int | None) -> list[tuple[list[int], list[int]]]:
-        """Token ids and type ids (empty: all 0) of each text, not padded, at most `max_length` long."""
+    def ids(self, texts: Sequence[Any], max_length: int | None) -> list[tuple[list[int], list[int]]]:
+        """Token ids and type ids (empty: all 0) of each text or pair, not padded, at most `max_length` long: of a pair,
+        the longer text is cut first.
+        """
 
     def max_length(self, task: str | None) -> int | None:
         """The limit in tokens for this task, or None."""
@@ -99,7 +103,7 @@ class FastTokenizer(TextTokenizer):
         self.backend.encode_special_tokens = section["split_special_tokens"]
         self._limit: int | None = None
 
-    def ids(self, texts: Sequence[str], max_length: int | None) -> list[tuple[list[int], list[int]]]:
+    def ids(self, texts: Sequence[Text], max_length: int | None) -> list[tuple[list[int], list[int]]]:
         cut_after = self.section["cut"] == "slice"
         if not cut_after and max_length != self._limit:
             if max_length is None:
@@ -112,6 +116,10 @@ class FastTokenizer(TextTokenizer):
         end = max_length if cut_after else None
         typed = "token_type_ids" in self.section["tensors"]  # reading them costs a list per text
         return [(encoding.ids[:end], encoding.type_ids[:end] if typed else []) for encoding in encodings]
+
+
+def _parts(text: Text) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else text
 
 
 class WhitespaceTokenizer(TextTokenizer):
@@ -186,6 +194,13 @@ KINDS: dict[str, type[TextTokenizer]] = {
     "whitespace": WhitespaceTokenizer,
     "phrase": PhraseTokenizer,
 }
+
+
+def prompted(text: Text, prompt: str | None) -> Text:
+    """A text behind a prompt; of a pair, the first one."""
+    if not prompt:
+        return text
+    return f"{prompt}{text}" if isinstance(text, str) else (f"{prompt}{text[0]}", text[1])
 
 
 def load_tokenizer(section: Mapping[str, Any], folder: Path) -> TextTokenizer:

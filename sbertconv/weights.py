@@ -44,13 +44,14 @@ def missing_weights() -> Iterator[MissingWeights]:
         modeling_utils.log_state_dict_report = report
 
 
-def refuse_missing(model: SentenceTransformer, missing: MissingWeights, name: str) -> None:
-    """Made-up weights are fine only where no embedding depends on them (a pooler that Pooling skips).
+def refuse_missing(model: SentenceTransformer, missing: MissingWeights, name: str, feature: str) -> None:
+    """Made-up weights are fine only where the feature that the chain ends with does not depend on them (a pooler that
+    Pooling skips).
 
-    One batch per route is embedded with these weights at zero and once more with random ones.
+    One batch per route is run with these weights at zero and once more with random ones.
 
     Raises:
-        SourceError: naming the weights, if an embedding differs.
+        SourceError: naming the weights, if the feature differs.
     """
     import torch
 
@@ -61,10 +62,10 @@ def refuse_missing(model: SentenceTransformer, missing: MissingWeights, name: st
     with torch.no_grad():
         for _, weight in weights:
             weight.normal_(generator=generator)
-        random = _probe(model)
+        random = _probe(model, feature)
         for _, weight in weights:
             weight.zero_()
-        zero = _probe(model)
+        zero = _probe(model, feature)
     if any(np.abs(a - b).max() > MATTERS for a, b in zip(random, zero, strict=True)):
         raise SourceError(
             f"{name}: {len(weights)} weights are missing from its files and would be random: "
@@ -72,8 +73,8 @@ def refuse_missing(model: SentenceTransformer, missing: MissingWeights, name: st
         )
 
 
-def _probe(model: SentenceTransformer) -> list[np.ndarray]:
-    """The embeddings of one small batch per route."""
+def _probe(model: SentenceTransformer, feature: str) -> list[np.ndarray]:
+    """The feature of one small batch per route."""
     from sbertconv.corpus import random_images
     from sbertconv.routes import find_routes
 
@@ -81,7 +82,7 @@ def _probe(model: SentenceTransformer) -> list[np.ndarray]:
     for route in find_routes(model):
         inputs: list[Any] = PROBE_TEXTS if route.modality == "text" else random_images()[:2]
         task = {"task": route.tasks[0]} if route.tasks and route.tasks[0] else {}
-        found.append(np.asarray(model.encode(inputs, show_progress_bar=False, **task)))
+        found.append(model(model.preprocess(inputs, **task), **task)[feature].numpy())
     return found
 
 

@@ -18,6 +18,7 @@ from conftest import TEXTS, run_python, snapshot
 import sbertconv
 from sbertconv import ArtifactError
 from sbertconv.artifact import MANIFEST, REQUIRED, Staging, read_artifact, stage
+from sbertconv.classes import MODEL_CLASSES
 
 STAGES = ["loading libraries", "loading the model", "planning", "converting", "comparing with encode()", "publishing"]
 
@@ -31,7 +32,8 @@ def write_artifact(target: Path, content: str = "graph", *, overwrite: bool = Fa
 
 def fill(staging: Staging, content: str = "graph") -> None:
     staging.write("onnx/model.onnx", content)
-    staging.manifest({**dict.fromkeys(REQUIRED), "graphs": []})
+    row = MODEL_CLASSES["SentenceTransformer"]
+    staging.manifest({**dict.fromkeys((*REQUIRED, *row.keys)), "model_class": row.name, "graphs": []})
 
 
 # Publishing

@@ -25,6 +25,8 @@ PUBLIC = [
     "inspect",
     "load",
     "Embedder",
+    "Reranker",
+    "TextClassifier",
     "Artifact",
     "Registry",
     "Context",
@@ -49,7 +51,7 @@ ERRORS = {
     "TokenizationError": ("SbertconvError", 3),
     "ArtifactError": ("SbertconvError", 1),
 }
-COMMANDS = ["to-onnx", "to-tf", "to-torch", "to-st", "verify", "inspect", "encode", "bench"]
+COMMANDS = ["to-onnx", "to-tf", "to-torch", "to-st", "verify", "inspect", "encode", "predict", "bench"]
 # Prints which of the heavy packages the code before it has imported.
 HEAVY = """
 import sys

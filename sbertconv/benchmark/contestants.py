@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 BASELINE = "PyTorch"
 FULL = "fp32"
+MEASURED = "SentenceTransformer"  # the class of models whose encode() the tasks time
 FIRST_TEXT = "How do I reset the password of my account?"
 LAST_LINES = 6  # of a worker's stderr that are shown when it dies
 PATIENCE = 30  # seconds that a worker may take to end
@@ -105,6 +106,8 @@ def contestants_of(paths: Sequence[str | Path]) -> list[Contestant]:
     found = []
     for path in paths:
         artifact = load(path).artifact
+        if (name := artifact.manifest["model_class"]) != MEASURED:
+            raise ArtifactError(f"{path}: a {name} is not measured (have: {MEASURED}).\nLeave it out.")
         precision = artifact.manifest["precision"]
         for form in artifact.formats:
             size = partial(disk_size, Path(path).expanduser(), artifact, form)

@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact import Staging
+from sbertconv.classes import EXACT
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.images import SETTINGS as IMAGE_SETTINGS
 from sbertconv.plan import Plan
-from sbertconv.questions import EXACT
 from sbertconv.routes import Route
 from sbertconv.source import Source
 
@@ -56,19 +56,18 @@ def manifest_content(
     tokenizer = first["tokenizer"] or {}
     return {
         "sbertconv": version_of("sbertconv"),
+        "model_class": source.model_class.name,
         "backend": plan.backend,
         "source": {"name": source.name, "revision": source.revision},
         "architecture": plan.routes[0].architecture,
         "chain": [step.name for step in plan.steps],
         "notes": list(source.notes),
-        "embedding_dimension": first["embedding_dimension"],
         "max_seq_length": tokenizer.get("max_length"),
         "padding_side": tokenizer.get("padding_side"),
         "do_lower_case": tokenizer.get("do_lower_case", False),
-        "truncate_dim": model.truncate_dim,
         "prompts": dict(model.prompts),
         "default_prompt_name": model.default_prompt_name,
-        "similarity_fn_name": model.similarity_fn_name,
+        **source.model_class.content(model, graphs),
         "precision": EXACT,
         "sees_padding": True,  # until it was measured
         "engines": {form: list(names) for form, names in engines.items()},
@@ -102,7 +101,6 @@ def route_content(
         **more,
         "modality": route.modality,
         "tasks": list(route.tasks),
-        "embedding_dimension": next((o for o in outputs if o["name"] == "sentence_embedding"), outputs[0])["shape"][-1],
         "inputs": list(inputs),
         "outputs": list(outputs),
         "tokenizer": tokenizer,

@@ -19,7 +19,7 @@ from sbertconv.converters.keras.writer import SKELETON, WEIGHTS
 from sbertconv.converters.writing import graph_name
 from sbertconv.engines import load_keras_model
 from sbertconv.errors import ArtifactError
-from sbertconv.runtime import Embedder
+from sbertconv.runtime import ConvertedModel, open_model
 
 
 def keras_files(model: str | Path) -> list[Path]:
@@ -40,14 +40,14 @@ def keras_files(model: str | Path) -> list[Path]:
     return [path / graph["formats"]["keras"] for graph in artifact.manifest["graphs"]]
 
 
-def open_files(files: Sequence[Path]) -> Embedder:
+def open_files(files: Sequence[Path]) -> ConvertedModel:
     """The Keras models as they are now, behind the tokenizer and the settings that they carry."""
-    embedders = [Embedder(read_artifact(unpacked(file))) for file in files]
+    embedders: list[ConvertedModel] = [open_model(read_artifact(unpacked(file))) for file in files]
     embedders[0].graphs = [graph for embedder in embedders for graph in embedder.graphs]
     return embedders[0]
 
 
-def write_onnx_of(embedder: Embedder, source: str, staging: Staging) -> dict[str, Any]:
+def write_onnx_of(embedder: ConvertedModel, source: str, staging: Staging) -> dict[str, Any]:
     """Write every route as an ONNX graph with the files of the model; returns the manifest's content."""
     graphs = []
     for index, graph in enumerate(embedder.graphs):
@@ -84,7 +84,7 @@ def _model(graph: Any) -> Any:
     return load_keras_model(graph.artifact.path(graph.section["formats"]["keras"]))
 
 
-def write_sentence_transformers(embedder: Embedder, name: str, staging: Staging) -> None:
+def write_sentence_transformers(embedder: ConvertedModel, name: str, staging: Staging) -> None:
     """Write a folder for SentenceTransformer: the configs as they were, the weights as they are now.
 
     Raises:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sbertconv.classes import class_of
 from sbertconv.converters.examples import CHANNELS, image_size
 from sbertconv.converters.keras.formats import FORMATS
 from sbertconv.converters.text import TEXT, TextTables
-from sbertconv.engines import OUTPUT
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import import_keras, import_tensorflow
 from sbertconv.routes import Route
@@ -52,8 +52,8 @@ class KerasOptions:
 
 
 def build_model(route: Route, model: SentenceTransformer, text: TextTables | None = None) -> keras.Model:
-    """The route as a functional model: a dict of named inputs -> sentence_embedding [batch, dim], float32. With a
-    tokenizer's tables, `text` takes the place of the tensors that these give.
+    """The route as a functional model: a dict of named inputs -> the first output of the model's class, float32
+    [batch, dim or labels]. With a tokenizer's tables, `text` takes the place of the tensors that these give.
     """
     keras = import_keras()
     from sbertconv.layers import SentenceEmbedding
@@ -72,10 +72,14 @@ def build_model(route: Route, model: SentenceTransformer, text: TextTables | Non
         inputs = {TEXT: texts, **{name: tensor for name, tensor in inputs.items() if name not in names}}
     for step in route.steps:
         features = step(features)
-    if OUTPUT not in features:
-        raise UnsupportedOptionError(f"The chain gives no {OUTPUT} (has: {', '.join(features)}).\nAdd a Pooling.")
-    embedding = SentenceEmbedding(model.truncate_dim, name=OUTPUT)(features[OUTPUT])
-    return keras.Model(inputs, embedding, name=route.name)
+    model_class = class_of(model)
+    assert model_class is not None
+    name = model_class.output
+    feature = model_class.outputs[name].feature
+    if feature not in features:
+        raise UnsupportedOptionError(f"The chain gives no {feature} (has: {', '.join(features)}).\nAdd a Pooling.")
+    last = SentenceEmbedding(getattr(model, "truncate_dim", None), name=name)
+    return keras.Model(inputs, last(features[feature]), name=route.name)
 
 
 def input_specs(route: Route) -> list[tuple[str, str, tuple[Any, ...]]]:

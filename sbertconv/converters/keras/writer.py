@@ -23,7 +23,6 @@ from sbertconv.converters.writing import (
     write_module_configs,
     write_tokenizer,
 )
-from sbertconv.engines import OUTPUT
 from sbertconv.errors import error_text
 from sbertconv.frameworks import import_tensorflow
 from sbertconv.plan import Plan
@@ -57,7 +56,9 @@ def write_keras(
         name = graph_name(route.name, index == 0)
         text = tables.get(route.name)
         models.append(build_model(route, model, text))
-        outputs = [{"name": OUTPUT, "dtype": "float32", "shape": ["batch", models[-1].output.shape[-1]]}]
+        outputs = [
+            {"name": source.model_class.output, "dtype": "float32", "shape": ["batch", models[-1].output.shape[-1]]}
+        ]
         formats = {form: FORMATS[form].file.format(name=name) for form in options.formats}
         inputs = describe_inputs(route)
         entry = {"inputs": inputs} if text is None else text.section(inputs)
@@ -70,7 +71,8 @@ def write_keras(
     folders = module_folders(model)
     packed = _packed(staging, model, plan, folders, content["notes"])
     for route, graph, keras_model in zip(plan.routes, graphs, models, strict=True):
-        keras_model.get_layer(OUTPUT).files = packed | {MANIFEST: _manifest(route, graph, content, folders)}
+        last = keras_model.get_layer(source.model_class.output)
+        last.files = packed | {MANIFEST: _manifest(route, graph, content, folders)}
         packed = {name: data for name, data in packed.items() if not name.startswith(SKELETON)}  # once is enough
     return content, [partial(_write_models, models, content, staging.folder)]
 

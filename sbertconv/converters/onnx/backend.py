@@ -5,27 +5,26 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from sbertconv.classes import EXACT, ModelClass
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
 from sbertconv.converters.torch.backend import (
     Pipeline,
-    check_outputs,
     dynamic_axes,
     dynamic_shapes,
     example_tensors,
     root_cause,
 )
 from sbertconv.converters.traced import quiet, traceable_experts
-from sbertconv.engines import ENGINES, OUTPUT
+from sbertconv.engines import ENGINES
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
-from sbertconv.questions import EXACT
 from sbertconv.routes import Route
 from sbertconv.tokenization import TextTokenizer
 from sbertconv.widening import stand_ins, widen
@@ -43,7 +42,8 @@ class OnnxOptions:
 
     Attributes:
         opset: the version of the ai.onnx operators.
-        outputs: "sentence_embedding" and "token_embeddings", in the graph's order.
+        outputs: names of outputs that the model's class has, in the graph's order; None: the class's first.
+        activation: whether the model's activation of its logits is an output too.
         external_data: weights in a file beside the graph; None: only past 2 GB.
         token_type_ids: None: as the tokenizer emits; True: always an input; False: never, all zeros inside.
         optimize: fuse attention and normalisation into ONNX Runtime's own operators.
@@ -55,7 +55,8 @@ class OnnxOptions:
     """
 
     opset: int = 18
-    outputs: tuple[str, ...] = ("sentence_embedding",)
+    outputs: tuple[str, ...] | None = None
+    activation: bool = False
     external_data: bool | None = None
     token_type_ids: bool | None = None
     optimize: bool = True
@@ -84,17 +85,9 @@ class OnnxOptions:
                 f"--no-optimize: {self.precision} weights need ONNX Runtime's own operators.\n"
                 "Leave the option out, or choose bf16 or fp16."
             )
-        if self.text_input:
-            self._check_text_input()
         if self.opset not in OPSETS:
             raise UnsupportedOptionError(
                 f"opset {self.opset} is not supported (have: {', '.join(map(str, OPSETS))}).\nChoose one of these."
-            )
-        check_outputs(self.outputs)
-        if self.precision != EXACT and OUTPUT not in self.outputs:
-            raise UnsupportedOptionError(
-                f"--output {self.outputs[0]} alone: the quality of {self.precision} is measured on {OUTPUT}.\n"
-                f"Ask for --output {OUTPUT} too, or for {EXACT}."
             )
         calibrated = [name for name, recipes in RECIPES.items() if any(recipe.calibrated for recipe in recipes)]
         if self.calibration and self.precision not in calibrated:
@@ -103,12 +96,35 @@ class OnnxOptions:
                 "Leave the option out; --eval measures the quality on your own texts."
             )
 
-    def _check_text_input(self) -> None:
-        have = {"engine": ("onnxruntime",), "output": ("sentence_embedding",), "token-type-ids": None}
-        asked = {"engine": self.engines, "output": self.outputs, "token-type-ids": self.token_type_ids}
+    def of(self, model_class: ModelClass) -> OnnxOptions:
+        """The options for a class of models, its outputs chosen.
+
+        Raises:
+            UnsupportedOptionError: for an output, a precision or an input that does not fit the class.
+        """
+        model_class.check_precision(self.precision)
+        outputs = model_class.choose_outputs(self.outputs, self.activation)
+        if self.precision != EXACT and model_class.output not in outputs:
+            raise UnsupportedOptionError(
+                f"--output {outputs[0]} alone: the quality of {self.precision} is measured on {model_class.output}.\n"
+                f"Ask for --output {model_class.output} too, or for {EXACT}."
+            )
+        if model_class.pairs and self.token_type_ids is False:
+            raise UnsupportedOptionError(
+                f"--no-token-type-ids: a {model_class.name} may tell the texts of a pair by them.\n"
+                "Leave the option out."
+            )
+        if self.text_input:
+            self._check_text_input(model_class, outputs)
+        return replace(self, outputs=outputs)
+
+    def _check_text_input(self, model_class: ModelClass, outputs: tuple[str, ...]) -> None:
+        model_class.check_text_input()
+        have = {"engine": ("onnxruntime",), "output": (model_class.output,), "token-type-ids": None}
+        asked = {"engine": self.engines, "output": outputs, "token-type-ids": self.token_type_ids}
         if problems := [name for name in have if asked[name] != have[name]]:
             raise UnsupportedOptionError(
-                f"--text-input: ONNX Runtime alone runs such a graph, its one output is sentence_embedding, and its "
+                f"--text-input: ONNX Runtime alone runs such a graph, its one output is {model_class.output}, and its "
                 f"token types are the tokenizer's.\nLeave {', '.join(f'--{name}' for name in problems)} out."
             )
 
@@ -210,7 +226,7 @@ def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], optio
         translated = torch.onnx.export(
             program,
             input_names=list(example),
-            output_names=list(options.outputs),
+            output_names=list(chain.pipeline.outputs),
             opset_version=options.opset,
             optimize=False,
             verbose=False,
@@ -242,7 +258,7 @@ def _translate_scripted(chain: Chain, example: Mapping[str, torch.Tensor], optio
         tuple(example.values()),
         buffer,
         input_names=list(example),
-        output_names=list(options.outputs),
+        output_names=list(chain.pipeline.outputs),
         dynamic_axes={
             name: {axis: label for label, axis in names.items() if axis in dynamic_axes(name)} for name in example
         },

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sbertconv.classes import EXACT
 from sbertconv.converters.onnx.fusion import CONTRIB
 from sbertconv.converters.onnx.saving import lazy, read
-from sbertconv.questions import EXACT
 
 if TYPE_CHECKING:
     import onnx_ir

@@ -29,7 +29,7 @@ from sbertconv.images import pixel_values
 from sbertconv.plan import Plan
 from sbertconv.questions import BATCH_SIZE
 from sbertconv.routes import Route
-from sbertconv.runtime import Embedder, Graph
+from sbertconv.runtime import ConvertedModel, Graph, open_model
 from sbertconv.source import Source
 from sbertconv.text import TextTokenizer
 from sbertconv.text.onnx_graph import put_before, session_runner, tokenizer_graph
@@ -90,7 +90,7 @@ def _finish(
     staging: Staging,
 ) -> dict[str, Any]:
     """Write every graph as a recipe makes it from its draft; returns the manifest's content."""
-    embedder = Embedder(staging.manifest(content))
+    embedder = open_model(staging.manifest(content))
     graphs = []
     for index, graph in enumerate(embedder.graphs):
         draft = made = drafts / GRAPH.format(name=graph_name(graph.section["name"], index == 0))
@@ -143,7 +143,7 @@ class Form:
 FORMS = {"onnx": Form(GRAPH, _move), "openvino": Form("openvino/openvino_{name}.xml", _to_openvino)}
 
 
-def _batches(embedder: Embedder, graph: Graph, calibration: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+def _batches(embedder: ConvertedModel, graph: Graph, calibration: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
     """The corpus, the longest text, some of the sentences and the user's texts, or random images, as a graph takes
     them.
     """

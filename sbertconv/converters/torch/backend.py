@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from sbertconv.classes import EXACT, ModelClass, class_of
 from sbertconv.converters import Features
 from sbertconv.converters.examples import TEXTS, image_example, token_example
 from sbertconv.converters.traced import quiet, traceable_experts
-from sbertconv.engines import OUTPUT
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
-from sbertconv.questions import EXACT
 from sbertconv.routes import Route
 from sbertconv.tokenization import TextTokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-OUTPUTS = (OUTPUT, "token_embeddings")
 SIZES_SEEN = 2  # a trace takes no size for 0 or 1, and PyTorch does not hold a program to that
 
 
@@ -32,49 +30,53 @@ class TorchOptions:
     """How a module is written.
 
     Attributes:
-        outputs: names of `OUTPUTS`, in order.
+        outputs: names of outputs that the model's class has, in order; None: the class's first.
+        activation: whether the model's activation of its logits is an output too.
         precision: "fp32".
     """
 
-    outputs: tuple[str, ...] = (OUTPUT,)
+    outputs: tuple[str, ...] | None = None
+    activation: bool = False
     precision: str = EXACT
 
     def check(self) -> None:
-        """Raise UnsupportedOptionError for an output or a precision that is not supported."""
-        check_outputs(self.outputs)
+        """Raise UnsupportedOptionError for a precision that is not supported."""
         if self.precision != EXACT:
             raise UnsupportedOptionError(
                 f"precision {self.precision!r} is not supported for PyTorch (have: {EXACT}).\n"
                 "Leave it out, or convert with to-onnx or to-openvino, which have smaller ones."
             )
 
+    def of(self, model_class: ModelClass) -> TorchOptions:
+        """The options for a class of models, its outputs chosen.
 
-def check_outputs(outputs: Sequence[str]) -> None:
-    """Raise UnsupportedOptionError unless these are names of `OUTPUTS`, each at most once."""
-    unknown = [name for name in outputs if name not in OUTPUTS]
-    if unknown or not outputs or len(set(outputs)) < len(outputs):
-        raise UnsupportedOptionError(
-            f"outputs {', '.join(outputs) or 'none'}: each of {', '.join(OUTPUTS)} at most once.\nChoose among these."
-        )
+        Raises:
+            UnsupportedOptionError: for an output that the class does not have.
+        """
+        return replace(self, outputs=model_class.choose_outputs(self.outputs, self.activation))
 
 
 class Pipeline(torch.nn.Module):
     """A whole chain as one module: tensors by name -> the outputs asked for, by name.
 
-    Its weights are the model's own and have the names that they have in `SentenceTransformer.state_dict()`.
+    Its weights are the model's own and have the names that they have in the model's `state_dict()`.
 
     Attributes:
         inputs: the names of the tensors that it takes.
         outputs: the names of those that it gives.
     """
 
-    def __init__(self, route: Route, model: SentenceTransformer, outputs: Sequence[str] = (OUTPUT,)) -> None:
+    def __init__(self, route: Route, model: SentenceTransformer, outputs: Sequence[str] | None = None) -> None:
         super().__init__()
+        model_class = class_of(model)
+        assert model_class is not None
         for (name, _), step in zip(model.named_children(), route.steps, strict=True):
             self.add_module(name, step)
         self.inputs = route.inputs
-        self.outputs = tuple(outputs)
-        self.truncate_dim = model.truncate_dim
+        self.outputs = model_class.choose_outputs(outputs)
+        self._known = model_class.outputs
+        chosen = {name: self._known[name] for name in self.outputs}
+        self._made_of = {name: (output.feature, output.finish(model)) for name, output in chosen.items()}
 
     def forward(
         self,
@@ -84,7 +86,7 @@ class Pipeline(torch.nn.Module):
         prompt_length: Tensor | None = None,
         pixel_values: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Embed a batch. `inputs` says which of the arguments this chain takes.
+        """Run a batch. `inputs` says which of the arguments this chain takes.
 
         Args:
             input_ids: int64 [batch, sequence].
@@ -94,7 +96,8 @@ class Pipeline(torch.nn.Module):
             pixel_values: float32 [batch, channels, height, width].
 
         Returns:
-            "sentence_embedding", float32 [batch, dim]; "token_embeddings", float32 [batch, sequence, dim].
+            "sentence_embedding", float32 [batch, dim]; "token_embeddings", float32 [batch, sequence, dim];
+            "logits" and "scores", float32 [batch, labels].
         """
         given = {
             "input_ids": input_ids,
@@ -108,14 +111,13 @@ class Pipeline(torch.nn.Module):
             features["token_type_ids"] = torch.zeros_like(features["input_ids"])
         for step in self.children():
             features = step(features)
-        if missing := [name for name in self.outputs if name not in features]:
+        made_of = self._made_of
+        if missing := [name for name in self.outputs if made_of[name][0] not in features]:
+            has = [name for name, output in self._known.items() if output.feature in features]
             raise UnsupportedOptionError(
-                f"The chain gives no {' or '.join(missing)} "
-                f"(has: {', '.join(name for name in OUTPUTS if name in features)}).\nChoose another output."
+                f"The chain gives no {' or '.join(missing)} (has: {', '.join(has)}).\nChoose another output."
             )
-        if OUTPUT in features:
-            features[OUTPUT] = features[OUTPUT][:, : self.truncate_dim]
-        return {name: features[name] for name in self.outputs}
+        return {name: finish(features[feature]) for name, (feature, finish) in made_of.items()}
 
 
 def example_tensors(route: Route, inputs: Sequence[str], tokenizer: TextTokenizer | None) -> dict[str, Tensor]:

@@ -1,0 +1,242 @@
+"""Rerankers and classifiers: CrossEncoder folders, live ones, bare checkpoints. About 100 s, most of it conversions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from conftest import Ran
+from sentence_transformers import CrossEncoder
+from sentence_transformers.sentence_transformer import modules as st
+from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
+
+import sbertconv
+from sbertconv.predicting import Reranker, TextClassifier
+
+PAIRS = [
+    ("How many people live in Berlin?", "About 3,850,809 people, said the city in 2024."),
+    ("How many people live in Berlin?", "similar texts get similar vectors"),
+    ("", "The quick brown fox " * 20),
+    ("The quick brown fox " * 20, "a"),
+    ("L'été dernier", ""),
+]
+TEXTS = ["The quick brown fox jumps.", "", "Berlin " * 80]
+LABELS = {0: "negative", 1: "neutral", 2: "positive"}
+
+
+def checkpoint(folder: Path, model_type: str, labels: int, **config: Any) -> Path:
+    """A bare transformers checkpoint with a sequence-classification head."""
+    settings, tokenizer_settings, _ = tiny.ARCHITECTURES[model_type]
+    torch.manual_seed(7)
+    tokenizer = tiny.tokenizer(**tokenizer_settings)
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos", "cls", "sep")}
+    found = AutoConfig.for_model(
+        model_type,
+        vocab_size=len(tokenizer),
+        num_labels=labels,
+        **ids,
+        **(settings | {"num_hidden_layers": 1} | config),
+    )
+    AutoModelForSequenceClassification.from_config(found).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def cross_encoder(folder: Path, model_type: str, labels: int, **options: Any) -> CrossEncoder:
+    return CrossEncoder(str(checkpoint(folder, model_type, labels)), device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[CrossEncoder, Path, Reranker]:
+    """A saved CrossEncoder with a prompt, its folder, and what it was converted to."""
+    here = tmp_path_factory.mktemp("bert")
+    model = cross_encoder(here / "checkpoint", "bert", 1, prompts={"search": "query: "})
+    model.save_pretrained(str(here / "saved"))
+    artifact = sbertconv.to_onnx(here / "saved", here / "onnx")
+    return model, here / "saved", sbertconv.load(artifact.folder)
+
+
+def test_predict_has_the_keywords_and_values_of_cross_encoder(bert: tuple[CrossEncoder, Path, Reranker]) -> None:
+    model, _, converted = bert
+    for options in (
+        {},
+        {"batch_size": 2},
+        {"activation_fn": torch.nn.Identity()},
+        {"activation_fn": torch.nn.Tanh()},
+        {"prompt_name": "search"},
+        {"prompt": "a prompt "},
+        {"apply_softmax": True},
+    ):
+        theirs, ours = model.predict(PAIRS, **options), converted.predict(PAIRS, **options)
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5, err_msg=str(options))
+    named = converted.predict(PAIRS, activation_fn="identity")
+    np.testing.assert_array_equal(named, converted.predict(PAIRS, activation_fn=lambda logits: logits))
+    assert converted.predict(PAIRS[0]).shape == model.predict(PAIRS[0]).shape == ()
+    assert converted.predict(list(PAIRS[0])) == converted.predict(PAIRS[0])
+    np.testing.assert_allclose(converted.predict("one text"), model.predict("one text"), atol=1e-5)
+    assert converted.predict([]).shape == (0,)
+    tensors = converted.predict(PAIRS, convert_to_tensor=True), converted.predict(PAIRS, convert_to_numpy=False)
+    assert torch.equal(tensors[0], torch.stack(tensors[1]))
+
+
+def test_rank_gives_what_cross_encoder_gives(bert: tuple[CrossEncoder, Path, Reranker]) -> None:
+    model, _, converted = bert
+    documents = [document for _, document in PAIRS]
+    for options in ({}, {"top_k": 2}, {"return_documents": True, "prompt_name": "search"}):
+        theirs, ours = (one.rank("people in Berlin", documents, **options) for one in (model, converted))
+        assert [set(row) for row in ours] == [set(row) for row in theirs]
+        assert [(row["corpus_id"], row.get("text")) for row in ours] == [
+            (row["corpus_id"], row.get("text")) for row in theirs
+        ]
+        np.testing.assert_allclose([row["score"] for row in ours], [row["score"] for row in theirs], atol=1e-5)
+
+
+def test_the_parity_covers_pairs_texts_and_their_tokens(bert: tuple[CrossEncoder, Path, Reranker]) -> None:
+    model, folder, converted = bert
+    manifest = converted.artifact.manifest
+    assert (manifest["model_class"], manifest["num_labels"], manifest["activation"]) == ("CrossEncoder", 1, "sigmoid")
+    (graph,) = manifest["graphs"]
+    assert graph["outputs"] == [{"name": "logits", "dtype": "float32", "shape": ["batch", 1]}]
+    assert [tensor["name"] for tensor in graph["inputs"]] == ["input_ids", "token_type_ids", "attention_mask"]
+    names = {check["name"] for check in manifest["parity"]["checks"]}
+    assert {"pairs: tokens", "texts: tokens", "pairs over the limit", "pairs, prompt search"} <= names
+    assert converted.tokenize([PAIRS[0]])["token_type_ids"].max() == 1
+    assert converted.tokenize([PAIRS[3]])["input_ids"].shape[1] == model.max_seq_length
+    report = sbertconv.verify(folder, converted.artifact.folder)
+    assert report.passed
+    assert report.method == "predict"
+
+
+def test_what_cannot_be_asked_is_an_error(bert: tuple[CrossEncoder, Path, Reranker]) -> None:
+    _, _, converted = bert
+    for wrong, message in (
+        (lambda: converted.predict(PAIRS, activation_fn="swish"), "'swish'.*have: identity, sigmoid"),
+        (lambda: converted.predict([("a", 1)]), "Input 0"),
+        (lambda: converted.predict([("a", "b", "c")]), "Input 0"),
+        (lambda: converted.predict(PAIRS, prompt_name="no"), "'no'.*have: search"),
+        (lambda: converted.predict(PAIRS, device="cuda"), "'cuda'"),
+        (lambda: converted.predict([("a", "b\ud800")]), "surrogate"),
+    ):
+        with pytest.raises(sbertconv.UnsupportedOptionError, match=message):
+            wrong()
+
+
+def test_what_is_not_converted_is_refused(bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Path) -> None:
+    _, folder, _ = bert
+    for options, message in (
+        ({"precision": "int8"}, "int8.*CrossEncoder"),
+        ({"outputs": ["sentence_embedding"]}, "sentence_embedding: each of logits, scores"),
+        ({"token_type_ids": False}, "--no-token-type-ids"),
+    ):
+        with pytest.raises(sbertconv.UnsupportedOptionError, match=message):
+            sbertconv.to_onnx(folder, tmp_path / "onnx", **options)
+    settings = folder / "config_sentence_transformers.json"
+    before = settings.read_text(encoding="utf-8")
+    settings.write_text(before.replace('"CrossEncoder"', '"NoEncoder"'), encoding="utf-8")
+    try:
+        with pytest.raises(sbertconv.SourceError, match=r"NoEncoder.*have: SentenceTransformer, CrossEncoder"):
+            sbertconv.inspect(folder)
+    finally:
+        settings.write_text(before, encoding="utf-8")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("model_type", "labels"), [("roberta", 3), ("modernbert", 1), ("deberta-v2", 3), ("mpnet", 1)])
+def test_architectures(model_type: str, labels: int, tmp_path: Path) -> None:
+    model = cross_encoder(tmp_path / "checkpoint", model_type, labels)
+    converted = sbertconv.load(sbertconv.to_onnx(model, tmp_path / "onnx").folder)
+    for options in ({}, {"apply_softmax": True}):
+        ours, theirs = converted.predict(PAIRS, **options), model.predict(PAIRS, **options)
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
+    if labels > 1:
+        with pytest.raises(sbertconv.UnsupportedOptionError, match="3 labels"):
+            converted.rank("a", ["b"])
+
+
+def test_a_modular_head_and_its_activation_as_an_output(tmp_path: Path) -> None:
+    transformer = tiny.transformer("distilbert")
+    torch.manual_seed(3)
+    dense = st.Dense(32, 2, activation_function=torch.nn.Identity(), module_output_name="scores")
+    model = CrossEncoder(
+        modules=[transformer, st.Pooling(32, "mean"), dense], device="cpu", activation_fn=torch.nn.LogSigmoid()
+    )
+    with pytest.raises(sbertconv.UnsupportedOptionError, match=r"LogSigmoid is not known.*\n.*--activation"):
+        sbertconv.to_onnx(model, tmp_path / "none")
+    artifact = sbertconv.to_onnx(model, tmp_path / "onnx", activation=True)
+    assert [output["name"] for output in artifact.manifest["graphs"][0]["outputs"]] == ["logits", "scores"]
+    np.testing.assert_allclose(
+        sbertconv.load(artifact.folder).predict(PAIRS), model.predict(PAIRS), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_bare_classifier_labels_texts_as_the_pipeline_does(tmp_path: Path, cli: Callable[..., Ran]) -> None:
+    folder = checkpoint(tmp_path / "sentiment", "bert", 3, id2label=LABELS, label2id={v: k for k, v in LABELS.items()})
+    ran = cli("to-onnx", folder, tmp_path / "onnx", "--activation")
+    assert (ran.code, ran.err) == (0, "")
+    assert "converted as a classifier of texts" in ran.out
+    assert "Parity with predict()" in ran.out
+    converted = sbertconv.load(tmp_path / "onnx")
+    assert isinstance(converted, TextClassifier)
+    assert converted.labels == list(LABELS.values())
+    theirs = pipeline("text-classification", str(folder), device="cpu")
+    for options in ({}, {"top_k": None}, {"function_to_apply": "sigmoid"}, {"function_to_apply": "none", "top_k": 2}):
+        found = converted.predict(TEXTS, **options)
+        expected = theirs(TEXTS, truncation=True, **options)
+        ours, other = (one if "top_k" in options else [[row] for row in one] for one in (found, expected))
+        assert [[row["label"] for row in rows] for rows in ours] == [[row["label"] for row in rows] for rows in other]
+        scores = [[row["score"] for rows in one for row in rows] for one in (ours, other)]
+        np.testing.assert_allclose(*scores, atol=1e-5)
+    pairs = CrossEncoder(str(folder), device="cpu").predict(PAIRS)
+    np.testing.assert_allclose(converted.logits(PAIRS), pairs, atol=1e-5, rtol=1e-5)
+    ran = cli("predict", tmp_path / "onnx", *TEXTS[:2])
+    assert [json.loads(line) for line in ran.out.splitlines()] == converted.predict(TEXTS[:2])
+    assert cli("encode", tmp_path / "onnx", "a text").code == 1
+
+
+def test_the_command_line_scores_pairs(
+    bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Path, cli: Callable[..., Ran]
+) -> None:
+    model, folder, converted = bert
+    here = converted.artifact.folder
+    expected = model.predict(PAIRS)
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps({"q": q, "d": d}) + "\n" for q, d in PAIRS), encoding="utf-8")
+    ran = cli("predict", here, "--input", file, "--column", "q", "--column", "d")
+    assert (ran.code, ran.err) == (0, "")
+    np.testing.assert_allclose([json.loads(line) for line in ran.out.splitlines()], expected, atol=1e-5)
+    ran = cli("predict", here, "--query", PAIRS[0][0], PAIRS[0][1], PAIRS[1][1])
+    np.testing.assert_allclose([json.loads(line) for line in ran.out.splitlines()], expected[:2], atol=1e-5)
+    described = json.loads(cli("inspect", folder, "--json").out)
+    assert {described[key] for key in ("model_class", "num_labels", "activation")} == {"CrossEncoder", 1, "sigmoid"}
+    assert not any(backend["problem"] for backend in described["modules"][0]["backends"].values())
+    assert "num labels: 1" in cli("inspect", folder).out
+
+
+def test_keras_and_back(bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Path) -> None:
+    model, folder, _ = bert
+    artifact = sbertconv.to_tf(folder, tmp_path / "keras", formats=["keras", "saved_model"])
+    expected = model.predict(PAIRS)
+    for form in artifact.formats:
+        found = sbertconv.load(artifact.folder, format=form).predict(PAIRS)
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+    assert sbertconv.to_st(artifact.folder, tmp_path / "back").passed
+    np.testing.assert_array_equal(CrossEncoder(str(tmp_path / "back"), device="cpu").predict(PAIRS), expected)
+
+
+def test_torch_runs_a_reranker_too(bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Path) -> None:
+    model, folder, _ = bert
+    artifact = sbertconv.to_torch(folder, tmp_path / "torch")
+    np.testing.assert_allclose(sbertconv.load(artifact.folder).predict(PAIRS), model.predict(PAIRS), atol=1e-6)
+    pipe = sbertconv.pipeline(folder, outputs=["logits", "scores"])
+    tensors = {name: value for name, value in model.preprocess(PAIRS).items() if name in pipe.inputs}
+    with torch.no_grad():
+        found = pipe(**tensors)
+    np.testing.assert_allclose(found["scores"].numpy()[:, 0], model.predict(PAIRS), atol=1e-6)
