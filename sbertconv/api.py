@@ -16,7 +16,7 @@ from sbertconv.engines import load_keras_model
 from sbertconv.errors import ArtifactError, SourceError, UnsupportedModuleError, UnsupportedOptionError, require
 from sbertconv.frameworks import float32_policy, keep_nothing_freed, release_memory, settled_heap
 from sbertconv.quality import GATES
-from sbertconv.runtime import Embedder, open_model
+from sbertconv.runtime import open_model
 
 if TYPE_CHECKING:
     import keras
