@@ -18,7 +18,9 @@ from sentence_transformers.sentence_transformer import modules as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, pipeline
 
 import sbertconv
+from sbertconv.benchmark.contestants import original
 from sbertconv.predicting import Reranker, TextClassifier
+from sbertconv.source import open_source
 
 PAIRS = [
     ("How many people live in Berlin?", "About 3,850,809 people, said the city in 2024."),
@@ -146,6 +148,8 @@ def test_what_is_not_converted_is_refused(bert: tuple[CrossEncoder, Path, Rerank
             sbertconv.inspect(folder)
     finally:
         settings.write_text(before, encoding="utf-8")
+    with pytest.raises(sbertconv.SourceError, match="a CrossEncoder is not measured"):
+        original(open_source(folder))
     assert not list(tmp_path.iterdir())
 
 

@@ -88,7 +88,15 @@ class Contestant:
 
 
 def original(source: Source) -> Contestant:
-    """PyTorch's encode()."""
+    """PyTorch's encode().
+
+    Raises:
+        SourceError: for a model that has none.
+    """
+    if source.model_class.name != MEASURED:
+        raise SourceError(
+            f"{source.name}: a {source.model_class.name} is not measured (have: {MEASURED}).\nChoose another model."
+        )
     options = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
     assert source.folder  # not a live model
     size = partial(checkpoint_size, source.folder)
