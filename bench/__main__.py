@@ -48,11 +48,11 @@ def main() -> None:
         for number, step in enumerate(steps, 1):
             print(f"[{number}/{len(steps)}] {step.__name__} ...", file=sys.stderr, flush=True)
             rows += step
-    page = markdown(rows, description)
+            page = markdown(rows, description)
+            if options.markdown:  # what is measured is not lost if something stops the rest
+                options.markdown.parent.mkdir(parents=True, exist_ok=True)
+                options.markdown.write_text(page, encoding="utf-8")
     Console(width=None if sys.stdout.isatty() else 160).print(Markdown(page))
-    if options.markdown:
-        options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        options.markdown.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
