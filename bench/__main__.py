@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--model", help="a Hub id or a folder; default: the demo's all-MiniLM-L6-v2")
     parser.add_argument("--rounds", type=int, default=3, help="pairs measured in every section (default: 3)")
     parser.add_argument("--only", choices=list(BENCHMARKS), help="one backend instead of all")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the documentation's page there")
+    parser.add_argument("--markdown", type=Path, metavar="FOLDER", help="write the documentation's pages there")
     options = parser.parse_args()
     model, name = options.model, options.model
     if model is None:
@@ -41,17 +41,20 @@ def main() -> None:
     if Path(model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     description = describe(name, options.rounds)
-    rows: list[Row] = []
-    chosen = [BENCHMARKS[options.only]] if options.only else list(BENCHMARKS.values())
-    with tempfile.TemporaryDirectory() as folder:
-        steps = [step for module in chosen for step in module.sections(model, Path(folder), options.rounds)]
-        for number, step in enumerate(steps, 1):
-            print(f"[{number}/{len(steps)}] {step.__name__} ...", file=sys.stderr, flush=True)
-            rows += step
-            page = markdown(rows, description)
-            if options.markdown:  # what is measured is not lost if something stops the rest
-                options.markdown.parent.mkdir(parents=True, exist_ok=True)
-                options.markdown.write_text(page, encoding="utf-8")
+    chosen = [options.only] if options.only else list(BENCHMARKS)
+    pages = []
+    for benchmark in chosen:
+        rows: list[Row] = []
+        with tempfile.TemporaryDirectory() as folder:
+            steps = BENCHMARKS[benchmark].sections(model, Path(folder), options.rounds)
+            for number, step in enumerate(steps, 1):
+                print(f"{benchmark} [{number}/{len(steps)}] {step.__name__} ...", file=sys.stderr, flush=True)
+                rows += step
+                page = markdown(benchmark, rows, description)
+                if options.markdown:  # what is measured is not lost if something stops the rest
+                    (options.markdown / f"benchmarks-{benchmark}.md").write_text(page, encoding="utf-8")
+        pages.append(page)
+    page = "\n".join(pages)
     Console(width=None if sys.stdout.isatty() else 160).print(Markdown(page))
 
 

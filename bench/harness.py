@@ -140,9 +140,10 @@ def describe(model: str, rounds: int) -> list[str]:
     return [about, versions, f"Model: {model} · rounds: {rounds}", *busy]
 
 
-def markdown(rows: Sequence[Row], description: Sequence[str]) -> str:
-    """The page for the documentation."""
-    parts = ["# Benchmarks", f"Written by `python -m bench --markdown`; not edited by hand. {METHOD}"]
+def markdown(benchmark: str, rows: Sequence[Row], description: Sequence[str]) -> str:
+    """A benchmark's page for the documentation."""
+    command = f"python -m bench --only {benchmark} --markdown docs"
+    parts = [f"# Benchmarks: {benchmark}", f"Written by `{command}`; not edited by hand. {METHOD}"]
     parts.append("\n".join(f"- {line}" for line in description))
     for section in dict.fromkeys(row.section for row in rows):
         lines = [HEADER, ["---", "---:", "---:", "---:", "---:", "---"]]
