@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sbertconv.errors import SourceError, UnsupportedOptionError
@@ -186,6 +186,21 @@ def _as_in_pipeline(model: Any) -> None:
 
 
 LOGITS = {"logits": ModelOutput("scores", _as_it_is), "scores": ModelOutput("scores", _activated)}
+CROSS_ENCODER = ModelClass(
+    name="CrossEncoder",
+    library="CrossEncoder",
+    method="predict",
+    claims=_scores_pairs,
+    prepare=_nothing,
+    outputs=LOGITS,
+    content=_prediction_content,
+    keys=("num_labels", "labels", "activation"),
+    chain="sbertconv.source:bare_reranker",
+    description="sbertconv.inspection:about_predictions",
+    runtime="sbertconv.predicting:Reranker",
+    original="sbertconv.questions:OriginalPredictions",
+    questions="sbertconv.questions:about_predictions",
+)
 MODEL_CLASSES = {
     row.name: row
     for row in (
@@ -209,35 +224,14 @@ MODEL_CLASSES = {
             precisions=None,
             pairs=False,
         ),
-        ModelClass(
-            name="CrossEncoder",
-            library="CrossEncoder",
-            method="predict",
-            claims=_scores_pairs,
-            prepare=_nothing,
-            outputs=LOGITS,
-            content=_prediction_content,
-            keys=("num_labels", "labels", "activation"),
-            chain="sbertconv.source:bare_reranker",
-            description="sbertconv.inspection:about_predictions",
-            runtime="sbertconv.predicting:Reranker",
-            original="sbertconv.questions:OriginalPredictions",
-            questions="sbertconv.questions:about_predictions",
-        ),
-        ModelClass(
+        CROSS_ENCODER,
+        replace(
+            CROSS_ENCODER,
             name="TextClassifier",
-            library="CrossEncoder",
-            method="predict",
             claims=lambda config: _classifies(config) and not _scores_pairs(config),
             prepare=_as_in_pipeline,
-            outputs=LOGITS,
-            content=_prediction_content,
-            keys=("num_labels", "labels", "activation"),
             chain="sbertconv.source:bare_classifier",
-            description="sbertconv.inspection:about_predictions",
             runtime="sbertconv.predicting:TextClassifier",
-            original="sbertconv.questions:OriginalPredictions",
-            questions="sbertconv.questions:about_predictions",
         ),
     )
 }

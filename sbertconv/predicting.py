@@ -10,7 +10,7 @@ import numpy as np
 
 from sbertconv.classes import ACTIVATIONS
 from sbertconv.errors import UnsupportedOptionError, require
-from sbertconv.runtime import ConvertedModel
+from sbertconv.runtime import ConvertedModel, check_batch_size, check_device
 
 Activation = Callable[[Any], Any]
 
@@ -85,8 +85,7 @@ class Predictor(ConvertedModel):
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
     ) -> np.ndarray:
-        if batch_size <= 0:
-            raise UnsupportedOptionError(f"batch_size must be a positive integer, not {batch_size}.\nPass 32.")
+        check_batch_size(batch_size)
         items = [as_input(index, item) for index, item in enumerate(inputs)]
         if not items:
             return np.zeros((0, self.num_labels), np.float32)
@@ -139,8 +138,7 @@ class Reranker(Predictor):
         Raises:
             UnsupportedOptionError: for an unknown activation, prompt name or device, or an input that is no text.
         """
-        if device is not None and str(device) != "cpu":
-            raise UnsupportedOptionError(f"device {device!r} is not supported (have: cpu).\nLeave it out.")
+        check_device(device)
         single = isinstance(inputs, str) or (len(inputs) > 0 and isinstance(inputs[0], str))
         items = [inputs] if single else list(inputs)
         options = dict(

@@ -182,20 +182,20 @@ class ConvertedModel:
         tensors = graph.tokenizer.padded(rows)
         if "token_type_ids" in graph.inputs and "token_type_ids" not in tensors:
             tensors["token_type_ids"] = np.zeros_like(tensors["input_ids"])
-        if "prompt_length" in graph.inputs:
-            length = graph.tokenizer.prompt_length(prompt, task) if prompt else 0
-            tensors["prompt_length"] = np.full(len(rows), length, np.int64)
-        return tensors
+        return tensors | self._prompt_length(graph, len(rows), task, prompt)
 
-    @staticmethod
-    def _texts(graph: Graph, texts: Sequence[str], task: str | None, prompt: str | None) -> Tensors:
+    def _texts(self, graph: Graph, texts: Sequence[str], task: str | None, prompt: str | None) -> Tensors:
         """What a graph with its tokenizer inside takes."""
         refuse_surrogates(texts)
-        tensors = {TEXT: np.array(texts, object)}
-        if "prompt_length" in graph.inputs:
-            length = graph.tokenizer.prompt_length(prompt, task) if prompt else 0
-            tensors["prompt_length"] = np.full(len(texts), length, np.int64)
-        return tensors
+        return {TEXT: np.array(texts, object), **self._prompt_length(graph, len(texts), task, prompt)}
+
+    @staticmethod
+    def _prompt_length(graph: Graph, count: int, task: str | None, prompt: str | None) -> Tensors:
+        """The prompt's length in tokens for each of so many texts, where the graph takes it."""
+        if "prompt_length" not in graph.inputs:
+            return {}
+        length = graph.tokenizer.prompt_length(prompt, task) if prompt else 0
+        return {"prompt_length": np.full(count, length, np.int64)}
 
     def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
         if prompt is not None:
@@ -344,14 +344,12 @@ class Embedder(ConvertedModel):
         Raises:
             UnsupportedOptionError: for an unknown prompt name, output, precision, device or task.
         """
-        if batch_size <= 0:
-            raise UnsupportedOptionError(f"batch_size must be a positive integer, not {batch_size}.\nPass 32.")
+        check_batch_size(batch_size)
         if truncate_dim is not None and truncate_dim <= 0:
             raise UnsupportedOptionError(
                 f"truncate_dim must be a positive integer, not {truncate_dim}.\nLeave it out to keep every dimension."
             )
-        if device is not None and str(device) != "cpu":
-            raise UnsupportedOptionError(f"device {device!r} is not supported (have: cpu).\nLeave it out.")
+        check_device(device)
         if precision not in similarity_functions.PRECISIONS:
             similarity_functions.quantize(np.zeros((0, 0), np.float32), precision)
         if isinstance(inputs, (Mapping, bytes)):
@@ -412,6 +410,18 @@ class Embedder(ConvertedModel):
                 "Raise truncate_dim in config_sentence_transformers.json and convert the model again."
             )
         return vectors[:, :truncate_dim]
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise UnsupportedOptionError unless it is positive."""
+    if batch_size <= 0:
+        raise UnsupportedOptionError(f"batch_size must be a positive integer, not {batch_size}.\nPass 32.")
+
+
+def check_device(device: str | None) -> None:
+    """Raise UnsupportedOptionError for any but the CPU."""
+    if device is not None and str(device) != "cpu":
+        raise UnsupportedOptionError(f"device {device!r} is not supported (have: cpu).\nLeave it out.")
 
 
 def _characters(item: Any) -> int:

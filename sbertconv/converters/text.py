@@ -8,10 +8,10 @@ from typing import Any
 
 from sbertconv.plan import Plan
 from sbertconv.preprocessing import InputDescription
+from sbertconv.runtime import TEXT
 from sbertconv.text import Settings, TextTokenizer, compile_tokenizer, prove
 from sbertconv.text.proof import Run
 
-TEXT = "text"
 Build = Callable[[TextTokenizer], tuple[Run, Mapping[str, Any]]]  # what runs the tables, and what to say of it
 
 

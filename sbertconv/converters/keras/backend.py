@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from sbertconv.classes import class_of
 from sbertconv.converters.examples import CHANNELS, image_size
 from sbertconv.converters.keras.formats import FORMATS
-from sbertconv.converters.text import TEXT, TextTables
+from sbertconv.converters.text import TextTables
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import import_keras, import_tensorflow
 from sbertconv.routes import Route
+from sbertconv.runtime import TEXT
 
 if TYPE_CHECKING:
     import keras

@@ -16,7 +16,7 @@ from sbertconv.converters.onnx.backend import OnnxOptions, describe_tensors, exp
 from sbertconv.converters.onnx.fusion import count_attention
 from sbertconv.converters.onnx.precision import RECIPES, Recipe, largest_values
 from sbertconv.converters.onnx.saving import EXTERNAL_DATA, save_graph
-from sbertconv.converters.text import TEXT, TextTables, text_tables
+from sbertconv.converters.text import TextTables, text_tables
 from sbertconv.converters.writing import (
     graph_name,
     manifest_content,
@@ -29,7 +29,7 @@ from sbertconv.images import pixel_values
 from sbertconv.plan import Plan
 from sbertconv.questions import BATCH_SIZE
 from sbertconv.routes import Route
-from sbertconv.runtime import ConvertedModel, Graph, open_model
+from sbertconv.runtime import TEXT, ConvertedModel, Graph, open_model
 from sbertconv.source import Source
 from sbertconv.text import TextTokenizer
 from sbertconv.text.onnx_graph import put_before, session_runner, tokenizer_graph
