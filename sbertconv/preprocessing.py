@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.templates import compiled_templates
 
 UNLIMITED = 10**9  # transformers says "no limit" with 1e30, sentence-transformers with inf
 
@@ -92,6 +93,10 @@ def describe_transformers(module: torch.nn.Module, tokenizer: Any) -> InputDescr
         "split_special_tokens": bool(tokenizer.split_special_tokens),
         "do_lower_case": bool(getattr(module, "do_lower_case", False)),
     }
+    if "message" in getattr(module, "modality_config", ()):
+        restore = module.processing_kwargs.get("chat_template", {}).get("restore_suffix", True)
+        section |= {"kind": "chat", "templates": compiled_templates(module), "restore_suffix": bool(restore)}
+        section |= {"add_special_tokens": False}  # the template has them
     files = {
         "tokenizer.json": tokenizer_json(tokenizer.backend_tokenizer, section, tokenizer.pad_token),
         "tokenizer_config.json": tokenizer_config(tokenizer),

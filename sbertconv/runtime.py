@@ -19,7 +19,7 @@ from sbertconv.classes import MODEL_CLASSES
 from sbertconv.engines import AUTO, Run, choose_engine, open_graph
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 from sbertconv.images import pixel_values
-from sbertconv.tokenization import Tensors, Text, TextTokenizer, load_tokenizer, prompted, refuse_surrogates
+from sbertconv.tokenization import Tensors, Text, TextTokenizer, load_tokenizer, refuse_surrogates
 
 
 def load(folder: str | Path, *, format: str | None = None, engine: str = AUTO, verify: bool = False) -> Any:
@@ -172,7 +172,8 @@ class ConvertedModel:
     def tokenize(self, texts: Sequence[Text], task: str | None = None, prompt: str | None = None) -> Tensors:
         """The tensors that the graph takes for one batch of texts or pairs, int64 [batch, sequence]."""
         graph = self.graph("text", task)
-        rows = graph.tokenizer.ids([prompted(text, prompt) for text in texts], graph.tokenizer.max_length(task))
+        prompted = [graph.tokenizer.prompted(text, prompt) for text in texts]
+        rows = graph.tokenizer.ids(prompted, graph.tokenizer.max_length(task))
         return self._tensors(graph, rows, task, prompt)
 
     def _tensors(
@@ -270,7 +271,7 @@ class ConvertedModel:
         def prepare(chosen: np.ndarray) -> Any:
             if graph.section["modality"] == "image":
                 return pixel_values([items[index] for index in chosen], graph.section["image"])
-            texts = [prompted(items[index], prompt) for index in chosen]
+            texts = [graph.tokenizer.prompted(items[index], prompt) for index in chosen]
             return graph.tokenizer.ids(texts, graph.tokenizer.max_length(task))
 
         with ThreadPoolExecutor(1) as ahead:

@@ -11,6 +11,7 @@ from sbertconv.registry import Registry
 
 def register(registry: Registry) -> None:
     """Add the converters for every module type of sentence-transformers."""
+    from sentence_transformers.cross_encoder import modules as ce
     from sentence_transformers.sentence_transformer import modules as st
 
     from sbertconv.converters.keras.bow import convert_bow
@@ -18,6 +19,7 @@ def register(registry: Registry) -> None:
     from sbertconv.converters.keras.dense import convert_dense
     from sbertconv.converters.keras.dropout import convert_dropout
     from sbertconv.converters.keras.layer_norm import convert_layer_norm
+    from sbertconv.converters.keras.logit_score import convert_logit_score
     from sbertconv.converters.keras.lstm import convert_lstm
     from sbertconv.converters.keras.normalize import convert_normalize
     from sbertconv.converters.keras.pooling import convert_pooling
@@ -36,6 +38,7 @@ def register(registry: Registry) -> None:
         st.Dense: convert_dense,
         st.Dropout: convert_dropout,
         st.LayerNorm: convert_layer_norm,
+        ce.LogitScore: convert_logit_score,
         st.LSTM: convert_lstm,
         st.Normalize: convert_normalize,
         st.Pooling: convert_pooling,

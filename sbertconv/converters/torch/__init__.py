@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 def converters() -> dict[type, Converter]:
     """The converter for every module type of sentence-transformers."""
+    from sentence_transformers.cross_encoder import modules as ce
     from sentence_transformers.sentence_transformer import modules as st
 
     from sbertconv.converters.torch.bow import convert_bow
     from sbertconv.converters.torch.cnn import convert_cnn
+    from sbertconv.converters.torch.logit_score import convert_logit_score
     from sbertconv.converters.torch.lstm import convert_lstm
     from sbertconv.converters.torch.pooling import convert_pooling
     from sbertconv.converters.torch.router import convert_router
@@ -36,6 +38,7 @@ def converters() -> dict[type, Converter]:
         st.Dense: convert_traced,
         st.Dropout: convert_traced,
         st.LayerNorm: convert_traced,
+        ce.LogitScore: convert_logit_score,
         st.LSTM: convert_lstm,
         st.Normalize: convert_traced,
         st.Pooling: convert_pooling,
