@@ -178,9 +178,10 @@ def _label_count(config: Mapping[str, Any]) -> int:
 
 
 def _as_in_pipeline(model: Any) -> None:
-    """The activation of transformers' text-classification pipeline."""
+    """The activation of transformers' text-classification pipeline, which knows no chat template either."""
     import torch
 
+    model[0].modality_config.pop("message", None)
     kinds = {"regression": torch.nn.Identity(), "multi_label_classification": torch.nn.Sigmoid()}
     model.activation_fn = kinds.get(model.config.problem_type, torch.nn.Softmax(dim=-1))
 

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     import torch
 
 # What a template might look at, or change: white space at the ends, quotes, markup, its own syntax, length, emptiness.
-HOSTILE = (" both ends \n", "\n", "'\"\\/&<>`", "<think>a</think>\n\nb", "{{ x }}{% y %}{# z #}", "None", "0", "x" * 5000)
+HOSTILE = (
+    " both ends \n",
+    "\n",
+    "'\"\\/&<>`",
+    "<think>a</think>\n\nb",
+    "{{ x }}{% y %}{# z #}",
+    "None",
+    "0",
+    "x" * 5000,
+)
 OF_TOKENIZING = ("padding", "truncation", "max_length", "return_tensors", "restore_suffix")  # not of rendering
 CLOCK = "strftime_now"  # what transformers calls it in a template
 

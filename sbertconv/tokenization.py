@@ -70,7 +70,7 @@ class TextTokenizer(ABC):
         """Whether one text is an input, for a model of pairs."""
         return True
 
-    def __call__(self, texts: Sequence[str], task: str | None = None) -> Tensors:
+    def __call__(self, texts: Sequence[Text], task: str | None = None) -> Tensors:
         """The tensors that the manifest lists, padded to the longest text (at least one column)."""
         return self.padded(self.ids(texts, self.max_length(task)))
 
@@ -157,8 +157,7 @@ class ChatTokenizer(FastTokenizer):
         if frozenset(values) not in self.templates:
             have = "; ".join(" and ".join(sorted(slots)) for slots in self.templates)
             raise UnsupportedOptionError(
-                f"The model's chat template takes no {' and '.join(sorted(values))} (have: {have}).\n"
-                "Pass one of these."
+                f"The model's chat template takes no {' and '.join(sorted(values))} (have: {have}).\nPass one of these."
             )
         return values
 
@@ -181,8 +180,8 @@ class ChatTokenizer(FastTokenizer):
     def _suffix(self, slots: tuple[str, ...], prompt: str | None) -> list[int]:
         """What two inputs that differ in every text end with alike, unless they are alike altogether."""
         if (slots, prompt) not in self._suffixes:
-            texts = ({slot: prompt if slot == PROMPT else filler for slot in slots} for filler in ("0", "1 2 3 4"))
-            (one, _), (other, _) = super().ids([self._rendered(values) for values in texts], None)
+            given = [dict.fromkeys(slots, filler) | ({PROMPT: prompt} if prompt else {}) for filler in ("0", "1 2 3 4")]
+            (one, _), (other, _) = super().ids([self._rendered(values) for values in given], None)
             alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one[::-1], other[::-1], strict=False))
             count = len(list(alike))
             self._suffixes[slots, prompt] = one[len(one) - count :] if count < min(len(one), len(other)) else []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from class_cases import LABELS, PAIRS, causal_reranker, cross_encoder, sentiment
+from class_cases import LABELS, PAIRS, YES_OR_NO, causal_reranker, cross_encoder, sentiment
 from conftest import Ran
 from sentence_transformers import CrossEncoder
 from sentence_transformers.sentence_transformer import modules as st
@@ -191,10 +191,21 @@ def test_the_command_line_scores_pairs(
     assert "num labels: 1" in cli("inspect", folder).out
 
 
-def test_a_chat_template_is_refused(tmp_path: Path) -> None:
-    model = causal_reranker(chat_template="{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}")
-    with pytest.raises(sbertconv.UnsupportedModuleError, match="chat template"):
-        sbertconv.to_onnx(model, tmp_path / "templated")
+def test_a_causal_reranker_multiplies_two_rows_of_its_head(tmp_path: Path) -> None:
+    import onnx
+
+    model = causal_reranker(chat_template=YES_OR_NO)
+    artifact = sbertconv.to_onnx(model, tmp_path / "onnx")
+    names = {check["name"] for check in artifact.manifest["parity"]["checks"]}
+    assert {"pairs: tokens", "pairs, prompt web", "pairs over the limit"} <= names
+    graph = onnx.load(artifact.folder / "onnx/model.onnx").graph
+    size = len(model.tokenizer)
+    assert [list(weight.dims) for weight in graph.initializer if size in weight.dims] == [[size, 32]]
+    converted = sbertconv.load(artifact.folder)
+    for options in ({}, {"prompt_name": "web"}, {"prompt": "Is it?"}):
+        ours, theirs = converted.predict(PAIRS, **options), model.predict(PAIRS, **options)
+        assert np.ptp(theirs) > 0.01
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_keras_and_back(bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Path) -> None:

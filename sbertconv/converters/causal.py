@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +23,7 @@ def entries_read(module: torch.nn.Module, context: Context) -> list[int]:
     from sentence_transformers.cross_encoder.modules import LogitScore
 
     modules = [found for _, found in context.walk.route.modules]
-    for model, score in zip(modules, modules[1:], strict=False):
+    for model, score in itertools.pairwise(modules):
         if module in (model, score) and type(score) is LogitScore and _has_head(model, score.module_input_name):
             return [entry for entry in (score.true_token_id, score.false_token_id) if entry is not None]
     return []
@@ -30,7 +31,7 @@ def entries_read(module: torch.nn.Module, context: Context) -> list[int]:
 
 def _has_head(module: Any, feature: str) -> bool:
     """Whether a feature is what a plain linear layer makes of the hidden states, entry by entry."""
-    model = getattr(module, "model", None)
+    model: Any = getattr(module, "model", None)
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     return type(head) is torch.nn.Linear and module.module_output_name == feature
 
@@ -48,7 +49,7 @@ class FewLogits(torch.nn.Module):
         self.entries = entries
 
     def forward(self, features: Features) -> Features:
-        head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
+        head: Any = self.model.get_output_embeddings()
 
         def few(hidden: torch.Tensor) -> torch.Tensor:
             rows = [
@@ -65,7 +66,7 @@ class FewLogits(torch.nn.Module):
         return result
 
 
-def score_of_few(module: torch.nn.Module, context: Context) -> torch.nn.Module:
+def score_of_few(module: Any, context: Context) -> Any:
     """LogitScore on the logits that `FewLogits` leaves, or the module itself where it reads all of them."""
     entries = entries_read(module, context)
     return type(module)(0, 1 if len(entries) > 1 else None, module.module_input_name) if entries else module

@@ -21,7 +21,7 @@ def convert_logit_score(module: torch.nn.Module, context: Context) -> LayerStep:
     name = module.module_input_name
     logits = context.walk.features(module)[name]
     if entries := entries_read(module, context):
-        logits = logits[:, -1:, : len(entries)]
+        logits = logits[:, -1:, : len(entries)].clone()  # a view would be guarded by what it is of
     layer = traced_layer(score_of_few(module, context), {name: logits}, context.name(module), "module.", {})
     step = features_step(layer, (name,))
     return LayerStep(step.run)

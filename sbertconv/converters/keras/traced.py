@@ -34,5 +34,7 @@ def traced_step(
     features = context.walk.features(module)
     tensors = {name: features[name] for name in tensors_of(features)}
     options = {name: value for name, value in features.items() if name not in tensors}
-    layer = traced_layer(TracedStep(by or module, context), tensors, context.name(module), f"module.module.{inside}", options)
+    layer = traced_layer(
+        TracedStep(by or module, context), tensors, context.name(module), f"module.module.{inside}", options
+    )
     return features_step(layer, tuple(layer.graph["inputs"]), **{"": layer})

@@ -10,4 +10,5 @@ from sbertconv.converters.causal import score_of_few
 
 def convert_logit_score(module: torch.nn.Module, context: Context) -> Step:
     """The module's own forward, on the few logits that reach it."""
-    return score_of_few(module, context)
+    step: Step = score_of_few(module, context)
+    return step
