@@ -260,6 +260,7 @@ def to_tf(
     trust_remote_code: bool = False,
     overwrite: bool = False,
     formats: Sequence[str] = ("keras", "saved_model"),
+    activation: bool = False,
     atol: float | None = None,
     rtol: float | None = None,
     text_input: bool = False,
@@ -275,6 +276,7 @@ def to_tf(
         trust_remote_code: whether code that comes with the model may run.
         overwrite: replace an existing artifact.
         formats: "keras" (trainable), "saved_model" (TensorFlow), "litert" (.tflite) and "onnx"; each is checked.
+        activation: see `to_onnx`; the Keras model then gives a dict of both.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5.
         rtol: relative term of the rule; default 1e-5.
         text_input: make the tokenizer the model's first layer, which takes `text`, strings [batch], and nothing else;
@@ -297,11 +299,10 @@ def to_tf(
     from sbertconv.converters.keras.backend import KerasOptions
     from sbertconv.converters.keras.writer import write_keras
 
-    options = KerasOptions(tuple(formats), text_input)
+    options = KerasOptions(tuple(formats), text_input, activation)
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
-    if text_input:
-        source.model_class.check_text_input()
+    options = options.of(source.model_class)
     target = _target(directory, source.name, "keras")
     with settled_heap(), float32_policy(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_keras, options=options)
@@ -441,7 +442,8 @@ def to_st(
     rtol: float | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> ParityReport:
-    """Write a Keras model's weights back into a sentence-transformers folder, proven equal to the Keras model.
+    """Write a Keras model's weights back into a sentence-transformers folder, proven equal to the Keras model. A
+    classifier of texts becomes a transformers checkpoint again, with its labels.
 
     Args:
         model: what `to_tf` wrote, or a .keras file that began as that; fine-tuned or not.
@@ -454,7 +456,7 @@ def to_st(
 
     Raises:
         ArtifactError: if a layer or a weight is missing or has another shape, or the model is not such a file.
-        ParityError: if SentenceTransformer gives other embeddings. Nothing is written then.
+        ParityError: if what was written gives other answers. Nothing is written then.
     """
     require("tf", "torch", "sentence_transformers", "keras", "safetensors")
     on_stage("loading libraries")
@@ -474,7 +476,11 @@ def to_st(
         with source.loaded() as written:
             reference = Reference.of(source.model_class.part("original")(written), embedder)
         report = replace(compare(reference, embedder, atol=atol, rtol=rtol), backend="sentence-transformers")
-        content = {"backend": "sentence-transformers", "source": {"name": str(model), "revision": None}}
+        content = {
+            "backend": "sentence-transformers",
+            "model_class": source.model_class.name,
+            "source": {"name": str(model), "revision": None},
+        }
         staging.manifest({**content, "parity": report.to_json()})
         report.raise_if_failed()
         on_stage("publishing")

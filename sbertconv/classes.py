@@ -28,6 +28,16 @@ class ModelOutput:
     finish: Callable[[Any], Callable[[Any], Any]]
 
 
+def _save_as_the_library(model: Any, folder: str) -> None:
+    model.save_pretrained(folder, create_model_card=False)
+
+
+def _save_as_transformers(model: Any, folder: str) -> None:
+    """The checkpoint as it was, with nothing in it of sentence-transformers."""
+    model[0].model.save_pretrained(folder)
+    model[0].tokenizer.save_pretrained(folder)
+
+
 @dataclass(frozen=True)
 class ModelClass:
     """What is particular to one class of models. Places in the code are `module:name`, imported when needed.
@@ -47,6 +57,8 @@ class ModelClass:
         questions: what both sides are asked.
         precisions: those that can be measured; None: all.
         pairs: whether two texts make one input, told apart by their token types.
+        save: model, folder -> the model's own files, for the way back.
+        loads: what opens them in Python.
     """
 
     name: str
@@ -64,6 +76,8 @@ class ModelClass:
     questions: str
     precisions: tuple[str, ...] | None = (EXACT,)
     pairs: bool = True
+    save: Callable[[Any, str], None] = _save_as_the_library
+    loads: str = "CrossEncoder({!r})"
 
     @property
     def output(self) -> str:
@@ -224,6 +238,7 @@ MODEL_CLASSES = {
             questions="sbertconv.questions:about_embeddings",
             precisions=None,
             pairs=False,
+            loads="SentenceTransformer({!r})",
         ),
         CROSS_ENCODER,
         replace(
@@ -233,6 +248,8 @@ MODEL_CLASSES = {
             prepare=_as_in_pipeline,
             chain="sbertconv.source:bare_classifier",
             runtime="sbertconv.predicting:TextClassifier",
+            save=_save_as_transformers,
+            loads="transformers.pipeline('text-classification', {!r})",
         ),
     )
 }

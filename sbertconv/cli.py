@@ -330,6 +330,7 @@ def to_tf_command(
             show_default=False,
         ),
     ] = None,
+    activation: ActivationToo = False,
     atol: Atol = None,
     rtol: Rtol = None,
     text_input: TextInput = False,
@@ -346,6 +347,7 @@ def to_tf_command(
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
             formats=[form.value for form in formats or [KerasFormat.keras, KerasFormat.saved_model]],
+            activation=activation,
             atol=atol,
             rtol=rtol,
             text_input=text_input,
@@ -404,6 +406,7 @@ def to_st_command(
 ) -> None:
     """Write a Keras model's weights, fine-tuned perhaps, back into a sentence-transformers folder."""
     from sbertconv.api import default_directory, to_st
+    from sbertconv.artifact import how_to_load
 
     directory = str(default_directory(model, "st")) if directory is None else directory
     with _progress(as_json) as on_stage:
@@ -421,7 +424,7 @@ def to_st_command(
         return
     console = _console()
     _print_parity(report.to_json(), console)
-    _print_lines(console, f"Written to {directory}", "Load it:", f"  SentenceTransformer({directory!r})")
+    _print_lines(console, f"Written to {directory}", "Load it:", f"  {how_to_load(directory)}")
 
 
 @app.command("verify")
