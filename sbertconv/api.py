@@ -74,6 +74,8 @@ def to_onnx(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
     opset: int = 18,
     outputs: Sequence[str] | None = None,
@@ -105,6 +107,10 @@ def to_onnx(
         directory: where to write; default `<model's name>-onnx` in the current folder.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
+        model_class: what a checkpoint without files of sentence-transformers is read as: "SentenceTransformer",
+            "CrossEncoder", "TextClassifier"; None: what its config.json tells.
+        pooling: how the token embeddings of such a checkpoint become one: "mean", "cls", "lasttoken", "max",
+            "weightedmean", "mean_sqrt_len_tokens"; None: as SentenceTransformer does.
         overwrite: replace an existing artifact.
         opset: version of the ai.onnx operators, 18 to 22.
         outputs: "sentence_embedding" (default) and "token_embeddings", in the graph's order; of a CrossEncoder or a
@@ -141,11 +147,11 @@ def to_onnx(
     """
     if is_keras_artifact(model):
         asked = (opset, outputs, activation, external_data, token_type_ids, optimize, precision, text_input)
-        if asked != (18, None, False, None, None, True, "fp32", False):
+        if asked != (18, None, False, None, None, True, "fp32", False) or model_class or pooling:
             raise UnsupportedOptionError(
                 f"{model}: a Keras model has its inputs and outputs already, and is written with opset 18 in fp32.\n"
-                "Leave --opset, --output, --external-data, --token-type-ids, --no-optimize, --precision and "
-                "--text-input out."
+                "Leave --class, --pooling, --opset, --output, --activation, --external-data, --token-type-ids, "
+                "--no-optimize, --precision and --text-input out."
             )
         return _keras_to_onnx(model, directory, overwrite, (atol, rtol), on_stage)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
@@ -168,7 +174,8 @@ def to_onnx(
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
-    return _convert_graph(model, directory, revision, trust_remote_code, overwrite, options, bounds, registry, on_stage)
+    opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling)
+    return _convert_graph(opened, directory, overwrite, options, bounds, on_stage)
 
 
 def to_openvino(
@@ -177,6 +184,8 @@ def to_openvino(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
     activation: bool = False,
     token_type_ids: bool | None = None,
@@ -209,25 +218,23 @@ def to_openvino(
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
-    return _convert_graph(model, directory, revision, trust_remote_code, overwrite, options, bounds, registry, on_stage)
+    opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling)
+    return _convert_graph(opened, directory, overwrite, options, bounds, on_stage)
 
 
 def _convert_graph(
-    model: str | Path | SentenceTransformer,
+    opened: Callable[[], tuple[Source, Registry]],
     directory: str | Path | None,
-    revision: str | None,
-    trust_remote_code: bool,
     overwrite: bool,
     options: OnnxOptions,
     bounds: Bounds,
-    registry: Registry | None,
     on_stage: OnStage,
 ) -> Artifact:
     """Convert to a graph with fused operators, or without them where those fail."""
     from sbertconv.converters.onnx.writer import write_onnx
 
     options.check()
-    source, registry = _open(model, revision, trust_remote_code, registry)
+    source, registry = opened()
     options = options.of(source.model_class)
     target = _target(directory, source.name, options.form)
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
@@ -258,6 +265,8 @@ def to_tf(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
     formats: Sequence[str] = ("keras", "saved_model"),
     activation: bool = False,
@@ -274,6 +283,8 @@ def to_tf(
         directory: where to write; default `<model's name>-keras` in the current folder.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
+        model_class: see `to_onnx`.
+        pooling: see `to_onnx`.
         overwrite: replace an existing artifact.
         formats: "keras" (trainable), "saved_model" (TensorFlow), "litert" (.tflite) and "onnx"; each is checked.
         activation: see `to_onnx`; the Keras model then gives a dict of both.
@@ -301,7 +312,7 @@ def to_tf(
 
     options = KerasOptions(tuple(formats), text_input, activation)
     options.check()
-    source, registry = _open(model, revision, trust_remote_code, registry)
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
     options = options.of(source.model_class)
     target = _target(directory, source.name, "keras")
     with settled_heap(), float32_policy(), stage(target, overwrite=overwrite) as staging:
@@ -317,7 +328,7 @@ def to_keras(model: str | Path | SentenceTransformer, *, task: str | None = None
     Args:
         model: a Hub id, a folder, or a live SentenceTransformer.
         task: for a model with routes, the task whose route is meant; None: the one that encode() takes.
-        options: revision, trust_remote_code, atol, rtol, registry, on_stage of `to_tf`.
+        options: revision, trust_remote_code, model_class, pooling, atol, rtol, registry, on_stage of `to_tf`.
 
     Returns:
         A functional model from a dict of int32 tensors [batch, sequence] to embeddings, float32 [batch, dim].
@@ -339,6 +350,8 @@ def to_torch(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
     outputs: Sequence[str] | None = None,
     activation: bool = False,
@@ -355,6 +368,8 @@ def to_torch(
         directory: where to write; default `<model's name>-torch` in the current folder.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
+        model_class: see `to_onnx`.
+        pooling: see `to_onnx`.
         overwrite: replace an existing artifact.
         outputs: see `to_onnx`.
         activation: see `to_onnx`.
@@ -379,7 +394,7 @@ def to_torch(
 
     options = TorchOptions(None if outputs is None else tuple(outputs), activation, precision)
     options.check()
-    source, registry = _open(model, revision, trust_remote_code, registry)
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
     options = options.of(source.model_class)
     target = _target(directory, source.name, "torch")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
@@ -397,6 +412,8 @@ def pipeline(
     outputs: Sequence[str] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     registry: Registry | None = None,
 ) -> Pipeline:
     """A model's whole chain as one torch module: the one that `to_torch` traces and proves equal to encode().
@@ -408,6 +425,8 @@ def pipeline(
         outputs: see `to_onnx`.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
+        model_class: see `to_onnx`.
+        pooling: see `to_onnx`.
         registry: converters; default the built-in ones and those of installed plugins.
 
     Returns:
@@ -422,7 +441,7 @@ def pipeline(
     from sbertconv.plan import plan_model
     from sbertconv.routes import choose_route
 
-    source, registry = _open(model, revision, trust_remote_code, registry)
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
     source.model_class.choose_outputs(outputs)
     with source.loaded() as loaded:
         plan = plan_model(loaded, source.name, "torch", registry)
@@ -470,7 +489,8 @@ def to_st(
         embedder = open_files(keras_files(model))
         on_stage("converting")
         write_sentence_transformers(embedder, str(model), staging)
-        source = open_source(staging.folder, trust_remote_code=trust_remote_code)
+        model_class = embedder.artifact.manifest["model_class"]
+        source = open_source(staging.folder, trust_remote_code=trust_remote_code, model_class=model_class)
         source.check_classes()
         on_stage("comparing with encode()")
         with source.loaded() as written:
@@ -516,12 +536,19 @@ def _keras_to_onnx(
 
 
 def _open(
-    model: str | Path | SentenceTransformer, revision: str | None, trust_remote_code: bool, registry: Registry | None
+    model: str | Path | SentenceTransformer,
+    revision: str | None,
+    trust_remote_code: bool,
+    registry: Registry | None,
+    model_class: str | None,
+    pooling: str | None,
 ) -> tuple[Source, Registry]:
     from sbertconv.registry import default_registry
     from sbertconv.source import open_source
 
-    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
+    source = open_source(
+        model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling
+    )
     source.check_classes()
     return source, registry or default_registry()
 
@@ -620,9 +647,16 @@ def verify(
     from sbertconv.parity import Reference, compare_formats
     from sbertconv.source import open_source
 
-    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
-    if (wanted := artifact.manifest["model_class"]) != source.model_class.name:
-        raise SourceError(f"{source.name}: is a {source.model_class.name}, the folder a {wanted}.\nPass its own model.")
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    source = open_source(model, **options)
+    wanted, pooling = artifact.manifest["model_class"], artifact.manifest.get("pooling")
+    if wanted != source.model_class.name or pooling is not None:  # a bare checkpoint may have been read otherwise
+        try:
+            source = open_source(model, **options, model_class=wanted, pooling=pooling)
+        except UnsupportedOptionError as error:
+            raise SourceError(
+                f"{source.name}: is a {source.model_class.name}, the folder a {wanted}.\nPass its own model."
+            ) from error
     source.check_classes()
     with source.loaded(widened_late=True) as loaded:
         on_stage(f"comparing with {source.model_class.method}()")
@@ -631,9 +665,14 @@ def verify(
 
 
 def inspect(
-    model: str | Path | SentenceTransformer, *, revision: str | None = None, trust_remote_code: bool = False
+    model: str | Path | SentenceTransformer,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
 ) -> Mapping[str, Any]:
-    """Describe a model without loading its weights.
+    """Describe a model without loading its weights; the arguments are those of `to_onnx`.
 
     Returns:
         name, revision, modules (label, type, settings, converter or problem per backend), architecture,
@@ -646,7 +685,9 @@ def inspect(
     from sbertconv.registry import default_registry
     from sbertconv.source import open_source
 
-    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
+    source = open_source(
+        model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling
+    )
     return describe(source, default_registry())
 
 

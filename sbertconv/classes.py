@@ -47,6 +47,7 @@ class ModelClass:
         library: the class of sentence_transformers that loads it.
         method: its method that a converted model is equal to.
         claims: config.json -> whether a checkpoint without any file of sentence-transformers is one of these.
+        takes: config.json -> whether such a checkpoint can be read as one of these.
         prepare: what is done to the model once it is loaded.
         outputs: what a graph can give, by name; the first is the default.
         content: model, graphs -> the manifest's keys that only this class has, `keys`.
@@ -65,6 +66,7 @@ class ModelClass:
     library: str
     method: str
     claims: Callable[[Mapping[str, Any]], bool]
+    takes: Callable[[Mapping[str, Any]], bool]
     prepare: Callable[[Any], None]
     outputs: Mapping[str, ModelOutput]
     content: Callable[[Any, Sequence[Mapping[str, Any]]], dict[str, Any]]
@@ -177,8 +179,18 @@ def label_names(model: Any) -> list[str]:
     return [str(names[index]) for index in range(model.num_labels)]
 
 
+def architecture(config: Mapping[str, Any]) -> str:
+    """The class that a config.json names, or "" where it names none."""
+    return str((config.get("architectures") or [""])[0])
+
+
+def continues_texts(config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is a causal language model with its head."""
+    return architecture(config).endswith("ForCausalLM")
+
+
 def _classifies(config: Mapping[str, Any]) -> bool:
-    return str((config.get("architectures") or [""])[0]).endswith(CLASSIFIER_HEAD)
+    return architecture(config).endswith(CLASSIFIER_HEAD)
 
 
 def _scores_pairs(config: Mapping[str, Any]) -> bool:
@@ -206,6 +218,7 @@ CROSS_ENCODER = ModelClass(
     library="CrossEncoder",
     method="predict",
     claims=_scores_pairs,
+    takes=lambda config: _classifies(config) or continues_texts(config),
     prepare=_nothing,
     outputs=LOGITS,
     content=_prediction_content,
@@ -224,6 +237,7 @@ MODEL_CLASSES = {
             library="SentenceTransformer",
             method="encode",
             claims=lambda config: not _classifies(config),
+            takes=lambda config: True,
             prepare=_nothing,
             outputs={
                 "sentence_embedding": ModelOutput("sentence_embedding", _truncated),
@@ -245,6 +259,7 @@ MODEL_CLASSES = {
             CROSS_ENCODER,
             name="TextClassifier",
             claims=lambda config: _classifies(config) and not _scores_pairs(config),
+            takes=_classifies,
             prepare=_as_in_pipeline,
             chain="sbertconv.source:bare_classifier",
             runtime="sbertconv.predicting:TextClassifier",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sbertconv.classes import MODEL_CLASSES
 from sbertconv.errors import ParityError, SbertconvError
 
 if TYPE_CHECKING:
@@ -139,6 +140,24 @@ def _numbers(text: str) -> tuple[int, ...]:
 Model = Annotated[str, typer.Argument(help="A Hub id or a folder; for to-onnx also a .keras file.", show_default=False)]
 Revision = Annotated[str | None, typer.Option(help="A Hub branch, tag or commit.", show_default=False)]
 Trust = Annotated[bool, _flag("--trust-remote-code", "Run code that comes with the model.")]
+ReadAs = Annotated[
+    str | None,
+    typer.Option(
+        "--class",
+        help=f"Read a checkpoint without files of sentence-transformers as {', '.join(MODEL_CLASSES)}.",
+        metavar="<name>",
+        show_default=False,
+    ),
+]
+PoolingMode = Annotated[
+    str | None,
+    typer.Option(
+        "--pooling",
+        help="Pool such a checkpoint's token embeddings: mean, cls, lasttoken, max, ...; default as in encode().",
+        metavar="<mode>",
+        show_default=False,
+    ),
+]
 Overwrite = Annotated[bool, _flag("--overwrite", "Replace an existing artifact.")]
 Json = Annotated[bool, _flag("--json", "Print JSON for machines.")]
 Precision = Annotated[
@@ -194,6 +213,8 @@ def to_onnx_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     opset: Annotated[int, typer.Option(help="Version of the ai.onnx operators.")] = 18,
     output: Outputs = None,
@@ -240,6 +261,8 @@ def to_onnx_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             opset=opset,
             outputs=None if output is None else [name.value for name in output],
@@ -270,6 +293,8 @@ def to_openvino_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     activation: ActivationToo = False,
     precision: Precision = Bits.fp32,
@@ -291,6 +316,8 @@ def to_openvino_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             activation=activation,
             precision=precision.value,
@@ -320,6 +347,8 @@ def to_tf_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     formats: Annotated[
         list[KerasFormat] | None,
@@ -345,6 +374,8 @@ def to_tf_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             formats=[form.value for form in formats or [KerasFormat.keras, KerasFormat.saved_model]],
             activation=activation,
@@ -364,6 +395,8 @@ def to_torch_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     output: Outputs = None,
     activation: ActivationToo = False,
@@ -381,6 +414,8 @@ def to_torch_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             outputs=None if output is None else [name.value for name in output],
             activation=activation,
@@ -460,14 +495,21 @@ def verify_command(
 
 @app.command("inspect")
 def inspect_command(
-    model: Model, revision: Revision = None, trust_remote_code: Trust = False, as_json: Json = False
+    model: Model,
+    revision: Revision = None,
+    trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
+    as_json: Json = False,
 ) -> None:
     """Show a model's chain, settings and limits, and what converts each module."""
     from sbertconv.api import inspect
 
     with _progress(as_json) as on_stage:
         on_stage("reading the model's files")
-        description = inspect(model, revision=revision, trust_remote_code=trust_remote_code)
+        description = inspect(
+            model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling
+        )
     if as_json:
         _print_json(description)
     else:

@@ -212,9 +212,6 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
     def ask_for(what: str, inputs: Sequence[Any], method: str = "logits", **options: Any) -> Question:
         return Question(f"{label}{what}", inputs, method, {"batch_size": BATCH_SIZE, **options})
 
-    if graph.tokenizer.takes_single:
-        yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
-        yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)
     yield Question(f"{label}pairs: {TOKENS}", [*pairs, *cut], TOKENS)
     yield ask_for(f"pairs: {ALONE}", pairs, batch_size=1)
     yield ask_for(f"pairs: {BATCH}", pairs)
@@ -224,6 +221,9 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
         if text:
             yield ask_for(f"pairs, prompt {prompt}", pairs, prompt_name=prompt)
     yield ask_for("pairs, activation", pairs, "scores")
+    if graph.tokenizer.takes_single:
+        yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
+        yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)
 
 
 def _about_quality(label: str, graph: Graph, texts: Sequence[str]) -> Question:

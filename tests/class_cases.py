@@ -65,10 +65,10 @@ def folder() -> Path:
 
 def checkpoint(model_type: str, labels: int, where: Path | None = None, **config: Any) -> Path:
     """A bare transformers checkpoint with a sequence-classification head."""
-    return _saved(AutoModelForSequenceClassification, model_type, where, num_labels=labels, **config)
+    return saved(AutoModelForSequenceClassification, model_type, where, num_labels=labels, **config)
 
 
-def _saved(
+def saved(
     auto_class: Any, model_type: str, where: Path | None, chat_template: str | None = None, **config: Any
 ) -> Path:
     """One layer: what is around the architecture is the point here."""
@@ -101,7 +101,7 @@ def modular_reranker() -> CrossEncoder:
 
 def causal_reranker(model_type: str = "qwen3", chat_template: str | None = None, **config: Any) -> CrossEncoder:
     """Yes or no as the next token."""
-    where = _saved(AutoModelForCausalLM, model_type, None, chat_template, **config)
+    where = saved(AutoModelForCausalLM, model_type, None, chat_template, **config)
     module = st.Transformer(str(where), transformer_task="text-generation")
     prompts = {"web": "Does the document answer?"}
     return CrossEncoder(modules=[module, LogitScore(5, 7)], device="cpu", prompts=prompts)

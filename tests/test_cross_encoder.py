@@ -75,6 +75,7 @@ def test_rank_gives_what_cross_encoder_gives(bert: tuple[CrossEncoder, Path, Rer
 def test_the_parity_covers_pairs_texts_and_their_tokens(bert: tuple[CrossEncoder, Path, Reranker]) -> None:
     model, folder, converted = bert
     manifest = converted.artifact.manifest
+    assert not manifest["sees_padding"]
     assert (manifest["model_class"], manifest["num_labels"], manifest["activation"]) == ("CrossEncoder", 1, "sigmoid")
     (graph,) = manifest["graphs"]
     assert graph["outputs"] == [{"name": "logits", "dtype": "float32", "shape": ["batch", 1]}]
