@@ -56,6 +56,8 @@ class ModelClass:
         runtime: what `load` gives.
         original: the library's side of a comparison.
         questions: what both sides are asked.
+        quality: below float32, what they are asked besides, how the answers are measured, and what holds for a single
+            answer.
         precisions: those that can be measured; None: all.
         pairs: whether two texts make one input, told apart by their token types.
         save: model, folder -> the model's own files, for the way back.
@@ -76,7 +78,8 @@ class ModelClass:
     runtime: str
     original: str
     questions: str
-    precisions: tuple[str, ...] | None = (EXACT,)
+    quality: tuple[str, str, str]
+    precisions: tuple[str, ...] | None = None
     pairs: bool = True
     save: Callable[[Any, str], None] = _save_as_the_library
     loads: str = "CrossEncoder({!r})"
@@ -87,8 +90,19 @@ class ModelClass:
 
     def part(self, name: str) -> Any:
         """What the place in the attribute `name` holds."""
-        module, _, attribute = getattr(self, name).partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return _at(getattr(self, name))
+
+    def quality_question(self, label: str, graph: Any, texts: Sequence[str]) -> Any:
+        """What both sides are asked below float32; see `sbertconv.questions`."""
+        return _at(self.quality[0])(label, graph, texts)
+
+    def measure_quality(self, *answers: Any) -> Any:
+        """What of the answers is lost; see `sbertconv.quality`."""
+        return _at(self.quality[1])(*answers)
+
+    def gate(self, numbers: Mapping[str, Any]) -> Any:
+        """The gate with these numbers; see `sbertconv.quality`."""
+        return _at(self.quality[2])(**numbers)
 
     def choose_outputs(self, asked: Sequence[str] | None, activation: bool = False) -> tuple[str, ...]:
         """The names asked for, or the default; `activation` adds the last one that a class of logits has.
@@ -123,6 +137,11 @@ class ModelClass:
                 f"--text-input: a {self.name} takes pairs of texts, and one text is what such a graph takes "
                 f"(have: {have}).\nLeave the option out."
             )
+
+
+def _at(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _nothing(model: Any) -> None:
@@ -212,6 +231,7 @@ def _as_in_pipeline(model: Any) -> None:
     model.activation_fn = kinds.get(model.config.problem_type, torch.nn.Softmax(dim=-1))
 
 
+RANKING_GATE = "sbertconv.quality:RankingGate"
 LOGITS = {"logits": ModelOutput("scores", _as_it_is), "scores": ModelOutput("scores", _activated)}
 CROSS_ENCODER = ModelClass(
     name="CrossEncoder",
@@ -228,6 +248,7 @@ CROSS_ENCODER = ModelClass(
     runtime="sbertconv.predicting:Reranker",
     original="sbertconv.questions:OriginalPredictions",
     questions="sbertconv.questions:about_predictions",
+    quality=("sbertconv.questions:ranked_pairs", "sbertconv.quality:measure_ranking", RANKING_GATE),
 )
 MODEL_CLASSES = {
     row.name: row
@@ -250,7 +271,11 @@ MODEL_CLASSES = {
             runtime="sbertconv.runtime:Embedder",
             original="sbertconv.questions:Original",
             questions="sbertconv.questions:about_embeddings",
-            precisions=None,
+            quality=(
+                "sbertconv.questions:embedded_sentences",
+                "sbertconv.quality:measure_quality",
+                "sbertconv.quality:Gate",
+            ),
             pairs=False,
             loads="SentenceTransformer({!r})",
         ),
@@ -263,6 +288,7 @@ MODEL_CLASSES = {
             prepare=_as_in_pipeline,
             chain="sbertconv.source:bare_classifier",
             runtime="sbertconv.predicting:TextClassifier",
+            quality=("sbertconv.questions:classified_sentences", "sbertconv.quality:measure_ranking", RANKING_GATE),
             save=_save_as_transformers,
             loads="transformers.pipeline('text-classification', {!r})",
         ),
