@@ -19,11 +19,10 @@ from transformers import pipeline
 
 import sbertconv
 from sbertconv.artifact import Artifact
-from sbertconv.benchmark.contestants import original
+from sbertconv.benchmark import QUICK, benchmark
 from sbertconv.engines import load_keras_model
 from sbertconv.predicting import Reranker, TextClassifier
 from sbertconv.quality import GATES, RANKED, QualityReport, measure_ranking
-from sbertconv.source import open_source
 
 TEXTS = ["The quick brown fox jumps.", "", "Berlin " * 80]
 
@@ -121,8 +120,6 @@ def test_what_is_not_converted_is_refused(bert: tuple[CrossEncoder, Path, Rerank
             sbertconv.inspect(folder)
     finally:
         settings.write_text(before, encoding="utf-8")
-    with pytest.raises(sbertconv.SourceError, match="a CrossEncoder is not measured"):
-        original(open_source(folder))
     assert not list(tmp_path.iterdir())
 
 
@@ -250,6 +247,17 @@ def test_the_gate_of_a_smaller_reranker_is_about_ranked_lists(
     (quality,) = sbertconv.load(tmp_path / "int8").artifact.manifest["parity"]["quality"]
     assert 0.99 < quality["min_cosine"] < 0.999999
     assert quality["of"] == "lists"
+
+
+def test_bench_asks_a_reranker_pairs(bert: tuple[CrossEncoder, Path, Reranker]) -> None:
+    _, folder, converted = bert
+    report = benchmark(folder, [converted.artifact.folder], settings=QUICK, threads=1)
+    figures = [figure for figure in report.figures if figure.quantity == "min_cosine"]
+    assert [figure.contestant for figure in figures] == ["PyTorch", "ONNX Runtime fp32"]
+    assert [figure.value for figure in figures] == pytest.approx([1, 1], abs=1e-6)
+    lengths = {figure.length for figure in report.figures if figure.quantity == "latency_p50"}
+    assert min(lengths) > min(QUICK.lengths)
+    assert any("shorter ones are left out" in note for note in report.notes)
 
 
 def test_the_order_of_logits_is_what_the_gate_sees() -> None:

@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from sbertconv.benchmark.worker import ASKED
+from sbertconv.classes import MODEL_CLASSES
 from sbertconv.errors import ArtifactError, SourceError
 
 if TYPE_CHECKING:
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 BASELINE = "PyTorch"
 FULL = "fp32"
-MEASURED = "SentenceTransformer"  # the class of models whose encode() the tasks time
 FIRST_TEXT = "How do I reset the password of my account?"
 LAST_LINES = 6  # of a worker's stderr that are shown when it dies
 PATIENCE = 30  # seconds that a worker may take to end
@@ -88,19 +89,27 @@ class Contestant:
 
 
 def original(source: Source) -> Contestant:
-    """PyTorch's encode().
+    """PyTorch's encode() or predict().
 
     Raises:
-        SourceError: for a model that has none.
+        SourceError: for a model whose method is not measured.
     """
-    if source.model_class.name != MEASURED:
-        raise SourceError(
-            f"{source.name}: a {source.model_class.name} is not measured (have: {MEASURED}).\nChoose another model."
-        )
-    options = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+    check_measured(source.model_class.name, source.name, SourceError)
+    options = {
+        "library": source.model_class.library,
+        "revision": source.revision,
+        "trust_remote_code": source.trust_remote_code,
+    }
     assert source.folder  # not a live model
     size = partial(checkpoint_size, source.folder)
     return Contestant(BASELINE, str(source.location), size, "pytorch", loader="pytorch", options=options)
+
+
+def check_measured(name: str, where: object, error: type[Exception]) -> None:
+    """Raise an error for a class of models whose method the workers do not know."""
+    if MODEL_CLASSES[name].method not in ASKED:
+        have = ", ".join(row.name for row in MODEL_CLASSES.values() if row.method in ASKED)
+        raise error(f"{where}: a {name} is not measured (have: {have}).\nLeave it out.")
 
 
 def contestants_of(paths: Sequence[str | Path]) -> list[Contestant]:
@@ -114,8 +123,7 @@ def contestants_of(paths: Sequence[str | Path]) -> list[Contestant]:
     found = []
     for path in paths:
         artifact = load(path).artifact
-        if (name := artifact.manifest["model_class"]) != MEASURED:
-            raise ArtifactError(f"{path}: a {name} is not measured (have: {MEASURED}).\nLeave it out.")
+        check_measured(artifact.manifest["model_class"], path, ArtifactError)
         precision = artifact.manifest["precision"]
         for form in artifact.formats:
             size = partial(disk_size, Path(path).expanduser(), artifact, form)
