@@ -198,9 +198,8 @@ def _embedding_content(model: Any, graphs: Sequence[Mapping[str, Any]]) -> dict[
 
 def _sparse_content(model: Any, graphs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     task = next(iter(graphs[0]["tasks"]), None)
-    vector = model.encode(
-        "", convert_to_sparse_tensor=False, show_progress_bar=False, **({"task": task} if task else {})
-    )
+    options = {"task": task} if task else {}
+    vector = model.encode("", convert_to_sparse_tensor=False, show_progress_bar=False, **options)
     return {
         "embedding_dimension": len(vector),  # which modules know only once they ran
         "max_active_dims": model.max_active_dims,

@@ -169,9 +169,7 @@ ActivationToo = Annotated[
 SparseOutput = Annotated[bool, _flag("--sparse", "Of a SparseEncoder, indices and values in place of the vector.")]
 TopK = Annotated[
     int | None,
-    typer.Option(
-        help="Of a SparseEncoder, how many values stay; default: as the model does.", min=1, show_default=False
-    ),
+    typer.Option(help="Of a SparseEncoder, how many values stay; default: the model's.", min=1, show_default=False),
 ]
 Atol = Annotated[float | None, _tolerance("absolute")]
 Rtol = Annotated[float | None, _tolerance("relative")]

@@ -61,13 +61,11 @@ def about_embeddings(source: Source) -> dict[str, Any]:
 def about_sparse_embeddings(source: Source) -> dict[str, Any]:
     """What only a SparseEncoder has."""
     live, settings = source.live, source.settings
-    limits = [spec.settings["k"] for spec in source.modules if spec.name == "SparseAutoEncoder"]
+    own = [spec.settings["k"] for spec in source.modules if spec.name == "SparseAutoEncoder"]
     return {
         "embedding_dimension": (live and live.get_embedding_dimension()) or _dimension(source),
         "similarity_fn_name": live.similarity_fn_name if live else settings.get("similarity_fn_name") or "dot",
-        "max_active_dims": live.max_active_dims
-        if live
-        else settings.get("max_active_dims") or next(iter(limits), None),
+        "max_active_dims": live.max_active_dims if live else settings.get("max_active_dims", next(iter(own), None)),
     }
 
 

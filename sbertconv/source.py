@@ -410,8 +410,8 @@ def bare_classifier(config: Mapping[str, Any]) -> Chain:
     )
 
 
-NEEDS_WEIGHTS = {"Transformer", "MLMTransformer", "CLIPModel", "SparseAutoEncoder", "Dense", "LayerNorm", "LSTM", "CNN", "WordEmbeddings", "WordWeights",
-                 "StaticEmbedding", "WeightedLayerPooling"}  # fmt: skip
+NEEDS_WEIGHTS = {"Transformer", "MLMTransformer", "CLIPModel", "Dense", "LayerNorm", "LSTM", "CNN", "WordEmbeddings",
+                 "WordWeights", "StaticEmbedding", "SparseAutoEncoder", "WeightedLayerPooling"}  # fmt: skip
 NEEDS_TOKENIZER = {"Transformer", "MLMTransformer", "StaticEmbedding", "SparseStaticEmbedding"}
 
 

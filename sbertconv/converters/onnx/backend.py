@@ -282,7 +282,7 @@ def name_axes(model: onnx_ir.Model) -> None:
     """Call the axes that vary batch and sequence everywhere, and one that only the data tells as outputs call it."""
     import onnx_ir
 
-    names = {}
+    names: dict[str, str] = {}
     for value in model.graph.outputs:
         names |= {str(size): NOT_ZERO for size in value.shape or () if FROM_DATA.fullmatch(str(size))}
     for value in model.graph.inputs:

@@ -39,10 +39,7 @@ class SpladePoolingStep(torch.nn.Module):
     def forward(self, features: Features) -> Features:
         logits = features["token_embeddings"]
         logits = logits * features["attention_mask"].unsqueeze(-1).to(logits.dtype)
-        if self.pools_first:
-            pooled = self.activate(logits.amax(dim=1))
-        else:
-            pooled = self.activate(logits).sum(dim=1)
+        pooled = self.activate(logits.amax(dim=1)) if self.pools_first else self.activate(logits).sum(dim=1)
         return {**features, "sentence_embedding": pooled}
 
     def activate(self, logits: Tensor) -> Tensor:
