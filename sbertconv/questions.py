@@ -183,18 +183,25 @@ def about_embeddings(label: str, graph: Graph, original: Side, embedder: Convert
 
 
 def about_sparse_embeddings(label: str, graph: Graph, original: Side, embedder: ConvertedModel) -> Iterator[Question]:
-    """encode() on texts, as arrays."""
-    yield from _about_encode(label, graph, original, embedder, _arrays(embedder))
+    """encode() on texts, as arrays. A weight near 0 has the rounding of its logit, which is far larger: so the batches
+    are the same on both sides.
+    """
+    yield from _about_encode(label, graph, original, embedder, _arrays(embedder), BATCH_SIZE)
 
 
 def _about_encode(
-    label: str, graph: Graph, original: Side, embedder: ConvertedModel, given: Mapping[str, Any]
+    label: str,
+    graph: Graph,
+    original: Side,
+    embedder: ConvertedModel,
+    given: Mapping[str, Any],
+    usual_batch: int = SMALL_BATCH,
 ) -> Iterator[Question]:
     """encode() on texts, with every option of the model that changes what it gives; `given` goes with each."""
     task, name = _task(graph), graph.task
     long = long_text(graph.tokenizer.max_length(name))
 
-    def encode(what: str, inputs: Sequence[str] = CORPUS, batch_size: int = SMALL_BATCH, **options: Any) -> Question:
+    def encode(what: str, inputs: Sequence[str] = CORPUS, batch_size: int = usual_batch, **options: Any) -> Question:
         options = {**given, **task, "batch_size": batch_size, **options}
         return Question(f"{label}{what}", inputs, options=options)
 
@@ -210,7 +217,7 @@ def _about_encode(
             yield encode(f"prompt {prompt}", prompt_name=prompt)
     for own in TASKS:
         if own in graph.section["tasks"] or own in graph.section["tokenizer"]["task_max_length"]:
-            options = {"batch_size": SMALL_BATCH, **given}
+            options = {"batch_size": usual_batch, **given}
             yield Question(f"{label}encode_{own}", CORPUS, f"encode_{own}", options)
 
 
