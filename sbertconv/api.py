@@ -78,6 +78,8 @@ def to_onnx(
     opset: int = 18,
     outputs: Sequence[str] | None = None,
     activation: bool = False,
+    sparse: bool = False,
+    top_k: int | None = None,
     external_data: bool | None = None,
     token_type_ids: bool | None = None,
     optimize: bool = True,
@@ -108,9 +110,12 @@ def to_onnx(
         overwrite: replace an existing artifact.
         opset: version of the ai.onnx operators, 18 to 22.
         outputs: "sentence_embedding" (default) and "token_embeddings", in the graph's order; of a CrossEncoder or a
-            classifier "logits" (default) and "scores".
+            classifier "logits" (default) and "scores"; of a SparseEncoder "sentence_embedding", "indices" and "values".
         activation: of a CrossEncoder or a classifier, the model's own activation of the logits as a second output
             named "scores".
+        sparse: of a SparseEncoder, what is not 0 of the vectors, as `indices` and `values`, in place of the vectors.
+        top_k: of a SparseEncoder, how many values of a vector stay (encode()'s `max_active_dims`); None: as the model
+            does.
         external_data: weights in `model.onnx_data`; None: only past 2 GB.
         token_type_ids: None: as the tokenizer emits; True: always an input; False: never one.
         optimize: use ONNX Runtime's fused operators where they keep the parity; False: ai.onnx only.
@@ -140,12 +145,12 @@ def to_onnx(
         TokenizationError: if the tokenizer in the graph gives one other token. Nothing is written then.
     """
     if is_keras_artifact(model):
-        asked = (opset, outputs, activation, external_data, token_type_ids, optimize, precision, text_input)
-        if asked != (18, None, False, None, None, True, "fp32", False):
+        asked = (opset, outputs, activation, sparse, top_k, external_data, token_type_ids, optimize, precision)
+        if (*asked, text_input) != (18, None, False, False, None, None, None, True, "fp32", False):
             raise UnsupportedOptionError(
                 f"{model}: a Keras model has its inputs and outputs already, and is written with opset 18 in fp32.\n"
-                "Leave --opset, --output, --external-data, --token-type-ids, --no-optimize, --precision and "
-                "--text-input out."
+                "Leave --opset, --output, --sparse, --top-k, --external-data, --token-type-ids, --no-optimize, "
+                "--precision and --text-input out."
             )
         return _keras_to_onnx(model, directory, overwrite, (atol, rtol), on_stage)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
@@ -158,6 +163,8 @@ def to_onnx(
         opset,
         None if outputs is None else tuple(outputs),
         activation,
+        sparse,
+        top_k,
         external_data,
         token_type_ids,
         optimize,
@@ -179,6 +186,8 @@ def to_openvino(
     trust_remote_code: bool = False,
     overwrite: bool = False,
     activation: bool = False,
+    sparse: bool = False,
+    top_k: int | None = None,
     token_type_ids: bool | None = None,
     precision: str = "fp32",
     atol: float | None = None,
@@ -201,6 +210,8 @@ def to_openvino(
 
     options = OnnxOptions(
         activation=activation,
+        sparse=sparse,
+        top_k=top_k,
         token_type_ids=token_type_ids,
         precision=precision,
         form="openvino",
@@ -229,6 +240,7 @@ def _convert_graph(
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
     options = options.of(source.model_class)
+    source = _with_top_k(source, options.top_k)
     target = _target(directory, source.name, options.form)
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         report, reason = None, ""
@@ -341,6 +353,8 @@ def to_torch(
     overwrite: bool = False,
     outputs: Sequence[str] | None = None,
     activation: bool = False,
+    sparse: bool = False,
+    top_k: int | None = None,
     precision: str = "fp32",
     atol: float | None = None,
     rtol: float | None = None,
@@ -357,6 +371,8 @@ def to_torch(
         overwrite: replace an existing artifact.
         outputs: see `to_onnx`.
         activation: see `to_onnx`.
+        sparse: see `to_onnx`.
+        top_k: see `to_onnx`.
         precision: "fp32", the only one.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-6.
         rtol: relative term of the rule; default 1e-6.
@@ -376,10 +392,11 @@ def to_torch(
     from sbertconv.converters.torch.backend import TorchOptions
     from sbertconv.converters.torch.writer import write_torch
 
-    options = TorchOptions(None if outputs is None else tuple(outputs), activation, precision)
+    options = TorchOptions(None if outputs is None else tuple(outputs), activation, sparse, top_k, precision)
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
     options = options.of(source.model_class)
+    source = _with_top_k(source, options.top_k)
     target = _target(directory, source.name, "torch")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_torch, options=options)
@@ -520,6 +537,20 @@ def _open(
     return source, registry or default_registry()
 
 
+def _with_top_k(source: Source, top_k: int | None) -> Source:
+    """The source, whose model leaves so many values of a vector while it is loaded; None: as it does by itself.
+
+    Raises:
+        UnsupportedOptionError: for a model without sparse vectors, or a number that is not positive.
+    """
+    if top_k is None:
+        return source
+    source.model_class.check_sparse("--top-k")
+    if top_k <= 0:
+        raise UnsupportedOptionError(f"--top-k {top_k}: must be positive.\nLeave the option out to keep every value.")
+    return replace(source, changes={"max_active_dims": top_k})
+
+
 def _publish(staging: Staging, content: Mapping[str, Any], report: ParityReport, on_stage: OnStage) -> Artifact:
     """Publish if the report allows it."""
     staging.manifest({**content, "parity": report.to_json()})
@@ -618,6 +649,7 @@ def verify(
     if (wanted := artifact.manifest["model_class"]) != source.model_class.name:
         raise SourceError(f"{source.name}: is a {source.model_class.name}, the folder a {wanted}.\nPass its own model.")
     source.check_classes()
+    source = _with_top_k(source, artifact.manifest.get("top_k"))
     with source.loaded(widened_late=True) as loaded:
         on_stage(f"comparing with {source.model_class.method}()")
         reference = Reference.of(source.model_class.part("original")(loaded), open_model(artifact))

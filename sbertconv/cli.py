@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 WIDTH = 120  # of tables that go to a file or a pipe
 SHOWN = ("model_class", "architecture", "tokenizer", "embedding_dimension", "num_labels", "labels", "activation",
-         "max_seq_length", "similarity_fn_name", "truncate_dim", "prompts", "default_prompt_name",
+         "max_active_dims", "max_seq_length", "similarity_fn_name", "truncate_dim", "prompts", "default_prompt_name",
          "revision")  # fmt: skip
 
 
@@ -166,6 +166,11 @@ Outputs = Annotated[
 ActivationToo = Annotated[
     bool, _flag("--activation", "Of a reranker or classifier, its activation as a second output, scores.")
 ]
+SparseOutput = Annotated[bool, _flag("--sparse", "Of a SparseEncoder, indices and values in place of the vector.")]
+TopK = Annotated[
+    int | None,
+    typer.Option(help="Of a SparseEncoder, how many values stay; default: the model's.", min=1, show_default=False),
+]
 Atol = Annotated[float | None, _tolerance("absolute")]
 Rtol = Annotated[float | None, _tolerance("relative")]
 
@@ -198,6 +203,8 @@ def to_onnx_command(
     opset: Annotated[int, typer.Option(help="Version of the ai.onnx operators.")] = 18,
     output: Outputs = None,
     activation: ActivationToo = False,
+    sparse: SparseOutput = False,
+    top_k: TopK = None,
     external_data: Annotated[
         bool | None,
         _flag("--external-data/--no-external-data", "Weights in a file beside the graph; default: past 2 GB."),
@@ -244,6 +251,8 @@ def to_onnx_command(
             opset=opset,
             outputs=None if output is None else [name.value for name in output],
             activation=activation,
+            sparse=sparse,
+            top_k=top_k,
             external_data=external_data,
             token_type_ids=token_type_ids,
             optimize=optimize,
@@ -272,6 +281,8 @@ def to_openvino_command(
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
     activation: ActivationToo = False,
+    sparse: SparseOutput = False,
+    top_k: TopK = None,
     precision: Precision = Bits.fp32,
     atol: Atol = None,
     rtol: Rtol = None,
@@ -293,6 +304,8 @@ def to_openvino_command(
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
             activation=activation,
+            sparse=sparse,
+            top_k=top_k,
             precision=precision.value,
             atol=atol,
             rtol=rtol,
@@ -365,6 +378,8 @@ def to_torch_command(
     overwrite: Overwrite = False,
     output: Outputs = None,
     activation: ActivationToo = False,
+    sparse: SparseOutput = False,
+    top_k: TopK = None,
     precision: Annotated[Bits, typer.Option(help="fp32; smaller ones are to-onnx and to-openvino's.")] = Bits.fp32,
     atol: Atol = None,
     rtol: Rtol = None,
@@ -382,6 +397,8 @@ def to_torch_command(
             overwrite=overwrite,
             outputs=None if output is None else [name.value for name in output],
             activation=activation,
+            sparse=sparse,
+            top_k=top_k,
             precision=precision.value,
             atol=atol,
             rtol=rtol,

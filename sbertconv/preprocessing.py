@@ -35,7 +35,7 @@ def describe_input(module: torch.nn.Module) -> InputDescription:
         UnsupportedOptionError: if the tokenizer is of a kind that the run time cannot reproduce.
     """
     tokenizer = getattr(module, "tokenizer", None)
-    for base in type(tokenizer).__mro__:
+    for base in (*type(module).__mro__, *type(tokenizer).__mro__):
         if describe := DESCRIBERS.get(base.__name__):
             return describe(module, tokenizer)
     raise UnsupportedOptionError(
@@ -64,8 +64,8 @@ SECTION: dict[str, Any] = {
 }
 
 
-def describe_transformers(module: torch.nn.Module, tokenizer: Any) -> InputDescription:
-    """A transformers tokenizer that is backed by the tokenizers library."""
+def describe_transformers(module: torch.nn.Module, tokenizer: Any, **more: Any) -> InputDescription:
+    """A transformers tokenizer that is backed by the tokenizers library; `more` are entries that differ."""
     if not tokenizer.is_fast:
         raise UnsupportedOptionError(f"{type(tokenizer).__name__} is written in Python; it has no tokenizer.json")
     text_options = dict(getattr(module, "processing_kwargs", {}).get("text", {}))
@@ -91,6 +91,7 @@ def describe_transformers(module: torch.nn.Module, tokenizer: Any) -> InputDescr
         "special_ids": sorted(tokenizer.all_special_ids),
         "split_special_tokens": bool(tokenizer.split_special_tokens),
         "do_lower_case": bool(getattr(module, "do_lower_case", False)),
+        **more,
     }
     files = {
         "tokenizer.json": tokenizer_json(tokenizer.backend_tokenizer, section, tokenizer.pad_token),
@@ -148,6 +149,11 @@ def describe_tokenizers(module: torch.nn.Module, tokenizer: Any) -> InputDescrip
     return InputDescription(section, {"tokenizer.json": tokenizer_json(tokenizer, section, padding)})
 
 
+def describe_sparse_static(module: torch.nn.Module, tokenizer: Any) -> InputDescription:
+    """SparseStaticEmbedding's transformers tokenizer: the text's own tokens alone, under the tokenizer's own limit."""
+    return describe_transformers(torch.nn.Module(), tokenizer, tensors=SECTION["tensors"], add_special_tokens=False)
+
+
 def describe_wrapper(module: torch.nn.Module, tokenizer: Any) -> InputDescription:
     """WordEmbeddings over a transformers tokenizer: its ids, cut at the end without regard to special tokens."""
     described = describe_transformers(torch.nn.Module(), tokenizer.tokenizer)
@@ -185,7 +191,9 @@ def describe_words(kind: str, file: str, *settings: str) -> Callable[[torch.nn.M
     return describe
 
 
+# Class of a module, or of its tokenizer -> what describes it.
 DESCRIBERS: dict[str, Callable[[torch.nn.Module, Any], InputDescription]] = {
+    "SparseStaticEmbedding": describe_sparse_static,
     "PreTrainedTokenizerBase": describe_transformers,
     "Tokenizer": describe_tokenizers,
     "TransformersTokenizerWrapper": describe_wrapper,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -23,7 +24,7 @@ from sbertconv.tokenization import Tensors, Text, TextTokenizer, load_tokenizer,
 
 
 def load(folder: str | Path, *, format: str | None = None, engine: str = AUTO, verify: bool = False) -> Any:
-    """Open a converted folder: an `Embedder`, `Reranker` or `TextClassifier`, as the model is.
+    """Open a converted folder: an `Embedder`, `SparseEmbedder`, `Reranker` or `TextClassifier`, as the model is.
 
     Args:
         folder: what `sbertconv to-onnx`, `to-tf` or `to-torch` wrote, or a .keras file that began as one.
@@ -248,9 +249,19 @@ class ConvertedModel:
             for chosen, tensors in self._batches(graph, items, order, batch_size, prompt, task):
                 found = graph.run(tensors)
                 for row, index in enumerate(chosen):
-                    results[index] = _row(found, output, row, tensors)
+                    results[index] = self._row(found, output, row, tensors)
                 advance(len(chosen))
         return results
+
+    def _row(self, found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
+        """One item's result: a vector, its token embeddings up to the last token, or a dict of all outputs."""
+        if output is None:
+            return {name: values[row] for name, values in {**tensors, **found}.items()}
+        values = found[output][row]
+        if output == "token_embeddings" and "attention_mask" in tensors:
+            kept = np.flatnonzero(tensors["attention_mask"][row])
+            return values[: kept[-1] + 1 if len(kept) else 1]
+        return values
 
     def _batches(
         self, graph: Graph, items: list[Any], order: np.ndarray, batch_size: int, prompt: str | None, task: str | None
@@ -287,7 +298,40 @@ class ConvertedModel:
                     yield chosen[rows], self._tensors(graph, batch, task, prompt)
 
 
-class Embedder(ConvertedModel):
+class TaskEncoder(ConvertedModel):
+    """What models with `encode` have in common: the tasks of a search, and a similarity function.
+
+    Attributes:
+        similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan".
+    """
+
+    def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO) -> None:
+        super().__init__(artifact, form, engine)
+        self.similarity_fn_name: str = artifact.manifest["similarity_fn_name"]
+
+    def get_embedding_dimension(self) -> int:
+        """The length of an embedding."""
+        return int(self.artifact.manifest["embedding_dimension"])
+
+    @abstractmethod
+    def encode(self, inputs: Any, *args: Any, **options: Any) -> Any:
+        """Embed texts."""
+
+    def encode_query(self, inputs: Any, **options: Any) -> Any:
+        """`encode` with the task "query" and, if the model has one, the prompt "query"."""
+        return self._encode_task("query", ("query",), inputs, options)
+
+    def encode_document(self, inputs: Any, **options: Any) -> Any:
+        """`encode` with the task "document" and the first of the prompts "document", "passage", "corpus"."""
+        return self._encode_task("document", ("document", "passage", "corpus"), inputs, options)
+
+    def _encode_task(self, task: str, names: Sequence[str], inputs: Any, options: dict[str, Any]) -> Any:
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            options["prompt_name"] = next((name for name in names if name in self.prompts), None)
+        return self.encode(inputs, task=task, **options)
+
+
+class Embedder(TaskEncoder):
     """A converted SentenceTransformer; `encode` has the keywords and results of `SentenceTransformer.encode`.
 
     Attributes:
@@ -297,12 +341,7 @@ class Embedder(ConvertedModel):
 
     def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO) -> None:
         super().__init__(artifact, form, engine)
-        self.similarity_fn_name: str = artifact.manifest["similarity_fn_name"]
         self.truncate_dim: int | None = artifact.manifest.get("truncate_dim")
-
-    def get_embedding_dimension(self) -> int:
-        """The length of an embedding."""
-        return int(self.artifact.manifest["embedding_dimension"])
 
     def encode(
         self,
@@ -380,19 +419,6 @@ class Embedder(ConvertedModel):
         tensor = torch.from_numpy(vectors.astype(np.float32) if vectors.dtype == np.float64 else vectors)
         return tensor if convert_to_tensor or (vectors.ndim == 1 and len(vectors)) else list(tensor)
 
-    def encode_query(self, inputs: Any, **options: Any) -> Any:
-        """`encode` with the task "query" and, if the model has one, the prompt "query"."""
-        return self._encode_task("query", ("query",), inputs, options)
-
-    def encode_document(self, inputs: Any, **options: Any) -> Any:
-        """`encode` with the task "document" and the first of the prompts "document", "passage", "corpus"."""
-        return self._encode_task("document", ("document", "passage", "corpus"), inputs, options)
-
-    def _encode_task(self, task: str, names: Sequence[str], inputs: Any, options: dict[str, Any]) -> Any:
-        if options.get("prompt") is None and options.get("prompt_name") is None:
-            options["prompt_name"] = next((name for name in names if name in self.prompts), None)
-        return self.encode(inputs, task=task, **options)
-
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """All pairs under the model's similarity function: [n, dim], [m, dim] -> [n, m]."""
         return similarity_functions.similarity(self.similarity_fn_name, a, b)
@@ -442,17 +468,6 @@ def _split(rows: Sequence[tuple[list[int], list[int]]], batch_size: int, sees_pa
         count = max(1, min(batch_size, TOKENS_AT_ONCE // lengths[order[0]]))
         yield order[:count]
         order = order[count:]
-
-
-def _row(found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
-    """One item's result: a vector, its token embeddings up to the last token, or a dict of all outputs."""
-    if output is None:
-        return {name: values[row] for name, values in {**tensors, **found}.items()}
-    values = found[output][row]
-    if output == "token_embeddings" and "attention_mask" in tensors:
-        kept = np.flatnonzero(tensors["attention_mask"][row])
-        return values[: kept[-1] + 1 if len(kept) else 1]
-    return values
 
 
 def _is_image_array(inputs: Any) -> bool:

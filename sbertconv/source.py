@@ -25,7 +25,7 @@ OWN_TYPES = "sentence_transformers."
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json", "lstm_config.json",
                 "wordembedding_config.json")  # fmt: skip
-HAS_TRANSFORMERS_CONFIG = {"Transformer", "CLIPModel"}  # their config.json is not the module's own
+HAS_TRANSFORMERS_CONFIG = {"Transformer", "MLMTransformer", "CLIPModel"}  # their config.json is not the module's own
 HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py"]
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -59,6 +59,7 @@ class Source:
         settings: config_sentence_transformers.json.
         notes: what was assumed, to be said aloud.
         model_class: what kind of model it is.
+        changes: attributes of the model that are others while it is loaded.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Source:
     model_class: ModelClass
     notes: tuple[str, ...] = ()
     live: SentenceTransformer | None = field(default=None, repr=False)
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def loaded(self, *, widened_late: bool = False) -> Iterator[SentenceTransformer]:
@@ -87,8 +89,11 @@ class Source:
         """
         model = self._load_from_files(widened_late) if self.live is None else _float32_on_cpu(self.live)
         training = [module for module in model.modules() if module.training]
+        own = {name: getattr(model, name) for name in self.changes}
         model.eval()
         try:
+            for name, value in self.changes.items():
+                setattr(model, name, value)
             refuse_non_finite(model, self.name)
             size = getattr(model, "truncate_dim", None)
             if size is not None and size <= 0:
@@ -98,6 +103,8 @@ class Source:
                 )
             yield model
         finally:
+            for name, value in own.items():
+                setattr(model, name, value)
             for module in training:
                 module.training = True
             if model is not self.live:
@@ -353,6 +360,10 @@ def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[Mo
 Chain = tuple[tuple[ModuleSpec, ...], tuple[str, ...]]
 INPUT = ModuleSpec("0", "sentence_transformers.base.modules.transformer.Transformer", "")
 BARE = "No modules.json: a plain transformers checkpoint"
+MASKED = (
+    "Its head for masked words is not used. If it was trained as SPLADE, pass a live SparseEncoder, or the folder that "
+    "SparseEncoder.save_pretrained wrote."
+)
 
 
 def bare_embedder(config: Mapping[str, Any]) -> Chain:
@@ -361,7 +372,29 @@ def bare_embedder(config: Mapping[str, Any]) -> Chain:
     mode = "lasttoken" if causal else "mean"
     base = "sentence_transformers.sentence_transformer.modules"
     specs = (ModuleSpec("0", f"{base}.Transformer", ""), ModuleSpec("1", f"{base}.Pooling", "", {"pooling_mode": mode}))
-    return specs, (f"{BARE}, {mode} pooling is assumed as in encode().",)
+    notes = (f"{BARE}, {mode} pooling is assumed as in encode().",)
+    return specs, notes + ((MASKED,) if _masked(config) else ())
+
+
+def _masked(config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint has a head for masked words."""
+    return any(name.endswith("ForMaskedLM") for name in config.get("architectures") or ())
+
+
+def bare_sparse_encoder(config: Mapping[str, Any]) -> Chain:
+    """A checkpoint whose settings say that it is a SparseEncoder, and nothing about its modules.
+
+    Raises:
+        SourceError: if it has no head for masked words, without which the library adds modules with random weights.
+    """
+    if not _masked(config):
+        raise SourceError(
+            f"{BARE} of a SparseEncoder without a head for masked words: a SparseAutoEncoder with random weights "
+            "would be added.\nGet a complete copy of the model."
+        )
+    pooling = "sentence_transformers.sparse_encoder.modules.SpladePooling"
+    specs = (INPUT, ModuleSpec("1", pooling, "", {"pooling_strategy": "max"}))
+    return specs, (f"{BARE}, max pooling with relu is assumed as in encode().",)
 
 
 def bare_reranker(config: Mapping[str, Any]) -> Chain:
@@ -377,9 +410,9 @@ def bare_classifier(config: Mapping[str, Any]) -> Chain:
     )
 
 
-NEEDS_WEIGHTS = {"Transformer", "CLIPModel", "Dense", "LayerNorm", "LSTM", "CNN", "WordEmbeddings", "WordWeights",
-                 "StaticEmbedding", "WeightedLayerPooling"}  # fmt: skip
-NEEDS_TOKENIZER = {"Transformer", "StaticEmbedding"}
+NEEDS_WEIGHTS = {"Transformer", "MLMTransformer", "CLIPModel", "Dense", "LayerNorm", "LSTM", "CNN", "WordEmbeddings",
+                 "WordWeights", "StaticEmbedding", "SparseAutoEncoder", "WeightedLayerPooling"}  # fmt: skip
+NEEDS_TOKENIZER = {"Transformer", "MLMTransformer", "StaticEmbedding", "SparseStaticEmbedding"}
 
 
 def _missing_files(folder: Path, spec: ModuleSpec) -> list[str]:
@@ -393,7 +426,7 @@ def _missing_files(folder: Path, spec: ModuleSpec) -> list[str]:
         found.append(f"{where}: no weights (model.safetensors or pytorch_model.bin)")
     if spec.name in NEEDS_TOKENIZER and not _any(here, (*TOKENIZER_SOURCES, *IMAGE_PROCESSORS)):
         found.append(f"{where}: no tokenizer (tokenizer.json, vocab.txt or a SentencePiece model)")
-    if spec.name == "Transformer":
+    if spec.name in ("Transformer", "MLMTransformer"):
         found += [f"{where}: {problem}" for problem in _unknown_architecture(here)]
     return found
 

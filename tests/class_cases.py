@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cases
 import tiny
 import torch
-from sentence_transformers import CrossEncoder
+from sentence_transformers import CrossEncoder, SparseEncoder
 from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.sentence_transformer import modules as st
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from sentence_transformers.sparse_encoder import modules as sparse
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 import sbertconv
 
@@ -27,6 +29,7 @@ PAIRS = [
     ("The quick brown fox " * 20, "a"),
     ("L'été dernier", ""),
 ]
+TEXTS = ["The quick brown fox jumps.", "", "How many people live in Berlin?", "Berlin " * 80]
 LABELS = {0: "negative", 1: "neutral", 2: "positive"}
 
 # How a row is converted to each backend; ONNX is run by both of its engines.
@@ -105,6 +108,44 @@ def sentiment(model_type: str) -> Path:
     return checkpoint(model_type, 3, id2label=LABELS, label2id={label: index for index, label in LABELS.items()})
 
 
+def splade(model_type: str, strategy: str = "max", activation: str = "relu", **options: Any) -> SparseEncoder:
+    """A masked language model under SpladePooling; its logits are large enough for few of them to stay."""
+    return SparseEncoder(modules=splade_modules(model_type, strategy, activation), device="cpu", **options)
+
+
+def splade_modules(model_type: str, strategy: str = "max", activation: str = "relu") -> list[torch.nn.Module]:
+    where = _saved(AutoModelForMaskedLM, model_type, None)
+    module = st.Transformer(str(where), transformer_task="fill-mask")
+    return [module, sparse.SpladePooling(strategy, activation)]
+
+
+def splade_of_words(strategy: str, activation: str, chunk_size: int | None) -> SparseEncoder:
+    """Token embeddings in the place of logits, where the pooling is the point."""
+    pooling = sparse.SpladePooling(strategy, activation, chunk_size=chunk_size)
+    return SparseEncoder(modules=[cases.word_embeddings(), pooling], device="cpu")
+
+
+def idf(**options: Any) -> sparse.SparseStaticEmbedding:
+    tokenizer = tiny.tokenizer(**tiny.WORDPIECE)
+    torch.manual_seed(9)
+    return sparse.SparseStaticEmbedding(tokenizer, torch.rand(len(tokenizer.get_vocab())), **options)
+
+
+def inference_free() -> SparseEncoder:
+    """Queries are looked up, documents go through the model."""
+    router = sparse.Router.for_query_document([idf(frozen=True)], splade_modules("bert"))
+    return SparseEncoder(modules=[router], device="cpu", prompts={"query": "", "document": "text: "})
+
+
+def csr(**options: Any) -> SparseEncoder:
+    """A sparse autoencoder on a dense embedding."""
+    torch.manual_seed(4)
+    encoder = sparse.SparseAutoEncoder(32, 64, k=8, k_aux=8, normalize=True)
+    torch.nn.init.normal_(encoder.pre_bias)
+    torch.nn.init.normal_(encoder.latent_bias)
+    return SparseEncoder(modules=[cases.static_embedding(), encoder], device="cpu", **options)
+
+
 CLASSES = {
     "CrossEncoder": Class(
         theirs=lambda model: model.predict(PAIRS),
@@ -125,5 +166,20 @@ CLASSES = {
         ours=lambda model: model.logits(PAIRS),
         checks=frozenset({"pairs: tokens", "pairs over the limit", "texts: tokens"}),
         rows={name: lambda name=name: sentiment(name) for name in ("bert", "distilbert", "xlm-roberta")},
+    ),
+    "SparseEncoder": Class(
+        theirs=lambda model: model.encode_document(TEXTS, convert_to_sparse_tensor=False),
+        ours=lambda model: model.encode_document(TEXTS, convert_to_sparse_tensor=False),
+        checks=frozenset({"tokens", "padded batch"}),
+        rows={
+            "bert": lambda: splade("bert"),
+            "distilbert, sum": lambda: splade("distilbert", "sum"),
+            "modernbert, log1p_relu": lambda: splade("modernbert", "max", "log1p_relu"),
+            "xlm-roberta, 5 active": lambda: splade("xlm-roberta", max_active_dims=5),
+            "sum, log1p_relu, chunks": lambda: splade_of_words("sum", "log1p_relu", 3),
+            "static queries": inference_free,
+            "autoencoder": csr,
+            "autoencoder, 3 active": lambda: csr(max_active_dims=3),
+        },
     ),
 }

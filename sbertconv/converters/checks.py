@@ -47,3 +47,31 @@ def check_static_embedding(module: torch.nn.Module) -> None:
     """Raise UnsupportedOptionError for an EmbeddingBag that does not take the mean."""
     if module.embedding.mode != "mean":
         raise UnsupportedOptionError(f"EmbeddingBag mode={module.embedding.mode!r} is not known (have: mean)")
+
+
+LOGARITHMS = {"relu": 1, "log1p_relu": 2}  # SpladePooling's activations -> how often log(1 + x) is taken
+
+
+def splade_settings(module: torch.nn.Module) -> tuple[bool, int]:
+    """Whether the largest logit is taken and not the sum, and how often its logarithm.
+
+    Raises:
+        UnsupportedOptionError: for a strategy or an activation that is not known.
+    """
+    for name, known in (("pooling_strategy", ("max", "sum")), ("activation_function", tuple(LOGARITHMS))):
+        if (value := getattr(module, name)) not in known:
+            raise UnsupportedOptionError(f"{name}={value!r} is not known (have: {', '.join(known)})")
+    return module.pooling_strategy == "max", LOGARITHMS[module.activation_function]
+
+
+def active_latents(module: torch.nn.Module, context: Context) -> int:
+    """How many latents of a SparseAutoEncoder stay: the model's `max_active_dims`, or the module's own k.
+
+    Raises:
+        UnsupportedOptionError: if it has fewer.
+    """
+    limit = getattr(context.walk.model, "max_active_dims", None)
+    k = int(module.k if limit is None else limit)
+    if not 0 < k <= module.hidden_dim:
+        raise UnsupportedOptionError(f"{k} active dimensions of {module.hidden_dim}")
+    return k

@@ -12,6 +12,7 @@ from sbertconv.registry import Registry
 def register(registry: Registry) -> None:
     """Add the converters for every module type of sentence-transformers."""
     from sentence_transformers.sentence_transformer import modules as st
+    from sentence_transformers.sparse_encoder import modules as sparse
 
     from sbertconv.converters.keras.bow import convert_bow
     from sbertconv.converters.keras.cnn import convert_cnn
@@ -22,6 +23,9 @@ def register(registry: Registry) -> None:
     from sbertconv.converters.keras.normalize import convert_normalize
     from sbertconv.converters.keras.pooling import convert_pooling
     from sbertconv.converters.keras.router import convert_router
+    from sbertconv.converters.keras.sparse_auto_encoder import convert_sparse_auto_encoder
+    from sbertconv.converters.keras.sparse_static_embedding import convert_sparse_static_embedding
+    from sbertconv.converters.keras.splade_pooling import convert_splade_pooling
     from sbertconv.converters.keras.static_embedding import convert_static_embedding
     from sbertconv.converters.keras.traced import convert_unknown
     from sbertconv.converters.keras.transformer import convert_transformer
@@ -45,6 +49,10 @@ def register(registry: Registry) -> None:
         st.WeightedLayerPooling: convert_weighted_layer_pooling,
         st.WordEmbeddings: convert_word_embeddings,
         st.WordWeights: convert_word_weights,
+        sparse.MLMTransformer: convert_transformer,
+        sparse.SparseAutoEncoder: convert_sparse_auto_encoder,
+        sparse.SparseStaticEmbedding: convert_sparse_static_embedding,
+        sparse.SpladePooling: convert_splade_pooling,
     }
     for module_type, converter in table.items():
         registry.add("keras", module_type, converter)

@@ -79,7 +79,8 @@ def build_model(route: Route, model: SentenceTransformer, text: TextTables | Non
     feature = model_class.outputs[name].feature
     if feature not in features:
         raise UnsupportedOptionError(f"The chain gives no {feature} (has: {', '.join(features)}).\nAdd a Pooling.")
-    last = SentenceEmbedding(getattr(model, "truncate_dim", None), name=name)
+    cuts = {cut: getattr(model, cut, None) for cut in ("truncate_dim", "max_active_dims")}
+    last = SentenceEmbedding(**cuts, name=name)
     return keras.Model(inputs, last(features[feature]), name=route.name)
 
 

@@ -62,6 +62,7 @@ def write_onnx(
     write_module_configs(model, staging)
     more = {"precision": options.precision, "opset": options.opset, "optimized": options.optimize}
     more |= {"text_input": True} if options.text_input else {}
+    more |= {"top_k": options.top_k} if options.top_k else {}
     content = manifest_content(source, model, plan, graphs, {options.form: options.engines}, PACKAGES, **more)
     if options.optimize:
         content["notes"] += [note for graph in graphs if (note := _unfused(graph))]

@@ -32,11 +32,15 @@ class TorchOptions:
     Attributes:
         outputs: names of outputs that the model's class has, in order; None: the class's first.
         activation: whether the model's activation of its logits is an output too.
+        sparse: whether what is not 0 of the embedding is given, as indices and values.
+        top_k: how many values of an embedding stay; None: as the model does.
         precision: "fp32".
     """
 
     outputs: tuple[str, ...] | None = None
     activation: bool = False
+    sparse: bool = False
+    top_k: int | None = None
     precision: str = EXACT
 
     def check(self) -> None:
@@ -53,7 +57,7 @@ class TorchOptions:
         Raises:
             UnsupportedOptionError: for an output that the class does not have.
         """
-        return replace(self, outputs=model_class.choose_outputs(self.outputs, self.activation))
+        return replace(self, outputs=model_class.choose_outputs(self.outputs, self.activation, self.sparse))
 
 
 class Pipeline(torch.nn.Module):
@@ -97,7 +101,7 @@ class Pipeline(torch.nn.Module):
 
         Returns:
             "sentence_embedding", float32 [batch, dim]; "token_embeddings", float32 [batch, sequence, dim];
-            "logits" and "scores", float32 [batch, labels].
+            "logits" and "scores", float32 [batch, labels]; "indices", int64, and "values", float32, see docs/sparse.md.
         """
         given = {
             "input_ids": input_ids,
