@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.classes import activation_name, label_names
+from sbertconv.maxsim import SIMILARITIES as MAXSIM
 from sbertconv.plan import plan_files
 from sbertconv.registry import Registry
 from sbertconv.source import OWN_TYPES, Source, read_json
@@ -55,6 +56,16 @@ def about_embeddings(source: Source) -> dict[str, Any]:
         "embedding_dimension": live.get_embedding_dimension() if live else _dimension(source),
         "similarity_fn_name": live.similarity_fn_name if live else settings.get("similarity_fn_name") or "cosine",
         "truncate_dim": live.truncate_dim if live else settings.get("truncate_dim"),
+    }
+
+
+def about_token_embeddings(source: Source) -> dict[str, Any]:
+    """What only a MultiVectorEncoder has."""
+    live: Any = source.live
+    name = live.similarity_fn_name if live else source.settings.get("similarity_fn_name")
+    return {
+        "embedding_dimension": live.get_embedding_dimension() if live else _dimension(source),
+        "similarity_fn_name": name if name in MAXSIM else next(iter(MAXSIM)),  # files may have one of whole texts
     }
 
 
@@ -168,7 +179,8 @@ def _modes(settings: Mapping[str, Any]) -> int:
 
 
 EMBEDDING_TABLES = {"embedding.weight", "embeddings", "emb_layer.weight"}
-KEEP_DIMENSION = {"Normalize", "Dropout", "WordWeights", "Router", "Asym"}  # the modules of a router stand behind it
+KEEP_DIMENSION = {"Normalize", "Dropout", "WordWeights", "Router", "Asym", "MultiVectorMask",
+                  "HierarchicalTokenPooling"}  # fmt: skip  # the modules of a router stand behind it
 STATED = _setting("out_features", "embedding_dimension", "sentence_embedding_dimension")
 DIMENSIONS: Mapping[str, Dimension] = {
     "Transformer": _hidden_size,

@@ -19,11 +19,12 @@ from sbertconv.classes import MODEL_CLASSES
 from sbertconv.engines import AUTO, Run, choose_engine, open_graph
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 from sbertconv.images import pixel_values
+from sbertconv.scoring import IS_QUERY
 from sbertconv.tokenization import Tensors, Text, TextTokenizer, load_tokenizer, prompted, refuse_surrogates
 
 
 def load(folder: str | Path, *, format: str | None = None, engine: str = AUTO, verify: bool = False) -> Any:
-    """Open a converted folder: an `Embedder`, `Reranker` or `TextClassifier`, as the model is.
+    """Open a converted folder: an `Embedder`, `MultiVectorEmbedder`, `Reranker` or `TextClassifier`, as the model is.
 
     Args:
         folder: what `sbertconv to-onnx`, `to-tf` or `to-torch` wrote, or a .keras file that began as one.
@@ -179,23 +180,24 @@ class ConvertedModel:
         self, graph: Graph, rows: Sequence[tuple[list[int], list[int]]], task: str | None, prompt: str | None
     ) -> Tensors:
         """What the graph takes, of texts that are token ids already."""
-        tensors = graph.tokenizer.padded(rows)
+        tensors = graph.tokenizer.padded(rows, task)
         if "token_type_ids" in graph.inputs and "token_type_ids" not in tensors:
             tensors["token_type_ids"] = np.zeros_like(tensors["input_ids"])
-        return tensors | self._prompt_length(graph, len(rows), task, prompt)
+        return tensors | self._per_text(graph, len(rows), task, prompt)
 
     def _texts(self, graph: Graph, texts: Sequence[str], task: str | None, prompt: str | None) -> Tensors:
         """What a graph with its tokenizer inside takes."""
         refuse_surrogates(texts)
-        return {TEXT: np.array(texts, object), **self._prompt_length(graph, len(texts), task, prompt)}
+        return {TEXT: np.array(texts, object), **self._per_text(graph, len(texts), task, prompt)}
 
     @staticmethod
-    def _prompt_length(graph: Graph, count: int, task: str | None, prompt: str | None) -> Tensors:
-        """The prompt's length in tokens for each of so many texts, where the graph takes it."""
-        if "prompt_length" not in graph.inputs:
-            return {}
-        length = graph.tokenizer.prompt_length(prompt, task) if prompt else 0
-        return {"prompt_length": np.full(count, length, np.int64)}
+    def _per_text(graph: Graph, count: int, task: str | None, prompt: str | None) -> Tensors:
+        """What the graph takes of that which is said once for each of so many texts, int64 [batch]."""
+        said: dict[str, Callable[[], int]] = {
+            "prompt_length": lambda: graph.tokenizer.prompt_length(prompt, task) if prompt else 0,
+            IS_QUERY: lambda: task == "query",
+        }
+        return {name: np.full(count, value(), np.int64) for name, value in said.items() if name in graph.inputs}
 
     def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
         if prompt is not None:
@@ -248,7 +250,7 @@ class ConvertedModel:
             for chosen, tensors in self._batches(graph, items, order, batch_size, prompt, task):
                 found = graph.run(tensors)
                 for row, index in enumerate(chosen):
-                    results[index] = _row(found, output, row, tensors)
+                    results[index] = self._row(found, output, row, tensors)
                 advance(len(chosen))
         return results
 
@@ -286,8 +288,48 @@ class ConvertedModel:
                     batch = [prepared[row] for row in rows]
                     yield chosen[rows], self._tensors(graph, batch, task, prompt)
 
+    @staticmethod
+    def _row(found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
+        """One item's result: a vector, its token embeddings up to the last token, or a dict of all outputs."""
+        if output is None:
+            return {name: values[row] for name, values in {**tensors, **found}.items()}
+        values = found[output][row]
+        if output == "token_embeddings" and "attention_mask" in tensors:
+            kept = np.flatnonzero(tensors["attention_mask"][row])
+            return values[: kept[-1] + 1 if len(kept) else 1]
+        return values
 
-class Embedder(ConvertedModel):
+
+class TaskEncoder(ConvertedModel):
+    """What gives embeddings, of a text as such or of a query or a document.
+
+    Attributes:
+        similarity_fn_name: how embeddings are compared.
+    """
+
+    def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO) -> None:
+        super().__init__(artifact, form, engine)
+        self.similarity_fn_name: str = artifact.manifest["similarity_fn_name"]
+
+    def get_embedding_dimension(self) -> int:
+        """The length of a vector."""
+        return int(self.artifact.manifest["embedding_dimension"])
+
+    def encode_query(self, inputs: Any, **options: Any) -> Any:
+        """`encode` with the task "query" and, if the model has one, the prompt "query"."""
+        return self._encode_task("query", ("query",), inputs, options)
+
+    def encode_document(self, inputs: Any, **options: Any) -> Any:
+        """`encode` with the task "document" and the first of the prompts "document", "passage", "corpus"."""
+        return self._encode_task("document", ("document", "passage", "corpus"), inputs, options)
+
+    def _encode_task(self, task: str, names: Sequence[str], inputs: Any, options: dict[str, Any]) -> Any:
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            options["prompt_name"] = next((name for name in names if name in self.prompts), None)
+        return self.encode(inputs, task=task, **options)  # type: ignore[attr-defined]
+
+
+class Embedder(TaskEncoder):
     """A converted SentenceTransformer; `encode` has the keywords and results of `SentenceTransformer.encode`.
 
     Attributes:
@@ -297,12 +339,7 @@ class Embedder(ConvertedModel):
 
     def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO) -> None:
         super().__init__(artifact, form, engine)
-        self.similarity_fn_name: str = artifact.manifest["similarity_fn_name"]
         self.truncate_dim: int | None = artifact.manifest.get("truncate_dim")
-
-    def get_embedding_dimension(self) -> int:
-        """The length of an embedding."""
-        return int(self.artifact.manifest["embedding_dimension"])
 
     def encode(
         self,
@@ -380,19 +417,6 @@ class Embedder(ConvertedModel):
         tensor = torch.from_numpy(vectors.astype(np.float32) if vectors.dtype == np.float64 else vectors)
         return tensor if convert_to_tensor or (vectors.ndim == 1 and len(vectors)) else list(tensor)
 
-    def encode_query(self, inputs: Any, **options: Any) -> Any:
-        """`encode` with the task "query" and, if the model has one, the prompt "query"."""
-        return self._encode_task("query", ("query",), inputs, options)
-
-    def encode_document(self, inputs: Any, **options: Any) -> Any:
-        """`encode` with the task "document" and the first of the prompts "document", "passage", "corpus"."""
-        return self._encode_task("document", ("document", "passage", "corpus"), inputs, options)
-
-    def _encode_task(self, task: str, names: Sequence[str], inputs: Any, options: dict[str, Any]) -> Any:
-        if options.get("prompt") is None and options.get("prompt_name") is None:
-            options["prompt_name"] = next((name for name in names if name in self.prompts), None)
-        return self.encode(inputs, task=task, **options)
-
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """All pairs under the model's similarity function: [n, dim], [m, dim] -> [n, m]."""
         return similarity_functions.similarity(self.similarity_fn_name, a, b)
@@ -442,17 +466,6 @@ def _split(rows: Sequence[tuple[list[int], list[int]]], batch_size: int, sees_pa
         count = max(1, min(batch_size, TOKENS_AT_ONCE // lengths[order[0]]))
         yield order[:count]
         order = order[count:]
-
-
-def _row(found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
-    """One item's result: a vector, its token embeddings up to the last token, or a dict of all outputs."""
-    if output is None:
-        return {name: values[row] for name, values in {**tensors, **found}.items()}
-    values = found[output][row]
-    if output == "token_embeddings" and "attention_mask" in tensors:
-        kept = np.flatnonzero(tensors["attention_mask"][row])
-        return values[: kept[-1] + 1 if len(kept) else 1]
-    return values
 
 
 def _is_image_array(inputs: Any) -> bool:

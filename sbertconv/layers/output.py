@@ -13,7 +13,7 @@ FOLDER = "sbertconv"  # in the folder that Keras gives every layer for its files
 
 @keras.saving.register_keras_serializable("sbertconv")
 class SentenceEmbedding(keras.layers.Layer):
-    """The embedding in float32, truncated if the model says so.
+    """The embedding in float32, truncated if the model says so; or logits, or the vectors of tokens.
 
     Args:
         truncate_dim: keep this many leading dimensions, or None.
@@ -35,11 +35,11 @@ class SentenceEmbedding(keras.layers.Layer):
             super().__setattr__(name, value)
 
     def call(self, inputs: Any) -> Any:
-        return keras.ops.cast(inputs[:, : self.truncate_dim], "float32")
+        return keras.ops.cast(inputs[..., : self.truncate_dim], "float32")
 
     def compute_output_spec(self, inputs: Any) -> Any:
-        batch, dim = inputs.shape
-        return keras.KerasTensor((batch, min(dim, self.truncate_dim or dim)), dtype="float32")
+        *others, dim = inputs.shape
+        return keras.KerasTensor((*others, min(dim, self.truncate_dim or dim)), dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "truncate_dim": self.truncate_dim}
