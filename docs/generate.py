@@ -71,6 +71,7 @@ def default_of(parameter: Any) -> str:
 def support_page() -> list[str]:
     """The registry's tables and the rows of the parity table."""
     import cases
+    import class_cases
     import tiny
 
     from sbertconv.registry import default_registry
@@ -119,6 +120,14 @@ def support_page() -> list[str]:
             f"- {name}{marks(ONNX=case.options, PyTorch=name in cases.TORCH_MODULES)}"
             for name, case in settings.items()
         ),
+        "",
+        "## Other classes of models",
+        "",
+        "The rows of the parity table in `tests/class_cases.py`: every one is converted to ONNX, and run by ONNX",
+        "Runtime and OpenVINO, to Keras (a .keras file and a SavedModel) and to PyTorch, and asked what the library is",
+        "asked.",
+        "",
+        *table(["class", "rows"], [[f"`{name}`", "; ".join(kind.rows)] for name, kind in class_cases.CLASSES.items()]),
     ]
 
 

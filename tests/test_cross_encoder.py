@@ -1,65 +1,34 @@
-"""Rerankers and classifiers: CrossEncoder folders, live ones, bare checkpoints. About 50 s, most of it conversions."""
+"""Rerankers and classifiers: CrossEncoder folders, live ones, bare checkpoints. About 30 s, most of it conversions."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from class_cases import LABELS, PAIRS, causal_reranker, cross_encoder, sentiment
 from conftest import Ran
 from sentence_transformers import CrossEncoder
-from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.sentence_transformer import modules as st
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, pipeline
+from transformers import pipeline
 
 import sbertconv
 from sbertconv.benchmark.contestants import original
 from sbertconv.predicting import Reranker, TextClassifier
 from sbertconv.source import open_source
 
-PAIRS = [
-    ("How many people live in Berlin?", "About 3,850,809 people, said the city in 2024."),
-    ("How many people live in Berlin?", "similar texts get similar vectors"),
-    ("", "The quick brown fox " * 20),
-    ("The quick brown fox " * 20, "a"),
-    ("L'été dernier", ""),
-]
 TEXTS = ["The quick brown fox jumps.", "", "Berlin " * 80]
-LABELS = {0: "negative", 1: "neutral", 2: "positive"}
-
-
-def checkpoint(folder: Path, model_type: str, labels: int, **config: Any) -> Path:
-    """A bare transformers checkpoint with a sequence-classification head."""
-    settings, tokenizer_settings, _ = tiny.ARCHITECTURES[model_type]
-    torch.manual_seed(7)
-    tokenizer = tiny.tokenizer(**tokenizer_settings)
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos", "cls", "sep")}
-    found = AutoConfig.for_model(
-        model_type,
-        vocab_size=len(tokenizer),
-        num_labels=labels,
-        **ids,
-        **(settings | {"num_hidden_layers": 1} | config),
-    )
-    AutoModelForSequenceClassification.from_config(found).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def cross_encoder(folder: Path, model_type: str, labels: int, **options: Any) -> CrossEncoder:
-    return CrossEncoder(str(checkpoint(folder, model_type, labels)), device="cpu", **options)
 
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[CrossEncoder, Path, Reranker]:
     """A saved CrossEncoder with a prompt, its folder, and what it was converted to."""
     here = tmp_path_factory.mktemp("bert")
-    model = cross_encoder(here / "checkpoint", "bert", 1, prompts={"search": "query: "})
+    model = cross_encoder("bert", 1, prompts={"search": "query: "})
     model.save_pretrained(str(here / "saved"))
     artifact = sbertconv.to_onnx(here / "saved", here / "onnx")
     return model, here / "saved", sbertconv.load(artifact.folder)
@@ -153,17 +122,14 @@ def test_what_is_not_converted_is_refused(bert: tuple[CrossEncoder, Path, Rerank
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("model_type", "labels"), [("roberta", 3), ("modernbert", 1), ("deberta-v2", 3), ("mpnet", 1)])
-def test_architectures(model_type: str, labels: int, tmp_path: Path) -> None:
-    model = cross_encoder(tmp_path / "checkpoint", model_type, labels)
+def test_several_labels(tmp_path: Path) -> None:
+    model = cross_encoder("roberta", 3)
     converted = sbertconv.load(sbertconv.to_onnx(model, tmp_path / "onnx").folder)
-    for options in ({}, {"apply_softmax": True}):
-        ours, theirs = converted.predict(PAIRS, **options), model.predict(PAIRS, **options)
-        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
-        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
-    if labels > 1:
-        with pytest.raises(sbertconv.UnsupportedOptionError, match="3 labels"):
-            converted.rank("a", ["b"])
+    ours, theirs = (one.predict(PAIRS, apply_softmax=True) for one in (converted, model))
+    assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
+    with pytest.raises(sbertconv.UnsupportedOptionError, match="3 labels"):
+        converted.rank("a", ["b"])
 
 
 def test_a_modular_head_and_its_activation_as_an_output(tmp_path: Path) -> None:
@@ -183,7 +149,7 @@ def test_a_modular_head_and_its_activation_as_an_output(tmp_path: Path) -> None:
 
 
 def test_a_bare_classifier_labels_texts_as_the_pipeline_does(tmp_path: Path, cli: Callable[..., Ran]) -> None:
-    folder = checkpoint(tmp_path / "sentiment", "bert", 3, id2label=LABELS, label2id={v: k for k, v in LABELS.items()})
+    folder = sentiment("bert")
     ran = cli("to-onnx", folder, tmp_path / "onnx", "--activation")
     assert (ran.code, ran.err) == (0, "")
     assert "converted as a classifier of texts" in ran.out
@@ -225,24 +191,10 @@ def test_the_command_line_scores_pairs(
     assert "num labels: 1" in cli("inspect", folder).out
 
 
-def test_a_causal_reranker_without_and_with_a_chat_template(tmp_path: Path) -> None:
-    settings, tokenizer_settings, _ = tiny.ARCHITECTURES["qwen3"]
-    tokenizer = tiny.tokenizer(**tokenizer_settings)
-    torch.manual_seed(7)
-    config = AutoConfig.for_model("qwen3", vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **settings)
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "checkpoint")
-    for template in (None, "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}"):
-        tokenizer.chat_template = template
-        tokenizer.save_pretrained(tmp_path / "checkpoint")
-        module = st.Transformer(str(tmp_path / "checkpoint"), transformer_task="text-generation")
-        model = CrossEncoder(modules=[module, LogitScore(5, 7)], device="cpu")
-        if template is None:
-            artifact = sbertconv.to_onnx(model, tmp_path / "onnx")
-            ours = sbertconv.load(artifact.folder).predict(PAIRS)
-            np.testing.assert_allclose(ours, model.predict(PAIRS), atol=1e-5, rtol=1e-5)
-        else:
-            with pytest.raises(sbertconv.UnsupportedModuleError, match="chat template"):
-                sbertconv.to_onnx(model, tmp_path / "templated")
+def test_a_chat_template_is_refused(tmp_path: Path) -> None:
+    model = causal_reranker(chat_template="{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}")
+    with pytest.raises(sbertconv.UnsupportedModuleError, match="chat template"):
+        sbertconv.to_onnx(model, tmp_path / "templated")
 
 
 def test_keras_and_back(bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Path) -> None:

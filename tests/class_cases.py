@@ -1,0 +1,129 @@
+"""The parity table of the classes of models that are not sentence-transformers' first: what a row of each is, and rows.
+
+Every row is converted to every backend of `BACKENDS`, checked by the conversion itself, and asked once more here.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tiny
+import torch
+from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder.modules import LogitScore
+from sentence_transformers.sentence_transformer import modules as st
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+import sbertconv
+
+PAIRS = [
+    ("How many people live in Berlin?", "About 3,850,809 people, said the city in 2024."),
+    ("How many people live in Berlin?", "similar texts get similar vectors"),
+    ("", "The quick brown fox " * 20),
+    ("The quick brown fox " * 20, "a"),
+    ("L'été dernier", ""),
+]
+LABELS = {0: "negative", 1: "neutral", 2: "positive"}
+
+# How a row is converted to each backend; ONNX is run by both of its engines.
+BACKENDS: dict[str, Callable[[Any, Path], sbertconv.Artifact]] = {
+    "onnx": lambda source, folder: sbertconv.to_onnx(source, folder, engines=["onnxruntime", "openvino"]),
+    "keras": sbertconv.to_tf,
+    "torch": sbertconv.to_torch,
+}
+
+
+@dataclass(frozen=True)
+class Class:
+    """The rows of one class.
+
+    Attributes:
+        theirs: source -> the library's own answers.
+        ours: what `load` gives -> the same answers.
+        checks: comparisons that the parity report of every row holds.
+        rows: name -> a function that makes the source, a live model or a folder.
+    """
+
+    theirs: Callable[[Any], Any]
+    ours: Callable[[Any], Any]
+    checks: frozenset[str]
+    rows: Mapping[str, Callable[[], Any]]
+
+
+def folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="tiny-"))
+
+
+def checkpoint(model_type: str, labels: int, where: Path | None = None, **config: Any) -> Path:
+    """A bare transformers checkpoint with a sequence-classification head."""
+    return _saved(AutoModelForSequenceClassification, model_type, where, num_labels=labels, **config)
+
+
+def _saved(
+    auto_class: Any, model_type: str, where: Path | None, chat_template: str | None = None, **config: Any
+) -> Path:
+    """One layer: what is around the architecture is the point here."""
+    where = where or folder()
+    settings, tokenizer_settings, _ = tiny.ARCHITECTURES[model_type]
+    torch.manual_seed(7)
+    tokenizer = tiny.tokenizer(**tokenizer_settings)
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos", "cls", "sep")}
+    options = ids | settings | {"num_hidden_layers": 1} | config
+    found = AutoConfig.for_model(model_type, vocab_size=len(tokenizer), **options)
+    auto_class.from_config(found).save_pretrained(where)
+    tokenizer.chat_template = chat_template
+    tokenizer.save_pretrained(where)
+    return where
+
+
+def cross_encoder(model_type: str, labels: int, **options: Any) -> CrossEncoder:
+    return CrossEncoder(str(checkpoint(model_type, labels)), device="cpu", **options)
+
+
+def modular_reranker() -> CrossEncoder:
+    """A head of sentence-transformers' own modules on the pair."""
+    transformer = tiny.transformer("distilbert")
+    torch.manual_seed(3)
+    norm = st.LayerNorm(32)
+    torch.nn.init.normal_(norm.norm.weight)
+    dense = st.Dense(32, 2, activation_function=torch.nn.Identity(), module_output_name="scores")
+    return CrossEncoder(modules=[transformer, st.Pooling(32, "mean"), norm, dense], device="cpu")
+
+
+def causal_reranker(model_type: str = "qwen3", chat_template: str | None = None) -> CrossEncoder:
+    """Yes or no as the next token."""
+    where = _saved(AutoModelForCausalLM, model_type, None, chat_template)
+    module = st.Transformer(str(where), transformer_task="text-generation")
+    return CrossEncoder(modules=[module, LogitScore(5, 7)], device="cpu")
+
+
+def sentiment(model_type: str) -> Path:
+    return checkpoint(model_type, 3, id2label=LABELS, label2id={label: index for index, label in LABELS.items()})
+
+
+CLASSES = {
+    "CrossEncoder": Class(
+        theirs=lambda model: model.predict(PAIRS),
+        ours=lambda model: model.predict(PAIRS),
+        checks=frozenset({"pairs: tokens", "pairs over the limit", "texts: tokens"}),
+        rows={
+            "bert": lambda: cross_encoder("bert", 1, prompts={"search": "query: "}),
+            "roberta, 3 labels": lambda: cross_encoder("roberta", 3),
+            "modernbert": lambda: cross_encoder("modernbert", 1),
+            "deberta-v2, 3 labels": lambda: cross_encoder("deberta-v2", 3),
+            "mpnet": lambda: cross_encoder("mpnet", 1),
+            "modular head, 2 labels": modular_reranker,
+            "qwen3, yes or no": causal_reranker,
+        },
+    ),
+    "TextClassifier": Class(
+        theirs=lambda where: CrossEncoder(str(where), device="cpu").predict(PAIRS, activation_fn=torch.nn.Identity()),
+        ours=lambda model: model.logits(PAIRS),
+        checks=frozenset({"pairs: tokens", "pairs over the limit", "texts: tokens"}),
+        rows={name: lambda name=name: sentiment(name) for name in ("bert", "distilbert", "xlm-roberta")},
+    ),
+}
