@@ -110,7 +110,8 @@ def to_onnx(
         overwrite: replace an existing artifact.
         opset: version of the ai.onnx operators, 18 to 22.
         outputs: "sentence_embedding" (default) and "token_embeddings", in the graph's order; of a CrossEncoder or a
-            classifier "logits" (default) and "scores"; of a SparseEncoder "sentence_embedding", "indices" and "values".
+            classifier "logits" (default) and "scores"; of a SparseEncoder "sentence_embedding", "indices" and "values";
+            of a MultiVectorEncoder always "token_embeddings" and "scoring_mask".
         activation: of a CrossEncoder or a classifier, the model's own activation of the logits as a second output
             named "scores".
         sparse: of a SparseEncoder, what is not 0 of the vectors, as `indices` and `values`, in place of the vectors.

@@ -50,6 +50,9 @@ class ModelClass:
         arrays: keywords with which its method gives arrays, or tensors that are as easily made into them.
         precisions: those that can be measured; None: all.
         pairs: whether two texts make one input, told apart by their token types.
+        no_text_input: why the tokenizer cannot be inside the graph; empty: it can.
+        whole: whether a graph gives all of the outputs or is of no use.
+        also: other names that files call the class by.
     """
 
     name: str
@@ -68,6 +71,9 @@ class ModelClass:
     arrays: Mapping[str, Any] = field(default_factory=dict)
     precisions: tuple[str, ...] | None = (EXACT,)
     pairs: bool = True
+    no_text_input: str = "takes pairs of texts, and one text is what such a graph takes"
+    whole: bool = False
+    also: tuple[str, ...] = ()
 
     @property
     def output(self) -> str:
@@ -91,7 +97,8 @@ class ModelClass:
             raise UnsupportedOptionError(f"--activation: a {self.name} has no activation.\nLeave the option out.")
         if sparse:
             self.check_sparse("--sparse")
-        names = tuple(asked) if asked is not None else () if sparse else (self.output,)
+        default = () if sparse else tuple(self.outputs) if self.whole else (self.output,)
+        names = default if asked is None else tuple(asked)
         names += ("scores",) if activation and "scores" not in names else ()
         names += tuple(name for name in SPARSE_OUTPUTS if sparse and name not in names)
         if not names or set(names) - set(self.outputs) or len(set(names)) < len(names):
@@ -103,6 +110,10 @@ class ModelClass:
             raise UnsupportedOptionError(
                 f"outputs {', '.join(names)}: {' and '.join(SPARSE_OUTPUTS)} say nothing without each other.\n"
                 "Pass --sparse, which is both."
+            )
+        if self.whole and len(names) < len(self.outputs):
+            raise UnsupportedOptionError(
+                f"outputs {', '.join(names)}: a {self.name} needs all of {', '.join(self.outputs)}.\nLeave them out."
             )
         return names
 
@@ -124,11 +135,10 @@ class ModelClass:
 
     def check_text_input(self) -> None:
         """Raise UnsupportedOptionError where the tokenizer cannot be inside the graph."""
-        if self.pairs:
-            have = ", ".join(row.name for row in MODEL_CLASSES.values() if not row.pairs)
+        if self.no_text_input:
+            have = ", ".join(row.name for row in MODEL_CLASSES.values() if not row.no_text_input)
             raise UnsupportedOptionError(
-                f"--text-input: a {self.name} takes pairs of texts, and one text is what such a graph takes "
-                f"(have: {have}).\nLeave the option out."
+                f"--text-input: a {self.name} {self.no_text_input} (have: {have}).\nLeave the option out."
             )
 
 
@@ -255,6 +265,29 @@ def _as_in_pipeline(model: Any) -> None:
     model.activation_fn = kinds.get(model.config.problem_type, torch.nn.Softmax(dim=-1))
 
 
+def _as_numbers(model: Any) -> Callable[[Any], Any]:
+    import torch
+
+    return lambda tensor: tensor.to(torch.int64, copy=True)  # an input may be the mask: an output is not one
+
+
+def _token_content(model: Any, graphs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    from sbertconv.routes import live_modules
+
+    poolings = [module.get_config_dict() for _, module in live_modules(model) if type(module).__name__ == POOLING]
+    return {
+        "embedding_dimension": graphs[0]["outputs"][0]["shape"][-1],
+        "similarity_fn_name": model.similarity_fn_name,
+        "token_pooling": poolings,
+    }
+
+
+def _late_interaction(config: Mapping[str, Any]) -> bool:
+    """What Stanford's ColBERT writes; see `MultiVectorEncoder._get_model_type`."""
+    return "HF_ColBERT" in (config.get("architectures") or [])
+
+
+POOLING = "HierarchicalTokenPooling"
 LOGITS = {"logits": ModelOutput("scores", _as_it_is), "scores": ModelOutput("scores", _activated)}
 CROSS_ENCODER = ModelClass(
     name="CrossEncoder",
@@ -278,7 +311,7 @@ MODEL_CLASSES = {
             name="SentenceTransformer",
             library="SentenceTransformer",
             method="encode",
-            claims=lambda config: not _classifies(config),
+            claims=lambda config: not (_classifies(config) or _late_interaction(config)),
             prepare=_nothing,
             outputs={
                 "sentence_embedding": ModelOutput("sentence_embedding", _truncated),
@@ -293,6 +326,7 @@ MODEL_CLASSES = {
             questions="sbertconv.questions:about_embeddings",
             precisions=None,
             pairs=False,
+            no_text_input="",
         ),
         ModelClass(
             name="SparseEncoder",
@@ -324,6 +358,28 @@ MODEL_CLASSES = {
             chain="sbertconv.source:bare_classifier",
             runtime="sbertconv.predicting:TextClassifier",
         ),
+        ModelClass(
+            name="MultiVectorEncoder",
+            library="MultiVectorEncoder",
+            method="encode",
+            claims=_late_interaction,
+            prepare=_nothing,
+            outputs={
+                "token_embeddings": ModelOutput("token_embeddings", _as_it_is),
+                "scoring_mask": ModelOutput("attention_mask", _as_numbers),
+            },
+            content=_token_content,
+            keys=("embedding_dimension", "similarity_fn_name", "token_pooling"),
+            chain="sbertconv.source:bare_late_interaction",
+            description="sbertconv.inspection:about_token_embeddings",
+            runtime="sbertconv.late_interaction:MultiVectorEmbedder",
+            original="sbertconv.questions:Original",
+            questions="sbertconv.questions:about_token_embeddings",
+            pairs=False,
+            no_text_input="pads queries in a way of its own, which such a graph does not",
+            whole=True,
+            also=("ColBERT",),
+        ),
     )
 }
 
@@ -334,12 +390,13 @@ def class_named(name: str, where: object, error: type[Exception] = SourceError) 
     Raises:
         error: if there is none.
     """
-    if name not in MODEL_CLASSES:
-        raise error(
-            f"{where}: models of the class {name} are not converted (have: {', '.join(MODEL_CLASSES)}).\n"
-            "Choose another model."
-        )
-    return MODEL_CLASSES[name]
+    for row in MODEL_CLASSES.values():
+        if name in (row.name, *row.also):
+            return row
+    raise error(
+        f"{where}: models of the class {name} are not converted (have: {', '.join(MODEL_CLASSES)}).\n"
+        "Choose another model."
+    )
 
 
 def class_of(model: Any) -> ModelClass | None:

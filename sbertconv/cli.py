@@ -71,6 +71,7 @@ app = typer.Typer(
 class Output(StrEnum):
     sentence_embedding = "sentence_embedding"
     token_embeddings = "token_embeddings"
+    scoring_mask = "scoring_mask"
     logits = "logits"
     scores = "scores"
 
@@ -496,12 +497,19 @@ def encode_command(
         Path | None, typer.Option("--input", help="A .txt, .jsonl, .csv or .parquet file.", show_default=False)
     ] = None,
     output_file: Annotated[
-        Path | None, typer.Option("--output", help="A .npy or .parquet file; default: JSON lines.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--output",
+            help="A .npy or .parquet file, for vectors of tokens .parquet; default: JSON lines.",
+            show_default=False,
+        ),
     ] = None,
     column: Annotated[str, typer.Option(help="The column or key of the text.")] = "text",
     prompt_name: Annotated[str | None, typer.Option(help="A prompt saved with the model.", show_default=False)] = None,
     prompt: Annotated[str | None, typer.Option(help="A prompt as text.", show_default=False)] = None,
-    task: Annotated[str | None, typer.Option(help="The task that a router goes by.", show_default=False)] = None,
+    task: Annotated[
+        str | None, typer.Option(help="query or document, where the model tells them apart.", show_default=False)
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Texts per batch.", min=1)] = 32,
     normalize: Annotated[bool, _flag("--normalize", "Divide by the Euclidean length.")] = False,
     truncate_dim: Annotated[
@@ -782,6 +790,11 @@ def snippet(artifact: Artifact) -> str:
             texts,
             'tokens = model.encode(texts, output_value="token_embeddings")',
             "print([matrix.shape for matrix in tokens])",
+        ],
+        ("MultiVectorEncoder", "token_embeddings"): [
+            'queries = model.encode_query(["A question?"])  # a numpy array [tokens, dim] for each',
+            'documents = model.encode_document(["An answer.", "Something else."])',
+            "print(model.similarity(queries, documents))  # MaxSim, [1, 2]",
         ],
         ("CrossEncoder", "logits"): [
             'pairs = [("A question?", "An answer."), ("A question?", "Something else.")]',

@@ -72,7 +72,9 @@ def open_keras(artifact: Artifact, section: Mapping[str, Any], threads: int) -> 
 
     def run(feeds: Arrays) -> Arrays:
         tensors = {name: keras.ops.convert_to_tensor(narrow(array)) for name, array in feeds.items()}
-        return {output: keras.ops.convert_to_numpy(call(**tensors))}
+        found = call(**tensors)
+        given = found if isinstance(found, dict) else {output: found}
+        return {name: keras.ops.convert_to_numpy(tensor) for name, tensor in given.items()}
 
     return run
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.classes import activation_name, label_names
+from sbertconv.maxsim import SIMILARITIES as MAXSIM
 from sbertconv.plan import plan_files
 from sbertconv.registry import Registry
 from sbertconv.source import OWN_TYPES, Source, read_json
@@ -66,6 +67,16 @@ def about_sparse_embeddings(source: Source) -> dict[str, Any]:
         "embedding_dimension": (live and live.get_embedding_dimension()) or _dimension(source),
         "similarity_fn_name": live.similarity_fn_name if live else settings.get("similarity_fn_name") or "dot",
         "max_active_dims": live.max_active_dims if live else settings.get("max_active_dims", next(iter(own), None)),
+    }
+
+
+def about_token_embeddings(source: Source) -> dict[str, Any]:
+    """What only a MultiVectorEncoder has."""
+    live: Any = source.live
+    name = live.similarity_fn_name if live else source.settings.get("similarity_fn_name")
+    return {
+        "embedding_dimension": live.get_embedding_dimension() if live else _dimension(source),
+        "similarity_fn_name": name if name in MAXSIM else next(iter(MAXSIM)),  # files may have one of whole texts
     }
 
 
@@ -193,7 +204,10 @@ def _modes(settings: Mapping[str, Any]) -> int:
 
 EMBEDDING_TABLES = {"embedding.weight", "embeddings", "emb_layer.weight"}
 # the modules of a router stand behind it
-KEEP_DIMENSION = {"Normalize", "Dropout", "WordWeights", "SpladePooling", "Router", "Asym"}
+KEEP_DIMENSION = {
+    "Normalize", "Dropout", "WordWeights", "SpladePooling", "Router", "Asym", "MultiVectorMask",
+    "HierarchicalTokenPooling",
+}  # fmt: skip
 STATED = _setting("out_features", "embedding_dimension", "sentence_embedding_dimension")
 DIMENSIONS: Mapping[str, Dimension] = {
     "Transformer": _hidden_size,

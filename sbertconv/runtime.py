@@ -20,11 +20,13 @@ from sbertconv.classes import MODEL_CLASSES
 from sbertconv.engines import AUTO, Run, choose_engine, open_graph
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 from sbertconv.images import pixel_values
+from sbertconv.scoring import IS_QUERY
 from sbertconv.tokenization import Tensors, Text, TextTokenizer, load_tokenizer, prompted, refuse_surrogates
 
 
 def load(folder: str | Path, *, format: str | None = None, engine: str = AUTO, verify: bool = False) -> Any:
-    """Open a converted folder: an `Embedder`, `SparseEmbedder`, `Reranker` or `TextClassifier`, as the model is.
+    """Open a converted folder: an `Embedder`, `SparseEmbedder`, `MultiVectorEmbedder`, `Reranker` or `TextClassifier`,
+    as the model is.
 
     Args:
         folder: what `sbertconv to-onnx`, `to-tf` or `to-torch` wrote, or a .keras file that began as one.
@@ -180,23 +182,24 @@ class ConvertedModel:
         self, graph: Graph, rows: Sequence[tuple[list[int], list[int]]], task: str | None, prompt: str | None
     ) -> Tensors:
         """What the graph takes, of texts that are token ids already."""
-        tensors = graph.tokenizer.padded(rows)
+        tensors = graph.tokenizer.padded(rows, task)
         if "token_type_ids" in graph.inputs and "token_type_ids" not in tensors:
             tensors["token_type_ids"] = np.zeros_like(tensors["input_ids"])
-        return tensors | self._prompt_length(graph, len(rows), task, prompt)
+        return tensors | self._per_text(graph, len(rows), task, prompt)
 
     def _texts(self, graph: Graph, texts: Sequence[str], task: str | None, prompt: str | None) -> Tensors:
         """What a graph with its tokenizer inside takes."""
         refuse_surrogates(texts)
-        return {TEXT: np.array(texts, object), **self._prompt_length(graph, len(texts), task, prompt)}
+        return {TEXT: np.array(texts, object), **self._per_text(graph, len(texts), task, prompt)}
 
     @staticmethod
-    def _prompt_length(graph: Graph, count: int, task: str | None, prompt: str | None) -> Tensors:
-        """The prompt's length in tokens for each of so many texts, where the graph takes it."""
-        if "prompt_length" not in graph.inputs:
-            return {}
-        length = graph.tokenizer.prompt_length(prompt, task) if prompt else 0
-        return {"prompt_length": np.full(count, length, np.int64)}
+    def _per_text(graph: Graph, count: int, task: str | None, prompt: str | None) -> Tensors:
+        """What the graph takes of that which is said once for each of so many texts, int64 [batch]."""
+        said: dict[str, Callable[[], int]] = {
+            "prompt_length": lambda: graph.tokenizer.prompt_length(prompt, task) if prompt else 0,
+            IS_QUERY: lambda: task == "query",
+        }
+        return {name: np.full(count, value(), np.int64) for name, value in said.items() if name in graph.inputs}
 
     def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
         if prompt is not None:
@@ -253,16 +256,6 @@ class ConvertedModel:
                 advance(len(chosen))
         return results
 
-    def _row(self, found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
-        """One item's result: a vector, its token embeddings up to the last token, or a dict of all outputs."""
-        if output is None:
-            return {name: values[row] for name, values in {**tensors, **found}.items()}
-        values = found[output][row]
-        if output == "token_embeddings" and "attention_mask" in tensors:
-            kept = np.flatnonzero(tensors["attention_mask"][row])
-            return values[: kept[-1] + 1 if len(kept) else 1]
-        return values
-
     def _batches(
         self, graph: Graph, items: list[Any], order: np.ndarray, batch_size: int, prompt: str | None, task: str | None
     ) -> Iterator[tuple[np.ndarray, Tensors]]:
@@ -297,12 +290,22 @@ class ConvertedModel:
                     batch = [prepared[row] for row in rows]
                     yield chosen[rows], self._tensors(graph, batch, task, prompt)
 
+    def _row(self, found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
+        """One item's result: a vector, its token embeddings up to the last token, or a dict of all outputs."""
+        if output is None:
+            return {name: values[row] for name, values in {**tensors, **found}.items()}
+        values = found[output][row]
+        if output == "token_embeddings" and "attention_mask" in tensors:
+            kept = np.flatnonzero(tensors["attention_mask"][row])
+            return values[: kept[-1] + 1 if len(kept) else 1]
+        return values
+
 
 class TaskEncoder(ConvertedModel):
-    """What models with `encode` have in common: the tasks of a search, and a similarity function.
+    """What gives embeddings, of a text as such or of a query or a document.
 
     Attributes:
-        similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan".
+        similarity_fn_name: how embeddings are compared.
     """
 
     def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO) -> None:
@@ -310,7 +313,7 @@ class TaskEncoder(ConvertedModel):
         self.similarity_fn_name: str = artifact.manifest["similarity_fn_name"]
 
     def get_embedding_dimension(self) -> int:
-        """The length of an embedding."""
+        """The length of a vector."""
         return int(self.artifact.manifest["embedding_dimension"])
 
     @abstractmethod

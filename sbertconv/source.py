@@ -26,6 +26,7 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json", "lstm_config.json",
                 "wordembedding_config.json")  # fmt: skip
 HAS_TRANSFORMERS_CONFIG = {"Transformer", "MLMTransformer", "CLIPModel"}  # their config.json is not the module's own
+SAME_TYPES = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}  # as the library has it
 HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py"]
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -335,7 +336,8 @@ def _read_modules(folder: Path) -> Iterator[ModuleSpec]:
             f"{folder / 'modules.json'}: not a list of modules with type and path.\nGet a complete copy of the model."
         )
     for index, entry in enumerate(entries):
-        yield from _read_module(folder, str(entry.get("name", index)), entry["type"], entry["path"])
+        type_ = SAME_TYPES.get(entry["type"], entry["type"])
+        yield from _read_module(folder, str(entry.get("name", index)), type_, entry["path"])
 
 
 def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[ModuleSpec]:
@@ -400,6 +402,18 @@ def bare_sparse_encoder(config: Mapping[str, Any]) -> Chain:
 def bare_reranker(config: Mapping[str, Any]) -> Chain:
     """A checkpoint whose head gives one score, or that CrossEncoder wrote."""
     return (INPUT,), (f"{BARE} that scores pairs of texts: converted as a CrossEncoder.",)
+
+
+def bare_late_interaction(config: Mapping[str, Any]) -> Chain:
+    """A checkpoint of Stanford's ColBERT: its projection lies beside the weights of the transformer."""
+    base = "sentence_transformers.multi_vector_encoder.modules"
+    specs = (
+        INPUT,
+        ModuleSpec("1", "sentence_transformers.base.modules.dense.Dense", ""),
+        ModuleSpec("2", f"{base}.MultiVectorMask", ""),
+        ModuleSpec("3", "sentence_transformers.base.modules.normalize.Normalize", ""),
+    )
+    return specs, (f"{BARE} of Stanford's ColBERT: converted as MultiVectorEncoder reads it.",)
 
 
 def bare_classifier(config: Mapping[str, Any]) -> Chain:

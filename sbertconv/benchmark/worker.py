@@ -24,13 +24,14 @@ FLOP_TOKENS = 128  # that, half and a quarter: what is linear, what attention ad
 PEAK = "VmHWM:"
 
 
-def load_pytorch(path: str, **options: Any) -> Any:
-    """The original, in float32 as the conversions are."""
+def load_pytorch(path: str, library: str, **options: Any) -> Any:
+    """The original, a class of sentence_transformers, in float32 as the conversions are."""
+    import sentence_transformers
     import torch
-    from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(usable_cores())
-    return SentenceTransformer(path, device="cpu", model_kwargs={"dtype": torch.float32}, **options)
+    load = getattr(sentence_transformers, library)
+    return load(path, device="cpu", model_kwargs={"dtype": torch.float32}, **options)
 
 
 def load_artifact(path: str, **options: Any) -> Any:
@@ -52,7 +53,7 @@ class Contest:
         """Load the model and embed one text: the time it was there, in seconds since 1970, and its dimension."""
         self.model = LOADERS[loader](path, **options)
         vector = self._encode(text)
-        return {"time": time.time(), "dimension": len(vector)}
+        return {"time": time.time(), "dimension": vector.shape[-1]}
 
     def encode(self, texts: Sequence[str], batch_size: int, calls: int) -> list[float]:
         """The seconds that each of these calls of the model took; a single text is passed as such."""
@@ -65,10 +66,11 @@ class Contest:
         return seconds
 
     def vectors(self, texts: Sequence[str], batch_size: int, path: str) -> None:
-        """Save the embeddings, float32 [texts, dim], as an .npy file."""
+        """Save the embeddings, float32 [texts or all their tokens, dim], as an .npy file."""
         import numpy as np
 
-        np.save(path, np.asarray(self._encode(texts, batch_size=batch_size), np.float32))
+        found = self._encode(texts, batch_size=batch_size)
+        np.save(path, np.concatenate(found) if isinstance(found, list) else np.asarray(found, np.float32))
 
     def peak_memory(self) -> int:
         """The largest resident set of this process so far, in bytes."""
@@ -127,7 +129,7 @@ class Contest:
         return [float(value) for value in np.polyfit([*found], [*found.values()], len(found) - 1)]
 
     def _encode(self, inputs: Any, **options: Any) -> Any:
-        return self.model.encode(inputs, show_progress_bar=False, **options)
+        return self.model.encode(inputs, show_progress_bar=False, convert_to_numpy=True, **options)
 
     def _tokens(self, text: str) -> int:
         features = self.model.preprocess([text])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from sbertconv.converters.keras.formats import FORMATS
 from sbertconv.converters.text import TextTables
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import import_keras, import_tensorflow
-from sbertconv.routes import Route
+from sbertconv.routes import PER_TEXT, Route
 from sbertconv.runtime import TEXT
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class KerasOptions:
 
 def build_model(route: Route, model: SentenceTransformer, text: TextTables | None = None) -> keras.Model:
     """The route as a functional model: a dict of named inputs -> the first output of the model's class, float32
-    [batch, dim or labels]. With a tokenizer's tables, `text` takes the place of the tensors that these give.
+    [batch, dim or labels], or a dict of all of them where one is of no use alone. With a tokenizer's tables, `text`
+    takes the place of the tensors that these give.
     """
     keras = import_keras()
     from sbertconv.layers import SentenceEmbedding
@@ -75,13 +77,15 @@ def build_model(route: Route, model: SentenceTransformer, text: TextTables | Non
         features = step(features)
     model_class = class_of(model)
     assert model_class is not None
-    name = model_class.output
-    feature = model_class.outputs[name].feature
+    first, *others = model_class.choose_outputs(None)
+    feature = model_class.outputs[first].feature
     if feature not in features:
         raise UnsupportedOptionError(f"The chain gives no {feature} (has: {', '.join(features)}).\nAdd a Pooling.")
     cuts = {cut: getattr(model, cut, None) for cut in ("truncate_dim", "max_active_dims")}
-    last = SentenceEmbedding(**cuts, name=name)
-    return keras.Model(inputs, last(features[feature]), name=route.name)
+    outputs = {first: SentenceEmbedding(**cuts, name=first)(features[feature])}
+    for name in others:
+        outputs[name] = keras.layers.Identity(name=name)(features[model_class.outputs[name].feature])
+    return keras.Model(inputs, outputs if others else outputs[first], name=route.name)
 
 
 def input_specs(route: Route) -> list[tuple[str, str, tuple[Any, ...]]]:
@@ -91,13 +95,23 @@ def input_specs(route: Route) -> list[tuple[str, str, tuple[Any, ...]]]:
         if name == "pixel_values":
             specs.append((name, "float32", (None, CHANNELS, *image_size(route))))
         else:
-            specs.append((name, "int32", (None,) if name == "prompt_length" else (None, None)))
+            specs.append((name, "int32", (None,) if name in PER_TEXT else (None, None)))
     return specs
 
 
 def describe_inputs(route: Route) -> list[dict[str, Any]]:
     """The manifest's entries: name, dtype, shape with names for what varies."""
+    return [{"name": name, "dtype": dtype, "shape": _named(shape)} for name, dtype, shape in input_specs(route)]
+
+
+def describe_outputs(model: keras.Model, name: str) -> list[dict[str, Any]]:
+    """The same of what a model gives; `name` is that of a single output."""
+    outputs = model.output if isinstance(model.output, dict) else {name: model.output}
     return [
-        {"name": name, "dtype": dtype, "shape": [s or ("batch", "sequence")[axis] for axis, s in enumerate(shape)]}
-        for name, dtype, shape in input_specs(route)
+        {"name": key, "dtype": tensor.dtype, "shape": _named((None, *tensor.shape[1:]))}
+        for key, tensor in outputs.items()
     ]
+
+
+def _named(shape: Sequence[int | None]) -> list[int | str]:
+    return [size or ("batch", "sequence")[axis] for axis, size in enumerate(shape)]

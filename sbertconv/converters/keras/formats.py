@@ -38,7 +38,7 @@ def write_saved_model(model: keras.Model, inputs: Inputs, path: Path) -> None:
 
 
 def serving_function(model: keras.Model, inputs: Inputs, integers: str = "int32") -> Any:
-    """A tf.function from named tensors to {the output's name: ...}, batch and sequence open.
+    """A tf.function from named tensors to {an output's name: ...}, batch and sequence open.
 
     Args:
         model: the Keras model.
@@ -51,14 +51,14 @@ def serving_function(model: keras.Model, inputs: Inputs, integers: str = "int32"
         for entry in inputs
     ]
 
-    output = model.output_names[0]
-
     def serve(*tensors: Any) -> dict[str, Any]:
         feeds = {
             spec.name: tf.cast(tensor, entry["dtype"])
             for spec, tensor, entry in zip(specs, tensors, inputs, strict=True)
         }
-        return {output: tf.identity(model(feeds, training=False), output)}
+        found = model(feeds, training=False)
+        given = found if isinstance(found, dict) else {model.output_names[0]: found}
+        return {name: tf.identity(tensor, name) for name, tensor in given.items()}
 
     return tf.function(serve, input_signature=specs)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact import FORMAT_VERSION, MANIFEST, Staging
-from sbertconv.converters.keras.backend import KerasOptions, build_model, describe_inputs
+from sbertconv.converters.keras.backend import KerasOptions, build_model, describe_inputs, describe_outputs
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.tracing import TRAINING
 from sbertconv.converters.keras.weights import weights
@@ -56,9 +56,7 @@ def write_keras(
         name = graph_name(route.name, index == 0)
         text = tables.get(route.name)
         models.append(build_model(route, model, text))
-        outputs = [
-            {"name": source.model_class.output, "dtype": "float32", "shape": ["batch", models[-1].output.shape[-1]]}
-        ]
+        outputs = describe_outputs(models[-1], source.model_class.output)
         formats = {form: FORMATS[form].file.format(name=name) for form in options.formats}
         inputs = describe_inputs(route)
         entry = {"inputs": inputs} if text is None else text.section(inputs)
