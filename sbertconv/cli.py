@@ -520,6 +520,7 @@ def encode_command(
         Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
     ] = None,
     engine: Engine = "auto",
+    parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the cores.", min=1)] = 1,
 ) -> None:
     """Embed texts or a file with a converted folder; a file is never held in memory whole."""
     from sbertconv.files import encode_texts, read_texts
@@ -529,7 +530,7 @@ def encode_command(
         raise typer.BadParameter("give either texts or --input")
     source = iter(texts) if texts else read_texts(input_file, column)  # type: ignore[arg-type]
     encode_texts(
-        load(directory, format=form and form.value, engine=engine),
+        load(directory, format=form and form.value, engine=engine, parallel=parallel),
         source,
         output_file,
         progress=sys.stderr.isatty() and output_file is not None,
