@@ -30,6 +30,16 @@ class ModelOutput:
     finish: Callable[[Any], Callable[[Any], Any]]
 
 
+def _save_as_the_library(model: Any, folder: str) -> None:
+    model.save_pretrained(folder, create_model_card=False)
+
+
+def _save_as_transformers(model: Any, folder: str) -> None:
+    """The checkpoint as it was, with nothing in it of sentence-transformers."""
+    model[0].model.save_pretrained(folder)
+    model[0].tokenizer.save_pretrained(folder)
+
+
 @dataclass(frozen=True)
 class ModelClass:
     """What is particular to one class of models. Places in the code are `module:name`, imported when needed.
@@ -39,6 +49,7 @@ class ModelClass:
         library: the class of sentence_transformers that loads it.
         method: its method that a converted model is equal to.
         claims: config.json -> whether a checkpoint without any file of sentence-transformers is one of these.
+        takes: config.json -> whether such a checkpoint can be read as one of these.
         prepare: what is done to the model once it is loaded.
         outputs: what a graph can give, by name; the first is the default.
         content: model, graphs -> the manifest's keys that only this class has, `keys`.
@@ -53,12 +64,15 @@ class ModelClass:
         no_text_input: why the tokenizer cannot be inside the graph; empty: it can.
         whole: whether a graph gives all of the outputs or is of no use.
         also: other names that files call the class by.
+        save: model, folder -> the model's own files, for the way back.
+        loads: what opens them in Python.
     """
 
     name: str
     library: str
     method: str
     claims: Callable[[Mapping[str, Any]], bool]
+    takes: Callable[[Mapping[str, Any]], bool]
     prepare: Callable[[Any], None]
     outputs: Mapping[str, ModelOutput]
     content: Callable[[Any, Sequence[Mapping[str, Any]]], dict[str, Any]]
@@ -74,6 +88,8 @@ class ModelClass:
     no_text_input: str = "takes pairs of texts, and one text is what such a graph takes"
     whole: bool = False
     also: tuple[str, ...] = ()
+    save: Callable[[Any, str], None] = _save_as_the_library
+    loads: str = "{library}({folder!r})"
 
     @property
     def output(self) -> str:
@@ -243,8 +259,23 @@ def label_names(model: Any) -> list[str]:
     return [str(names[index]) for index in range(model.num_labels)]
 
 
+def architecture(config: Mapping[str, Any]) -> str:
+    """The class that a config.json names, or "" where it names none."""
+    return str((config.get("architectures") or [""])[0])
+
+
+def continues_texts(config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is a causal language model with its head."""
+    return architecture(config).endswith("ForCausalLM")
+
+
+def masks_words(config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint has a head for masked words."""
+    return architecture(config).endswith("ForMaskedLM")
+
+
 def _classifies(config: Mapping[str, Any]) -> bool:
-    return str((config.get("architectures") or [""])[0]).endswith(CLASSIFIER_HEAD)
+    return architecture(config).endswith(CLASSIFIER_HEAD)
 
 
 def _scores_pairs(config: Mapping[str, Any]) -> bool:
@@ -258,9 +289,10 @@ def _label_count(config: Mapping[str, Any]) -> int:
 
 
 def _as_in_pipeline(model: Any) -> None:
-    """The activation of transformers' text-classification pipeline."""
+    """The activation of transformers' text-classification pipeline, which knows no chat template either."""
     import torch
 
+    model[0].modality_config.pop("message", None)
     kinds = {"regression": torch.nn.Identity(), "multi_label_classification": torch.nn.Sigmoid()}
     model.activation_fn = kinds.get(model.config.problem_type, torch.nn.Softmax(dim=-1))
 
@@ -294,6 +326,7 @@ CROSS_ENCODER = ModelClass(
     library="CrossEncoder",
     method="predict",
     claims=_scores_pairs,
+    takes=lambda config: _classifies(config) or continues_texts(config),
     prepare=_nothing,
     outputs=LOGITS,
     content=_prediction_content,
@@ -312,6 +345,7 @@ MODEL_CLASSES = {
             library="SentenceTransformer",
             method="encode",
             claims=lambda config: not (_classifies(config) or _late_interaction(config)),
+            takes=lambda config: True,
             prepare=_nothing,
             outputs={
                 "sentence_embedding": ModelOutput("sentence_embedding", _truncated),
@@ -333,6 +367,7 @@ MODEL_CLASSES = {
             library="SparseEncoder",
             method="encode",
             claims=lambda config: False,  # a head for masked words says nothing about SPLADE
+            takes=masks_words,
             prepare=_nothing,
             outputs={
                 "sentence_embedding": ModelOutput("sentence_embedding", _limited),
@@ -354,15 +389,19 @@ MODEL_CLASSES = {
             CROSS_ENCODER,
             name="TextClassifier",
             claims=lambda config: _classifies(config) and not _scores_pairs(config),
+            takes=_classifies,
             prepare=_as_in_pipeline,
             chain="sbertconv.source:bare_classifier",
             runtime="sbertconv.predicting:TextClassifier",
+            save=_save_as_transformers,
+            loads="transformers.pipeline('text-classification', {folder!r})",
         ),
         ModelClass(
             name="MultiVectorEncoder",
             library="MultiVectorEncoder",
             method="encode",
             claims=_late_interaction,
+            takes=_late_interaction,
             prepare=_nothing,
             outputs={
                 "token_embeddings": ModelOutput("token_embeddings", _as_it_is),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sbertconv.classes import MODEL_CLASSES
 from sbertconv.errors import ParityError, SbertconvError
 
 if TYPE_CHECKING:
@@ -140,6 +141,24 @@ def _numbers(text: str) -> tuple[int, ...]:
 Model = Annotated[str, typer.Argument(help="A Hub id or a folder; for to-onnx also a .keras file.", show_default=False)]
 Revision = Annotated[str | None, typer.Option(help="A Hub branch, tag or commit.", show_default=False)]
 Trust = Annotated[bool, _flag("--trust-remote-code", "Run code that comes with the model.")]
+ReadAs = Annotated[
+    str | None,
+    typer.Option(
+        "--class",
+        help=f"Read a checkpoint without files of sentence-transformers as {', '.join(MODEL_CLASSES)}.",
+        metavar="<name>",
+        show_default=False,
+    ),
+]
+PoolingMode = Annotated[
+    str | None,
+    typer.Option(
+        "--pooling",
+        help="Pool such a checkpoint's token embeddings: mean, cls, lasttoken, max, ...; default as in encode().",
+        metavar="<mode>",
+        show_default=False,
+    ),
+]
 Overwrite = Annotated[bool, _flag("--overwrite", "Replace an existing artifact.")]
 Json = Annotated[bool, _flag("--json", "Print JSON for machines.")]
 Precision = Annotated[
@@ -200,6 +219,8 @@ def to_onnx_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     opset: Annotated[int, typer.Option(help="Version of the ai.onnx operators.")] = 18,
     output: Outputs = None,
@@ -248,6 +269,8 @@ def to_onnx_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             opset=opset,
             outputs=None if output is None else [name.value for name in output],
@@ -280,6 +303,8 @@ def to_openvino_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     activation: ActivationToo = False,
     sparse: SparseOutput = False,
@@ -303,6 +328,8 @@ def to_openvino_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             activation=activation,
             sparse=sparse,
@@ -334,6 +361,8 @@ def to_tf_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     formats: Annotated[
         list[KerasFormat] | None,
@@ -344,6 +373,7 @@ def to_tf_command(
             show_default=False,
         ),
     ] = None,
+    activation: ActivationToo = False,
     atol: Atol = None,
     rtol: Rtol = None,
     text_input: TextInput = False,
@@ -358,8 +388,11 @@ def to_tf_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             formats=[form.value for form in formats or [KerasFormat.keras, KerasFormat.saved_model]],
+            activation=activation,
             atol=atol,
             rtol=rtol,
             text_input=text_input,
@@ -376,6 +409,8 @@ def to_torch_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     output: Outputs = None,
     activation: ActivationToo = False,
@@ -395,6 +430,8 @@ def to_torch_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             outputs=None if output is None else [name.value for name in output],
             activation=activation,
@@ -422,6 +459,7 @@ def to_st_command(
 ) -> None:
     """Write a Keras model's weights, fine-tuned perhaps, back into a sentence-transformers folder."""
     from sbertconv.api import default_directory, to_st
+    from sbertconv.artifact import how_to_load
 
     directory = str(default_directory(model, "st")) if directory is None else directory
     with _progress(as_json) as on_stage:
@@ -439,7 +477,7 @@ def to_st_command(
         return
     console = _console()
     _print_parity(report.to_json(), console)
-    _print_lines(console, f"Written to {directory}", "Load it:", f"  SentenceTransformer({directory!r})")
+    _print_lines(console, f"Written to {directory}", "Load it:", f"  {how_to_load(directory)}")
 
 
 @app.command("verify")
@@ -475,14 +513,21 @@ def verify_command(
 
 @app.command("inspect")
 def inspect_command(
-    model: Model, revision: Revision = None, trust_remote_code: Trust = False, as_json: Json = False
+    model: Model,
+    revision: Revision = None,
+    trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
+    as_json: Json = False,
 ) -> None:
     """Show a model's chain, settings and limits, and what converts each module."""
     from sbertconv.api import inspect
 
     with _progress(as_json) as on_stage:
         on_stage("reading the model's files")
-        description = inspect(model, revision=revision, trust_remote_code=trust_remote_code)
+        description = inspect(
+            model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling
+        )
     if as_json:
         _print_json(description)
     else:

@@ -55,10 +55,9 @@ def open_keras(artifact: Artifact, section: Mapping[str, Any], threads: int) -> 
     """Keras on its current backend; compiled with tf.function where that is TensorFlow."""
     keras = import_keras()
     model = load_keras_model(artifact.path(section["formats"]["keras"]))
-    output = section["outputs"][0]["name"]
 
     def call(**feeds: Any) -> Any:
-        return model(feeds, training=False)
+        return named_outputs(model, feeds)
 
     if keras.backend.backend() == "tensorflow":  # sizes stay open, so that nothing is compiled twice
         import tensorflow as tf
@@ -72,11 +71,15 @@ def open_keras(artifact: Artifact, section: Mapping[str, Any], threads: int) -> 
 
     def run(feeds: Arrays) -> Arrays:
         tensors = {name: keras.ops.convert_to_tensor(narrow(array)) for name, array in feeds.items()}
-        found = call(**tensors)
-        given = found if isinstance(found, dict) else {output: found}
-        return {name: keras.ops.convert_to_numpy(tensor) for name, tensor in given.items()}
+        return {name: keras.ops.convert_to_numpy(tensor) for name, tensor in call(**tensors).items()}
 
     return run
+
+
+def named_outputs(model: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs of a Keras model by name, whether it gives one or a dict of them."""
+    found = model(feeds, training=False)
+    return dict(found) if isinstance(found, Mapping) else {model.output_names[0]: found}
 
 
 def load_keras_model(path: Any) -> Any:

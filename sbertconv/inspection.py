@@ -91,6 +91,7 @@ def about_predictions(source: Source) -> dict[str, Any]:
         }
     heads = [spec.settings for spec in source.modules if spec.settings.get("module_output_name") == "scores"]
     dense = [settings["out_features"] for settings in heads if "out_features" in settings]
+    dense += [1 for spec in source.modules if spec.name == "LogitScore"]
     names = _transformers_config(source).get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     labels = [f"LABEL_{place}" for place in range(dense[-1])] if dense else [names[str(i)] for i in range(len(names))]
     path = source.settings.get("activation_fn")

@@ -17,6 +17,7 @@ import torch
 
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.scoring import TASKS
+from sbertconv.templates import compiled_templates
 
 UNLIMITED = 10**9  # transformers says "no limit" with 1e30, sentence-transformers with inf
 
@@ -97,6 +98,10 @@ def describe_transformers(module: torch.nn.Module, tokenizer: Any, **more: Any) 
         **more,
         "query_expansion": expansion,
     }
+    if "message" in getattr(module, "modality_config", ()):
+        restore = module.processing_kwargs.get("chat_template", {}).get("restore_suffix", True)
+        section |= {"kind": "chat", "templates": compiled_templates(module), "restore_suffix": bool(restore)}
+        section |= {"add_special_tokens": False}  # the template has them
     files = {
         "tokenizer.json": tokenizer_json(tokenizer.backend_tokenizer, section, tokenizer.pad_token),
         "tokenizer_config.json": tokenizer_config(tokenizer),

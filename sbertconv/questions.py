@@ -277,7 +277,6 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
         return Question(f"{label}{what}", inputs, method, {"batch_size": BATCH_SIZE, **options})
 
     yield Question(f"{label}pairs: {TOKENS}", [*pairs, *cut], TOKENS)
-    yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
     yield ask_for(f"pairs: {ALONE}", pairs, batch_size=1)
     yield ask_for(f"pairs: {BATCH}", pairs)
     if embedder.tokenize([(long, long)])["input_ids"].shape[1] <= LONGEST_FORWARD:
@@ -286,7 +285,9 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
         if text:
             yield ask_for(f"pairs, prompt {prompt}", pairs, prompt_name=prompt)
     yield ask_for("pairs, activation", pairs, "scores")
-    yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)
+    if graph.tokenizer.takes_single:
+        yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
+        yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)
 
 
 def _about_quality(label: str, graph: Graph, embedder: ConvertedModel, texts: Sequence[str]) -> Question:

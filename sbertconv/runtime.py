@@ -22,7 +22,7 @@ from sbertconv.engines import AUTO, Run, check_parallel, choose_engine, open_gra
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 from sbertconv.images import pixel_values
 from sbertconv.scoring import IS_QUERY
-from sbertconv.tokenization import Tensors, Text, TextTokenizer, load_tokenizer, prompted, refuse_surrogates
+from sbertconv.tokenization import Tensors, Text, TextTokenizer, load_tokenizer, refuse_surrogates
 
 
 def load(
@@ -187,7 +187,8 @@ class ConvertedModel:
     def tokenize(self, texts: Sequence[Text], task: str | None = None, prompt: str | None = None) -> Tensors:
         """The tensors that the graph takes for one batch of texts or pairs, int64 [batch, sequence]."""
         graph = self.graph("text", task)
-        rows = graph.tokenizer.ids([prompted(text, prompt) for text in texts], graph.tokenizer.max_length(task))
+        prompted = [graph.tokenizer.prompted(text, prompt) for text in texts]
+        rows = graph.tokenizer.ids(prompted, graph.tokenizer.max_length(task))
         return self._tensors(graph, rows, task, prompt)
 
     def _tensors(
@@ -302,7 +303,7 @@ class ConvertedModel:
         def prepare(chosen: np.ndarray) -> Any:
             if graph.section["modality"] == "image":
                 return pixel_values([items[index] for index in chosen], graph.section["image"])
-            texts = [prompted(items[index], prompt) for index in chosen]
+            texts = [graph.tokenizer.prompted(items[index], prompt) for index in chosen]
             return graph.tokenizer.ids(texts, graph.tokenizer.max_length(task))
 
         with ThreadPoolExecutor(1) as ahead:

@@ -32,6 +32,11 @@ PAIRS = [
 ]
 TEXTS = [*PAIRS[0], PAIRS[1][1], "L'été dernier, nous avons mangé: des crêpes!", "a", "", "Berlin " * 80]
 PUNCTUATION = [".", ",", "?", "!", ":", "'"]
+YES_OR_NO = (
+    "<s>{{ messages | selectattr('role', 'eq', 'system') | map(attribute='content') | first | default('Judge.') }}\n"
+    "Query: {{ messages | selectattr('role', 'eq', 'query') | map(attribute='content') | first }}\n"
+    "Document: {{ messages | selectattr('role', 'eq', 'document') | map(attribute='content') | first }}</s>\nAnswer:"
+)
 LABELS = {0: "negative", 1: "neutral", 2: "positive"}
 
 # How a row is converted to each backend; ONNX is run by both of its engines.
@@ -65,10 +70,10 @@ def folder() -> Path:
 
 def checkpoint(model_type: str, labels: int, where: Path | None = None, **config: Any) -> Path:
     """A bare transformers checkpoint with a sequence-classification head."""
-    return _saved(AutoModelForSequenceClassification, model_type, where, num_labels=labels, **config)
+    return saved(AutoModelForSequenceClassification, model_type, where, num_labels=labels, **config)
 
 
-def _saved(
+def saved(
     auto_class: Any, model_type: str, where: Path | None, chat_template: str | None = None, **config: Any
 ) -> Path:
     """One layer: what is around the architecture is the point here."""
@@ -99,11 +104,12 @@ def modular_reranker() -> CrossEncoder:
     return CrossEncoder(modules=[transformer, st.Pooling(32, "mean"), norm, dense], device="cpu")
 
 
-def causal_reranker(model_type: str = "qwen3", chat_template: str | None = None) -> CrossEncoder:
+def causal_reranker(model_type: str = "qwen3", chat_template: str | None = None, **config: Any) -> CrossEncoder:
     """Yes or no as the next token."""
-    where = _saved(AutoModelForCausalLM, model_type, None, chat_template)
+    where = saved(AutoModelForCausalLM, model_type, None, chat_template, **config)
     module = st.Transformer(str(where), transformer_task="text-generation")
-    return CrossEncoder(modules=[module, LogitScore(5, 7)], device="cpu")
+    prompts = {"web": "Does the document answer?"}
+    return CrossEncoder(modules=[module, LogitScore(5, 7)], device="cpu", prompts=prompts)
 
 
 def sentiment(model_type: str) -> Path:
@@ -116,7 +122,7 @@ def splade(model_type: str, strategy: str = "max", activation: str = "relu", **o
 
 
 def splade_modules(model_type: str, strategy: str = "max", activation: str = "relu") -> list[torch.nn.Module]:
-    where = _saved(AutoModelForMaskedLM, model_type, None)
+    where = saved(AutoModelForMaskedLM, model_type, None)
     module = st.Transformer(str(where), transformer_task="fill-mask")
     return [module, sparse.SpladePooling(strategy, activation)]
 
@@ -196,6 +202,15 @@ CLASSES = {
             "mpnet": lambda: cross_encoder("mpnet", 1),
             "modular head, 2 labels": modular_reranker,
             "qwen3, yes or no": causal_reranker,
+            "qwen3, yes or no, chat template": lambda: causal_reranker(chat_template=YES_OR_NO),
+            "gemma3_text, yes or no, capped logits of tied weights, chat template": lambda: causal_reranker(
+                "gemma3_text",
+                chat_template=YES_OR_NO,
+                final_logit_softcapping=2.0,
+                use_bidirectional_attention=False,
+                layer_types=["sliding_attention"],
+                tie_word_embeddings=True,
+            ),
         },
     ),
     "TextClassifier": Class(

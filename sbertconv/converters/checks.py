@@ -14,17 +14,12 @@ if TYPE_CHECKING:
 
 
 def check_transformer(module: torch.nn.Module, context: Context) -> None:
-    """Raise UnsupportedOptionError if the module has no entry for the route's modality, renders texts through a
-    chat template, or expands queries in a way that cannot be the same for every batch or that nothing scores.
+    """Raise UnsupportedOptionError if the module has no entry for the route's modality, or expands queries in a way
+    that cannot be the same for every batch or that nothing scores.
     """
     modalities = module.modality_config
     if context.modality not in modalities:
         raise UnsupportedOptionError(f"takes {', '.join(map(str, modalities))}, not {context.modality!r}")
-    if context.modality == "text" and "message" in modalities:
-        raise UnsupportedOptionError(
-            "renders texts through the tokenizer's chat template, which an artifact cannot do; "
-            "save the model with modality_config={'text': ...} if plain texts are meant"
-        )
     if module.query_expansion is None:
         return
     if not context.walk.route.scoring_rules:

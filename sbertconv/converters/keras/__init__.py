@@ -11,6 +11,7 @@ from sbertconv.registry import Registry
 
 def register(registry: Registry) -> None:
     """Add the converters for every module type of sentence-transformers."""
+    from sentence_transformers.cross_encoder import modules as ce
     from sentence_transformers.multi_vector_encoder import modules as mv
     from sentence_transformers.sentence_transformer import modules as st
     from sentence_transformers.sparse_encoder import modules as sparse
@@ -20,6 +21,7 @@ def register(registry: Registry) -> None:
     from sbertconv.converters.keras.dense import convert_dense
     from sbertconv.converters.keras.dropout import convert_dropout
     from sbertconv.converters.keras.layer_norm import convert_layer_norm
+    from sbertconv.converters.keras.logit_score import convert_logit_score
     from sbertconv.converters.keras.lstm import convert_lstm
     from sbertconv.converters.keras.multi_vector_mask import convert_multi_vector_mask
     from sbertconv.converters.keras.normalize import convert_normalize
@@ -44,6 +46,7 @@ def register(registry: Registry) -> None:
         st.Dropout: convert_dropout,
         mv.HierarchicalTokenPooling: convert_token_pooling,
         st.LayerNorm: convert_layer_norm,
+        ce.LogitScore: convert_logit_score,
         st.LSTM: convert_lstm,
         mv.MultiVectorMask: convert_multi_vector_mask,
         st.Normalize: convert_normalize,

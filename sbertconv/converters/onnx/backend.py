@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sbertconv.classes import EXACT, NOT_ZERO, ModelClass
+from sbertconv.converters.onnx.fusion import pick_rows
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
 from sbertconv.converters.torch.backend import (
@@ -186,6 +187,7 @@ def exported_graph(
         graph, tracer = _translate(chain, example, options, route)
         name_axes(graph)  # the same size of two inputs under one name, which fusion relies on
         weights = list(graph.graph.initializers.values())
+        pick_rows(graph)
         if options.optimize:
             _fuse(graph)
     try:

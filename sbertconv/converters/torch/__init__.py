@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 def converters() -> dict[type, Converter]:
     """The converter for every module type of sentence-transformers."""
+    from sentence_transformers.cross_encoder import modules as ce
     from sentence_transformers.multi_vector_encoder import modules as mv
     from sentence_transformers.sentence_transformer import modules as st
     from sentence_transformers.sparse_encoder import modules as sparse
 
     from sbertconv.converters.torch.bow import convert_bow
     from sbertconv.converters.torch.cnn import convert_cnn
+    from sbertconv.converters.torch.logit_score import convert_logit_score
     from sbertconv.converters.torch.lstm import convert_lstm
     from sbertconv.converters.torch.multi_vector_mask import convert_multi_vector_mask
     from sbertconv.converters.torch.pooling import convert_pooling
@@ -44,6 +46,7 @@ def converters() -> dict[type, Converter]:
         st.Dropout: convert_traced,
         mv.HierarchicalTokenPooling: convert_token_pooling,
         st.LayerNorm: convert_traced,
+        ce.LogitScore: convert_logit_score,
         st.LSTM: convert_lstm,
         mv.MultiVectorMask: convert_multi_vector_mask,
         st.Normalize: convert_traced,

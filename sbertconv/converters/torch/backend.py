@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sbertconv.classes import EXACT, ModelClass, class_of
 from sbertconv.converters import Features
-from sbertconv.converters.examples import TEXTS, image_example, token_example
+from sbertconv.converters.examples import examples, image_example, token_example
 from sbertconv.converters.traced import quiet, traceable_experts
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.routes import PER_TEXT, Route
@@ -132,7 +132,7 @@ def example_tensors(route: Route, inputs: Sequence[str], tokenizer: TextTokenize
     """A batch to trace with, in the order of the inputs."""
     if tokenizer is None:
         return image_example(route)
-    known = sorted({int(number) for number in tokenizer(TEXTS)["input_ids"].flat})
+    known = sorted({int(number) for number in tokenizer(examples(tokenizer.takes_single))["input_ids"].flat})
     given = token_example(route, tokenizer.section, known)
     return {name: given[name] for name in inputs}
 
