@@ -185,7 +185,7 @@ def about_embeddings(label: str, graph: Graph, original: Side, embedder: Convert
     yield Question(f"{label}{TOKENS}", [*CORPUS, long], TOKENS, task)
     yield encode(ALONE, batch_size=1)
     yield encode(BATCH, batch_size=BATCH_SIZE)
-    if embedder.tokenize([long], name)["input_ids"].shape[1] <= LONGEST_FORWARD:
+    if embedder.tokenize([long], name)["input_ids"].shape[1] <= longest_forward(graph):
         yield encode("over the limit", [long, *CORPUS[:3]])
     if side := _other_side(original, embedder):
         yield replace(encode(f"padded on the {side}", batch_size=BATCH_SIZE), padding_side=side)
@@ -216,7 +216,7 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
     yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
     yield ask_for(f"pairs: {ALONE}", pairs, batch_size=1)
     yield ask_for(f"pairs: {BATCH}", pairs)
-    if embedder.tokenize([(long, long)])["input_ids"].shape[1] <= LONGEST_FORWARD:
+    if embedder.tokenize([(long, long)])["input_ids"].shape[1] <= longest_forward(graph):
         yield ask_for("pairs over the limit", [*cut, *pairs[:3]])
     for prompt, text in original.prompts().items():
         if text:
@@ -229,6 +229,12 @@ def _about_quality(label: str, graph: Graph, texts: Sequence[str]) -> Question:
     """Enough texts to tell whether the nearest neighbours stay; in batches of mixed lengths, as users have them."""
     options = {"batch_size": BATCH_SIZE, **_task(graph)}
     return Question(f"{label}{SENTENCES}", [*sentences(), *texts], options=options)
+
+
+def longest_forward(graph: Graph) -> int:
+    """How many tokens a text may have whose result is compared: what a plan takes, where one is to be built."""
+    shapes = graph.section.get("profile", {}).get("input_ids")
+    return min(LONGEST_FORWARD, shapes["max"][1]) if shapes else LONGEST_FORWARD
 
 
 def _task(graph: Graph) -> dict[str, str]:
