@@ -171,7 +171,7 @@ class PlanRunner:
         }
         for name, array in found.items():
             self._buffer(name, array.nbytes)
-        if not self.context.execute_async_v3(self.stream):
+        if not self.context.execute_async_v3(int(self.stream)):
             raise RuntimeError(self.log.taken())
         for name, array in found.items():
             self._copy(array.ctypes.data, self.buffers[name][0], array.nbytes, kinds.cudaMemcpyDeviceToHost)
