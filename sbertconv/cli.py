@@ -797,6 +797,10 @@ def _print_artifact(artifact: Artifact) -> None:
         table.add_row(name, _size(file["size"]))
     console.print(table)
     _print_lines(console, "Run it:", snippet(artifact))
+    if manifest.get("target") == "tensorrt":
+        _print_lines(
+            console, "On the machine with the GPU, build its plan:", f"  sbertconv build-plan {artifact.folder}"
+        )
 
 
 def _print_bench(report: BenchReport) -> None:
