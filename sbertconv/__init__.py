@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "to_onnx": "sbertconv.api",
     "to_openvino": "sbertconv.api",
+    "build_plan": "sbertconv.api",
     "to_tf": "sbertconv.api",
     "to_keras": "sbertconv.api",
     "to_st": "sbertconv.api",

@@ -11,7 +11,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact import KERAS_SUFFIX, Artifact, Staging, is_keras_artifact, read_artifact, stage
+from sbertconv.artifact import (
+    KERAS_SUFFIX,
+    Artifact,
+    Staging,
+    is_keras_artifact,
+    link_or_copy,
+    read_artifact,
+    stage,
+)
 from sbertconv.engines import load_keras_model
 from sbertconv.errors import ArtifactError, SourceError, UnsupportedModuleError, UnsupportedOptionError, require
 from sbertconv.frameworks import float32_policy, keep_nothing_freed, release_memory, settled_heap
@@ -95,6 +103,8 @@ def to_onnx(
     texts: Sequence[str] = (),
     calibration: Sequence[str] = (),
     text_input: bool = False,
+    target: str = "onnxruntime",
+    max_shape: tuple[int, int] | None = None,
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> Artifact:
@@ -139,6 +149,10 @@ def to_onnx(
         calibration: your own texts for fp16, which keeps in float32 whatever leaves its range on them.
         text_input: put the tokenizer into the graph, which then takes `text`, strings [batch], and nothing else. The
             tokenizer in the graph is first proven equal to the model's, token by token, on 20,000 texts.
+        target: "onnxruntime", or "tensorrt": a graph of the operators that TensorRT's parser takes, with the shapes of
+            a plan in the manifest and a script that builds it; `build_plan` does so too, and proves it.
+        max_shape: for "tensorrt", the largest batch and sequence of a plan; None: the model's limit, and 32 texts or as
+            many as make 16,384 tokens.
         registry: converters; default the built-in ones and those of installed plugins.
         on_stage: called with the name of each stage as it starts.
 
@@ -152,15 +166,26 @@ def to_onnx(
         TokenizationError: if the tokenizer in the graph gives one other token. Nothing is written then.
     """
     if is_keras_artifact(model):
-        asked = (opset, outputs, activation, sparse, top_k, external_data, token_type_ids, optimize, precision)
-        if (*asked, text_input, model_class, pooling) != (
-            *(18, None, False, False, None, None, None, True, "fp32"),
-            *(False, None, None),
-        ):
+        asked = {
+            "--class": model_class,
+            "--pooling": pooling,
+            "--opset": opset != 18,
+            "--output": outputs is not None,
+            "--activation": activation,
+            "--sparse": sparse,
+            "--top-k": top_k,
+            "--external-data": external_data is not None,
+            "--token-type-ids": token_type_ids is not None,
+            "--no-optimize": not optimize,
+            "--precision": precision != "fp32",
+            "--text-input": text_input,
+            "--target": target != "onnxruntime",
+            "--max-shape": max_shape,
+        }
+        if given := [option for option, value in asked.items() if value]:
             raise UnsupportedOptionError(
-                f"{model}: a Keras model has its inputs and outputs already, and is written with opset 18 in fp32.\n"
-                "Leave --class, --pooling, --opset, --output, --activation, --sparse, --top-k, --external-data, "
-                "--token-type-ids, --no-optimize, --precision and --text-input out."
+                f"{model}: {', '.join(given)}: a Keras model has its inputs and outputs already, and is written with "
+                "opset 18 in fp32.\nLeave the options out."
             )
         return _keras_to_onnx(model, directory, overwrite, (atol, rtol), on_stage)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
@@ -182,6 +207,8 @@ def to_onnx(
         engines=tuple(engines),
         calibration=tuple(calibration),
         text_input=text_input,
+        target=target,
+        max_shape=max_shape,
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
@@ -252,7 +279,7 @@ def _convert_graph(
     source, registry = opened()
     options = options.of(source.model_class)
     source = _with_top_k(source, options.top_k)
-    target = _target(directory, source.name, options.form)
+    target = _target(directory, source.name, options.kind)
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         report, reason = None, ""
         for variant in (options, replace(options, optimize=False)) if options.optimize else (options,):
@@ -273,6 +300,75 @@ def _convert_graph(
         if variant is not options:
             content["notes"].append("The graph with fused operators failed the check: written without them.")
         return _publish(staging, content, report, on_stage)
+
+
+def build_plan(
+    directory: str | Path,
+    *,
+    atol: float | None = None,
+    rtol: float | None = None,
+    on_stage: OnStage = _say_nothing,
+) -> Artifact:
+    """Build a TensorRT plan of every graph of a folder, for the GPU of this machine, and prove it equal to the graph.
+
+    The graph runs in ONNX Runtime on the CPU for that; `verify` compares the plan with the model itself.
+
+    Args:
+        directory: what `to_onnx(target="tensorrt")` wrote; a plan that it holds already is replaced.
+        atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5. Below fp32 the gate of the
+            precision holds, as `to_onnx` was given it.
+        rtol: relative term of the rule; default 1e-5.
+        on_stage: called with the name of each stage as it starts.
+
+    Returns:
+        The artifact, now with the format "tensorrt"; `plan` in its manifest says with what and for which GPU it was
+        built, and holds the parity report.
+
+    Raises:
+        MissingDependencyError: if TensorRT or a GPU is not there, with what to do.
+        ArtifactError, UnsupportedOptionError, UnsupportedModuleError: see `sbertconv.errors`. The folder is unchanged.
+        ParityError: if a plan differs from its graph. The folder is unchanged then.
+    """
+    from sbertconv.tensorrt import gpu_name, import_tensorrt, write_plan
+
+    on_stage("checking the files")
+    artifact = read_artifact(directory)
+    if artifact.manifest.get("target") != "tensorrt":
+        raise UnsupportedOptionError(
+            f"{directory}: not written for TensorRT.\nConvert the model with to-onnx --target tensorrt."
+        )
+    artifact.verify_hashes()
+    bounds = Bounds(artifact.manifest["precision"], {"atol": atol, "rtol": rtol})
+    trt, cuda = import_tensorrt(artifact.folder)
+    on_stage("loading libraries")
+    from sbertconv.parity import Reference, compare
+    from sbertconv.questions import Converted
+
+    with stage(artifact.folder, overwrite=True) as staging:
+        plans = {graph["formats"].get("tensorrt") for graph in artifact.manifest["graphs"]}
+        for name in artifact.manifest["files"]:
+            if name not in plans:
+                link_or_copy(artifact.path(name), staging.folder / name)
+        on_stage("building")
+        graphs = []
+        for graph in artifact.manifest["graphs"]:
+            file = graph["formats"]["onnx"]
+            plan = f"tensorrt/{Path(file).stem}.plan"
+            write_plan(trt, artifact.path(file), graph["profile"], staging.folder / plan)
+            graphs.append({**graph, "formats": {"onnx": file, "tensorrt": plan}})
+        made = {"tensorrt": trt.__version__, "gpu": gpu_name(cuda)}
+        engines = {**artifact.manifest["engines"], "tensorrt": ["tensorrt"]}
+        content = {**artifact.manifest, "graphs": graphs, "engines": engines, "plan": made}
+        written = staging.manifest(content)
+        on_stage("comparing with the graph")
+        planned = open_model(written, "tensorrt")
+        reference = Reference.of(Converted(open_model(written, "onnx", "onnxruntime")), planned)
+        report = replace(compare(reference, planned, **bounds.tolerances), backend="tensorrt")
+        staging.manifest({**content, "plan": {**made, "parity": report.to_json()}})
+        report.raise_if_failed()
+        on_stage("publishing")
+        staging.publish()
+        return read_artifact(staging.target)
 
 
 def to_tf(

@@ -91,6 +91,12 @@ class Format(StrEnum):
     saved_model = "saved_model"
     litert = "litert"
     torch = "torch"
+    tensorrt = "tensorrt"
+
+
+class Target(StrEnum):
+    onnxruntime = "onnxruntime"
+    tensorrt = "tensorrt"
 
 
 class GraphEngine(StrEnum):
@@ -138,6 +144,14 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def _shape(text: str) -> tuple[int, int]:
+    """A batch and a sequence: 32x256."""
+    match text.lower().split("x"):
+        case [batch, sequence] if batch.isdecimal() and sequence.isdecimal():
+            return int(batch), int(sequence)
+    raise typer.BadParameter(f"{text!r}: not texts x tokens, such as 32x256")
+
+
 Model = Annotated[str, typer.Argument(help="A Hub id or a folder; for to-onnx also a .keras file.", show_default=False)]
 Revision = Annotated[str | None, typer.Option(help="A Hub branch, tag or commit.", show_default=False)]
 Trust = Annotated[bool, _flag("--trust-remote-code", "Run code that comes with the model.")]
@@ -174,7 +188,9 @@ Calibration = Annotated[
     Path | None, typer.Option(help="Your own texts for fp16's probe of its range, read likewise.", show_default=False)
 ]
 TextInput = Annotated[bool, _flag("--text-input", "The tokenizer inside the graph: it takes strings.")]
-Engine = Annotated[str, typer.Option(help="onnxruntime, openvino, keras, tensorflow, litert, torch, or auto.")]
+Engine = Annotated[
+    str, typer.Option(help="onnxruntime, openvino, keras, tensorflow, litert, torch, tensorrt, or auto.")
+]
 Outputs = Annotated[
     list[Output] | None,
     typer.Option(
@@ -258,6 +274,18 @@ def to_onnx_command(
     eval_file: EvalFile = None,
     calibration: Calibration = None,
     text_input: TextInput = False,
+    target: Annotated[
+        Target, typer.Option(help="onnxruntime, or tensorrt: no other operators, and what builds a plan.")
+    ] = Target.onnxruntime,
+    max_shape: Annotated[
+        Any,
+        typer.Option(
+            help="For tensorrt: a plan's largest batch and sequence; default: the model's limit, up to 32 texts.",
+            metavar="<n>x<n>",
+            parser=_shape,
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Convert a model to ONNX and prove it equal to encode(); a Keras model of to-tf, equal to itself."""
@@ -290,9 +318,54 @@ def to_onnx_command(
             texts=_texts_of(eval_file),
             calibration=_texts_of(calibration),
             text_input=text_input,
+            target=target.value,
+            max_shape=max_shape,
             on_stage=on_stage,
         )
     _print_result(artifact, as_json)
+
+
+@app.command("build-plan")
+def build_plan_command(
+    directory: Annotated[
+        Path, typer.Argument(help="A folder of to-onnx --target tensorrt; the plans go into it.", show_default=False)
+    ],
+    atol: Atol = None,
+    rtol: Rtol = None,
+    as_json: Json = False,
+) -> None:
+    """Build TensorRT plans for the GPU of this machine and prove them equal to the folder's graphs."""
+    from sbertconv.api import build_plan
+
+    with _progress(as_json) as on_stage:
+        artifact = build_plan(directory, atol=atol, rtol=rtol, on_stage=on_stage)
+    if as_json:
+        _print_json({"folder": str(artifact.folder), **artifact.manifest})
+        return
+    console = _console()
+    made = artifact.manifest["plan"]
+    _print_parity(made["parity"], console)
+    _print_lines(console, f"Built with TensorRT {made['tensorrt']} for {made['gpu']}, written to {artifact.folder}")
+    _print_lines(console, "Run it:", f"  sbertconv.load({str(artifact.folder)!r}, format='tensorrt')")
+
+
+@app.command("engines")
+def engines_command(as_json: Json = False) -> None:
+    """List what runs converted models, and which of it is installed here."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from sbertconv.engines import engine_states
+
+    states = engine_states()
+    if as_json:
+        _print_json(states)
+        return
+    table = Table("engine", "runs", "installed", "needs")
+    for state in states:
+        installed = state["version"] or f"no: {state['install']}"
+        table.add_row(state["engine"], ", ".join(state["formats"]), escape(installed), state["needs"])
+    _console().print(table)
 
 
 @app.command("to-openvino")
@@ -795,6 +868,10 @@ def _print_artifact(artifact: Artifact) -> None:
         table.add_row(name, _size(file["size"]))
     console.print(table)
     _print_lines(console, "Run it:", snippet(artifact))
+    if manifest.get("target") == "tensorrt":
+        _print_lines(
+            console, "On the machine with the GPU, build its plan:", f"  sbertconv build-plan {artifact.folder}"
+        )
 
 
 def _print_bench(report: BenchReport) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from sbertconv.artifact import Artifact
 from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError, error_text, require
-from sbertconv.frameworks import import_keras, import_tensorflow
+from sbertconv.frameworks import import_keras, import_tensorflow, version_of
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
@@ -176,29 +176,67 @@ def open_torch(artifact: Artifact, section: Mapping[str, Any], threads: int) -> 
     return run
 
 
+def open_tensorrt(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
+    """TensorRT on the first NVIDIA GPU."""
+    from sbertconv.tensorrt import PlanRunner, import_tensorrt
+
+    trt, cuda = import_tensorrt(artifact.folder)
+    made = artifact.manifest["plan"]
+    built_with = f"TensorRT {made['tensorrt']} on {made['gpu']}"
+    return PlanRunner(trt, cuda, graph_file(artifact, section, "tensorrt"), section, built_with)
+
+
 @dataclass(frozen=True)
 class Engine:
-    """What runs written graphs: the package it is, how it opens each format that it can, and whether it can share the
-    cores among several batches.
+    """What runs written graphs.
+
+    Attributes:
+        package: that it is.
+        extra: of sbertconv, which installs it; empty: it comes with sbertconv.
+        opens: how it opens each format that it can.
+        needs: beside the package.
+        parallel: whether it can share the cores among several batches.
     """
 
     package: str
+    extra: str
     opens: Mapping[str, Callable[..., Run]]
+    needs: str = ""
     parallel: bool = False
 
 
 # The order is that of preference where several are installed: the faster first.
 ENGINES = {
     "openvino": Engine(
-        "openvino", {form: functools.partial(open_openvino, form=form) for form in ("onnx", "openvino")}, True
+        "openvino",
+        "openvino",
+        {form: functools.partial(open_openvino, form=form) for form in ("onnx", "openvino")},
+        parallel=True,
     ),
-    "onnxruntime": Engine("onnxruntime", {"onnx": open_onnx}, True),
-    "keras": Engine("keras", {"keras": open_keras}),
-    "tensorflow": Engine("tensorflow", {"saved_model": open_saved_model}),
-    "litert": Engine("tensorflow", {"litert": open_litert}),
-    "torch": Engine("torch", {"torch": open_torch}),
+    "onnxruntime": Engine("onnxruntime", "", {"onnx": open_onnx}, parallel=True),
+    "keras": Engine("keras", "tf", {"keras": open_keras}),
+    "tensorflow": Engine("tensorflow", "tf", {"saved_model": open_saved_model}),
+    "litert": Engine("tensorflow", "tf", {"litert": open_litert}),
+    "torch": Engine("torch", "torch", {"torch": open_torch}),
+    "tensorrt": Engine("tensorrt", "tensorrt", {"tensorrt": open_tensorrt}, "an NVIDIA GPU"),
 }
 AUTO = "auto"
+
+
+def engine_states() -> list[dict[str, Any]]:
+    """Every engine: its name, the formats that it runs, the version that is installed (None: it is not), the command
+    that installs it, and what it needs beside that. Nothing is imported.
+    """
+    return [
+        {
+            "engine": name,
+            "formats": list(engine.opens),
+            "version": version_of(engine.package) if importlib.util.find_spec(engine.package) else None,
+            "install": f'pip install "sbertconv[{engine.extra}]"' if engine.extra else "pip install sbertconv",
+            "needs": engine.needs,
+        }
+        for name, engine in ENGINES.items()
+    ]
 
 
 def choose_engine(artifact: Artifact, form: str, engine: str = AUTO) -> str:

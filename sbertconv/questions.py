@@ -222,7 +222,7 @@ def _about_encode(
     yield Question(f"{label}{TOKENS}", [*CORPUS, long], TOKENS, task)
     yield encode(ALONE, batch_size=1)
     yield encode(BATCH, batch_size=BATCH_SIZE)
-    if embedder.tokenize([long], name)["input_ids"].shape[1] <= LONGEST_FORWARD:
+    if embedder.tokenize([long], name)["input_ids"].shape[1] <= longest_forward(graph):
         yield encode("over the limit", [long, *CORPUS[:3]])
     if side := _other_side(original, embedder):
         yield replace(encode(f"padded on the {side}", batch_size=BATCH_SIZE), padding_side=side)
@@ -254,7 +254,7 @@ def about_token_embeddings(label: str, graph: Graph, original: Side, embedder: C
         long = long_text(graph.tokenizer.max_length(task))
         yield replace(ask_for(TOKENS, task, [*CORPUS, long]), method=TOKENS, options={"task": task})
         yield ask_for(BATCH, task)
-        if embedder.tokenize([long], task)["input_ids"].shape[1] <= LONGEST_FORWARD:
+        if embedder.tokenize([long], task)["input_ids"].shape[1] <= longest_forward(graph):
             yield ask_for("over the limit", task, [long, *CORPUS[:3]])
         if Converted(embedder).poolings():
             yield replace(ask_for("token pooling", task, sentences()[:POOLED]), pooled=True)
@@ -279,7 +279,7 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
     yield Question(f"{label}pairs: {TOKENS}", [*pairs, *cut], TOKENS)
     yield ask_for(f"pairs: {ALONE}", pairs, batch_size=1)
     yield ask_for(f"pairs: {BATCH}", pairs)
-    if embedder.tokenize([(long, long)])["input_ids"].shape[1] <= LONGEST_FORWARD:
+    if embedder.tokenize([(long, long)])["input_ids"].shape[1] <= longest_forward(graph):
         yield ask_for("pairs over the limit", [*cut, *pairs[:3]])
     for prompt, text in original.prompts().items():
         if text:
@@ -299,6 +299,12 @@ def _about_quality(label: str, graph: Graph, embedder: ConvertedModel, texts: Se
 def _arrays(embedder: ConvertedModel) -> Mapping[str, Any]:
     """The keywords with which both sides give arrays."""
     return MODEL_CLASSES[embedder.artifact.manifest["model_class"]].arrays
+
+
+def longest_forward(graph: Graph) -> int:
+    """How many tokens a text may have whose result is compared: what a plan takes, where one is to be built."""
+    shapes = graph.section.get("profile", {}).get("input_ids")
+    return min(LONGEST_FORWARD, shapes["max"][1]) if shapes else LONGEST_FORWARD
 
 
 def _task(graph: Graph) -> dict[str, str]:

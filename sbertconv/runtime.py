@@ -33,10 +33,10 @@ def load(
 
     Args:
         folder: what `sbertconv to-onnx`, `to-tf` or `to-torch` wrote, or a .keras file that began as one.
-        format: "onnx", "openvino", "keras", "saved_model", "litert" or "torch"; default the first that the folder
-            holds.
-        engine: "onnxruntime", "openvino", "keras", "tensorflow", "litert" or "torch"; "auto": the first of those
-            installed that the folder was proven on, see `Embedder.engine`. It never changes the precision.
+        format: "onnx", "openvino", "keras", "saved_model", "litert", "torch" or "tensorrt"; default the first that the
+            folder holds.
+        engine: "onnxruntime", "openvino", "keras", "tensorflow", "litert", "torch" or "tensorrt"; "auto": the first of
+            those installed that the folder was proven on, see `Embedder.engine`. It never changes the precision.
         parallel: how many batches run at once, each on its share of the cores. More than 1 embeds many texts faster
             and one text slower; for "onnxruntime" and "openvino".
         verify: compare every file with its sha256 first.
@@ -72,6 +72,7 @@ def usable_cores() -> int:
 
 
 Batch = tuple[np.ndarray, Tensors]  # the places of its texts, and what the graph takes
+BUILT = {"tensorrt": "build it on the machine with the GPU: sbertconv build-plan {}"}  # formats that come later
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 TEXT = "text"  # the input of a graph that has its tokenizer inside
 WINDOW = 1024  # texts that are tokenized together and then sorted by their tokens
@@ -141,9 +142,10 @@ class ConvertedModel:
         manifest = artifact.manifest
         self.format = artifact.formats[0] if form is None else form
         if self.format not in artifact.formats:
+            advice = BUILT.get(self.format, "convert the model again with --format.").format(artifact.folder)
             raise UnsupportedOptionError(
                 f"{artifact.folder}: format {form!r} is not there (have: {', '.join(artifact.formats)}).\n"
-                "Choose one of these, or convert the model again with --format."
+                f"Choose one of these, or {advice}"
             )
         self.engine = choose_engine(artifact, self.format, engine)
         check_parallel(self.engine, parallel)

@@ -62,6 +62,7 @@ WAYS: dict[str, tuple[Way, ...]] = {
     "tensorflow": (Way("SavedModel"),),
     "litert": (Way("LiteRT"),),
     "torch": (Way("torch.export"),),
+    "tensorrt": (Way("TensorRT", package="tensorrt"),),
 }
 
 

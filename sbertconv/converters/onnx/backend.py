@@ -17,6 +17,7 @@ from sbertconv.classes import EXACT, NOT_ZERO, ModelClass
 from sbertconv.converters.onnx.fusion import pick_rows
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
+from sbertconv.converters.onnx.tensorrt import OPSET, PRECISIONS, prepare
 from sbertconv.converters.torch.backend import (
     Pipeline,
     dynamic_axes,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 FROM_DATA = re.compile(r"u\d+")  # torch.export's name for a size that only the data tells
+TARGETS = ("onnxruntime", "tensorrt")
 OPSETS = range(18, 23)  # torch.onnx lowers to 18 and up; ONNX Runtime 1.31 misreads RotaryEmbedding of 23
 
 
@@ -57,6 +59,8 @@ class OnnxOptions:
         engines: what the graph is proven on.
         calibration: texts whose values the precision's recipe looks at, beside those that come with sbertconv.
         text_input: put the tokenizer into the graph, which then takes `text`, strings [batch].
+        target: what the graph is written for, one of `TARGETS`.
+        max_shape: for TensorRT, the largest batch and sequence; None: what the model's limit allows.
     """
 
     opset: int = 18
@@ -72,6 +76,18 @@ class OnnxOptions:
     engines: tuple[str, ...] = ("onnxruntime",)
     calibration: tuple[str, ...] = ()
     text_input: bool = False
+    target: str = "onnxruntime"
+    max_shape: tuple[int, int] | None = None
+
+    @property
+    def for_tensorrt(self) -> bool:
+        """Whether the graph is written for TensorRT."""
+        return self.target == "tensorrt"
+
+    @property
+    def kind(self) -> str:
+        """What the folder is called after."""
+        return self.target if self.for_tensorrt else self.form
 
     def check(self) -> None:
         """Raise UnsupportedOptionError for an option that is not supported, or not together with another."""
@@ -86,7 +102,7 @@ class OnnxOptions:
                 "Choose among these."
             )
         for name in self.engines:
-            require(name if name == "openvino" else "onnx", ENGINES[name].package)
+            require(ENGINES[name].extra or "onnx", ENGINES[name].package)
         if self.precision in IN_BLOCKS and not self.optimize:
             raise UnsupportedOptionError(
                 f"--no-optimize: {self.precision} weights need ONNX Runtime's own operators.\n"
@@ -101,6 +117,31 @@ class OnnxOptions:
             raise UnsupportedOptionError(
                 f"--calibration: {self.precision} looks at no values of texts (have: {', '.join(calibrated)}).\n"
                 "Leave the option out; --eval measures the quality on your own texts."
+            )
+        self._check_target()
+
+    def _check_target(self) -> None:
+        if self.target not in TARGETS:
+            raise UnsupportedOptionError(
+                f"target {self.target!r} is not known (have: {', '.join(TARGETS)}).\nChoose one of these."
+            )
+        if not self.for_tensorrt:
+            if self.max_shape is not None:
+                raise UnsupportedOptionError("--max-shape: only plans have one.\nAdd --target tensorrt.")
+            return
+        fits = {
+            "opset": self.opset == OPSET,
+            "precision": self.precision in PRECISIONS,
+            "text-input": not self.text_input,
+        }
+        if misfits := [f"--{name}" for name, fit in fits.items() if not fit]:
+            raise UnsupportedOptionError(
+                f"--target tensorrt with {', '.join(misfits)}: TensorRT is given opset {OPSET} in "
+                f"{' or '.join(PRECISIONS)}, and takes no strings.\nLeave {', '.join(misfits)} out."
+            )
+        if self.max_shape is not None and min(self.max_shape) < 1:
+            raise UnsupportedOptionError(
+                f"--max-shape {'x'.join(map(str, self.max_shape))}: not a batch and a sequence.\nPass 32x256, say."
             )
 
     def of(self, model_class: ModelClass) -> OnnxOptions:
@@ -123,7 +164,7 @@ class OnnxOptions:
             )
         if self.text_input:
             self._check_text_input(model_class, outputs)
-        return replace(self, outputs=outputs)
+        return replace(self, outputs=outputs, optimize=self.optimize and not self.for_tensorrt)
 
     def _check_text_input(self, model_class: ModelClass, outputs: tuple[str, ...]) -> None:
         model_class.check_text_input()
@@ -190,6 +231,8 @@ def exported_graph(
         pick_rows(graph)
         if options.optimize:
             _fuse(graph)
+        if options.for_tensorrt:
+            prepare(graph)
     try:
         yield tidy(graph), tracer
     finally:
