@@ -24,7 +24,7 @@ from sbertconv.text.onnx_emitter import OnnxEmitter, encoded, murmur_hash
 from sbertconv.text.onnx_graph import session_runner, tokenizer_graph
 from sbertconv.text.proof import expected, reference
 from sbertconv.text.storage import dumps, loads
-from sbertconv.text.words import EXPRESSIONS
+from sbertconv.text.words import CLIP, EXPRESSIONS
 
 ALL = ("input_ids", "token_type_ids", "attention_mask")
 FUZZ = 500  # a conversion runs 20,000
@@ -185,6 +185,68 @@ TOKENIZERS |= {
 }
 
 
+def word_end_bpe(**options: str) -> str:
+    """As GPT-1 and CLIP have it: a word's last character, or all but its first, has a form of its own."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", **options))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(
+        [line.lower() for line in tiny.LINES], trainers.BpeTrainer(vocab_size=500, special_tokens=["<unk>"], **options)
+    )
+    return str(tokenizer.to_str())
+
+
+def clip() -> str:
+    """With every byte as a token, alone and at a word's end, and merges from the lines."""
+    found = json.loads(changed(word_end_bpe(end_of_word_suffix="</w>"), normalizer=None))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = dict.fromkeys([*alphabet, *(f"{c}</w>" for c in alphabet)])
+    merges = [pair for pair in found["model"]["merges"] if all(set(p.removesuffix("</w>")) <= {*alphabet} for p in pair)]
+    vocabulary |= dict.fromkeys(["".join(pair) for pair in merges])
+    ids = {token: number for number, token in enumerate([*vocabulary, "<|startoftext|>", "<|endoftext|>"])}
+    found["model"] |= {"vocab": ids, "merges": merges, "unk_token": "<|endoftext|>"}
+    found["added_tokens"] = []
+    split = {"type": "Split", "pattern": {"Regex": CLIP}, "behavior": "Removed", "invert": True}
+    found["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, BYTE_LEVEL | {"use_regex": True}]}
+    found["normalizer"] = sequence(NFC, replace({"Regex": r"\s+"}, " "), {"type": "Lowercase"})
+    start, end = (["<|startoftext|>", len(ids) - 2], ["<|endoftext|>", len(ids) - 1])
+    found["post_processor"] = {"type": "RobertaProcessing", "sep": end, "cls": start, "trim_offsets": False,
+                               "add_prefix_space": False}  # fmt: skip
+    ends = [{"id": number, "content": content, "special": True} for content, number in (start, end)]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    found["added_tokens"] = [flags | token for token in ends[:1]]  # the other one may be typed in the text
+    return json.dumps(found)
+
+
+def like_llama_3() -> str:
+    """Many tokens without a merge that makes them; they are found all the same where they are whole words."""
+    found = json.loads(by_expression(BYTES, list(EXPRESSIONS)[2]))
+    found["normalizer"] = None
+    merges = found["model"]["merges"]
+    found["model"] |= {"ignore_merges": True, "merges": merges[: len(merges) // 2]}
+    begin = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+             {"Sequence": {"id": "A", "type_id": 0}}], "pair": [], "special_tokens":
+             {"<s>": {"id": "<s>", "ids": [2], "tokens": ["<s>"]}}}  # fmt: skip
+    found["post_processor"] = {"type": "Sequence", "processors": [BYTE_LEVEL, begin]}
+    return json.dumps(found)
+
+
+TOKENIZERS |= {
+    "bpe, like the first gpt": (
+        changed(word_end_bpe(end_of_word_suffix="</w>"), normalizer=json.loads(UNCASED)["normalizer"]),
+        Settings(max_length=64),
+    ),
+    "bpe, words go on with a sign": (word_end_bpe(continuing_subword_prefix="##"), Settings()),
+    "bpe, words go on and end with a sign": (
+        changed(
+            word_end_bpe(continuing_subword_prefix="##", end_of_word_suffix="</w>"), model={"fuse_unk": True}
+        ),
+        Settings(),
+    ),
+    "bpe, like clip": (clip(), Settings(max_length=77)),
+    "bpe, like llama 3": (like_llama_3(), Settings(max_length=64, padding_side="left")),
+}
+
+
 @cache
 def charsmap() -> dict[str, str]:
     """Like SentencePiece's nmt_nfkc: compatibility forms, controls and spaces; composed keys, one of them against all
@@ -199,15 +261,46 @@ def charsmap() -> dict[str, str]:
     return forms | composed | spaces | controls | odd
 
 
+def unigram(normalizer: Any, pre_tokenizer: Any, **sections: Any) -> str:
+    bare = changed(UNIGRAM, normalizer=None, pre_tokenizer=None)
+    return changed(bare, normalizer=normalizer, pre_tokenizer=pre_tokenizer, **sections)
+
+
+def with_bytes() -> str:
+    """Bytes stand for unknown characters, and the unknown token may be typed in the text."""
+    found = json.loads(UNIGRAM)
+    found["model"]["vocab"] += [[f"<0x{byte:02X}>", -30.0] for byte in range(256)]
+    found["model"]["byte_fallback"] = True
+    found["added_tokens"] = [token for token in found["added_tokens"] if token["content"] != "<unk>"]
+    return json.dumps(found)
+
+
+PRECOMPILED = {"type": "Precompiled", "precompiled_charsmap": write_charsmap(charsmap())}
+QUOTES = [replace({"String": "``"}, '"'), replace({"String": "''"}, '"')]
+ALBERT = [*QUOTES, {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}, PRECOMPILED,
+          replace({"Regex": " {2,}"}, " ")]  # fmt: skip
+LINES = replace({"Regex": r"\s{2,}|[\n\r\t]"}, " ")
+TEMPLATE = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}},
+            {"SpecialToken": {"id": "</s>", "type_id": 0}}, {"SpecialToken": {"id": "<s>", "type_id": 2}}],
+            "pair": [], "special_tokens": {name: {"id": name, "ids": [number], "tokens": [name]}
+                                           for name, number in (("</s>", 3), ("<s>", 2))}}  # fmt: skip
 TOKENIZERS |= {
-    "unigram, like xlm-roberta": (
-        changed(
-            changed(UNIGRAM, normalizer=None, pre_tokenizer=None),
-            normalizer={"type": "Precompiled", "precompiled_charsmap": write_charsmap(charsmap())},
-            pre_tokenizer=XLM_R,
+    "unigram, like xlm-roberta": (unigram(PRECOMPILED, XLM_R), Settings(max_length=48)),
+    "unigram, like bge-m3": (
+        unigram(sequence(PRECOMPILED, replace({"Regex": " {2,}"}, " ")), METASPACE),
+        Settings(max_length=48),
+    ),
+    "unigram, like albert and xlnet": (
+        changed(unigram(sequence(*ALBERT), XLM_R, post_processor=None), post_processor=TEMPLATE),
+        Settings(ALL, 48, padding_side="left", pad_type_id=3),
+    ),
+    "unigram, like deberta in transformers 5": (
+        unigram(
+            sequence(LINES, {"type": "NFC"}, {"type": "Strip", "strip_left": False, "strip_right": True}), METASPACE
         ),
         Settings(max_length=48),
     ),
+    "unigram, bytes": (with_bytes(), Settings(max_length=64)),
 }
 
 

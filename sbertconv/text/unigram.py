@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.text.bytes import byte_at, byte_counts, byte_tokens
 from sbertconv.text.characters import alphabet, numbered
+from sbertconv.text.components import NotKnown
 from sbertconv.text.framing import TEXT_END
 from sbertconv.text.operations import DOUBLE, END, INT, Operations, State, Tensor
 from sbertconv.text.tables import PageTable, Trie, reachable
@@ -30,6 +31,7 @@ class Unigram:
     trie: the tokens.
     scores: id -> score, float64.
     unknown: the id of characters that are in no token; neighbours share one.
+    bytes: byte -> id, for such characters instead; empty: not so.
     penalty: the score of such a character.
     longest: the number of characters of the longest token.
     pseudo: pseudo character -> its id.
@@ -39,6 +41,7 @@ class Unigram:
     trie: Trie
     scores: np.ndarray
     unknown: int
+    bytes: np.ndarray
     penalty: float
     longest: int
     pseudo: np.ndarray
@@ -48,16 +51,14 @@ class Unigram:
         tokens = {token: number for number, (token, _) in enumerate(model["vocab"]) if token}
         scores = np.array([score for _, score in model["vocab"]], np.float64)
         if model["unk_id"] is None or scores.min() >= LARGEST:
-            raise UnsupportedOptionError(
-                "Text input is not possible with this tokenizer: a Unigram model without unk_id, or without scores "
-                "that are logarithms.\nLeave --text-input out."
-            )
+            raise NotKnown("model Unigram: without unk_id, or without scores that are logarithms")
         numbers = alphabet(list(tokens))
         return cls(
             PageTable.of(numbered(numbers), [0] * (1 + len(added))),
             Trie.of((0, [numbers[c] for c in token], number) for token, number in tokens.items()),
             scores,
             model["unk_id"],
+            byte_tokens(tokens) if model["byte_fallback"] else np.zeros(0, np.int32),
             float(scores.min() - PENALTY),
             max(map(len, tokens)),
             np.array([TEXT_END, *added], np.int32),
@@ -137,11 +138,36 @@ class Unigram:
         found = ids[
             places * self.longest + ops.apply("min", [self.longest - lengths, ops.constant(self.longest - 1)], INT)
         ]
-        unknown = tokens & (found == self.unknown)
-        fused = unknown & unknown[to]
         pseudo = codes >= END
         special = ops.constant(self.pseudo)[ops.compress(codes, pseudo) - END]
         at = ops.compress(slot, pseudo)
         found = ops.scatter(found, at, special)
-        fused = ops.scatter(fused.number, at, ops.fill(ops.size(at), 0)) > 0
-        return ops.compress(found, tokens & ~fused)
+        unknown = tokens & (found == self.unknown)
+        unknown = ops.scatter(unknown.number, at, ops.fill(ops.size(at), 0)) > 0
+        if len(self.bytes):
+            return self._bytes(ops, ops.scatter(ops.fill(count, 0), slot, codes), tokens, unknown, to, found)
+        return ops.compress(found, tokens & ~(unknown & unknown[to]))
+
+    def _bytes(self, ops: Operations, codes: Tensor, tokens: Tensor, unknown: Tensor, to: Tensor, found: Tensor) -> Any:
+        """The ids, with the bytes of every unknown character instead; but the unknown token's own text alone is that.
+
+        Args:
+            ops: the emitter.
+            codes: of every slot, 0 in those for begins.
+            tokens: whether a token ends there.
+            unknown: whether it is the unknown one.
+            to: where the token before it ends.
+            found: its id.
+        """
+        ends = ops.nonzero(tokens)
+        end = ends[ops.apply("min", [ops.cumsum(tokens.number) - tokens.number, ops.size(ends) - 1], INT)]
+        places = ops.range(ops.size(codes))
+        # Of the token that each slot belongs to: whether the one behind it is unknown too.
+        shared = ops.scatter(ops.fill(ops.size(codes), 0), to[ends], unknown[ends].number) > 0
+        own = unknown & (places - to > 1) & ~unknown[to] & ~shared
+        spelled = (unknown & ~own)[end] & (places > to[end])
+        counts = ops.where(spelled, byte_counts(ops, codes), tokens.number)
+        owner, place = ops.repeat(counts)
+        letters = ops.where(spelled, codes, 0)[owner]
+        value = byte_at(ops, letters, byte_counts(ops, letters), ops.where(spelled[owner], place, 0))
+        return ops.where(spelled[owner], ops.constant(self.bytes)[value], found[owner])
