@@ -300,8 +300,6 @@ def to_tf(
     options = KerasOptions(tuple(formats), text_input)
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry)
-    if text_input:
-        source.model_class.check_text_input()
     target = _target(directory, source.name, "keras")
     with settled_heap(), float32_policy(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_keras, options=options)

@@ -47,6 +47,7 @@ class ModelClass:
         questions: what both sides are asked.
         precisions: those that can be measured; None: all.
         pairs: whether two texts make one input, told apart by their token types.
+        text_pair: whether a graph with its tokenizer inside takes two texts; else it takes one.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ModelClass:
     questions: str
     precisions: tuple[str, ...] | None = (EXACT,)
     pairs: bool = True
+    text_pair: bool = False
 
     @property
     def output(self) -> str:
@@ -97,15 +99,6 @@ class ModelClass:
             raise UnsupportedOptionError(
                 f"precision {precision!r} is not supported for a {self.name} (have: {', '.join(self.precisions)}).\n"
                 "Leave it out."
-            )
-
-    def check_text_input(self) -> None:
-        """Raise UnsupportedOptionError where the tokenizer cannot be inside the graph."""
-        if self.pairs:
-            have = ", ".join(row.name for row in MODEL_CLASSES.values() if not row.pairs)
-            raise UnsupportedOptionError(
-                f"--text-input: a {self.name} takes pairs of texts, and one text is what such a graph takes "
-                f"(have: {have}).\nLeave the option out."
             )
 
 
@@ -200,6 +193,7 @@ CROSS_ENCODER = ModelClass(
     runtime="sbertconv.predicting:Reranker",
     original="sbertconv.questions:OriginalPredictions",
     questions="sbertconv.questions:about_predictions",
+    text_pair=True,
 )
 MODEL_CLASSES = {
     row.name: row
@@ -232,6 +226,7 @@ MODEL_CLASSES = {
             prepare=_as_in_pipeline,
             chain="sbertconv.source:bare_classifier",
             runtime="sbertconv.predicting:TextClassifier",
+            text_pair=False,
         ),
     )
 }

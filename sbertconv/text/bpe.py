@@ -13,7 +13,7 @@ import numpy as np
 
 from sbertconv.text.bytes import byte_at, byte_counts, byte_tokens
 from sbertconv.text.characters import alphabet, numbered
-from sbertconv.text.components import NotKnown, real
+from sbertconv.text.components import NotKnownError, real
 from sbertconv.text.framing import TEXT_END
 from sbertconv.text.operations import END, Operations, State, Tensor
 from sbertconv.text.tables import PageTable, SparseTable, Trie
@@ -109,12 +109,12 @@ class BPE:
         alone[places] = earliest[entries[:, 3]] <= entries[:, 2]
         border = np.array(sorted(_borders(learned, vocabulary, prefix)), np.int64).reshape(-1, 2)
         whole = _unmerged(model) if model["ignore_merges"] else []
-        heads, tails = ([text for text in dict.fromkeys(("", affix))] for affix in (prefix, suffix))
+        heads, tails = (list(dict.fromkeys(("", affix))) for affix in (prefix, suffix))
         forms = int(len(heads) > 1), len(heads) * (len(tails) > 1)
         last = [*(size + n for n in range(len(pseudo))), *(vocabulary[word] for word in whole)]
         values = np.concatenate([_form(vocabulary, head, tail, last) for tail in tails for head in heads])
         if model["byte_fallback"] and (prefix or suffix):
-            raise NotKnown("model BPE: byte_fallback with continuing_subword_prefix or end_of_word_suffix")
+            raise NotKnownError("model BPE: byte_fallback with continuing_subword_prefix or end_of_word_suffix")
         return cls(
             size,
             WholeWords.of(whole, len(pseudo)) if whole else None,
@@ -211,7 +211,9 @@ def _unmerged(model: Mapping[str, Any]) -> list[str]:
     """The tokens that the library's merges do not make of their own characters."""
     merged = real("model", {**model, "ignore_merges": False})
     return [
-        token for token, number in model["vocab"].items() if token and [t.id for t in merged.tokenize(token)] != [number]
+        token
+        for token, number in model["vocab"].items()
+        if token and [t.id for t in merged.tokenize(token)] != [number]
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sbertconv.text.components import NotKnown
+from sbertconv.text.components import NotKnownError
 from sbertconv.text.operations import END, Operations, Tensor
 
 LIMITS = (0x80, 0x800, 0x10000)  # the first characters of two, three and four bytes
@@ -33,7 +33,7 @@ def byte_tokens(vocabulary: Mapping[str, int]) -> np.ndarray:
     """Byte -> the id of the token that stands for it."""
     found = [vocabulary.get(f"<0x{byte:02X}>", -1) for byte in range(256)]
     if -1 in found:
-        raise NotKnown("model: byte_fallback without a token for every byte")
+        raise NotKnownError("model: byte_fallback without a token for every byte")
     return np.array(found, np.int32)
 
 

@@ -23,7 +23,7 @@ class Anything:
 ANY = Anything()
 
 
-class NotKnown(Exception):
+class NotKnownError(Exception):
     """What is not known of a component, in words; raised while it is compiled."""
 
 
@@ -57,10 +57,12 @@ class Context:
     Attributes:
         tokenizer: the whole tokenizer.json.
         pseudo: how many pseudo characters there are.
+        pair: whether two texts make one input.
     """
 
     tokenizer: Json
     pseudo: int
+    pair: bool
 
 
 SEQUENCES = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "post_processor": "processors"}

@@ -13,7 +13,7 @@ import numpy as np
 from sbertconv.text.added import AddedTokens
 from sbertconv.text.characters import CharacterMap, Composition, Reordering, changes, classify
 from sbertconv.text.charsmap import Charsmap
-from sbertconv.text.components import ANY, Component, Context, Json, NotKnown, Stages, real, shown
+from sbertconv.text.components import ANY, Component, Context, Json, NotKnownError, Stages, real, shown
 from sbertconv.text.operations import END, INT, Operations, Tensor
 from sbertconv.text.tables import PageTable, every
 from sbertconv.text.words import matching
@@ -80,7 +80,7 @@ def replacement(component: Json, context: Context) -> Stages:
     pattern, content = component["pattern"], component["content"]
     if "Regex" in pattern:
         if len(content) > 1:
-            raise NotKnown(f"normalizer Replace: {shown(pattern)} by {shown(content)} (have: one character)")
+            raise NotKnownError(f"normalizer Replace: {shown(pattern)} by {shown(content)} (have: one character)")
         return [SpaceRuns(PageTable.of(_runs(pattern["Regex"]), [0] * context.pseudo), tuple(map(ord, content)))]
     text = pattern["String"]
     if len(text) == 1:

@@ -26,8 +26,11 @@ class NumpyEmitter(Operations):
     def constant(self, array: Any, dtype: str = INT) -> Tensor:
         return self._tensor(array, dtype)
 
-    def characters(self, texts: Sequence[str]) -> Tensor:
-        return self._tensor([END, *(code for text in texts for code in (*map(ord, text), END))])
+    def integers(self, given: Any) -> Tensor:
+        return self._tensor(given)
+
+    def characters(self, inputs: Sequence[Sequence[str]]) -> Tensor:
+        return self._tensor([END, *(code for texts in inputs for text in texts for code in (*map(ord, text), END))])
 
     def apply(self, name: str, inputs: Sequence[Tensor], dtype: str) -> Tensor:
         return self._tensor(FUNCTIONS[name](*(x.value for x in inputs)), dtype)

@@ -179,12 +179,15 @@ class OnnxEmitter(Operations):
         self.scopes[-1].append(helper.make_node("Loop", inputs, outputs, self._name(), body=graph))
         return [self._tensor(name, x.dtype, x.rank) for name, x in zip(outputs, state, strict=True)]
 
-    def characters(self, texts: str) -> Tensor:
+    def integers(self, given: str) -> Tensor:
+        return self.cast(self._tensor(given, LONG), INT)
+
+    def characters(self, inputs: Sequence[str]) -> Tensor:
         """Every character is one string to ONNX Runtime's Tokenizer; its code point is read back from its hash."""
         empty = self._node(
             "Constant", [], value=self.onnx.helper.make_tensor("", self.onnx.TensorProto.STRING, [1], [b""])
         )
-        rows = self._node("Concat", [empty, texts], axis=0)  # so that there is one text at least
+        rows = self._node("Concat", [empty, *inputs], axis=0)  # so that there is one text at least
         attributes = {"mark": 0, "mincharnum": 1, "pad_value": "", "separators": [""]}
         strings = self._node("Tokenizer", [rows], CONTRIB, **attributes)
         end = int(murmur_hash(0, 4, SEED))  # NUL has one byte, so no character's hash is that of four

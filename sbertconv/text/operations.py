@@ -111,8 +111,12 @@ class Operations(ABC):
         """A constant scalar or vector; the same content becomes one constant."""
 
     @abstractmethod
-    def characters(self, texts: Any) -> Tensor:
-        """Strings [n] -> the code points of all of them in one vector: END, text, END, text, END, ..."""
+    def characters(self, inputs: Sequence[Any]) -> Tensor:
+        """Inputs of strings [n] -> the code points of all of them in one vector: END, text, END, text, END, ..."""
+
+    @abstractmethod
+    def integers(self, given: Any) -> Tensor:
+        """An input of integers [n], int64 or int32."""
 
     @abstractmethod
     def apply(self, name: str, inputs: Sequence[Tensor], dtype: str) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sbertconv.text.bytes import ByteLevel, SpacePrefix, byte_alphabet
 from sbertconv.text.characters import classify
-from sbertconv.text.components import ANY, Component, Context, Json, NotKnown, Stages, parts, real, shown
+from sbertconv.text.components import ANY, Component, Context, Json, NotKnownError, Stages, parts, real, shown
 from sbertconv.text.operations import END, Operations, Tensor
 from sbertconv.text.tables import PageTable
 from sbertconv.text.words import EXPRESSIONS, GPT_2, WordExpression
@@ -44,7 +44,7 @@ def _classes(component: str) -> np.ndarray:
         known = {(f"a{c}{c}a",): LETTER, ("a", "a"): DROPPED, ("a", c, c, "a"): ALONE, ("a", f"{c}{c}", "a"): OTHER}
         if words not in known:
             found = json.loads(component)
-            raise NotKnown(f"pre_tokenizer {shown(found)}: it makes {list(words)} of {f'a{c}{c}a'!r}")
+            raise NotKnownError(f"pre_tokenizer {shown(found)}: it makes {list(words)} of {f'a{c}{c}a'!r}")
         return known[words]
 
     return classify(ask, lambda page: LETTER if len(split(f"a{page}a")) == 1 else None)
@@ -87,7 +87,7 @@ def metaspace(component: Json, context: Context) -> Stages:
     """Metaspace; to know what begins a text, nothing may have been dropped before."""
     scheme = component["prepend_scheme"]
     if scheme == "first" and (parts("normalizer", context.tokenizer) or parts("pre_tokenizer", context.tokenizer)[1:]):
-        raise NotKnown("pre_tokenizer Metaspace: prepend_scheme='first' beside other components")
+        raise NotKnownError("pre_tokenizer Metaspace: prepend_scheme='first' beside other components")
     sign = ord(component["replacement"])
     return [Metaspace(sign, scheme != "never", scheme == "first", component["split"])]
 
@@ -117,7 +117,7 @@ def split(component: Json, context: Context) -> Stages:
         return [WordExpression.of(expression, context.pseudo)]
     if expression is None and how == ("MergedWithPrevious", False):
         return [AfterSpace()]
-    raise NotKnown(f"pre_tokenizer {shown(component, 200)}")
+    raise NotKnownError(f"pre_tokenizer {shown(component, 200)}")
 
 
 BOTH = (True, False)

@@ -24,9 +24,9 @@ from sbertconv.text.unigram import Unigram
 from sbertconv.text.wordpiece import WordPiece
 from sbertconv.text.words import Family, WordExpression
 
-CLASSES = (AddedTokens, AfterSpace, BPE, ByteLevel, CharacterMap, Charsmap, Composition, Family, Framing, Metaspace, PageTable,
-           Prefix, Reordering, Settings, SpacePrefix, SpaceRuns, SparseTable, Splitting, Stripping, TextTokenizer, Trie,
-           Unigram, WholeWords, WordExpression, WordPiece)  # fmt: skip
+CLASSES = (AddedTokens, AfterSpace, BPE, ByteLevel, CharacterMap, Charsmap, Composition, Family, Framing, Metaspace,
+           PageTable, Prefix, Reordering, Settings, SpacePrefix, SpaceRuns, SparseTable, Splitting, Stripping,
+           TextTokenizer, Trie, Unigram, WholeWords, WordExpression, WordPiece)  # fmt: skip
 STORED = {cls.__name__: cls for cls in CLASSES}
 CLASS, ARRAY = "class", "array"
 

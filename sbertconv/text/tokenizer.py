@@ -12,13 +12,13 @@ import numpy as np
 
 from sbertconv.text.added import AddedTokens
 from sbertconv.text.bpe import BPE
-from sbertconv.text.components import ANY, Component, Context, Json, NotKnown, parts, problems, real, refuse
-from sbertconv.text.framing import Framing
+from sbertconv.text.components import ANY, Component, Context, Json, NotKnownError, parts, problems, real, refuse
+from sbertconv.text.framing import SPECIAL, Framing
 from sbertconv.text.normalizers import NORMALIZERS
 from sbertconv.text.operations import END, Operations, Tensor
-from sbertconv.text.postprocessors import POST_PROCESSORS
+from sbertconv.text.postprocessors import PLAIN, POST_PROCESSORS
 from sbertconv.text.pretokenizers import PRE_TOKENIZERS
-from sbertconv.text.settings import Settings
+from sbertconv.text.settings import MAX_LENGTH, TEXT, TEXT_PAIR, Settings
 from sbertconv.text.unigram import Unigram
 from sbertconv.text.wordpiece import WordPiece
 
@@ -71,10 +71,12 @@ class TextTokenizer:
     model: Step
     framing: Framing
 
-    def __call__(self, ops: Operations, texts: Any, steps: dict[str, Any] | None = None) -> dict[str, Tensor]:
-        """Strings [batch] -> the settings' tensors, int64 [batch, sequence]; `steps` is given what is in between."""
+    def __call__(
+        self, ops: Operations, inputs: Mapping[str, Any], steps: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """The settings' inputs [batch] -> their tensors, int64 [batch, sequence]; `steps` gets what is in between."""
         steps = {} if steps is None else steps
-        codes = ops.characters(texts)
+        codes = ops.characters([inputs[name] for name in (TEXT, TEXT_PAIR) if name in inputs])
         if self.raw is not None:
             codes = self.raw(ops, codes)
         for stage in self.normalizer:
@@ -87,7 +89,8 @@ class TextTokenizer:
         for stage in self.pre_tokenizer:
             codes, starts = stage(ops, codes, starts)
         steps["pre_tokenizer"] = codes, starts
-        return self.framing(ops, self.model(ops, codes, starts))
+        limits = ops.integers(inputs[MAX_LENGTH]) if MAX_LENGTH in inputs else None
+        return self.framing(ops, self.model(ops, codes, starts), limits)
 
 
 def _added_ids(context: Context) -> np.ndarray:
@@ -116,7 +119,7 @@ def compile_tokenizer(tokenizer_json: str, settings: Settings, refused: Sequence
     tokenizer: Json = json.loads(tokenizer_json)
     added = tokenizer["added_tokens"]
     found = [*refused, *problems(tokenizer, TABLES), *_overlaps(added)]
-    context = Context(tokenizer, 1 + len(added))
+    context = Context(tokenizer, 1 + len(added), settings.pair)
 
     def compiled(section: str) -> list[Any]:
         """What each component of a section becomes; those that are not known are left out."""
@@ -127,7 +130,7 @@ def compile_tokenizer(tokenizer_json: str, settings: Settings, refused: Sequence
                 continue
             try:
                 made.append(component.compile(part, context))
-            except NotKnown as problem:
+            except NotKnownError as problem:
                 found.append(str(problem))
         return made
 
@@ -140,11 +143,12 @@ def compile_tokenizer(tokenizer_json: str, settings: Settings, refused: Sequence
         return AddedTokens.of(tokens, added) if tokens else None
 
     normalizer, pre_tokenizer = (list(chain(*compiled(section))) for section in ("normalizer", "pre_tokenizer"))
-    frames = [frame for frame in compiled("post_processor") if frame is not None] if settings.add_special_tokens else []
+    frames = [frame for frame in compiled("post_processor") if frame is not None]
     if len(frames) > 1:
         found.append("post_processor: two that add tokens")
     models = compiled("model")
     refuse(found)
-    before, type_id, after = frames[0] if frames else ([], 0, [])
-    framing = Framing(tuple(before), tuple(after), type_id, settings)
+    pieces = frames[0] if frames else PLAIN[: 1 + settings.pair]
+    kept = tuple(piece for piece in pieces if settings.add_special_tokens or piece[0] != SPECIAL)
+    framing = Framing(kept, settings)
     return TextTokenizer(finder(False), normalizer, finder(True), pre_tokenizer, models[0], framing)

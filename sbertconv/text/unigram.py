@@ -13,7 +13,7 @@ import numpy as np
 
 from sbertconv.text.bytes import byte_at, byte_counts, byte_tokens
 from sbertconv.text.characters import alphabet, numbered
-from sbertconv.text.components import NotKnown
+from sbertconv.text.components import NotKnownError
 from sbertconv.text.framing import TEXT_END
 from sbertconv.text.operations import DOUBLE, END, INT, Operations, State, Tensor
 from sbertconv.text.tables import PageTable, Trie, reachable
@@ -51,7 +51,7 @@ class Unigram:
         tokens = {token: number for number, (token, _) in enumerate(model["vocab"]) if token}
         scores = np.array([score for _, score in model["vocab"]], np.float64)
         if model["unk_id"] is None or scores.min() >= LARGEST:
-            raise NotKnown("model Unigram: without unk_id, or without scores that are logarithms")
+            raise NotKnownError("model Unigram: without unk_id, or without scores that are logarithms")
         numbers = alphabet(list(tokens))
         return cls(
             PageTable.of(numbered(numbers), [0] * (1 + len(added))),
@@ -148,7 +148,9 @@ class Unigram:
             return self._bytes(ops, ops.scatter(ops.fill(count, 0), slot, codes), tokens, unknown, to, found)
         return ops.compress(found, tokens & ~(unknown & unknown[to]))
 
-    def _bytes(self, ops: Operations, codes: Tensor, tokens: Tensor, unknown: Tensor, to: Tensor, found: Tensor) -> Any:
+    def _bytes(
+        self, ops: Operations, codes: Tensor, tokens: Tensor, unknown: Tensor, to: Tensor, found: Tensor
+    ) -> Tensor:
         """The ids, with the bytes of every unknown character instead; but the unknown token's own text alone is that.
 
         Args:
