@@ -51,11 +51,12 @@ class NumpyEmitter(Operations):
     def fill(self, count: Tensor, value: int | float | bool, dtype: str = INT) -> Tensor:
         return self._tensor(np.full(count.value, value), dtype)
 
-    def concat(self, parts: Sequence[Tensor]) -> Tensor:
-        return self._tensor(np.concatenate([part.value for part in parts]), parts[0].dtype)
+    def concat(self, parts: Sequence[Tensor], axis: int = 0) -> Tensor:
+        return self._tensor(np.concatenate([part.value for part in parts], axis), parts[0].dtype)
 
-    def slice(self, x: Tensor, start: int | None, stop: int | None) -> Tensor:
-        return self._tensor(x.value[start:stop], x.dtype)
+    def slice(self, x: Tensor, start: int | Tensor | None, stop: int | None, axis: int = 0) -> Tensor:
+        start = int(start.value) if isinstance(start, Tensor) else start
+        return self._tensor(x.value[:, start:stop] if axis else x.value[start:stop], x.dtype)
 
     def reshape(self, x: Tensor, shape: Sequence[Any]) -> Tensor:
         sizes = [int(size.value) if isinstance(size, Tensor) else size for size in shape]
@@ -81,7 +82,7 @@ class NumpyEmitter(Operations):
         return self._tensor(np.cumsum(x.value), x.dtype)
 
     def reduce(self, name: str, x: Tensor, axis: int | None = None) -> Tensor:
-        return self._tensor({"max": np.max, "min": np.min}[name](x.value, axis=axis), x.dtype)
+        return self._tensor({"max": np.max, "min": np.min, "sum": np.sum}[name](x.value, axis=axis), x.dtype)
 
     def argmax(self, x: Tensor) -> Tensor:
         return self._tensor(np.argmax(x.value, axis=-1))

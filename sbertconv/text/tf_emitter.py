@@ -73,11 +73,14 @@ class TensorFlowEmitter(Operations):
     def fill(self, count: Tensor, value: int | float | bool, dtype: str = INT) -> Tensor:
         return self._tensor(self.tf.fill(self.tf.reshape(count.value, [1]), np.array(value, dtype)), dtype)
 
-    def concat(self, parts: Sequence[Tensor]) -> Tensor:
-        return self._tensor(self.tf.concat([part.value for part in parts], axis=0), parts[0].dtype)
+    def concat(self, parts: Sequence[Tensor], axis: int = 0) -> Tensor:
+        found = self.tf.concat([part.value for part in parts], axis=axis)
+        return self._tensor(found, parts[0].dtype, parts[0].rank)
 
-    def slice(self, x: Tensor, start: int | None, stop: int | None) -> Tensor:
-        return self._tensor(x.value[start:stop], x.dtype, x.rank)
+    def slice(self, x: Tensor, start: int | Tensor | None, stop: int | None, axis: int = 0) -> Tensor:
+        start = start.value if isinstance(start, Tensor) else start
+        found = x.value[:, start:stop] if axis else x.value[start:stop]
+        return self._tensor(found, x.dtype, x.rank)
 
     def reshape(self, x: Tensor, shape: Sequence[Any]) -> Tensor:
         sizes = [size.value if isinstance(size, Tensor) else size for size in shape]
@@ -98,7 +101,7 @@ class TensorFlowEmitter(Operations):
         return self._tensor(self.tf.cumsum(x.value), x.dtype)
 
     def reduce(self, name: str, x: Tensor, axis: int | None = None) -> Tensor:
-        function = {"max": self.tf.reduce_max, "min": self.tf.reduce_min}[name]
+        function = {"max": self.tf.reduce_max, "min": self.tf.reduce_min, "sum": self.tf.reduce_sum}[name]
         return self._tensor(function(x.value, axis=axis), x.dtype, 0 if axis is None else x.rank - 1)
 
     def argmax(self, x: Tensor) -> Tensor:
