@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.harness import Row, hold_to, processes, run, worker
+from bench.harness import Row, hold_to, run, worker
 from sbertconv.benchmark.measuring import alternate, mixed_texts
 
 BATCH = 32

@@ -16,6 +16,9 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
+REDUCTIONS: dict[str, Callable[..., Any]] = {"max": np.max, "min": np.min, "sum": np.sum}
+
+
 class NumpyEmitter(Operations):
     """Computes at once; `value` of its tensors is an array."""
 
@@ -82,7 +85,7 @@ class NumpyEmitter(Operations):
         return self._tensor(np.cumsum(x.value), x.dtype)
 
     def reduce(self, name: str, x: Tensor, axis: int | None = None) -> Tensor:
-        return self._tensor({"max": np.max, "min": np.min, "sum": np.sum}[name](x.value, axis=axis), x.dtype)
+        return self._tensor(REDUCTIONS[name](x.value, axis=axis), x.dtype)
 
     def argmax(self, x: Tensor) -> Tensor:
         return self._tensor(np.argmax(x.value, axis=-1))
