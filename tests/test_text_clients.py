@@ -57,7 +57,7 @@ def node_modules(package: str) -> Path:
         if (folder / package).is_dir():
             return folder
     folder, npm = ROOT / "build/clients", program("npm")
-    wanted = (Path(__file__).parent / "clients/package.json").read_text(encoding="utf-8")
+    wanted = (ROOT / "examples/javascript/package.json").read_text(encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         installed = folder / "installed.json"  # is written when all is there
