@@ -62,6 +62,7 @@ class ModelClass:
         precisions: those that can be measured; None: all.
         pairs: whether two texts make one input, told apart by their token types.
         no_text_input: why the tokenizer cannot be inside the graph; empty: it can.
+        text_pair: whether a graph with its tokenizer inside takes two texts; else it takes one.
         whole: whether a graph gives all of the outputs or is of no use.
         also: other names that files call the class by.
         save: model, folder -> the model's own files, for the way back.
@@ -85,7 +86,8 @@ class ModelClass:
     arrays: Mapping[str, Any] = field(default_factory=dict)
     precisions: tuple[str, ...] | None = (EXACT,)
     pairs: bool = True
-    no_text_input: str = "takes pairs of texts, and one text is what such a graph takes"
+    no_text_input: str = ""
+    text_pair: bool = False
     whole: bool = False
     also: tuple[str, ...] = ()
     save: Callable[[Any, str], None] = _save_as_the_library
@@ -336,6 +338,7 @@ CROSS_ENCODER = ModelClass(
     runtime="sbertconv.predicting:Reranker",
     original="sbertconv.questions:OriginalPredictions",
     questions="sbertconv.questions:about_predictions",
+    text_pair=True,
 )
 MODEL_CLASSES = {
     row.name: row
@@ -360,7 +363,6 @@ MODEL_CLASSES = {
             questions="sbertconv.questions:about_embeddings",
             precisions=None,
             pairs=False,
-            no_text_input="",
         ),
         ModelClass(
             name="SparseEncoder",
@@ -393,6 +395,7 @@ MODEL_CLASSES = {
             prepare=_as_in_pipeline,
             chain="sbertconv.source:bare_classifier",
             runtime="sbertconv.predicting:TextClassifier",
+            text_pair=False,
             save=_save_as_transformers,
             loads="transformers.pipeline('text-classification', {folder!r})",
         ),

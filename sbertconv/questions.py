@@ -276,6 +276,17 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
     def ask_for(what: str, inputs: Sequence[Any], method: str = "logits", **options: Any) -> Question:
         return Question(f"{label}{what}", inputs, method, {"batch_size": BATCH_SIZE, **options})
 
+    manifest = embedder.artifact.manifest
+    text_input, takes_pairs = manifest.get("text_input"), MODEL_CLASSES[manifest["model_class"]].text_pair
+    if text_input and not takes_pairs:
+        yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
+        yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)
+        yield ask_for(f"texts: {BATCH}", CORPUS)
+        yield ask_for("texts, activation", CORPUS, "scores")
+        for prompt, text in original.prompts().items():
+            if text:
+                yield ask_for(f"texts, prompt {prompt}", CORPUS, prompt_name=prompt)
+        return
     yield Question(f"{label}pairs: {TOKENS}", [*pairs, *cut], TOKENS)
     yield ask_for(f"pairs: {ALONE}", pairs, batch_size=1)
     yield ask_for(f"pairs: {BATCH}", pairs)
@@ -285,7 +296,7 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
         if text:
             yield ask_for(f"pairs, prompt {prompt}", pairs, prompt_name=prompt)
     yield ask_for("pairs, activation", pairs, "scores")
-    if graph.tokenizer.takes_single:
+    if graph.tokenizer.takes_single and not text_input:
         yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
         yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)
 

@@ -22,6 +22,7 @@ from sbertconv.engines import AUTO, Run, check_parallel, choose_engine, open_gra
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 from sbertconv.images import pixel_values
 from sbertconv.scoring import IS_QUERY
+from sbertconv.text.settings import TEXT, TEXT_PAIR, Settings
 from sbertconv.tokenization import Tensors, Text, TextTokenizer, load_tokenizer, refuse_surrogates
 
 
@@ -74,7 +75,6 @@ def usable_cores() -> int:
 Batch = tuple[np.ndarray, Tensors]  # the places of its texts, and what the graph takes
 BUILT = {"tensorrt": "build it on the machine with the GPU: sbertconv build-plan {}"}  # formats that come later
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-TEXT = "text"  # the input of a graph that has its tokenizer inside
 WINDOW = 1024  # texts that are tokenized together and then sorted by their tokens
 TOKENS_AT_ONCE = 2048  # in one batch, padding included: more no longer fit into a core's cache
 
@@ -202,10 +202,24 @@ class ConvertedModel:
             tensors["token_type_ids"] = np.zeros_like(tensors["input_ids"])
         return tensors | self._per_text(graph, len(rows), task, prompt)
 
-    def _texts(self, graph: Graph, texts: Sequence[str], task: str | None, prompt: str | None) -> Tensors:
-        """What a graph with its tokenizer inside takes."""
+    def _texts(self, graph: Graph, texts: Sequence[Text], task: str | None, prompt: str | None) -> Tensors:
+        """What a graph with its tokenizer inside takes.
+
+        Raises:
+            UnsupportedOptionError: for a pair where it takes one text, or the other way around.
+        """
+        pair = TEXT_PAIR in graph.inputs
+        for text in texts:
+            if isinstance(text, str) is pair:
+                taken, given = ("pairs", "one text") if pair else ("one text each", "a pair")
+                raise UnsupportedOptionError(
+                    f"A graph with its tokenizer inside takes {taken}, and {text!r:.60} is {given}.\n"
+                    "Convert the model without --text-input to run both."
+                )
         refuse_surrogates(texts)
-        return {TEXT: np.array(texts, object), **self._per_text(graph, len(texts), task, prompt)}
+        settings = Settings.of(graph.section["tokenizer"], pair)
+        feeds = settings.feeds(texts, graph.tokenizer.max_length(task) if settings.limits else None)
+        return {**feeds, **self._per_text(graph, len(texts), task, prompt)}
 
     @staticmethod
     def _per_text(graph: Graph, count: int, task: str | None, prompt: str | None) -> Tensors:
@@ -296,7 +310,12 @@ class ConvertedModel:
         if TEXT in graph.inputs:
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
-                yield chosen, self._texts(graph, [f"{prompt or ''}{items[index]}" for index in chosen], task, prompt)
+                yield (
+                    chosen,
+                    self._texts(
+                        graph, [graph.tokenizer.prompted(items[index], prompt) for index in chosen], task, prompt
+                    ),
+                )
             return
         sees_padding = self.artifact.manifest["sees_padding"] or graph.section["modality"] == "image"
         window = batch_size if sees_padding else max(WINDOW, batch_size)

@@ -15,7 +15,6 @@ from sbertconv.converters.text import TextTables
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import import_keras, import_tensorflow
 from sbertconv.routes import PER_TEXT, Route
-from sbertconv.runtime import TEXT
 
 if TYPE_CHECKING:
     import keras
@@ -87,10 +86,14 @@ def build_model(
     if text is not None:
         from sbertconv.layers import TextInput
 
-        names = text.tables.framing.settings.tensors
-        texts = keras.Input(shape=(), dtype="string", name=TEXT)
-        features |= TextInput(names, text.tables, name="tokenizer")(texts)
-        inputs = {TEXT: texts, **{name: tensor for name, tensor in inputs.items() if name not in names}}
+        settings = text.tables.framing.settings
+        taken = {
+            name: keras.Input(shape=(), dtype="string" if dtype == "string" else "int32", name=name)
+            for name, dtype in settings.inputs.items()
+        }
+        layer = TextInput(settings.tensors, text.tables, name="tokenizer")
+        features |= layer(taken)
+        inputs = taken | {name: tensor for name, tensor in inputs.items() if name not in settings.tensors}
     for step in route.steps:
         features = step(features)
     model_class = class_of(model)

@@ -31,7 +31,7 @@ from sbertconv.routes import Route
 from sbertconv.source import Source
 from sbertconv.text import TextTokenizer
 from sbertconv.text.proof import Run
-from sbertconv.text.tf_emitter import TensorFlowEmitter
+from sbertconv.text.tf_emitter import function_runner
 
 if TYPE_CHECKING:
     import keras
@@ -50,7 +50,7 @@ def write_keras(
 
     The Keras models hold weights of their own by then, so that the original need not wait for their files.
     """
-    tables = text_tables(plan, options.text_input, _tokenizer)
+    tables = text_tables(plan, options.text_input, source.model_class.text_pair, _tokenizer)
     graphs, models = [], []
     for index, route in enumerate(plan.routes):
         section = write_tokenizer(route, index == 0, staging)
@@ -77,19 +77,8 @@ def write_keras(
 
 
 def _tokenizer(tables: TextTokenizer) -> tuple[Run, dict[str, int]]:
-    """A tokenizer as a function of TensorFlow, as a SavedModel has it."""
-    tf = import_tensorflow(["text input"])
-
-    def tokenize(texts: Any) -> dict[str, Any]:
-        return {name: tensor.value for name, tensor in tables(TensorFlowEmitter(tf), texts).items()}
-
-    function = tf.function(tokenize, input_signature=[tf.TensorSpec([None], tf.string)])
-
-    def run(texts: Sequence[str]) -> dict[str, Any]:
-        return {name: value.numpy() for name, value in function(tf.constant(texts, tf.string, [len(texts)])).items()}
-
-    graph = function.get_concrete_function().graph.as_graph_def()
-    return run, {"nodes": len(graph.node), "bytes": graph.ByteSize()}
+    """A tokenizer as a function of TensorFlow, as a SavedModel has it, and its size."""
+    return function_runner(import_tensorflow(["text input"]), tables)
 
 
 def _trace_notes(plan: Plan) -> Iterator[str]:

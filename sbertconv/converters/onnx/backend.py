@@ -163,17 +163,20 @@ class OnnxOptions:
                 "Leave the option out."
             )
         if self.text_input:
-            self._check_text_input(model_class, outputs)
+            model_class.check_text_input()
+            self._check_text_input(outputs)
         return replace(self, outputs=outputs, optimize=self.optimize and not self.for_tensorrt)
 
-    def _check_text_input(self, model_class: ModelClass, outputs: tuple[str, ...]) -> None:
-        model_class.check_text_input()
-        have = {"engine": ("onnxruntime",), "output": (model_class.output,), "token-type-ids": None}
-        asked = {"engine": self.engines, "output": outputs, "token-type-ids": self.token_type_ids}
-        if problems := [name for name in have if asked[name] != have[name]]:
+    def _check_text_input(self, outputs: tuple[str, ...]) -> None:
+        refused = {
+            "engine": self.engines != ("onnxruntime",),
+            "output": "token_embeddings" in outputs,
+            "token-type-ids": self.token_type_ids is not None,
+        }
+        if problems := [name for name, wrong in refused.items() if wrong]:
             raise UnsupportedOptionError(
-                f"--text-input: ONNX Runtime alone runs such a graph, its one output is {model_class.output}, and its "
-                f"token types are the tokenizer's.\nLeave {', '.join(f'--{name}' for name in problems)} out."
+                "--text-input: ONNX Runtime alone runs such a graph, it has an output for each text and none for each "
+                f"token, and its token types are the tokenizer's.\nLeave {', '.join(f'--{n}' for n in problems)} out."
             )
 
 

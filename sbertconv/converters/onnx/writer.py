@@ -38,11 +38,12 @@ from sbertconv.images import pixel_values
 from sbertconv.plan import Plan
 from sbertconv.questions import BATCH_SIZE
 from sbertconv.routes import Route
-from sbertconv.runtime import TEXT, ConvertedModel, Graph, open_model
+from sbertconv.runtime import ConvertedModel, Graph, open_model
 from sbertconv.source import Source
 from sbertconv.text import TextTokenizer
 from sbertconv.text.onnx_graph import put_before, session_runner, tokenizer_graph
 from sbertconv.text.proof import Run
+from sbertconv.text.settings import TEXT
 from sbertconv.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def write_onnx(
     drafts, recipes = staging.scratch(), RECIPES[options.precision]
     # A draft that recipes read is mapped; one that becomes the artifact itself is written as that will be.
     external_data = True if any(recipe.change for recipe in recipes) else options.external_data
-    tables = text_tables(plan, options.text_input, _tokenizer)
+    tables = text_tables(plan, options.text_input, source.model_class.text_pair, _tokenizer)
     refused: dict[str, list[str]] = {}
     graphs = [
         _write_route(route, index == 0, model, replace(options, external_data=external_data), staging, drafts, refused)
@@ -87,7 +88,7 @@ def _tokenizer(tables: TextTokenizer) -> tuple[Run, dict[str, int]]:
     """A tokenizer's graph alone, in ONNX Runtime, and its size."""
     graph = tokenizer_graph(tables)
     written = graph.SerializeToString()
-    return session_runner(written), {"nodes": len(graph.graph.node), "bytes": len(written)}
+    return session_runner(written, tables.framing.settings), {"nodes": len(graph.graph.node), "bytes": len(written)}
 
 
 def _unfused(graph: Mapping[str, Any]) -> str | None:
