@@ -283,6 +283,7 @@ MODEL_CLASSES = {
             runtime="sbertconv.late_interaction:MultiVectorEmbedder",
             original="sbertconv.questions:Original",
             questions="sbertconv.questions:about_token_embeddings",
+            precisions=None,
             pairs=False,
             no_text_input="pads queries in a way of its own, which such a graph does not",
             whole=True,

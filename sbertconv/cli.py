@@ -405,6 +405,7 @@ def to_st_command(
 ) -> None:
     """Write a Keras model's weights, fine-tuned perhaps, back into a sentence-transformers folder."""
     from sbertconv.api import default_directory, to_st
+    from sbertconv.source import open_source
 
     directory = str(default_directory(model, "st")) if directory is None else directory
     with _progress(as_json) as on_stage:
@@ -422,7 +423,8 @@ def to_st_command(
         return
     console = _console()
     _print_parity(report.to_json(), console)
-    _print_lines(console, f"Written to {directory}", "Load it:", f"  SentenceTransformer({directory!r})")
+    library = open_source(directory).model_class.library
+    _print_lines(console, f"Written to {directory}", "Load it:", f"  {library}({directory!r})")
 
 
 @app.command("verify")

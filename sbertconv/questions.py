@@ -272,7 +272,7 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
 def _about_quality(label: str, graph: Graph, texts: Sequence[str]) -> Question:
     """Enough texts to tell whether the nearest neighbours stay; in batches of mixed lengths, as users have them."""
     options = {"batch_size": BATCH_SIZE, **_task(graph)}
-    return Question(f"{label}{SENTENCES}", [*sentences(), *texts], options=options)
+    return Question(f"{label}{SENTENCES}", [*sentences(), *texts], options=options, pooled=False)
 
 
 def _task(graph: Graph) -> dict[str, str]:

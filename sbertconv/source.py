@@ -281,6 +281,8 @@ def _from_folder(folder: Path, name: str, location: str, revision: str | None, t
     if has_modules:
         specs = tuple(_read_modules(folder))
         notes: tuple[str, ...] = ()
+        if settings.get("model_type") in model_class.also:
+            specs, notes = (*specs, *MASKED), ("Saved by PyLate: converted with what MultiVectorEncoder adds to it.",)
     else:
         specs, notes = model_class.part("chain")(read_json(folder / "config.json"))
     if local:
@@ -354,6 +356,10 @@ def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[Mo
 
 Chain = tuple[tuple[ModuleSpec, ...], tuple[str, ...]]
 INPUT = ModuleSpec("0", "sentence_transformers.base.modules.transformer.Transformer", "")
+MASKED = (  # what MultiVectorEncoder puts behind the Transformer and the Dense of older ways to save such a model
+    ModuleSpec("2", "sentence_transformers.multi_vector_encoder.modules.MultiVectorMask", ""),
+    ModuleSpec("3", "sentence_transformers.base.modules.normalize.Normalize", ""),
+)
 BARE = "No modules.json: a plain transformers checkpoint"
 
 
@@ -373,13 +379,7 @@ def bare_reranker(config: Mapping[str, Any]) -> Chain:
 
 def bare_late_interaction(config: Mapping[str, Any]) -> Chain:
     """A checkpoint of Stanford's ColBERT: its projection lies beside the weights of the transformer."""
-    base = "sentence_transformers.multi_vector_encoder.modules"
-    specs = (
-        INPUT,
-        ModuleSpec("1", "sentence_transformers.base.modules.dense.Dense", ""),
-        ModuleSpec("2", f"{base}.MultiVectorMask", ""),
-        ModuleSpec("3", "sentence_transformers.base.modules.normalize.Normalize", ""),
-    )
+    specs = (INPUT, ModuleSpec("1", "sentence_transformers.base.modules.dense.Dense", ""), *MASKED)
     return specs, (f"{BARE} of Stanford's ColBERT: converted as MultiVectorEncoder reads it.",)
 
 
