@@ -1,4 +1,4 @@
-"""Late interaction: what the run time gives is the library's, value by value. About 25 s, most of it two conversions."""
+"""Late interaction: what the run time gives is the library's, value by value. About 25 s, most of it conversions."""
 
 from __future__ import annotations
 
