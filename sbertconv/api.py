@@ -74,10 +74,14 @@ def to_onnx(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
     opset: int = 18,
     outputs: Sequence[str] | None = None,
     activation: bool = False,
+    sparse: bool = False,
+    top_k: int | None = None,
     external_data: bool | None = None,
     token_type_ids: bool | None = None,
     optimize: bool = True,
@@ -105,13 +109,20 @@ def to_onnx(
         directory: where to write; default `<model's name>-onnx` in the current folder.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
+        model_class: what a checkpoint without files of sentence-transformers is read as: "SentenceTransformer",
+            "CrossEncoder", "TextClassifier"; None: what its config.json tells.
+        pooling: how the token embeddings of such a checkpoint become one: "mean", "cls", "lasttoken", "max",
+            "weightedmean", "mean_sqrt_len_tokens"; None: as SentenceTransformer does.
         overwrite: replace an existing artifact.
         opset: version of the ai.onnx operators, 18 to 22.
         outputs: "sentence_embedding" (default) and "token_embeddings", in the graph's order; of a CrossEncoder or a
-            classifier "logits" (default) and "scores"; of a MultiVectorEncoder always "token_embeddings" and
-            "scoring_mask".
+            classifier "logits" (default) and "scores"; of a SparseEncoder "sentence_embedding", "indices" and "values";
+            of a MultiVectorEncoder always "token_embeddings" and "scoring_mask".
         activation: of a CrossEncoder or a classifier, the model's own activation of the logits as a second output
             named "scores".
+        sparse: of a SparseEncoder, what is not 0 of the vectors, as `indices` and `values`, in place of the vectors.
+        top_k: of a SparseEncoder, how many values of a vector stay (encode()'s `max_active_dims`); None: as the model
+            does.
         external_data: weights in `model.onnx_data`; None: only past 2 GB.
         token_type_ids: None: as the tokenizer emits; True: always an input; False: never one.
         optimize: use ONNX Runtime's fused operators where they keep the parity; False: ai.onnx only.
@@ -141,12 +152,15 @@ def to_onnx(
         TokenizationError: if the tokenizer in the graph gives one other token. Nothing is written then.
     """
     if is_keras_artifact(model):
-        asked = (opset, outputs, activation, external_data, token_type_ids, optimize, precision, text_input)
-        if asked != (18, None, False, None, None, True, "fp32", False):
+        asked = (opset, outputs, activation, sparse, top_k, external_data, token_type_ids, optimize, precision)
+        if (*asked, text_input, model_class, pooling) != (
+            *(18, None, False, False, None, None, None, True, "fp32"),
+            *(False, None, None),
+        ):
             raise UnsupportedOptionError(
                 f"{model}: a Keras model has its inputs and outputs already, and is written with opset 18 in fp32.\n"
-                "Leave --opset, --output, --external-data, --token-type-ids, --no-optimize, --precision and "
-                "--text-input out."
+                "Leave --class, --pooling, --opset, --output, --activation, --sparse, --top-k, --external-data, "
+                "--token-type-ids, --no-optimize, --precision and --text-input out."
             )
         return _keras_to_onnx(model, directory, overwrite, (atol, rtol), on_stage)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
@@ -159,6 +173,8 @@ def to_onnx(
         opset,
         None if outputs is None else tuple(outputs),
         activation,
+        sparse,
+        top_k,
         external_data,
         token_type_ids,
         optimize,
@@ -169,7 +185,8 @@ def to_onnx(
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
-    return _convert_graph(model, directory, revision, trust_remote_code, overwrite, options, bounds, registry, on_stage)
+    opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling)
+    return _convert_graph(opened, directory, overwrite, options, bounds, on_stage)
 
 
 def to_openvino(
@@ -178,8 +195,12 @@ def to_openvino(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
     activation: bool = False,
+    sparse: bool = False,
+    top_k: int | None = None,
     token_type_ids: bool | None = None,
     precision: str = "fp32",
     atol: float | None = None,
@@ -202,6 +223,8 @@ def to_openvino(
 
     options = OnnxOptions(
         activation=activation,
+        sparse=sparse,
+        top_k=top_k,
         token_type_ids=token_type_ids,
         precision=precision,
         form="openvino",
@@ -210,26 +233,25 @@ def to_openvino(
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
-    return _convert_graph(model, directory, revision, trust_remote_code, overwrite, options, bounds, registry, on_stage)
+    opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling)
+    return _convert_graph(opened, directory, overwrite, options, bounds, on_stage)
 
 
 def _convert_graph(
-    model: str | Path | SentenceTransformer,
+    opened: Callable[[], tuple[Source, Registry]],
     directory: str | Path | None,
-    revision: str | None,
-    trust_remote_code: bool,
     overwrite: bool,
     options: OnnxOptions,
     bounds: Bounds,
-    registry: Registry | None,
     on_stage: OnStage,
 ) -> Artifact:
     """Convert to a graph with fused operators, or without them where those fail."""
     from sbertconv.converters.onnx.writer import write_onnx
 
     options.check()
-    source, registry = _open(model, revision, trust_remote_code, registry)
+    source, registry = opened()
     options = options.of(source.model_class)
+    source = _with_top_k(source, options.top_k)
     target = _target(directory, source.name, options.form)
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         report, reason = None, ""
@@ -259,8 +281,11 @@ def to_tf(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
     formats: Sequence[str] = ("keras", "saved_model"),
+    activation: bool = False,
     atol: float | None = None,
     rtol: float | None = None,
     text_input: bool = False,
@@ -274,8 +299,11 @@ def to_tf(
         directory: where to write; default `<model's name>-keras` in the current folder.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
+        model_class: see `to_onnx`.
+        pooling: see `to_onnx`.
         overwrite: replace an existing artifact.
         formats: "keras" (trainable), "saved_model" (TensorFlow), "litert" (.tflite) and "onnx"; each is checked.
+        activation: see `to_onnx`; the Keras model then gives a dict of both.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5.
         rtol: relative term of the rule; default 1e-5.
         text_input: make the tokenizer the model's first layer, which takes `text`, strings [batch], and nothing else;
@@ -298,11 +326,10 @@ def to_tf(
     from sbertconv.converters.keras.backend import KerasOptions
     from sbertconv.converters.keras.writer import write_keras
 
-    options = KerasOptions(tuple(formats), text_input)
+    options = KerasOptions(tuple(formats), text_input, activation)
     options.check()
-    source, registry = _open(model, revision, trust_remote_code, registry)
-    if text_input:
-        source.model_class.check_text_input()
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
+    options = options.of(source.model_class)
     target = _target(directory, source.name, "keras")
     with settled_heap(), float32_policy(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_keras, options=options)
@@ -317,7 +344,7 @@ def to_keras(model: str | Path | SentenceTransformer, *, task: str | None = None
     Args:
         model: a Hub id, a folder, or a live SentenceTransformer.
         task: for a model with routes, the task whose route is meant; None: the one that encode() takes.
-        options: revision, trust_remote_code, atol, rtol, registry, on_stage of `to_tf`.
+        options: revision, trust_remote_code, model_class, pooling, atol, rtol, registry, on_stage of `to_tf`.
 
     Returns:
         A functional model from a dict of int32 tensors [batch, sequence] to embeddings, float32 [batch, dim].
@@ -339,9 +366,13 @@ def to_torch(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
     outputs: Sequence[str] | None = None,
     activation: bool = False,
+    sparse: bool = False,
+    top_k: int | None = None,
     precision: str = "fp32",
     atol: float | None = None,
     rtol: float | None = None,
@@ -355,9 +386,13 @@ def to_torch(
         directory: where to write; default `<model's name>-torch` in the current folder.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
+        model_class: see `to_onnx`.
+        pooling: see `to_onnx`.
         overwrite: replace an existing artifact.
         outputs: see `to_onnx`.
         activation: see `to_onnx`.
+        sparse: see `to_onnx`.
+        top_k: see `to_onnx`.
         precision: "fp32", the only one.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-6.
         rtol: relative term of the rule; default 1e-6.
@@ -377,10 +412,11 @@ def to_torch(
     from sbertconv.converters.torch.backend import TorchOptions
     from sbertconv.converters.torch.writer import write_torch
 
-    options = TorchOptions(None if outputs is None else tuple(outputs), activation, precision)
+    options = TorchOptions(None if outputs is None else tuple(outputs), activation, sparse, top_k, precision)
     options.check()
-    source, registry = _open(model, revision, trust_remote_code, registry)
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
     options = options.of(source.model_class)
+    source = _with_top_k(source, options.top_k)
     target = _target(directory, source.name, "torch")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_torch, options=options)
@@ -397,6 +433,8 @@ def pipeline(
     outputs: Sequence[str] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     registry: Registry | None = None,
 ) -> Pipeline:
     """A model's whole chain as one torch module: the one that `to_torch` traces and proves equal to encode().
@@ -408,6 +446,8 @@ def pipeline(
         outputs: see `to_onnx`.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
+        model_class: see `to_onnx`.
+        pooling: see `to_onnx`.
         registry: converters; default the built-in ones and those of installed plugins.
 
     Returns:
@@ -422,7 +462,7 @@ def pipeline(
     from sbertconv.plan import plan_model
     from sbertconv.routes import choose_route
 
-    source, registry = _open(model, revision, trust_remote_code, registry)
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
     source.model_class.choose_outputs(outputs)
     with source.loaded() as loaded:
         plan = plan_model(loaded, source.name, "torch", registry)
@@ -442,7 +482,8 @@ def to_st(
     rtol: float | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> ParityReport:
-    """Write a Keras model's weights back into a sentence-transformers folder, proven equal to the Keras model.
+    """Write a Keras model's weights back into a sentence-transformers folder, proven equal to the Keras model. A
+    classifier of texts becomes a transformers checkpoint again, with its labels.
 
     Args:
         model: what `to_tf` wrote, or a .keras file that began as that; fine-tuned or not.
@@ -455,7 +496,7 @@ def to_st(
 
     Raises:
         ArtifactError: if a layer or a weight is missing or has another shape, or the model is not such a file.
-        ParityError: if SentenceTransformer gives other embeddings. Nothing is written then.
+        ParityError: if what was written gives other answers. Nothing is written then.
     """
     require("tf", "torch", "sentence_transformers", "keras", "safetensors")
     on_stage("loading libraries")
@@ -469,13 +510,18 @@ def to_st(
         embedder = open_files(keras_files(model))
         on_stage("converting")
         write_sentence_transformers(embedder, str(model), staging)
-        source = open_source(staging.folder, trust_remote_code=trust_remote_code)
+        model_class = embedder.artifact.manifest["model_class"]
+        source = open_source(staging.folder, trust_remote_code=trust_remote_code, model_class=model_class)
         source.check_classes()
         on_stage("comparing with encode()")
         with source.loaded() as written:
             reference = Reference.of(source.model_class.part("original")(written), embedder)
         report = replace(compare(reference, embedder, atol=atol, rtol=rtol), backend="sentence-transformers")
-        content = {"backend": "sentence-transformers", "source": {"name": str(model), "revision": None}}
+        content = {
+            "backend": "sentence-transformers",
+            "model_class": source.model_class.name,
+            "source": {"name": str(model), "revision": None},
+        }
         staging.manifest({**content, "parity": report.to_json()})
         report.raise_if_failed()
         on_stage("publishing")
@@ -511,14 +557,35 @@ def _keras_to_onnx(
 
 
 def _open(
-    model: str | Path | SentenceTransformer, revision: str | None, trust_remote_code: bool, registry: Registry | None
+    model: str | Path | SentenceTransformer,
+    revision: str | None,
+    trust_remote_code: bool,
+    registry: Registry | None,
+    model_class: str | None,
+    pooling: str | None,
 ) -> tuple[Source, Registry]:
     from sbertconv.registry import default_registry
     from sbertconv.source import open_source
 
-    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
+    source = open_source(
+        model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling
+    )
     source.check_classes()
     return source, registry or default_registry()
+
+
+def _with_top_k(source: Source, top_k: int | None) -> Source:
+    """The source, whose model leaves so many values of a vector while it is loaded; None: as it does by itself.
+
+    Raises:
+        UnsupportedOptionError: for a model without sparse vectors, or a number that is not positive.
+    """
+    if top_k is None:
+        return source
+    source.model_class.check_sparse("--top-k")
+    if top_k <= 0:
+        raise UnsupportedOptionError(f"--top-k {top_k}: must be positive.\nLeave the option out to keep every value.")
+    return replace(source, changes={"max_active_dims": top_k})
 
 
 def _publish(staging: Staging, content: Mapping[str, Any], report: ParityReport, on_stage: OnStage) -> Artifact:
@@ -615,10 +682,18 @@ def verify(
     from sbertconv.parity import Reference, compare_formats
     from sbertconv.source import open_source
 
-    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
-    if (wanted := artifact.manifest["model_class"]) != source.model_class.name:
-        raise SourceError(f"{source.name}: is a {source.model_class.name}, the folder a {wanted}.\nPass its own model.")
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    source = open_source(model, **options)
+    wanted, pooling = artifact.manifest["model_class"], artifact.manifest.get("pooling")
+    if wanted != source.model_class.name or pooling is not None:  # a bare checkpoint may have been read otherwise
+        try:
+            source = open_source(model, **options, model_class=wanted, pooling=pooling)
+        except UnsupportedOptionError as error:
+            raise SourceError(
+                f"{source.name}: is a {source.model_class.name}, the folder a {wanted}.\nPass its own model."
+            ) from error
     source.check_classes()
+    source = _with_top_k(source, artifact.manifest.get("top_k"))
     with source.loaded(widened_late=True) as loaded:
         on_stage(f"comparing with {source.model_class.method}()")
         reference = Reference.of(source.model_class.part("original")(loaded), open_model(artifact))
@@ -626,9 +701,14 @@ def verify(
 
 
 def inspect(
-    model: str | Path | SentenceTransformer, *, revision: str | None = None, trust_remote_code: bool = False
+    model: str | Path | SentenceTransformer,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
 ) -> Mapping[str, Any]:
-    """Describe a model without loading its weights.
+    """Describe a model without loading its weights; the arguments are those of `to_onnx`.
 
     Returns:
         name, revision, modules (label, type, settings, converter or problem per backend), architecture,
@@ -641,7 +721,9 @@ def inspect(
     from sbertconv.registry import default_registry
     from sbertconv.source import open_source
 
-    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
+    source = open_source(
+        model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling
+    )
     return describe(source, default_registry())
 
 

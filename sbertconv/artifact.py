@@ -87,6 +87,14 @@ class Artifact:
             )
 
 
+def how_to_load(folder: str | Path) -> str:
+    """What opens a folder that to-st wrote, in Python."""
+    manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+    name = manifest.get("model_class", "SentenceTransformer")
+    row = class_named(name, folder, ArtifactError)
+    return row.loads.format(library=row.library, folder=str(folder))
+
+
 def read_artifact(folder: str | Path) -> Artifact:
     """Read a folder's manifest and check that it can be trusted as a description.
 
@@ -112,9 +120,7 @@ def read_artifact(folder: str | Path) -> Artifact:
             f"{path}: format version {version!r}, this sbertconv reads version {FORMAT_VERSION}.\nUpdate sbertconv."
         )
     if manifest.get("backend") == "sentence-transformers":
-        raise ArtifactError(
-            f"{folder}: a sentence-transformers folder.\nOpen it with SentenceTransformer({str(folder)!r})."
-        )
+        raise ArtifactError(f"{folder}: written by to-st, not a converted model.\nOpen it with {how_to_load(folder)}.")
     missing = [key for key in REQUIRED if key not in manifest]
     if not missing:
         own = class_named(manifest["model_class"], path, ArtifactError).keys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sbertconv.errors import SourceError, UnsupportedOptionError
@@ -12,6 +12,8 @@ from sbertconv.errors import SourceError, UnsupportedOptionError
 EXACT = "fp32"  # the precision that is held to the last bits of float32
 ACTIVATIONS = ("identity", "sigmoid", "softmax", "tanh", "relu")  # of logits, which the run time computes with numpy
 CLASSIFIER_HEAD = "ForSequenceClassification"
+SPARSE_OUTPUTS = ("indices", "values")
+NOT_ZERO = "nonzero"  # the axis of what is not 0
 OWN_MARKS = ("sentence_transformers", "sbert_ce_default_activation_function")  # what CrossEncoder writes to config.json
 
 
@@ -28,6 +30,16 @@ class ModelOutput:
     finish: Callable[[Any], Callable[[Any], Any]]
 
 
+def _save_as_the_library(model: Any, folder: str) -> None:
+    model.save_pretrained(folder, create_model_card=False)
+
+
+def _save_as_transformers(model: Any, folder: str) -> None:
+    """The checkpoint as it was, with nothing in it of sentence-transformers."""
+    model[0].model.save_pretrained(folder)
+    model[0].tokenizer.save_pretrained(folder)
+
+
 @dataclass(frozen=True)
 class ModelClass:
     """What is particular to one class of models. Places in the code are `module:name`, imported when needed.
@@ -37,6 +49,7 @@ class ModelClass:
         library: the class of sentence_transformers that loads it.
         method: its method that a converted model is equal to.
         claims: config.json -> whether a checkpoint without any file of sentence-transformers is one of these.
+        takes: config.json -> whether such a checkpoint can be read as one of these.
         prepare: what is done to the model once it is loaded.
         outputs: what a graph can give, by name; the first is the default.
         content: model, graphs -> the manifest's keys that only this class has, `keys`.
@@ -45,17 +58,21 @@ class ModelClass:
         runtime: what `load` gives.
         original: the library's side of a comparison.
         questions: what both sides are asked.
+        arrays: keywords with which its method gives arrays, or tensors that are as easily made into them.
         precisions: those that can be measured; None: all.
         pairs: whether two texts make one input, told apart by their token types.
         no_text_input: why the tokenizer cannot be inside the graph; empty: it can.
         whole: whether a graph gives all of the outputs or is of no use.
         also: other names that files call the class by.
+        save: model, folder -> the model's own files, for the way back.
+        loads: what opens them in Python.
     """
 
     name: str
     library: str
     method: str
     claims: Callable[[Mapping[str, Any]], bool]
+    takes: Callable[[Mapping[str, Any]], bool]
     prepare: Callable[[Any], None]
     outputs: Mapping[str, ModelOutput]
     content: Callable[[Any, Sequence[Mapping[str, Any]]], dict[str, Any]]
@@ -65,11 +82,14 @@ class ModelClass:
     runtime: str
     original: str
     questions: str
+    arrays: Mapping[str, Any] = field(default_factory=dict)
     precisions: tuple[str, ...] | None = (EXACT,)
     pairs: bool = True
     no_text_input: str = "takes pairs of texts, and one text is what such a graph takes"
     whole: bool = False
     also: tuple[str, ...] = ()
+    save: Callable[[Any, str], None] = _save_as_the_library
+    loads: str = "{library}({folder!r})"
 
     @property
     def output(self) -> str:
@@ -80,26 +100,46 @@ class ModelClass:
         module, _, attribute = getattr(self, name).partition(":")
         return getattr(importlib.import_module(module), attribute)
 
-    def choose_outputs(self, asked: Sequence[str] | None, activation: bool = False) -> tuple[str, ...]:
-        """The names asked for, or the default; `activation` adds the last one that a class of logits has.
+    def choose_outputs(
+        self, asked: Sequence[str] | None, activation: bool = False, sparse: bool = False
+    ) -> tuple[str, ...]:
+        """The names asked for, or the default; `activation` adds the last one that a class of logits has, `sparse`
+        asks for those of a class of sparse vectors.
 
         Raises:
-            UnsupportedOptionError: for an unknown name, one that is there twice, or none.
+            UnsupportedOptionError: for an unknown name, one that is there twice, one without its other half, or none.
         """
-        names = (tuple(self.outputs) if self.whole else (self.output,)) if asked is None else tuple(asked)
         if activation and "scores" not in self.outputs:
             raise UnsupportedOptionError(f"--activation: a {self.name} has no activation.\nLeave the option out.")
+        if sparse:
+            self.check_sparse("--sparse")
+        default = () if sparse else tuple(self.outputs) if self.whole else (self.output,)
+        names = default if asked is None else tuple(asked)
         names += ("scores",) if activation and "scores" not in names else ()
+        names += tuple(name for name in SPARSE_OUTPUTS if sparse and name not in names)
         if not names or set(names) - set(self.outputs) or len(set(names)) < len(names):
             raise UnsupportedOptionError(
                 f"outputs {', '.join(names) or 'none'}: each of {', '.join(self.outputs)} at most once.\n"
                 "Choose among these."
+            )
+        if len(set(names) & set(SPARSE_OUTPUTS)) == 1:
+            raise UnsupportedOptionError(
+                f"outputs {', '.join(names)}: {' and '.join(SPARSE_OUTPUTS)} say nothing without each other.\n"
+                "Pass --sparse, which is both."
             )
         if self.whole and len(names) < len(self.outputs):
             raise UnsupportedOptionError(
                 f"outputs {', '.join(names)}: a {self.name} needs all of {', '.join(self.outputs)}.\nLeave them out."
             )
         return names
+
+    def check_sparse(self, option: str) -> None:
+        """Raise UnsupportedOptionError for an option of sparse vectors, unless this class gives those."""
+        if not set(SPARSE_OUTPUTS) <= set(self.outputs):
+            have = ", ".join(row.name for row in MODEL_CLASSES.values() if set(SPARSE_OUTPUTS) <= set(row.outputs))
+            raise UnsupportedOptionError(
+                f"{option}: a {self.name} gives no sparse vectors (have: {have}).\nLeave the option out."
+            )
 
     def check_precision(self, precision: str) -> None:
         """Raise UnsupportedOptionError for a precision whose quality cannot be measured on this class."""
@@ -131,6 +171,42 @@ def _truncated(model: Any) -> Callable[[Any], Any]:
     return lambda tensor: tensor[:, :size]
 
 
+def _limited(model: Any) -> Callable[[Any], Any]:
+    """All but the `max_active_dims` largest values are 0, as `select_max_active_dims` of the library leaves them."""
+    size = model.max_active_dims
+
+    def limit(tensor: Any) -> Any:
+        places, values = _largest(tensor, size)
+        return tensor.new_zeros(tensor.shape).scatter(-1, places, values)
+
+    return _as_it_is(model) if size is None else limit
+
+
+def _largest(tensor: Any, count: int) -> tuple[Any, Any]:
+    """The places and the values of the largest, by absolute value, of each row; the largest first."""
+    places = tensor.abs().topk(min(count, tensor.shape[-1]), dim=-1).indices
+    return places, tensor.gather(-1, places)
+
+
+def _places(model: Any) -> Callable[[Any], Any]:
+    """Of the values that are not 0: the columns [batch, k] where their number is limited, or row and column [n, 2]."""
+    size = model.max_active_dims
+    return lambda tensor: tensor.nonzero() if size is None else _largest(tensor, size)[0]
+
+
+def _values(model: Any) -> Callable[[Any], Any]:
+    """The values at `_places`."""
+    size = model.max_active_dims
+
+    def values(tensor: Any) -> Any:
+        if size is not None:
+            return _largest(tensor, size)[1]
+        rows, columns = tensor.nonzero(as_tuple=True)
+        return tensor[rows, columns]
+
+    return values
+
+
 def _activated(model: Any) -> Callable[[Any], Any]:
     activation: Callable[[Any], Any] = model.activation_fn
     return activation
@@ -142,6 +218,17 @@ def _embedding_content(model: Any, graphs: Sequence[Mapping[str, Any]]) -> dict[
     return {
         "embedding_dimension": output["shape"][-1],
         "truncate_dim": model.truncate_dim,
+        "similarity_fn_name": model.similarity_fn_name,
+    }
+
+
+def _sparse_content(model: Any, graphs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    task = next(iter(graphs[0]["tasks"]), None)
+    options = {"task": task} if task else {}
+    vector = model.encode("", convert_to_sparse_tensor=False, show_progress_bar=False, **options)
+    return {
+        "embedding_dimension": len(vector),  # which modules know only once they ran
+        "max_active_dims": model.max_active_dims,
         "similarity_fn_name": model.similarity_fn_name,
     }
 
@@ -172,8 +259,23 @@ def label_names(model: Any) -> list[str]:
     return [str(names[index]) for index in range(model.num_labels)]
 
 
+def architecture(config: Mapping[str, Any]) -> str:
+    """The class that a config.json names, or "" where it names none."""
+    return str((config.get("architectures") or [""])[0])
+
+
+def continues_texts(config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is a causal language model with its head."""
+    return architecture(config).endswith("ForCausalLM")
+
+
+def masks_words(config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint has a head for masked words."""
+    return architecture(config).endswith("ForMaskedLM")
+
+
 def _classifies(config: Mapping[str, Any]) -> bool:
-    return str((config.get("architectures") or [""])[0]).endswith(CLASSIFIER_HEAD)
+    return architecture(config).endswith(CLASSIFIER_HEAD)
 
 
 def _scores_pairs(config: Mapping[str, Any]) -> bool:
@@ -187,9 +289,10 @@ def _label_count(config: Mapping[str, Any]) -> int:
 
 
 def _as_in_pipeline(model: Any) -> None:
-    """The activation of transformers' text-classification pipeline."""
+    """The activation of transformers' text-classification pipeline, which knows no chat template either."""
     import torch
 
+    model[0].modality_config.pop("message", None)
     kinds = {"regression": torch.nn.Identity(), "multi_label_classification": torch.nn.Sigmoid()}
     model.activation_fn = kinds.get(model.config.problem_type, torch.nn.Softmax(dim=-1))
 
@@ -223,6 +326,7 @@ CROSS_ENCODER = ModelClass(
     library="CrossEncoder",
     method="predict",
     claims=_scores_pairs,
+    takes=lambda config: _classifies(config) or continues_texts(config),
     prepare=_nothing,
     outputs=LOGITS,
     content=_prediction_content,
@@ -241,6 +345,7 @@ MODEL_CLASSES = {
             library="SentenceTransformer",
             method="encode",
             claims=lambda config: not (_classifies(config) or _late_interaction(config)),
+            takes=lambda config: True,
             prepare=_nothing,
             outputs={
                 "sentence_embedding": ModelOutput("sentence_embedding", _truncated),
@@ -257,20 +362,46 @@ MODEL_CLASSES = {
             pairs=False,
             no_text_input="",
         ),
+        ModelClass(
+            name="SparseEncoder",
+            library="SparseEncoder",
+            method="encode",
+            claims=lambda config: False,  # a head for masked words says nothing about SPLADE
+            takes=masks_words,
+            prepare=_nothing,
+            outputs={
+                "sentence_embedding": ModelOutput("sentence_embedding", _limited),
+                "indices": ModelOutput("sentence_embedding", _places),
+                "values": ModelOutput("sentence_embedding", _values),
+            },
+            content=_sparse_content,
+            keys=("embedding_dimension", "max_active_dims", "similarity_fn_name"),
+            chain="sbertconv.source:bare_sparse_encoder",
+            description="sbertconv.inspection:about_sparse_embeddings",
+            runtime="sbertconv.sparse:SparseEmbedder",
+            original="sbertconv.questions:Original",
+            questions="sbertconv.questions:about_sparse_embeddings",
+            arrays={"convert_to_sparse_tensor": False},
+            pairs=False,
+        ),
         CROSS_ENCODER,
         replace(
             CROSS_ENCODER,
             name="TextClassifier",
             claims=lambda config: _classifies(config) and not _scores_pairs(config),
+            takes=_classifies,
             prepare=_as_in_pipeline,
             chain="sbertconv.source:bare_classifier",
             runtime="sbertconv.predicting:TextClassifier",
+            save=_save_as_transformers,
+            loads="transformers.pipeline('text-classification', {folder!r})",
         ),
         ModelClass(
             name="MultiVectorEncoder",
             library="MultiVectorEncoder",
             method="encode",
             claims=_late_interaction,
+            takes=_late_interaction,
             prepare=_nothing,
             outputs={
                 "token_embeddings": ModelOutput("token_embeddings", _as_it_is),

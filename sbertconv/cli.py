@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sbertconv.classes import MODEL_CLASSES
 from sbertconv.errors import ParityError, SbertconvError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 WIDTH = 120  # of tables that go to a file or a pipe
 SHOWN = ("model_class", "architecture", "tokenizer", "embedding_dimension", "num_labels", "labels", "activation",
-         "max_seq_length", "similarity_fn_name", "truncate_dim", "prompts", "default_prompt_name",
+         "max_active_dims", "max_seq_length", "similarity_fn_name", "truncate_dim", "prompts", "default_prompt_name",
          "revision")  # fmt: skip
 
 
@@ -140,6 +141,24 @@ def _numbers(text: str) -> tuple[int, ...]:
 Model = Annotated[str, typer.Argument(help="A Hub id or a folder; for to-onnx also a .keras file.", show_default=False)]
 Revision = Annotated[str | None, typer.Option(help="A Hub branch, tag or commit.", show_default=False)]
 Trust = Annotated[bool, _flag("--trust-remote-code", "Run code that comes with the model.")]
+ReadAs = Annotated[
+    str | None,
+    typer.Option(
+        "--class",
+        help=f"Read a checkpoint without files of sentence-transformers as {', '.join(MODEL_CLASSES)}.",
+        metavar="<name>",
+        show_default=False,
+    ),
+]
+PoolingMode = Annotated[
+    str | None,
+    typer.Option(
+        "--pooling",
+        help="Pool such a checkpoint's token embeddings: mean, cls, lasttoken, max, ...; default as in encode().",
+        metavar="<mode>",
+        show_default=False,
+    ),
+]
 Overwrite = Annotated[bool, _flag("--overwrite", "Replace an existing artifact.")]
 Json = Annotated[bool, _flag("--json", "Print JSON for machines.")]
 Precision = Annotated[
@@ -166,6 +185,11 @@ Outputs = Annotated[
 ]
 ActivationToo = Annotated[
     bool, _flag("--activation", "Of a reranker or classifier, its activation as a second output, scores.")
+]
+SparseOutput = Annotated[bool, _flag("--sparse", "Of a SparseEncoder, indices and values in place of the vector.")]
+TopK = Annotated[
+    int | None,
+    typer.Option(help="Of a SparseEncoder, how many values stay; default: the model's.", min=1, show_default=False),
 ]
 Atol = Annotated[float | None, _tolerance("absolute")]
 Rtol = Annotated[float | None, _tolerance("relative")]
@@ -195,10 +219,14 @@ def to_onnx_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     opset: Annotated[int, typer.Option(help="Version of the ai.onnx operators.")] = 18,
     output: Outputs = None,
     activation: ActivationToo = False,
+    sparse: SparseOutput = False,
+    top_k: TopK = None,
     external_data: Annotated[
         bool | None,
         _flag("--external-data/--no-external-data", "Weights in a file beside the graph; default: past 2 GB."),
@@ -241,10 +269,14 @@ def to_onnx_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             opset=opset,
             outputs=None if output is None else [name.value for name in output],
             activation=activation,
+            sparse=sparse,
+            top_k=top_k,
             external_data=external_data,
             token_type_ids=token_type_ids,
             optimize=optimize,
@@ -271,8 +303,12 @@ def to_openvino_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     activation: ActivationToo = False,
+    sparse: SparseOutput = False,
+    top_k: TopK = None,
     precision: Precision = Bits.fp32,
     atol: Atol = None,
     rtol: Rtol = None,
@@ -292,8 +328,12 @@ def to_openvino_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             activation=activation,
+            sparse=sparse,
+            top_k=top_k,
             precision=precision.value,
             atol=atol,
             rtol=rtol,
@@ -321,6 +361,8 @@ def to_tf_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     formats: Annotated[
         list[KerasFormat] | None,
@@ -331,6 +373,7 @@ def to_tf_command(
             show_default=False,
         ),
     ] = None,
+    activation: ActivationToo = False,
     atol: Atol = None,
     rtol: Rtol = None,
     text_input: TextInput = False,
@@ -345,8 +388,11 @@ def to_tf_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             formats=[form.value for form in formats or [KerasFormat.keras, KerasFormat.saved_model]],
+            activation=activation,
             atol=atol,
             rtol=rtol,
             text_input=text_input,
@@ -363,9 +409,13 @@ def to_torch_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     output: Outputs = None,
     activation: ActivationToo = False,
+    sparse: SparseOutput = False,
+    top_k: TopK = None,
     precision: Annotated[Bits, typer.Option(help="fp32; smaller ones are to-onnx and to-openvino's.")] = Bits.fp32,
     atol: Atol = None,
     rtol: Rtol = None,
@@ -380,9 +430,13 @@ def to_torch_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             outputs=None if output is None else [name.value for name in output],
             activation=activation,
+            sparse=sparse,
+            top_k=top_k,
             precision=precision.value,
             atol=atol,
             rtol=rtol,
@@ -405,7 +459,7 @@ def to_st_command(
 ) -> None:
     """Write a Keras model's weights, fine-tuned perhaps, back into a sentence-transformers folder."""
     from sbertconv.api import default_directory, to_st
-    from sbertconv.source import open_source
+    from sbertconv.artifact import how_to_load
 
     directory = str(default_directory(model, "st")) if directory is None else directory
     with _progress(as_json) as on_stage:
@@ -423,8 +477,7 @@ def to_st_command(
         return
     console = _console()
     _print_parity(report.to_json(), console)
-    library = open_source(directory).model_class.library
-    _print_lines(console, f"Written to {directory}", "Load it:", f"  {library}({directory!r})")
+    _print_lines(console, f"Written to {directory}", "Load it:", f"  {how_to_load(directory)}")
 
 
 @app.command("verify")
@@ -460,14 +513,21 @@ def verify_command(
 
 @app.command("inspect")
 def inspect_command(
-    model: Model, revision: Revision = None, trust_remote_code: Trust = False, as_json: Json = False
+    model: Model,
+    revision: Revision = None,
+    trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
+    as_json: Json = False,
 ) -> None:
     """Show a model's chain, settings and limits, and what converts each module."""
     from sbertconv.api import inspect
 
     with _progress(as_json) as on_stage:
         on_stage("reading the model's files")
-        description = inspect(model, revision=revision, trust_remote_code=trust_remote_code)
+        description = inspect(
+            model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling
+        )
     if as_json:
         _print_json(description)
     else:
@@ -505,6 +565,7 @@ def encode_command(
         Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
     ] = None,
     engine: Engine = "auto",
+    parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the cores.", min=1)] = 1,
 ) -> None:
     """Embed texts or a file with a converted folder; a file is never held in memory whole."""
     from sbertconv.files import encode_texts, read_texts
@@ -514,7 +575,7 @@ def encode_command(
         raise typer.BadParameter("give either texts or --input")
     source = iter(texts) if texts else read_texts(input_file, column)  # type: ignore[arg-type]
     encode_texts(
-        load(directory, format=form and form.value, engine=engine),
+        load(directory, format=form and form.value, engine=engine, parallel=parallel),
         source,
         output_file,
         progress=sys.stderr.isatty() and output_file is not None,

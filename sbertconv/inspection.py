@@ -59,6 +59,17 @@ def about_embeddings(source: Source) -> dict[str, Any]:
     }
 
 
+def about_sparse_embeddings(source: Source) -> dict[str, Any]:
+    """What only a SparseEncoder has."""
+    live, settings = source.live, source.settings
+    own = [spec.settings["k"] for spec in source.modules if spec.name == "SparseAutoEncoder"]
+    return {
+        "embedding_dimension": (live and live.get_embedding_dimension()) or _dimension(source),
+        "similarity_fn_name": live.similarity_fn_name if live else settings.get("similarity_fn_name") or "dot",
+        "max_active_dims": live.max_active_dims if live else settings.get("max_active_dims", next(iter(own), None)),
+    }
+
+
 def about_token_embeddings(source: Source) -> dict[str, Any]:
     """What only a MultiVectorEncoder has."""
     live: Any = source.live
@@ -80,6 +91,7 @@ def about_predictions(source: Source) -> dict[str, Any]:
         }
     heads = [spec.settings for spec in source.modules if spec.settings.get("module_output_name") == "scores"]
     dense = [settings["out_features"] for settings in heads if "out_features" in settings]
+    dense += [1 for spec in source.modules if spec.name == "LogitScore"]
     names = _transformers_config(source).get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     labels = [f"LABEL_{place}" for place in range(dense[-1])] if dense else [names[str(i)] for i in range(len(names))]
     path = source.settings.get("activation_fn")
@@ -152,9 +164,22 @@ def _columns(settings: Mapping[str, Any], folder: Path) -> int | None:
     return None
 
 
+def _tokens(settings: Mapping[str, Any], folder: Path) -> int | None:
+    """How many tokens have a weight, from the header of the weights."""
+    from safetensors import SafetensorError, safe_open
+
+    with suppress(OSError, SafetensorError), safe_open(folder / "model.safetensors", "numpy") as weights:
+        return int(weights.get_slice("weight").get_shape()[0])
+    return None
+
+
 def _hidden_size(settings: Mapping[str, Any], folder: Path) -> int | None:
-    """As the library chooses it: the projection if the transformer gives the embedding itself, or the hidden size."""
+    """As the library chooses it: the projection if the transformer gives the embedding itself, the vocabulary if it
+    gives logits, or the hidden size.
+    """
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if settings.get("transformer_task") == "fill-mask":
+        return _setting("vocab_size")(config, folder)
     projected = settings.get("module_output_name") == "sentence_embedding"
     names = ("projection_dim",) * projected + ("hidden_size", "dim", "d_model", "n_embd", "emb_dim")
     sizes = [_setting(*names)(part, folder) for part in (config, config.get("text_config") or {})]
@@ -179,12 +204,18 @@ def _modes(settings: Mapping[str, Any]) -> int:
 
 
 EMBEDDING_TABLES = {"embedding.weight", "embeddings", "emb_layer.weight"}
-KEEP_DIMENSION = {"Normalize", "Dropout", "WordWeights", "Router", "Asym", "MultiVectorMask",
-                  "HierarchicalTokenPooling"}  # fmt: skip  # the modules of a router stand behind it
+# the modules of a router stand behind it
+KEEP_DIMENSION = {
+    "Normalize", "Dropout", "WordWeights", "SpladePooling", "Router", "Asym", "MultiVectorMask",
+    "HierarchicalTokenPooling",
+}  # fmt: skip
 STATED = _setting("out_features", "embedding_dimension", "sentence_embedding_dimension")
 DIMENSIONS: Mapping[str, Dimension] = {
     "Transformer": _hidden_size,
     "CLIPModel": lambda settings, folder: _hidden_size({"module_output_name": "sentence_embedding"}, folder),
+    "MLMTransformer": lambda settings, folder: _hidden_size({"transformer_task": "fill-mask"}, folder),
+    "SparseStaticEmbedding": _tokens,
+    "SparseAutoEncoder": _setting("hidden_dim"),
     "StaticEmbedding": _columns,
     "WordEmbeddings": _columns,
     "WeightedLayerPooling": _setting("embedding_dimension", "word_embedding_dimension"),

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact import Artifact
-from sbertconv.engines import AUTO
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime import TaskEncoder, check_batch_size, check_device
 from sbertconv.scores import SIMILARITIES, maxsim, maxsim_pairwise
@@ -29,9 +27,9 @@ class MultiVectorEmbedder(TaskEncoder):
         token_pooling: what the model itself does to the vectors of a text, in order.
     """
 
-    def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO) -> None:
-        super().__init__(artifact, form, engine)
-        self.token_pooling = [HierarchicalTokenPooling(**one) for one in artifact.manifest["token_pooling"]]
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.token_pooling = [HierarchicalTokenPooling(**one) for one in self.artifact.manifest["token_pooling"]]
 
     def encode(
         self,
@@ -104,8 +102,7 @@ class MultiVectorEmbedder(TaskEncoder):
             rows = [torch.from_numpy(np.ascontiguousarray(row)) for row in rows]
         return rows[0] if single else rows
 
-    @staticmethod
-    def _row(found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
+    def _row(self, found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
         """One text's vectors of the tokens that count, or a dict of all that there is, the mask under the library's
         name.
         """

@@ -17,6 +17,7 @@ import torch
 
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.scoring import TASKS
+from sbertconv.templates import compiled_templates
 
 UNLIMITED = 10**9  # transformers says "no limit" with 1e30, sentence-transformers with inf
 
@@ -36,7 +37,7 @@ def describe_input(module: torch.nn.Module) -> InputDescription:
         UnsupportedOptionError: if the tokenizer is of a kind that the run time cannot reproduce.
     """
     tokenizer = getattr(module, "tokenizer", None)
-    for base in type(tokenizer).__mro__:
+    for base in (*type(module).__mro__, *type(tokenizer).__mro__):
         if describe := DESCRIBERS.get(base.__name__):
             return describe(module, tokenizer)
     raise UnsupportedOptionError(
@@ -66,8 +67,8 @@ SECTION: dict[str, Any] = {
 }
 
 
-def describe_transformers(module: torch.nn.Module, tokenizer: Any) -> InputDescription:
-    """A transformers tokenizer that is backed by the tokenizers library."""
+def describe_transformers(module: torch.nn.Module, tokenizer: Any, **more: Any) -> InputDescription:
+    """A transformers tokenizer that is backed by the tokenizers library; `more` are entries that differ."""
     if not tokenizer.is_fast:
         raise UnsupportedOptionError(f"{type(tokenizer).__name__} is written in Python; it has no tokenizer.json")
     text_options = dict(getattr(module, "processing_kwargs", {}).get("text", {}))
@@ -94,8 +95,13 @@ def describe_transformers(module: torch.nn.Module, tokenizer: Any) -> InputDescr
         "special_ids": sorted(tokenizer.all_special_ids),
         "split_special_tokens": bool(tokenizer.split_special_tokens),
         "do_lower_case": bool(getattr(module, "do_lower_case", False)),
+        **more,
         "query_expansion": expansion,
     }
+    if "message" in getattr(module, "modality_config", ()):
+        restore = module.processing_kwargs.get("chat_template", {}).get("restore_suffix", True)
+        section |= {"kind": "chat", "templates": compiled_templates(module), "restore_suffix": bool(restore)}
+        section |= {"add_special_tokens": False}  # the template has them
     files = {
         "tokenizer.json": tokenizer_json(tokenizer.backend_tokenizer, section, tokenizer.pad_token),
         "tokenizer_config.json": tokenizer_config(tokenizer),
@@ -174,6 +180,11 @@ def describe_tokenizers(module: torch.nn.Module, tokenizer: Any) -> InputDescrip
     return InputDescription(section, {"tokenizer.json": tokenizer_json(tokenizer, section, padding)})
 
 
+def describe_sparse_static(module: torch.nn.Module, tokenizer: Any) -> InputDescription:
+    """SparseStaticEmbedding's transformers tokenizer: the text's own tokens alone, under the tokenizer's own limit."""
+    return describe_transformers(torch.nn.Module(), tokenizer, tensors=SECTION["tensors"], add_special_tokens=False)
+
+
 def describe_wrapper(module: torch.nn.Module, tokenizer: Any) -> InputDescription:
     """WordEmbeddings over a transformers tokenizer: its ids, cut at the end without regard to special tokens."""
     described = describe_transformers(torch.nn.Module(), tokenizer.tokenizer)
@@ -211,7 +222,9 @@ def describe_words(kind: str, file: str, *settings: str) -> Callable[[torch.nn.M
     return describe
 
 
+# Class of a module, or of its tokenizer -> what describes it.
 DESCRIBERS: dict[str, Callable[[torch.nn.Module, Any], InputDescription]] = {
+    "SparseStaticEmbedding": describe_sparse_static,
     "PreTrainedTokenizerBase": describe_transformers,
     "Tokenizer": describe_tokenizers,
     "TransformersTokenizerWrapper": describe_wrapper,

@@ -182,18 +182,41 @@ def questions(original: Side, embedder: ConvertedModel, texts: Sequence[str] = (
         else:
             found += about(label, graph, original, embedder)
             if embedder.artifact.manifest["precision"] != EXACT:
-                found.append(_about_quality(label, graph, texts))
+                found.append(_about_quality(label, graph, embedder, texts))
     return found
 
 
 def about_embeddings(label: str, graph: Graph, original: Side, embedder: ConvertedModel) -> Iterator[Question]:
-    """encode() on texts, with every option of the model that changes what it gives."""
-    task, name = _task(graph), graph.task
+    """encode() on texts, and each further output of the graph."""
     output = "sentence_embedding" if "sentence_embedding" in graph.outputs else graph.outputs[0]
+    yield from _about_encode(label, graph, original, embedder, {"output_value": output})
+    for other in graph.outputs:
+        if other != output:
+            options = {"output_value": other, **_task(graph), "batch_size": SMALL_BATCH}
+            yield Question(f"{label}{other.replace('_', ' ')}", CORPUS, options=options)
+
+
+def about_sparse_embeddings(label: str, graph: Graph, original: Side, embedder: ConvertedModel) -> Iterator[Question]:
+    """encode() on texts, as arrays. A weight near 0 has the rounding of its logit, which is far larger: so the batches
+    are the same on both sides.
+    """
+    yield from _about_encode(label, graph, original, embedder, _arrays(embedder), BATCH_SIZE)
+
+
+def _about_encode(
+    label: str,
+    graph: Graph,
+    original: Side,
+    embedder: ConvertedModel,
+    given: Mapping[str, Any],
+    usual_batch: int = SMALL_BATCH,
+) -> Iterator[Question]:
+    """encode() on texts, with every option of the model that changes what it gives; `given` goes with each."""
+    task, name = _task(graph), graph.task
     long = long_text(graph.tokenizer.max_length(name))
 
-    def encode(what: str, inputs: Sequence[str] = CORPUS, batch_size: int = SMALL_BATCH, **options: Any) -> Question:
-        options = {"output_value": output, **task, "batch_size": batch_size, **options}
+    def encode(what: str, inputs: Sequence[str] = CORPUS, batch_size: int = usual_batch, **options: Any) -> Question:
+        options = {**given, **task, "batch_size": batch_size, **options}
         return Question(f"{label}{what}", inputs, options=options)
 
     yield Question(f"{label}{TOKENS}", [*CORPUS, long], TOKENS, task)
@@ -208,11 +231,8 @@ def about_embeddings(label: str, graph: Graph, original: Side, embedder: Convert
             yield encode(f"prompt {prompt}", prompt_name=prompt)
     for own in TASKS:
         if own in graph.section["tasks"] or own in graph.section["tokenizer"]["task_max_length"]:
-            options = {"batch_size": SMALL_BATCH, "output_value": output}
+            options = {"batch_size": usual_batch, **given}
             yield Question(f"{label}encode_{own}", CORPUS, f"encode_{own}", options)
-    for other in graph.outputs:
-        if other != output:
-            yield encode(other.replace("_", " "), output_value=other)
 
 
 def about_token_embeddings(label: str, graph: Graph, original: Side, embedder: ConvertedModel) -> Iterator[Question]:
@@ -257,7 +277,6 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
         return Question(f"{label}{what}", inputs, method, {"batch_size": BATCH_SIZE, **options})
 
     yield Question(f"{label}pairs: {TOKENS}", [*pairs, *cut], TOKENS)
-    yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
     yield ask_for(f"pairs: {ALONE}", pairs, batch_size=1)
     yield ask_for(f"pairs: {BATCH}", pairs)
     if embedder.tokenize([(long, long)])["input_ids"].shape[1] <= LONGEST_FORWARD:
@@ -266,13 +285,20 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
         if text:
             yield ask_for(f"pairs, prompt {prompt}", pairs, prompt_name=prompt)
     yield ask_for("pairs, activation", pairs, "scores")
-    yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)
+    if graph.tokenizer.takes_single:
+        yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
+        yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)
 
 
-def _about_quality(label: str, graph: Graph, texts: Sequence[str]) -> Question:
+def _about_quality(label: str, graph: Graph, embedder: ConvertedModel, texts: Sequence[str]) -> Question:
     """Enough texts to tell whether the nearest neighbours stay; in batches of mixed lengths, as users have them."""
-    options = {"batch_size": BATCH_SIZE, **_task(graph)}
+    options = {"batch_size": BATCH_SIZE, **_task(graph), **_arrays(embedder)}
     return Question(f"{label}{SENTENCES}", [*sentences(), *texts], options=options, pooled=False)
+
+
+def _arrays(embedder: ConvertedModel) -> Mapping[str, Any]:
+    """The keywords with which both sides give arrays."""
+    return MODEL_CLASSES[embedder.artifact.manifest["model_class"]].arrays
 
 
 def _task(graph: Graph) -> dict[str, str]:

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cases
 import tiny
 import torch
-from sentence_transformers import CrossEncoder, MultiVectorEncoder
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SparseEncoder
 from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.multi_vector_encoder import modules as mv
 from sentence_transformers.sentence_transformer import modules as st
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from sentence_transformers.sparse_encoder import modules as sparse
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 import sbertconv
 
@@ -28,8 +30,13 @@ PAIRS = [
     ("The quick brown fox " * 20, "a"),
     ("L'été dernier", ""),
 ]
-TEXTS = [*PAIRS[0], PAIRS[1][1], "L'été dernier, nous avons mangé: des crêpes!", "a", ""]
+TEXTS = [*PAIRS[0], PAIRS[1][1], "L'été dernier, nous avons mangé: des crêpes!", "a", "", "Berlin " * 80]
 PUNCTUATION = [".", ",", "?", "!", ":", "'"]
+YES_OR_NO = (
+    "<s>{{ messages | selectattr('role', 'eq', 'system') | map(attribute='content') | first | default('Judge.') }}\n"
+    "Query: {{ messages | selectattr('role', 'eq', 'query') | map(attribute='content') | first }}\n"
+    "Document: {{ messages | selectattr('role', 'eq', 'document') | map(attribute='content') | first }}</s>\nAnswer:"
+)
 LABELS = {0: "negative", 1: "neutral", 2: "positive"}
 
 # How a row is converted to each backend; ONNX is run by both of its engines.
@@ -63,10 +70,10 @@ def folder() -> Path:
 
 def checkpoint(model_type: str, labels: int, where: Path | None = None, **config: Any) -> Path:
     """A bare transformers checkpoint with a sequence-classification head."""
-    return _saved(AutoModelForSequenceClassification, model_type, where, num_labels=labels, **config)
+    return saved(AutoModelForSequenceClassification, model_type, where, num_labels=labels, **config)
 
 
-def _saved(
+def saved(
     auto_class: Any, model_type: str, where: Path | None, chat_template: str | None = None, **config: Any
 ) -> Path:
     """One layer: what is around the architecture is the point here."""
@@ -97,15 +104,54 @@ def modular_reranker() -> CrossEncoder:
     return CrossEncoder(modules=[transformer, st.Pooling(32, "mean"), norm, dense], device="cpu")
 
 
-def causal_reranker(model_type: str = "qwen3", chat_template: str | None = None) -> CrossEncoder:
+def causal_reranker(model_type: str = "qwen3", chat_template: str | None = None, **config: Any) -> CrossEncoder:
     """Yes or no as the next token."""
-    where = _saved(AutoModelForCausalLM, model_type, None, chat_template)
+    where = saved(AutoModelForCausalLM, model_type, None, chat_template, **config)
     module = st.Transformer(str(where), transformer_task="text-generation")
-    return CrossEncoder(modules=[module, LogitScore(5, 7)], device="cpu")
+    prompts = {"web": "Does the document answer?"}
+    return CrossEncoder(modules=[module, LogitScore(5, 7)], device="cpu", prompts=prompts)
 
 
 def sentiment(model_type: str) -> Path:
     return checkpoint(model_type, 3, id2label=LABELS, label2id={label: index for index, label in LABELS.items()})
+
+
+def splade(model_type: str, strategy: str = "max", activation: str = "relu", **options: Any) -> SparseEncoder:
+    """A masked language model under SpladePooling; its logits are large enough for few of them to stay."""
+    return SparseEncoder(modules=splade_modules(model_type, strategy, activation), device="cpu", **options)
+
+
+def splade_modules(model_type: str, strategy: str = "max", activation: str = "relu") -> list[torch.nn.Module]:
+    where = saved(AutoModelForMaskedLM, model_type, None)
+    module = st.Transformer(str(where), transformer_task="fill-mask")
+    return [module, sparse.SpladePooling(strategy, activation)]
+
+
+def splade_of_words(strategy: str, activation: str, chunk_size: int | None) -> SparseEncoder:
+    """Token embeddings in the place of logits, where the pooling is the point."""
+    pooling = sparse.SpladePooling(strategy, activation, chunk_size=chunk_size)
+    return SparseEncoder(modules=[cases.word_embeddings(), pooling], device="cpu")
+
+
+def idf(**options: Any) -> sparse.SparseStaticEmbedding:
+    tokenizer = tiny.tokenizer(**tiny.WORDPIECE)
+    torch.manual_seed(9)
+    return sparse.SparseStaticEmbedding(tokenizer, torch.rand(len(tokenizer.get_vocab())), **options)
+
+
+def inference_free() -> SparseEncoder:
+    """Queries are looked up, documents go through the model."""
+    router = sparse.Router.for_query_document([idf(frozen=True)], splade_modules("bert"))
+    return SparseEncoder(modules=[router], device="cpu", prompts={"query": "", "document": "text: "})
+
+
+def csr(**options: Any) -> SparseEncoder:
+    """A sparse autoencoder on a dense embedding."""
+    torch.manual_seed(4)
+    encoder = sparse.SparseAutoEncoder(32, 64, k=8, k_aux=8, normalize=True)
+    torch.nn.init.normal_(encoder.pre_bias)
+    torch.nn.init.normal_(encoder.latent_bias)
+    return SparseEncoder(modules=[cases.static_embedding(), encoder], device="cpu", **options)
 
 
 def multi_vector_encoder(
@@ -156,6 +202,15 @@ CLASSES = {
             "mpnet": lambda: cross_encoder("mpnet", 1),
             "modular head, 2 labels": modular_reranker,
             "qwen3, yes or no": causal_reranker,
+            "qwen3, yes or no, chat template": lambda: causal_reranker(chat_template=YES_OR_NO),
+            "gemma3_text, yes or no, capped logits of tied weights, chat template": lambda: causal_reranker(
+                "gemma3_text",
+                chat_template=YES_OR_NO,
+                final_logit_softcapping=2.0,
+                use_bidirectional_attention=False,
+                layer_types=["sliding_attention"],
+                tie_word_embeddings=True,
+            ),
         },
     ),
     "TextClassifier": Class(
@@ -163,6 +218,21 @@ CLASSES = {
         ours=lambda model: model.logits(PAIRS),
         checks=frozenset({"pairs: tokens", "pairs over the limit", "texts: tokens"}),
         rows={name: lambda name=name: sentiment(name) for name in ("bert", "distilbert", "xlm-roberta")},
+    ),
+    "SparseEncoder": Class(
+        theirs=lambda model: model.encode_document(TEXTS, convert_to_sparse_tensor=False),
+        ours=lambda model: model.encode_document(TEXTS, convert_to_sparse_tensor=False),
+        checks=frozenset({"tokens", "padded batch"}),
+        rows={
+            "bert": lambda: splade("bert"),
+            "distilbert, sum": lambda: splade("distilbert", "sum"),
+            "modernbert, log1p_relu": lambda: splade("modernbert", "max", "log1p_relu"),
+            "xlm-roberta, 5 active": lambda: splade("xlm-roberta", max_active_dims=5),
+            "sum, log1p_relu, chunks": lambda: splade_of_words("sum", "log1p_relu", 3),
+            "static queries": inference_free,
+            "autoencoder": csr,
+            "autoencoder, 3 active": lambda: csr(max_active_dims=3),
+        },
     ),
     "MultiVectorEncoder": Class(
         theirs=token_vectors,

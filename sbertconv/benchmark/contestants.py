@@ -35,11 +35,14 @@ NOT_LOADED = {".onnx", ".onnx_data", ".h5", ".msgpack", ".ot", ".xml", ".tflite"
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run an engine: its name, environment variables, and a package without which it is left out."""
+    """One way to run an engine: its name, environment variables, a package without which it is left out, and whether
+    every core has a batch of its own.
+    """
 
     name: str
     env: Mapping[str, str] = field(default_factory=dict)
     package: str = ""
+    parallel: bool = False
 
     @property
     def is_there(self) -> bool:
@@ -50,8 +53,11 @@ class Way:
 XLA = {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit --tf_xla_enable_lazy_compilation=false"}
 # Engine -> the ways to run it.
 WAYS: dict[str, tuple[Way, ...]] = {
-    "onnxruntime": (Way("ONNX Runtime", package="onnxruntime"),),
-    "openvino": (Way("OpenVINO", package="openvino"),),
+    "onnxruntime": (
+        Way("ONNX Runtime", package="onnxruntime"),
+        Way("ONNX Runtime parallel", package="onnxruntime", parallel=True),
+    ),
+    "openvino": (Way("OpenVINO", package="openvino"), Way("OpenVINO parallel", package="openvino", parallel=True)),
     "keras": (Way("Keras"), Way("Keras/XLA", env=XLA, package="tensorflow")),
     "tensorflow": (Way("SavedModel"),),
     "litert": (Way("LiteRT"),),
@@ -108,8 +114,9 @@ def original(source: Source) -> Contestant:
     return Contestant(BASELINE, str(source.location), size, "pytorch", loader="pytorch", options=options)
 
 
-def contestants_of(paths: Sequence[str | Path]) -> list[Contestant]:
-    """Every way to run every format of these converted folders (or .keras files), with names that differ.
+def contestants_of(paths: Sequence[str | Path], threads: int) -> list[Contestant]:
+    """Every way to run every format of these converted folders (or .keras files) with so many threads, under names
+    that differ.
 
     Raises:
         ArtifactError: if a folder is missing, or not one that sbertconv wrote.
@@ -125,8 +132,9 @@ def contestants_of(paths: Sequence[str | Path]) -> list[Contestant]:
         for form in artifact.formats:
             size = partial(disk_size, Path(path).expanduser(), artifact, form)
             for engine, way in ((name, way) for name in artifact.engines(form) for way in WAYS[name]):
-                if way.is_there:
-                    name, options = f"{way.name} {precision}", {"format": form, "engine": engine}
+                if way.is_there and (threads > 1 or not way.parallel):
+                    name = f"{way.name} {precision}"
+                    options = {"format": form, "engine": engine, "parallel": threads if way.parallel else 1}
                     found.append(Contestant(name, str(path), size, form, precision, "sbertconv", options, way.env))
     return told_apart(found)
 

@@ -62,6 +62,7 @@ def manifest_content(
         "architecture": plan.routes[0].architecture,
         "chain": [step.name for step in plan.steps],
         "notes": list(source.notes),
+        **({"pooling": source.pooling} if source.pooling else {}),
         "max_seq_length": tokenizer.get("max_length"),
         "padding_side": tokenizer.get("padding_side"),
         "do_lower_case": tokenizer.get("do_lower_case", False),

@@ -13,6 +13,7 @@ from sbertconv.layers.output import SentenceEmbedding
 from sbertconv.layers.policy import set_dtype_policy
 from sbertconv.layers.pooling import Pooling
 from sbertconv.layers.sequence import CNN, LSTM, LSTMCell
+from sbertconv.layers.sparse import SparseAutoEncoder, SparseStaticEmbedding, SpladePooling
 from sbertconv.layers.text import TextInput
 from sbertconv.layers.traced import Embedding, TracedModule
 from sbertconv.layers.words import BoW, StaticEmbedding, WeightedLayerPooling, WordWeights
@@ -26,6 +27,9 @@ __all__ = [
     "MultiVectorMask",
     "Pooling",
     "SentenceEmbedding",
+    "SparseAutoEncoder",
+    "SparseStaticEmbedding",
+    "SpladePooling",
     "StaticEmbedding",
     "TextInput",
     "TracedModule",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.classes import class_of
+import torch
+
+from sbertconv.classes import ACTIVATIONS, ModelClass, activation_name, class_of
 from sbertconv.converters.examples import CHANNELS, image_size
 from sbertconv.converters.keras.formats import FORMATS
 from sbertconv.converters.text import TextTables
@@ -27,10 +29,14 @@ class KerasOptions:
     Attributes:
         formats: names of `FORMATS`.
         text_input: make the tokenizer the model's first layer, which takes `text`, strings [batch].
+        activation: whether the model's activation of its logits is an output too.
+        outputs: names of outputs that the model's class has.
     """
 
     formats: tuple[str, ...] = ("keras", "saved_model")
     text_input: bool = False
+    activation: bool = False
+    outputs: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise an error for an unknown format, or for one that the installed packages cannot write."""
@@ -52,11 +58,23 @@ class KerasOptions:
         if needing := [name for name in self.formats if FORMATS[name].needs_tensorflow]:
             import_tensorflow(needing)
 
+    def of(self, model_class: ModelClass) -> KerasOptions:
+        """The options for a class of models, its outputs chosen.
 
-def build_model(route: Route, model: SentenceTransformer, text: TextTables | None = None) -> keras.Model:
-    """The route as a functional model: a dict of named inputs -> the first output of the model's class, float32
-    [batch, dim or labels], or a dict of all of them where one is of no use alone. With a tokenizer's tables, `text`
-    takes the place of the tensors that these give.
+        Raises:
+            UnsupportedOptionError: for an option that does not fit the class.
+        """
+        if self.text_input:
+            model_class.check_text_input()
+        return replace(self, outputs=model_class.choose_outputs(None, self.activation))
+
+
+def build_model(
+    route: Route, model: SentenceTransformer, outputs: Sequence[str], text: TextTables | None = None
+) -> keras.Model:
+    """The route as a functional model: a dict of named inputs -> an output of the model's class, float32 [batch, dim or
+    labels], or where there are several a dict of them. With a tokenizer's tables, `text` takes the place of the tensors
+    that these give.
     """
     keras = import_keras()
     from sbertconv.layers import SentenceEmbedding
@@ -77,14 +95,30 @@ def build_model(route: Route, model: SentenceTransformer, text: TextTables | Non
         features = step(features)
     model_class = class_of(model)
     assert model_class is not None
-    first, *others = model_class.choose_outputs(None)
+    first, *others = outputs
     feature = model_class.outputs[first].feature
     if feature not in features:
         raise UnsupportedOptionError(f"The chain gives no {feature} (has: {', '.join(features)}).\nAdd a Pooling.")
-    outputs = {first: SentenceEmbedding(getattr(model, "truncate_dim", None), name=first)(features[feature])}
+    cuts = {cut: getattr(model, cut, None) for cut in ("truncate_dim", "max_active_dims")}
+    found = {first: SentenceEmbedding(**cuts, name=first)(features[feature])}
     for name in others:
-        outputs[name] = keras.layers.Identity(name=name)(features[model_class.outputs[name].feature])
-    return keras.Model(inputs, outputs if others else outputs[first], name=route.name)
+        other = features[model_class.outputs[name].feature]
+        found[name] = activated(model, found[first]) if name == "scores" else keras.layers.Identity(name=name)(other)
+    return keras.Model(inputs, found if len(found) > 1 else found[first], name=route.name)
+
+
+def activated(model: Any, logits: Any) -> Any:
+    """The model's activation of its logits, in float32: Keras' own of that name, or traced."""
+    from keras import layers
+
+    from sbertconv.converters.keras.tracing import traced_function
+
+    name = activation_name(model.activation_fn)
+    if name in ACTIVATIONS:
+        known = "linear" if name == "identity" else name
+        return layers.Activation(known, name="scores", dtype="float32")(logits)
+    layer = traced_function(model.activation_fn, torch.zeros(3, model.num_labels), "scores")
+    return layer({"x": logits})["y"]
 
 
 def input_specs(route: Route) -> list[tuple[str, str, tuple[Any, ...]]]:

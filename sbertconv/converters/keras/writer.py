@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact import FORMAT_VERSION, MANIFEST, Staging
+from sbertconv.classes import ModelClass
 from sbertconv.converters.keras.backend import KerasOptions, build_model, describe_inputs, describe_outputs
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.tracing import TRAINING
@@ -55,7 +56,7 @@ def write_keras(
         section = write_tokenizer(route, index == 0, staging)
         name = graph_name(route.name, index == 0)
         text = tables.get(route.name)
-        models.append(build_model(route, model, text))
+        models.append(build_model(route, model, options.outputs, text))
         outputs = describe_outputs(models[-1], source.model_class.output)
         formats = {form: FORMATS[form].file.format(name=name) for form in options.formats}
         inputs = describe_inputs(route)
@@ -67,7 +68,7 @@ def write_keras(
     content = manifest_content(source, model, plan, graphs, engines, PACKAGES, **more)
     content["notes"] += list(_trace_notes(plan))
     folders = module_folders(model)
-    packed = _packed(staging, model, plan, folders, content["notes"])
+    packed = _packed(source.model_class, staging, model, plan, folders, content["notes"])
     for route, graph, keras_model in zip(plan.routes, graphs, models, strict=True):
         last = keras_model.get_layer(source.model_class.output)
         last.files = packed | {MANIFEST: _manifest(route, graph, content, folders)}
@@ -112,7 +113,12 @@ def _write_models(models: Sequence[keras.Model], content: dict[str, Any], folder
 
 
 def _packed(
-    staging: Staging, model: SentenceTransformer, plan: Plan, folders: Folders, notes: list[str]
+    model_class: ModelClass,
+    staging: Staging,
+    model: SentenceTransformer,
+    plan: Plan,
+    folders: Folders,
+    notes: list[str],
 ) -> dict[str, bytes]:
     """What travels inside a .keras file: the tokenizer files and configs staged so far, and the way back, or a note
     why there is none.
@@ -123,7 +129,7 @@ def _packed(
         if path.is_file()
     }
     try:
-        return files | _skeleton(model, plan, folders)
+        return files | _skeleton(model_class, model, plan, folders)
     except Exception as error:  # a module that sentence-transformers itself cannot save
         notes.append(f"to-st will not work: the model cannot be saved ({error_text(error)}).")
         return files
@@ -180,8 +186,8 @@ def _stated_layers(route: Route) -> Iterator[tuple[Any, tuple[str, Any]]]:
             yield layer, (prefix, module)
 
 
-def _skeleton(model: SentenceTransformer, plan: Plan, folders: Folders) -> dict[str, bytes]:
-    """What `SentenceTransformer.save` writes, without the weights that Keras layers hold."""
+def _skeleton(model_class: ModelClass, model: SentenceTransformer, plan: Plan, folders: Folders) -> dict[str, bytes]:
+    """What the library writes, without the weights that Keras layers hold."""
     import safetensors.torch
 
     held: dict[str, set[str]] = {}
@@ -190,7 +196,7 @@ def _skeleton(model: SentenceTransformer, plan: Plan, folders: Folders) -> dict[
             keys = {weight.name for weight in weights(layer, origin["prefix"])}
             held.setdefault(origin["file"], set()).update(keys)
     with tempfile.TemporaryDirectory() as folder, quiet():
-        model.save_pretrained(folder, create_model_card=False)
+        model_class.save(model, folder)
         paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and ".safetensors" not in path.name]
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
     for module_folder, module in folders.values():

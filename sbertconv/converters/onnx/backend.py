@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sbertconv.classes import EXACT, ModelClass
+from sbertconv.classes import EXACT, NOT_ZERO, ModelClass
+from sbertconv.converters.onnx.fusion import pick_rows
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
 from sbertconv.converters.torch.backend import (
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     import onnx_ir
     from sentence_transformers import SentenceTransformer
 
+FROM_DATA = re.compile(r"u\d+")  # torch.export's name for a size that only the data tells
 OPSETS = range(18, 23)  # torch.onnx lowers to 18 and up; ONNX Runtime 1.31 misreads RotaryEmbedding of 23
 
 
@@ -44,6 +47,8 @@ class OnnxOptions:
         opset: the version of the ai.onnx operators.
         outputs: names of outputs that the model's class has, in the graph's order; None: the class's first.
         activation: whether the model's activation of its logits is an output too.
+        sparse: whether what is not 0 of the embedding is given, as indices and values.
+        top_k: how many values of an embedding stay; None: as the model does.
         external_data: weights in a file beside the graph; None: only past 2 GB.
         token_type_ids: None: as the tokenizer emits; True: always an input; False: never, all zeros inside.
         optimize: fuse attention and normalisation into ONNX Runtime's own operators.
@@ -57,6 +62,8 @@ class OnnxOptions:
     opset: int = 18
     outputs: tuple[str, ...] | None = None
     activation: bool = False
+    sparse: bool = False
+    top_k: int | None = None
     external_data: bool | None = None
     token_type_ids: bool | None = None
     optimize: bool = True
@@ -103,7 +110,7 @@ class OnnxOptions:
             UnsupportedOptionError: for an output, a precision or an input that does not fit the class.
         """
         model_class.check_precision(self.precision)
-        outputs = model_class.choose_outputs(self.outputs, self.activation)
+        outputs = model_class.choose_outputs(self.outputs, self.activation, self.sparse)
         if self.precision != EXACT and model_class.output not in outputs:
             raise UnsupportedOptionError(
                 f"--output {outputs[0]} alone: the quality of {self.precision} is measured on {model_class.output}.\n"
@@ -180,6 +187,7 @@ def exported_graph(
         graph, tracer = _translate(chain, example, options, route)
         name_axes(graph)  # the same size of two inputs under one name, which fusion relies on
         weights = list(graph.graph.initializers.values())
+        pick_rows(graph)
         if options.optimize:
             _fuse(graph)
     try:
@@ -273,10 +281,12 @@ TRANSLATIONS: dict[str, Translation] = {"torch.export": _translate_exported, "To
 
 
 def name_axes(model: onnx_ir.Model) -> None:
-    """Call the axes that vary batch and sequence everywhere."""
+    """Call the axes that vary batch and sequence everywhere, and one that only the data tells as outputs call it."""
     import onnx_ir
 
-    names = {}
+    names: dict[str, str] = {}
+    for value in model.graph.outputs:
+        names |= {str(size): NOT_ZERO for size in value.shape or () if FROM_DATA.fullmatch(str(size))}
     for value in model.graph.inputs:
         for axis, label in zip(dynamic_axes(value.name or ""), ("batch", "sequence"), strict=False):
             names[str(value.shape[axis])] = label

@@ -25,6 +25,7 @@ from sbertconv.converters.writing import (
     write_tokenizer,
 )
 from sbertconv.corpus import CORPUS, long_text, random_images, sentences
+from sbertconv.errors import ArtifactError, error_text
 from sbertconv.images import pixel_values
 from sbertconv.plan import Plan
 from sbertconv.questions import BATCH_SIZE
@@ -62,6 +63,7 @@ def write_onnx(
     write_module_configs(model, staging)
     more = {"precision": options.precision, "opset": options.opset, "optimized": options.optimize}
     more |= {"text_input": True} if options.text_input else {}
+    more |= {"top_k": options.top_k} if options.top_k else {}
     content = manifest_content(source, model, plan, graphs, {options.form: options.engines}, PACKAGES, **more)
     if options.optimize:
         content["notes"] += [note for graph in graphs if (note := _unfused(graph))]
@@ -120,10 +122,18 @@ def _move(made: Path, target: Path) -> list[Path]:
 
 
 def _to_openvino(made: Path, target: Path) -> list[Path]:
-    """OpenVINO's intermediate representation: the graph as .xml and the weights as .bin, as they are in the graph."""
+    """OpenVINO's intermediate representation: the graph as .xml and the weights as .bin, as they are in the graph.
+
+    Raises:
+        ArtifactError: if OpenVINO does not know one of the graph's operators.
+    """
     import openvino
 
-    openvino.save_model(openvino.convert_model(made), target, compress_to_fp16=False)
+    try:
+        model = openvino.convert_model(made)
+    except Exception as error:
+        raise ArtifactError(f"OpenVINO does not read the graph: {error_text(error, 3)}") from error
+    openvino.save_model(model, target, compress_to_fp16=False)
     return [target.with_suffix(".bin")]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sbertconv.classes import EXACT, ModelClass, class_of
 from sbertconv.converters import Features
-from sbertconv.converters.examples import TEXTS, image_example, token_example
+from sbertconv.converters.examples import examples, image_example, token_example
 from sbertconv.converters.traced import quiet, traceable_experts
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.routes import PER_TEXT, Route
@@ -32,11 +32,15 @@ class TorchOptions:
     Attributes:
         outputs: names of outputs that the model's class has, in order; None: the class's first.
         activation: whether the model's activation of its logits is an output too.
+        sparse: whether what is not 0 of the embedding is given, as indices and values.
+        top_k: how many values of an embedding stay; None: as the model does.
         precision: "fp32".
     """
 
     outputs: tuple[str, ...] | None = None
     activation: bool = False
+    sparse: bool = False
+    top_k: int | None = None
     precision: str = EXACT
 
     def check(self) -> None:
@@ -53,7 +57,7 @@ class TorchOptions:
         Raises:
             UnsupportedOptionError: for an output that the class does not have.
         """
-        return replace(self, outputs=model_class.choose_outputs(self.outputs, self.activation))
+        return replace(self, outputs=model_class.choose_outputs(self.outputs, self.activation, self.sparse))
 
 
 class Pipeline(torch.nn.Module):
@@ -100,7 +104,7 @@ class Pipeline(torch.nn.Module):
         Returns:
             "sentence_embedding", float32 [batch, dim]; "token_embeddings", float32 [batch, sequence, dim];
             "scoring_mask", int64 [batch, sequence], 1 for tokens that count in late interaction; "logits" and "scores",
-            float32 [batch, labels].
+            float32 [batch, labels]; "indices", int64, and "values", float32, see docs/sparse.md.
         """
         given = {
             "input_ids": input_ids,
@@ -128,7 +132,7 @@ def example_tensors(route: Route, inputs: Sequence[str], tokenizer: TextTokenize
     """A batch to trace with, in the order of the inputs."""
     if tokenizer is None:
         return image_example(route)
-    known = sorted({int(number) for number in tokenizer(TEXTS)["input_ids"].flat})
+    known = sorted({int(number) for number in tokenizer(examples(tokenizer.takes_single))["input_ids"].flat})
     given = token_example(route, tokenizer.section, known)
     return {name: given[name] for name in inputs}
 

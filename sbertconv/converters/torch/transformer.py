@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sbertconv.converters import Context, Features, Step
+from sbertconv.converters.causal import FewLogits, entries_read
 from sbertconv.converters.checks import check_transformer
 from sbertconv.scoring import IS_QUERY
 
@@ -16,7 +17,8 @@ def convert_transformer(module: torch.nn.Module, context: Context) -> Step:
         UnsupportedOptionError: see `check_transformer`.
     """
     check_transformer(module, context)
-    return TransformerStep(module, context.modality)
+    entries = entries_read(module, context)
+    return FewLogits(module, entries) if entries else TransformerStep(module, context.modality)
 
 
 class TransformerStep(torch.nn.Module):
