@@ -314,7 +314,7 @@ def _token_content(model: Any, graphs: Sequence[Mapping[str, Any]]) -> dict[str,
     }
 
 
-def _late_interaction(config: Mapping[str, Any]) -> bool:
+def stanford_colbert(config: Mapping[str, Any]) -> bool:
     """What Stanford's ColBERT writes; see `MultiVectorEncoder._get_model_type`."""
     return "HF_ColBERT" in (config.get("architectures") or [])
 
@@ -344,7 +344,7 @@ MODEL_CLASSES = {
             name="SentenceTransformer",
             library="SentenceTransformer",
             method="encode",
-            claims=lambda config: not (_classifies(config) or _late_interaction(config)),
+            claims=lambda config: not (_classifies(config) or stanford_colbert(config)),
             takes=lambda config: True,
             prepare=_nothing,
             outputs={
@@ -400,8 +400,8 @@ MODEL_CLASSES = {
             name="MultiVectorEncoder",
             library="MultiVectorEncoder",
             method="encode",
-            claims=_late_interaction,
-            takes=_late_interaction,
+            claims=stanford_colbert,
+            takes=stanford_colbert,
             prepare=_nothing,
             outputs={
                 "token_embeddings": ModelOutput("token_embeddings", _as_it_is),
