@@ -11,7 +11,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact import KERAS_SUFFIX, Artifact, Staging, is_keras_artifact, read_artifact, stage
+from sbertconv.artifact import (
+    KERAS_SUFFIX,
+    Artifact,
+    Staging,
+    is_keras_artifact,
+    link_or_copy,
+    read_artifact,
+    stage,
+)
 from sbertconv.engines import load_keras_model
 from sbertconv.errors import ArtifactError, SourceError, UnsupportedModuleError, UnsupportedOptionError, require
 from sbertconv.frameworks import float32_policy, keep_nothing_freed, release_memory, settled_heap
@@ -80,6 +88,8 @@ def to_onnx(
     opset: int = 18,
     outputs: Sequence[str] | None = None,
     activation: bool = False,
+    sparse: bool = False,
+    top_k: int | None = None,
     external_data: bool | None = None,
     token_type_ids: bool | None = None,
     optimize: bool = True,
@@ -93,6 +103,8 @@ def to_onnx(
     texts: Sequence[str] = (),
     calibration: Sequence[str] = (),
     text_input: bool = False,
+    target: str = "onnxruntime",
+    max_shape: tuple[int, int] | None = None,
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> Artifact:
@@ -114,9 +126,13 @@ def to_onnx(
         overwrite: replace an existing artifact.
         opset: version of the ai.onnx operators, 18 to 22.
         outputs: "sentence_embedding" (default) and "token_embeddings", in the graph's order; of a CrossEncoder or a
-            classifier "logits" (default) and "scores".
+            classifier "logits" (default) and "scores"; of a SparseEncoder "sentence_embedding", "indices" and "values";
+            of a MultiVectorEncoder always "token_embeddings" and "scoring_mask".
         activation: of a CrossEncoder or a classifier, the model's own activation of the logits as a second output
             named "scores".
+        sparse: of a SparseEncoder, what is not 0 of the vectors, as `indices` and `values`, in place of the vectors.
+        top_k: of a SparseEncoder, how many values of a vector stay (encode()'s `max_active_dims`); None: as the model
+            does.
         external_data: weights in `model.onnx_data`; None: only past 2 GB.
         token_type_ids: None: as the tokenizer emits; True: always an input; False: never one.
         optimize: use ONNX Runtime's fused operators where they keep the parity; False: ai.onnx only.
@@ -133,6 +149,10 @@ def to_onnx(
         calibration: your own texts for fp16, which keeps in float32 whatever leaves its range on them.
         text_input: put the tokenizer into the graph, which then takes `text`, strings [batch], and nothing else. The
             tokenizer in the graph is first proven equal to the model's, token by token, on 20,000 texts.
+        target: "onnxruntime", or "tensorrt": a graph of the operators that TensorRT's parser takes, with the shapes of
+            a plan in the manifest and a script that builds it; `build_plan` does so too, and proves it.
+        max_shape: for "tensorrt", the largest batch and sequence of a plan; None: the model's limit, and 32 texts or as
+            many as make 16,384 tokens.
         registry: converters; default the built-in ones and those of installed plugins.
         on_stage: called with the name of each stage as it starts.
 
@@ -146,12 +166,26 @@ def to_onnx(
         TokenizationError: if the tokenizer in the graph gives one other token. Nothing is written then.
     """
     if is_keras_artifact(model):
-        asked = (opset, outputs, activation, external_data, token_type_ids, optimize, precision, text_input)
-        if asked != (18, None, False, None, None, True, "fp32", False) or model_class or pooling:
+        asked = {
+            "--class": model_class,
+            "--pooling": pooling,
+            "--opset": opset != 18,
+            "--output": outputs is not None,
+            "--activation": activation,
+            "--sparse": sparse,
+            "--top-k": top_k,
+            "--external-data": external_data is not None,
+            "--token-type-ids": token_type_ids is not None,
+            "--no-optimize": not optimize,
+            "--precision": precision != "fp32",
+            "--text-input": text_input,
+            "--target": target != "onnxruntime",
+            "--max-shape": max_shape,
+        }
+        if given := [option for option, value in asked.items() if value]:
             raise UnsupportedOptionError(
-                f"{model}: a Keras model has its inputs and outputs already, and is written with opset 18 in fp32.\n"
-                "Leave --class, --pooling, --opset, --output, --activation, --external-data, --token-type-ids, "
-                "--no-optimize, --precision and --text-input out."
+                f"{model}: {', '.join(given)}: a Keras model has its inputs and outputs already, and is written with "
+                "opset 18 in fp32.\nLeave the options out."
             )
         return _keras_to_onnx(model, directory, overwrite, (atol, rtol), on_stage)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
@@ -164,6 +198,8 @@ def to_onnx(
         opset,
         None if outputs is None else tuple(outputs),
         activation,
+        sparse,
+        top_k,
         external_data,
         token_type_ids,
         optimize,
@@ -171,6 +207,8 @@ def to_onnx(
         engines=tuple(engines),
         calibration=tuple(calibration),
         text_input=text_input,
+        target=target,
+        max_shape=max_shape,
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
@@ -188,6 +226,8 @@ def to_openvino(
     pooling: str | None = None,
     overwrite: bool = False,
     activation: bool = False,
+    sparse: bool = False,
+    top_k: int | None = None,
     token_type_ids: bool | None = None,
     precision: str = "fp32",
     atol: float | None = None,
@@ -210,6 +250,8 @@ def to_openvino(
 
     options = OnnxOptions(
         activation=activation,
+        sparse=sparse,
+        top_k=top_k,
         token_type_ids=token_type_ids,
         precision=precision,
         form="openvino",
@@ -236,7 +278,8 @@ def _convert_graph(
     options.check()
     source, registry = opened()
     options = options.of(source.model_class)
-    target = _target(directory, source.name, options.form)
+    source = _with_top_k(source, options.top_k)
+    target = _target(directory, source.name, options.kind)
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         report, reason = None, ""
         for variant in (options, replace(options, optimize=False)) if options.optimize else (options,):
@@ -257,6 +300,75 @@ def _convert_graph(
         if variant is not options:
             content["notes"].append("The graph with fused operators failed the check: written without them.")
         return _publish(staging, content, report, on_stage)
+
+
+def build_plan(
+    directory: str | Path,
+    *,
+    atol: float | None = None,
+    rtol: float | None = None,
+    on_stage: OnStage = _say_nothing,
+) -> Artifact:
+    """Build a TensorRT plan of every graph of a folder, for the GPU of this machine, and prove it equal to the graph.
+
+    The graph runs in ONNX Runtime on the CPU for that; `verify` compares the plan with the model itself.
+
+    Args:
+        directory: what `to_onnx(target="tensorrt")` wrote; a plan that it holds already is replaced.
+        atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5. Below fp32 the gate of the
+            precision holds, as `to_onnx` was given it.
+        rtol: relative term of the rule; default 1e-5.
+        on_stage: called with the name of each stage as it starts.
+
+    Returns:
+        The artifact, now with the format "tensorrt"; `plan` in its manifest says with what and for which GPU it was
+        built, and holds the parity report.
+
+    Raises:
+        MissingDependencyError: if TensorRT or a GPU is not there, with what to do.
+        ArtifactError, UnsupportedOptionError, UnsupportedModuleError: see `sbertconv.errors`. The folder is unchanged.
+        ParityError: if a plan differs from its graph. The folder is unchanged then.
+    """
+    from sbertconv.tensorrt import gpu_name, import_tensorrt, write_plan
+
+    on_stage("checking the files")
+    artifact = read_artifact(directory)
+    if artifact.manifest.get("target") != "tensorrt":
+        raise UnsupportedOptionError(
+            f"{directory}: not written for TensorRT.\nConvert the model with to-onnx --target tensorrt."
+        )
+    artifact.verify_hashes()
+    bounds = Bounds(artifact.manifest["precision"], {"atol": atol, "rtol": rtol})
+    trt, cuda = import_tensorrt(artifact.folder)
+    on_stage("loading libraries")
+    from sbertconv.parity import Reference, compare
+    from sbertconv.questions import Converted
+
+    with stage(artifact.folder, overwrite=True) as staging:
+        plans = {graph["formats"].get("tensorrt") for graph in artifact.manifest["graphs"]}
+        for name in artifact.manifest["files"]:
+            if name not in plans:
+                link_or_copy(artifact.path(name), staging.folder / name)
+        on_stage("building")
+        graphs = []
+        for graph in artifact.manifest["graphs"]:
+            file = graph["formats"]["onnx"]
+            plan = f"tensorrt/{Path(file).stem}.plan"
+            write_plan(trt, artifact.path(file), graph["profile"], staging.folder / plan)
+            graphs.append({**graph, "formats": {"onnx": file, "tensorrt": plan}})
+        made = {"tensorrt": trt.__version__, "gpu": gpu_name(cuda)}
+        engines = {**artifact.manifest["engines"], "tensorrt": ["tensorrt"]}
+        content = {**artifact.manifest, "graphs": graphs, "engines": engines, "plan": made}
+        written = staging.manifest(content)
+        on_stage("comparing with the graph")
+        planned = open_model(written, "tensorrt")
+        reference = Reference.of(Converted(open_model(written, "onnx", "onnxruntime")), planned)
+        report = replace(compare(reference, planned, **bounds.tolerances), backend="tensorrt")
+        staging.manifest({**content, "plan": {**made, "parity": report.to_json()}})
+        report.raise_if_failed()
+        on_stage("publishing")
+        staging.publish()
+        return read_artifact(staging.target)
 
 
 def to_tf(
@@ -355,6 +467,8 @@ def to_torch(
     overwrite: bool = False,
     outputs: Sequence[str] | None = None,
     activation: bool = False,
+    sparse: bool = False,
+    top_k: int | None = None,
     precision: str = "fp32",
     atol: float | None = None,
     rtol: float | None = None,
@@ -373,6 +487,8 @@ def to_torch(
         overwrite: replace an existing artifact.
         outputs: see `to_onnx`.
         activation: see `to_onnx`.
+        sparse: see `to_onnx`.
+        top_k: see `to_onnx`.
         precision: "fp32", the only one.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-6.
         rtol: relative term of the rule; default 1e-6.
@@ -392,10 +508,11 @@ def to_torch(
     from sbertconv.converters.torch.backend import TorchOptions
     from sbertconv.converters.torch.writer import write_torch
 
-    options = TorchOptions(None if outputs is None else tuple(outputs), activation, precision)
+    options = TorchOptions(None if outputs is None else tuple(outputs), activation, sparse, top_k, precision)
     options.check()
     source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
     options = options.of(source.model_class)
+    source = _with_top_k(source, options.top_k)
     target = _target(directory, source.name, "torch")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_torch, options=options)
@@ -553,6 +670,20 @@ def _open(
     return source, registry or default_registry()
 
 
+def _with_top_k(source: Source, top_k: int | None) -> Source:
+    """The source, whose model leaves so many values of a vector while it is loaded; None: as it does by itself.
+
+    Raises:
+        UnsupportedOptionError: for a model without sparse vectors, or a number that is not positive.
+    """
+    if top_k is None:
+        return source
+    source.model_class.check_sparse("--top-k")
+    if top_k <= 0:
+        raise UnsupportedOptionError(f"--top-k {top_k}: must be positive.\nLeave the option out to keep every value.")
+    return replace(source, changes={"max_active_dims": top_k})
+
+
 def _publish(staging: Staging, content: Mapping[str, Any], report: ParityReport, on_stage: OnStage) -> Artifact:
     """Publish if the report allows it."""
     staging.manifest({**content, "parity": report.to_json()})
@@ -658,6 +789,7 @@ def verify(
                 f"{source.name}: is a {source.model_class.name}, the folder a {wanted}.\nPass its own model."
             ) from error
     source.check_classes()
+    source = _with_top_k(source, artifact.manifest.get("top_k"))
     with source.loaded(widened_late=True) as loaded:
         on_stage(f"comparing with {source.model_class.method}()")
         reference = Reference.of(source.model_class.part("original")(loaded), open_model(artifact))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WIDTH = 120  # of tables that go to a file or a pipe
 SHOWN = ("model_class", "architecture", "tokenizer", "embedding_dimension", "num_labels", "labels", "activation",
-         "max_seq_length", "similarity_fn_name", "truncate_dim", "prompts", "default_prompt_name",
+         "max_active_dims", "max_seq_length", "similarity_fn_name", "truncate_dim", "prompts", "default_prompt_name",
          "revision")  # fmt: skip
 
 
@@ -72,6 +72,7 @@ app = typer.Typer(
 class Output(StrEnum):
     sentence_embedding = "sentence_embedding"
     token_embeddings = "token_embeddings"
+    scoring_mask = "scoring_mask"
     logits = "logits"
     scores = "scores"
 
@@ -90,6 +91,12 @@ class Format(StrEnum):
     saved_model = "saved_model"
     litert = "litert"
     torch = "torch"
+    tensorrt = "tensorrt"
+
+
+class Target(StrEnum):
+    onnxruntime = "onnxruntime"
+    tensorrt = "tensorrt"
 
 
 class GraphEngine(StrEnum):
@@ -137,6 +144,14 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def _shape(text: str) -> tuple[int, int]:
+    """A batch and a sequence: 32x256."""
+    match text.lower().split("x"):
+        case [batch, sequence] if batch.isdecimal() and sequence.isdecimal():
+            return int(batch), int(sequence)
+    raise typer.BadParameter(f"{text!r}: not texts x tokens, such as 32x256")
+
+
 Model = Annotated[str, typer.Argument(help="A Hub id or a folder; for to-onnx also a .keras file.", show_default=False)]
 Revision = Annotated[str | None, typer.Option(help="A Hub branch, tag or commit.", show_default=False)]
 Trust = Annotated[bool, _flag("--trust-remote-code", "Run code that comes with the model.")]
@@ -173,7 +188,9 @@ Calibration = Annotated[
     Path | None, typer.Option(help="Your own texts for fp16's probe of its range, read likewise.", show_default=False)
 ]
 TextInput = Annotated[bool, _flag("--text-input", "The tokenizer inside the graph: it takes strings.")]
-Engine = Annotated[str, typer.Option(help="onnxruntime, openvino, keras, tensorflow, litert, torch, or auto.")]
+Engine = Annotated[
+    str, typer.Option(help="onnxruntime, openvino, keras, tensorflow, litert, torch, tensorrt, or auto.")
+]
 Outputs = Annotated[
     list[Output] | None,
     typer.Option(
@@ -184,6 +201,11 @@ Outputs = Annotated[
 ]
 ActivationToo = Annotated[
     bool, _flag("--activation", "Of a reranker or classifier, its activation as a second output, scores.")
+]
+SparseOutput = Annotated[bool, _flag("--sparse", "Of a SparseEncoder, indices and values in place of the vector.")]
+TopK = Annotated[
+    int | None,
+    typer.Option(help="Of a SparseEncoder, how many values stay; default: the model's.", min=1, show_default=False),
 ]
 Atol = Annotated[float | None, _tolerance("absolute")]
 Rtol = Annotated[float | None, _tolerance("relative")]
@@ -219,6 +241,8 @@ def to_onnx_command(
     opset: Annotated[int, typer.Option(help="Version of the ai.onnx operators.")] = 18,
     output: Outputs = None,
     activation: ActivationToo = False,
+    sparse: SparseOutput = False,
+    top_k: TopK = None,
     external_data: Annotated[
         bool | None,
         _flag("--external-data/--no-external-data", "Weights in a file beside the graph; default: past 2 GB."),
@@ -250,6 +274,18 @@ def to_onnx_command(
     eval_file: EvalFile = None,
     calibration: Calibration = None,
     text_input: TextInput = False,
+    target: Annotated[
+        Target, typer.Option(help="onnxruntime, or tensorrt: no other operators, and what builds a plan.")
+    ] = Target.onnxruntime,
+    max_shape: Annotated[
+        Any,
+        typer.Option(
+            help="For tensorrt: a plan's largest batch and sequence; default: the model's limit, up to 32 texts.",
+            metavar="<n>x<n>",
+            parser=_shape,
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Convert a model to ONNX and prove it equal to encode(); a Keras model of to-tf, equal to itself."""
@@ -267,6 +303,8 @@ def to_onnx_command(
             opset=opset,
             outputs=None if output is None else [name.value for name in output],
             activation=activation,
+            sparse=sparse,
+            top_k=top_k,
             external_data=external_data,
             token_type_ids=token_type_ids,
             optimize=optimize,
@@ -280,9 +318,54 @@ def to_onnx_command(
             texts=_texts_of(eval_file),
             calibration=_texts_of(calibration),
             text_input=text_input,
+            target=target.value,
+            max_shape=max_shape,
             on_stage=on_stage,
         )
     _print_result(artifact, as_json)
+
+
+@app.command("build-plan")
+def build_plan_command(
+    directory: Annotated[
+        Path, typer.Argument(help="A folder of to-onnx --target tensorrt; the plans go into it.", show_default=False)
+    ],
+    atol: Atol = None,
+    rtol: Rtol = None,
+    as_json: Json = False,
+) -> None:
+    """Build TensorRT plans for the GPU of this machine and prove them equal to the folder's graphs."""
+    from sbertconv.api import build_plan
+
+    with _progress(as_json) as on_stage:
+        artifact = build_plan(directory, atol=atol, rtol=rtol, on_stage=on_stage)
+    if as_json:
+        _print_json({"folder": str(artifact.folder), **artifact.manifest})
+        return
+    console = _console()
+    made = artifact.manifest["plan"]
+    _print_parity(made["parity"], console)
+    _print_lines(console, f"Built with TensorRT {made['tensorrt']} for {made['gpu']}, written to {artifact.folder}")
+    _print_lines(console, "Run it:", f"  sbertconv.load({str(artifact.folder)!r}, format='tensorrt')")
+
+
+@app.command("engines")
+def engines_command(as_json: Json = False) -> None:
+    """List what runs converted models, and which of it is installed here."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from sbertconv.engines import engine_states
+
+    states = engine_states()
+    if as_json:
+        _print_json(states)
+        return
+    table = Table("engine", "runs", "installed", "needs")
+    for state in states:
+        installed = state["version"] or f"no: {state['install']}"
+        table.add_row(state["engine"], ", ".join(state["formats"]), escape(installed), state["needs"])
+    _console().print(table)
 
 
 @app.command("to-openvino")
@@ -297,6 +380,8 @@ def to_openvino_command(
     pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     activation: ActivationToo = False,
+    sparse: SparseOutput = False,
+    top_k: TopK = None,
     precision: Precision = Bits.fp32,
     atol: Atol = None,
     rtol: Rtol = None,
@@ -320,6 +405,8 @@ def to_openvino_command(
             pooling=pooling,
             overwrite=overwrite,
             activation=activation,
+            sparse=sparse,
+            top_k=top_k,
             precision=precision.value,
             atol=atol,
             rtol=rtol,
@@ -400,6 +487,8 @@ def to_torch_command(
     overwrite: Overwrite = False,
     output: Outputs = None,
     activation: ActivationToo = False,
+    sparse: SparseOutput = False,
+    top_k: TopK = None,
     precision: Annotated[Bits, typer.Option(help="fp32; smaller ones are to-onnx and to-openvino's.")] = Bits.fp32,
     atol: Atol = None,
     rtol: Rtol = None,
@@ -419,6 +508,8 @@ def to_torch_command(
             overwrite=overwrite,
             outputs=None if output is None else [name.value for name in output],
             activation=activation,
+            sparse=sparse,
+            top_k=top_k,
             precision=precision.value,
             atol=atol,
             rtol=rtol,
@@ -524,12 +615,19 @@ def encode_command(
         Path | None, typer.Option("--input", help="A .txt, .jsonl, .csv or .parquet file.", show_default=False)
     ] = None,
     output_file: Annotated[
-        Path | None, typer.Option("--output", help="A .npy or .parquet file; default: JSON lines.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--output",
+            help="A .npy or .parquet file, for vectors of tokens .parquet; default: JSON lines.",
+            show_default=False,
+        ),
     ] = None,
     column: Annotated[str, typer.Option(help="The column or key of the text.")] = "text",
     prompt_name: Annotated[str | None, typer.Option(help="A prompt saved with the model.", show_default=False)] = None,
     prompt: Annotated[str | None, typer.Option(help="A prompt as text.", show_default=False)] = None,
-    task: Annotated[str | None, typer.Option(help="The task that a router goes by.", show_default=False)] = None,
+    task: Annotated[
+        str | None, typer.Option(help="query or document, where the model tells them apart.", show_default=False)
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Texts per batch.", min=1)] = 32,
     normalize: Annotated[bool, _flag("--normalize", "Divide by the Euclidean length.")] = False,
     truncate_dim: Annotated[
@@ -540,6 +638,7 @@ def encode_command(
         Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
     ] = None,
     engine: Engine = "auto",
+    parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the cores.", min=1)] = 1,
 ) -> None:
     """Embed texts or a file with a converted folder; a file is never held in memory whole."""
     from sbertconv.files import encode_texts, read_texts
@@ -549,7 +648,7 @@ def encode_command(
         raise typer.BadParameter("give either texts or --input")
     source = iter(texts) if texts else read_texts(input_file, column)  # type: ignore[arg-type]
     encode_texts(
-        load(directory, format=form and form.value, engine=engine),
+        load(directory, format=form and form.value, engine=engine, parallel=parallel),
         source,
         output_file,
         progress=sys.stderr.isatty() and output_file is not None,
@@ -769,6 +868,10 @@ def _print_artifact(artifact: Artifact) -> None:
         table.add_row(name, _size(file["size"]))
     console.print(table)
     _print_lines(console, "Run it:", snippet(artifact))
+    if manifest.get("target") == "tensorrt":
+        _print_lines(
+            console, "On the machine with the GPU, build its plan:", f"  sbertconv build-plan {artifact.folder}"
+        )
 
 
 def _print_bench(report: BenchReport) -> None:
@@ -810,6 +913,11 @@ def snippet(artifact: Artifact) -> str:
             texts,
             'tokens = model.encode(texts, output_value="token_embeddings")',
             "print([matrix.shape for matrix in tokens])",
+        ],
+        ("MultiVectorEncoder", "token_embeddings"): [
+            'queries = model.encode_query(["A question?"])  # a numpy array [tokens, dim] for each',
+            'documents = model.encode_document(["An answer.", "Something else."])',
+            "print(model.similarity(queries, documents))  # MaxSim, [1, 2]",
         ],
         ("CrossEncoder", "logits"): [
             'pairs = [("A question?", "An answer."), ("A question?", "Something else.")]',

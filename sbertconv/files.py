@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
 import sys
@@ -10,14 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError, require
-
-if TYPE_CHECKING:
-    from sbertconv.runtime import Embedder
 
 BLOCK = 4096  # texts held at once: enough to sort by length, small beside a model
 ENCODING = "utf-8-sig"  # UTF-8, with or without the byte order mark that spreadsheets and editors of Windows write
@@ -165,8 +163,13 @@ def _write_npy(path: Path) -> Iterator[Write]:
             file.seek(0)
             np.lib.format.write_array_header_1_0(file, description)
 
-        def write(block: np.ndarray) -> None:
+        def write(block: Any) -> None:
             nonlocal rows, dtype, width
+            if not isinstance(block, np.ndarray):
+                raise UnsupportedOptionError(
+                    ".npy: texts with a vector for each token are no single array (have: .parquet).\n"
+                    "Choose that, or leave --output out for JSON lines."
+                )
             if rows == 0:
                 dtype, width = block.dtype, block.shape[1:]
                 header()
@@ -185,9 +188,16 @@ def _write_parquet(path: Path) -> Iterator[Write]:
 
     writers: list[Any] = []
 
-    def write(block: np.ndarray) -> None:
-        values = pa.array(np.ascontiguousarray(block).reshape(-1))
-        table = pa.table({"embedding": pa.FixedSizeListArray.from_arrays(values, block.shape[1])})
+    def vectors(rows: np.ndarray) -> Any:
+        return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows).reshape(-1)), rows.shape[1])
+
+    def write(block: Any) -> None:
+        if isinstance(block, np.ndarray):
+            column = vectors(block)
+        else:  # the vectors of each text's tokens
+            ends = np.cumsum([0, *map(len, block)], dtype=np.int32)
+            column = pa.ListArray.from_arrays(pa.array(ends), vectors(np.concatenate(block)))
+        table = pa.table({"embedding": column})
         if not writers:
             writers.append(pq.ParquetWriter(path, table.schema))
         writers[0].write_table(table)
@@ -227,19 +237,20 @@ def predict_texts(model: Any, inputs: Iterable[Any], **options: Any) -> None:
 
 
 def encode_texts(
-    embedder: Embedder, texts: Iterable[str], output: Path | None, *, progress: bool = False, **options: Any
+    embedder: Any, texts: Iterable[str], output: Path | None, *, progress: bool = False, **options: Any
 ) -> int:
     """Embed a stream of texts in blocks; returns how many.
 
     Args:
-        embedder: a loaded artifact.
+        embedder: a loaded artifact with `encode`.
         texts: any iterable; at most BLOCK texts and their embeddings are in memory.
         output: a .npy or .parquet file, which appears only when it is complete; None: JSON lines on stdout.
         progress: show a counter on stderr.
-        options: of `Embedder.encode`.
+        options: of its `encode`.
 
     Raises:
-        UnsupportedOptionError: for an unknown ending, or an int8 precision, whose ranges need all embeddings.
+        UnsupportedOptionError: for an unknown ending, an option that its `encode` does not have, or an int8 precision,
+            whose ranges need all embeddings.
     """
     if output is not None and output.suffix not in WRITERS:
         raise UnsupportedOptionError(
@@ -254,6 +265,12 @@ def encode_texts(
         name = embedder.artifact.manifest["model_class"]
         raise UnsupportedOptionError(
             f"{embedder.artifact.folder}: a {name} gives no embeddings.\nUse sbertconv predict."
+        )
+    options = {key: value for key, value in options.items() if value not in (None, False, "float32")}
+    if idle := [key for key in options if key not in inspect.signature(embedder.encode).parameters]:
+        names = ", ".join(f"--{key.replace('_', '-')}" for key in idle)
+        raise UnsupportedOptionError(
+            f"{names}: a {embedder.artifact.manifest['model_class']} has no such option.\nLeave it out."
         )
     with _writer(output) as write, _counter(progress) as count_up:
         stream, count = iter(texts), 0

@@ -10,6 +10,7 @@ from typing import Any
 from sbertconv.classes import activation_name, label_names
 from sbertconv.plan import plan_files
 from sbertconv.registry import Registry
+from sbertconv.scores import SIMILARITIES as MAXSIM
 from sbertconv.source import OWN_TYPES, Source, read_json
 
 NO_LIMIT = 10**9
@@ -55,6 +56,27 @@ def about_embeddings(source: Source) -> dict[str, Any]:
         "embedding_dimension": live.get_embedding_dimension() if live else _dimension(source),
         "similarity_fn_name": live.similarity_fn_name if live else settings.get("similarity_fn_name") or "cosine",
         "truncate_dim": live.truncate_dim if live else settings.get("truncate_dim"),
+    }
+
+
+def about_sparse_embeddings(source: Source) -> dict[str, Any]:
+    """What only a SparseEncoder has."""
+    live, settings = source.live, source.settings
+    own = [spec.settings["k"] for spec in source.modules if spec.name == "SparseAutoEncoder"]
+    return {
+        "embedding_dimension": (live and live.get_embedding_dimension()) or _dimension(source),
+        "similarity_fn_name": live.similarity_fn_name if live else settings.get("similarity_fn_name") or "dot",
+        "max_active_dims": live.max_active_dims if live else settings.get("max_active_dims", next(iter(own), None)),
+    }
+
+
+def about_token_embeddings(source: Source) -> dict[str, Any]:
+    """What only a MultiVectorEncoder has."""
+    live: Any = source.live
+    name = live.similarity_fn_name if live else source.settings.get("similarity_fn_name")
+    return {
+        "embedding_dimension": live.get_embedding_dimension() if live else _dimension(source),
+        "similarity_fn_name": name if name in MAXSIM else next(iter(MAXSIM)),  # files may have one of whole texts
     }
 
 
@@ -142,9 +164,22 @@ def _columns(settings: Mapping[str, Any], folder: Path) -> int | None:
     return None
 
 
+def _tokens(settings: Mapping[str, Any], folder: Path) -> int | None:
+    """How many tokens have a weight, from the header of the weights."""
+    from safetensors import SafetensorError, safe_open
+
+    with suppress(OSError, SafetensorError), safe_open(folder / "model.safetensors", "numpy") as weights:
+        return int(weights.get_slice("weight").get_shape()[0])
+    return None
+
+
 def _hidden_size(settings: Mapping[str, Any], folder: Path) -> int | None:
-    """As the library chooses it: the projection if the transformer gives the embedding itself, or the hidden size."""
+    """As the library chooses it: the projection if the transformer gives the embedding itself, the vocabulary if it
+    gives logits, or the hidden size.
+    """
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if settings.get("transformer_task") == "fill-mask":
+        return _setting("vocab_size")(config, folder)
     projected = settings.get("module_output_name") == "sentence_embedding"
     names = ("projection_dim",) * projected + ("hidden_size", "dim", "d_model", "n_embd", "emb_dim")
     sizes = [_setting(*names)(part, folder) for part in (config, config.get("text_config") or {})]
@@ -169,11 +204,18 @@ def _modes(settings: Mapping[str, Any]) -> int:
 
 
 EMBEDDING_TABLES = {"embedding.weight", "embeddings", "emb_layer.weight"}
-KEEP_DIMENSION = {"Normalize", "Dropout", "WordWeights", "Router", "Asym"}  # the modules of a router stand behind it
+# the modules of a router stand behind it
+KEEP_DIMENSION = {
+    "Normalize", "Dropout", "WordWeights", "SpladePooling", "Router", "Asym", "MultiVectorMask",
+    "HierarchicalTokenPooling",
+}  # fmt: skip
 STATED = _setting("out_features", "embedding_dimension", "sentence_embedding_dimension")
 DIMENSIONS: Mapping[str, Dimension] = {
     "Transformer": _hidden_size,
     "CLIPModel": lambda settings, folder: _hidden_size({"module_output_name": "sentence_embedding"}, folder),
+    "MLMTransformer": lambda settings, folder: _hidden_size({"transformer_task": "fill-mask"}, folder),
+    "SparseStaticEmbedding": _tokens,
+    "SparseAutoEncoder": _setting("hidden_dim"),
     "StaticEmbedding": _columns,
     "WordEmbeddings": _columns,
     "WeightedLayerPooling": _setting("embedding_dimension", "word_embedding_dimension"),

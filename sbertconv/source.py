@@ -12,7 +12,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.classes import MODEL_CLASSES, ModelClass, architecture, class_named, class_of, continues_texts
+from sbertconv.classes import (
+    MODEL_CLASSES,
+    ModelClass,
+    architecture,
+    class_named,
+    class_of,
+    continues_texts,
+    masks_words,
+    stanford_colbert,
+)
 from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, require
 from sbertconv.registry import type_name
 from sbertconv.routes import live_modules
@@ -25,7 +34,8 @@ OWN_TYPES = "sentence_transformers."
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json", "lstm_config.json",
                 "wordembedding_config.json")  # fmt: skip
-HAS_TRANSFORMERS_CONFIG = {"Transformer", "CLIPModel"}  # their config.json is not the module's own
+HAS_TRANSFORMERS_CONFIG = {"Transformer", "MLMTransformer", "CLIPModel"}  # their config.json is not the module's own
+SAME_TYPES = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}  # as the library has it
 HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py"]
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -59,6 +69,7 @@ class Source:
         settings: config_sentence_transformers.json.
         notes: what was assumed, to be said aloud.
         model_class: what kind of model it is.
+        changes: attributes of the model that are others while it is loaded.
         pooling: of a bare checkpoint, the mode asked for in the place of the library's own.
     """
 
@@ -72,6 +83,7 @@ class Source:
     model_class: ModelClass
     notes: tuple[str, ...] = ()
     live: SentenceTransformer | None = field(default=None, repr=False)
+    changes: Mapping[str, Any] = field(default_factory=dict)
     pooling: str | None = None
 
     @contextlib.contextmanager
@@ -89,8 +101,11 @@ class Source:
         """
         model = self._load_from_files(widened_late) if self.live is None else _float32_on_cpu(self.live)
         training = [module for module in model.modules() if module.training]
+        own = {name: getattr(model, name) for name in self.changes}
         model.eval()
         try:
+            for name, value in self.changes.items():
+                setattr(model, name, value)
             refuse_non_finite(model, self.name)
             size = getattr(model, "truncate_dim", None)
             if size is not None and size <= 0:
@@ -100,6 +115,8 @@ class Source:
                 )
             yield model
         finally:
+            for name, value in own.items():
+                setattr(model, name, value)
             for module in training:
                 module.training = True
             if model is not self.live:
@@ -323,6 +340,11 @@ def _from_folder(
     if has_modules:
         specs = tuple(_read_modules(folder))
         notes: tuple[str, ...] = ()
+        if settings.get("model_type") in model_class.also:
+            specs, notes = (
+                (*specs, *TOKEN_MODULES),
+                ("Saved by PyLate: converted with what MultiVectorEncoder adds to it.",),
+            )
     else:
         specs, notes = model_class.part("chain")(read_json(folder / "config.json"))
     if local:
@@ -382,7 +404,8 @@ def _read_modules(folder: Path) -> Iterator[ModuleSpec]:
             f"{folder / 'modules.json'}: not a list of modules with type and path.\nGet a complete copy of the model."
         )
     for index, entry in enumerate(entries):
-        yield from _read_module(folder, str(entry.get("name", index)), entry["type"], entry["path"])
+        type_ = SAME_TYPES.get(entry["type"], entry["type"])
+        yield from _read_module(folder, str(entry.get("name", index)), type_, entry["path"])
 
 
 def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[ModuleSpec]:
@@ -408,14 +431,39 @@ Chain = tuple[tuple[ModuleSpec, ...], tuple[str, ...]]
 INPUT = ModuleSpec("0", "sentence_transformers.base.modules.transformer.Transformer", "")
 POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
 SCORE = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
+TOKEN_MODULES = (  # what MultiVectorEncoder puts behind the Transformer and the Dense of models saved by others
+    ModuleSpec("2", "sentence_transformers.multi_vector_encoder.modules.MultiVectorMask", ""),
+    ModuleSpec("3", "sentence_transformers.base.modules.normalize.Normalize", ""),
+)
 BARE = "No modules.json: a plain transformers checkpoint"
+MASKED = (
+    "Its head for masked words is not used. If it was trained as SPLADE, pass a live SparseEncoder, or the folder that "
+    "SparseEncoder.save_pretrained wrote."
+)
 
 
 def bare_embedder(config: Mapping[str, Any]) -> Chain:
     """A transformers checkpoint: the chain that SentenceTransformer builds around it, said aloud."""
     mode = "lasttoken" if continues_texts(config) and config.get("is_causal", True) else "mean"
     specs = (INPUT, ModuleSpec("1", POOLING, "", {"pooling_mode": mode}))
-    return specs, (f"{BARE}, {mode} pooling is assumed as in encode().",)
+    notes = (f"{BARE}, {mode} pooling is assumed as in encode().",)
+    return specs, notes + ((MASKED,) if masks_words(config) else ())
+
+
+def bare_sparse_encoder(config: Mapping[str, Any]) -> Chain:
+    """A checkpoint whose settings say that it is a SparseEncoder, and nothing about its modules.
+
+    Raises:
+        SourceError: if it has no head for masked words, without which the library adds modules with random weights.
+    """
+    if not masks_words(config):
+        raise SourceError(
+            f"{BARE} of a SparseEncoder without a head for masked words: a SparseAutoEncoder with random weights "
+            "would be added.\nGet a complete copy of the model."
+        )
+    pooling = "sentence_transformers.sparse_encoder.modules.SpladePooling"
+    specs = (INPUT, ModuleSpec("1", pooling, "", {"pooling_strategy": "max"}))
+    return specs, (f"{BARE}, max pooling with relu is assumed as in encode().",)
 
 
 def bare_reranker(config: Mapping[str, Any]) -> Chain:
@@ -426,6 +474,21 @@ def bare_reranker(config: Mapping[str, Any]) -> Chain:
     return (INPUT,), (f"{note}.",)
 
 
+def bare_late_interaction(config: Mapping[str, Any]) -> Chain:
+    """A checkpoint of Stanford's ColBERT: its projection lies beside the weights of the transformer.
+
+    Raises:
+        SourceError: for any other, for which the library makes up a projection.
+    """
+    if not stanford_colbert(config):
+        raise SourceError(
+            f"{BARE} that is not of Stanford's ColBERT: a projection with random weights would be added.\n"
+            "Pass the folder that MultiVectorEncoder.save_pretrained wrote once it was trained."
+        )
+    specs = (INPUT, ModuleSpec("1", "sentence_transformers.base.modules.dense.Dense", ""), *TOKEN_MODULES)
+    return specs, (f"{BARE} of Stanford's ColBERT: converted as MultiVectorEncoder reads it.",)
+
+
 def bare_classifier(config: Mapping[str, Any]) -> Chain:
     """A checkpoint whose head gives several labels, with nothing in it about pairs."""
     return (INPUT,), (
@@ -434,9 +497,9 @@ def bare_classifier(config: Mapping[str, Any]) -> Chain:
     )
 
 
-NEEDS_WEIGHTS = {"Transformer", "CLIPModel", "Dense", "LayerNorm", "LSTM", "CNN", "WordEmbeddings", "WordWeights",
-                 "StaticEmbedding", "WeightedLayerPooling"}  # fmt: skip
-NEEDS_TOKENIZER = {"Transformer", "StaticEmbedding"}
+NEEDS_WEIGHTS = {"Transformer", "MLMTransformer", "CLIPModel", "Dense", "LayerNorm", "LSTM", "CNN", "WordEmbeddings",
+                 "WordWeights", "StaticEmbedding", "SparseAutoEncoder", "WeightedLayerPooling"}  # fmt: skip
+NEEDS_TOKENIZER = {"Transformer", "MLMTransformer", "StaticEmbedding", "SparseStaticEmbedding"}
 
 
 def _missing_files(folder: Path, spec: ModuleSpec) -> list[str]:
@@ -450,7 +513,7 @@ def _missing_files(folder: Path, spec: ModuleSpec) -> list[str]:
         found.append(f"{where}: no weights (model.safetensors or pytorch_model.bin)")
     if spec.name in NEEDS_TOKENIZER and not _any(here, (*TOKENIZER_SOURCES, *IMAGE_PROCESSORS)):
         found.append(f"{where}: no tokenizer (tokenizer.json, vocab.txt or a SentencePiece model)")
-    if spec.name == "Transformer":
+    if spec.name in ("Transformer", "MLMTransformer"):
         found += [f"{where}: {problem}" for problem in _unknown_architecture(here)]
     return found
 

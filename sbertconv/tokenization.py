@@ -72,11 +72,18 @@ class TextTokenizer(ABC):
 
     def __call__(self, texts: Sequence[Text], task: str | None = None) -> Tensors:
         """The tensors that the manifest lists, padded to the longest text (at least one column)."""
-        return self.padded(self.ids(texts, self.max_length(task)))
+        return self.padded(self.ids(texts, self.max_length(task)), task)
 
-    def padded(self, rows: Sequence[tuple[list[int], list[int]]]) -> Tensors:
+    def padded(self, rows: Sequence[tuple[list[int], list[int]]], task: str | None = None) -> Tensors:
         """The same of texts that are token ids and type ids already."""
-        shape = (len(rows), max([1, *(len(ids) for ids, _ in rows)]))
+        expansion = self.section.get("query_expansion") if task == "query" else None
+        floor = expansion["length"] if expansion and expansion["strategy"] == "fixed" else 1
+        tensors = self._padded(rows, floor)
+        return expanded(tensors, expansion) if expansion else tensors
+
+    def _padded(self, rows: Sequence[tuple[list[int], list[int]]], floor: int) -> Tensors:
+        """At least `floor` columns."""
+        shape = (len(rows), max([floor, *(len(ids) for ids, _ in rows)]))
         filled = {
             "input_ids": np.full(shape, self.section["pad_id"], np.int64),
             "token_type_ids": np.full(shape, self.section["pad_type_id"], np.int64),
@@ -95,6 +102,20 @@ class TextTokenizer(ABC):
         """Tokens of the prompt alone, less one if it ends in a special token: the library's own rule."""
         ((ids, _),) = self.ids([prompt], self.max_length(task))
         return len(ids) - (bool(ids) and ids[-1] in self.section["special_ids"])
+
+
+def expanded(tensors: Tensors, expansion: Mapping[str, Any]) -> Tensors:
+    """Queries with the expansion token where they have padding, up to the length of the expansion, as
+    `Transformer.preprocess` does it; only with `attend` does the attention mask cover them.
+    """
+    missing = max(0, expansion["length"] - tensors["input_ids"].shape[1])
+    found = {name: np.pad(tensor, ((0, 0), (0, missing))) for name, tensor in tensors.items()}
+    places = np.arange(found["input_ids"].shape[1]) < expansion["length"]
+    added = (found["attention_mask"] == 0) & places
+    found["input_ids"][added] = expansion["token_id"]
+    if expansion["attend"]:
+        found["attention_mask"][added] = 1
+    return found
 
 
 class FastTokenizer(TextTokenizer):

@@ -6,17 +6,20 @@ Every row is converted to every backend of `BACKENDS`, checked by the conversion
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cases
 import tiny
 import torch
-from sentence_transformers import CrossEncoder
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SparseEncoder
 from sentence_transformers.cross_encoder.modules import LogitScore
+from sentence_transformers.multi_vector_encoder import modules as mv
 from sentence_transformers.sentence_transformer import modules as st
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from sentence_transformers.sparse_encoder import modules as sparse
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 import sbertconv
 
@@ -27,6 +30,8 @@ PAIRS = [
     ("The quick brown fox " * 20, "a"),
     ("L'été dernier", ""),
 ]
+TEXTS = [*PAIRS[0], PAIRS[1][1], "L'été dernier, nous avons mangé: des crêpes!", "a", "", "Berlin " * 80]
+PUNCTUATION = [".", ",", "?", "!", ":", "'"]
 YES_OR_NO = (
     "<s>{{ messages | selectattr('role', 'eq', 'system') | map(attribute='content') | first | default('Judge.') }}\n"
     "Query: {{ messages | selectattr('role', 'eq', 'query') | map(attribute='content') | first }}\n"
@@ -111,6 +116,79 @@ def sentiment(model_type: str) -> Path:
     return checkpoint(model_type, 3, id2label=LABELS, label2id={label: index for index, label in LABELS.items()})
 
 
+def splade(model_type: str, strategy: str = "max", activation: str = "relu", **options: Any) -> SparseEncoder:
+    """A masked language model under SpladePooling; its logits are large enough for few of them to stay."""
+    return SparseEncoder(modules=splade_modules(model_type, strategy, activation), device="cpu", **options)
+
+
+def splade_modules(model_type: str, strategy: str = "max", activation: str = "relu") -> list[torch.nn.Module]:
+    where = saved(AutoModelForMaskedLM, model_type, None)
+    module = st.Transformer(str(where), transformer_task="fill-mask")
+    return [module, sparse.SpladePooling(strategy, activation)]
+
+
+def splade_of_words(strategy: str, activation: str, chunk_size: int | None) -> SparseEncoder:
+    """Token embeddings in the place of logits, where the pooling is the point."""
+    pooling = sparse.SpladePooling(strategy, activation, chunk_size=chunk_size)
+    return SparseEncoder(modules=[cases.word_embeddings(), pooling], device="cpu")
+
+
+def idf(**options: Any) -> sparse.SparseStaticEmbedding:
+    tokenizer = tiny.tokenizer(**tiny.WORDPIECE)
+    torch.manual_seed(9)
+    return sparse.SparseStaticEmbedding(tokenizer, torch.rand(len(tokenizer.get_vocab())), **options)
+
+
+def inference_free() -> SparseEncoder:
+    """Queries are looked up, documents go through the model."""
+    router = sparse.Router.for_query_document([idf(frozen=True)], splade_modules("bert"))
+    return SparseEncoder(modules=[router], device="cpu", prompts={"query": "", "document": "text: "})
+
+
+def csr(**options: Any) -> SparseEncoder:
+    """A sparse autoencoder on a dense embedding."""
+    torch.manual_seed(4)
+    encoder = sparse.SparseAutoEncoder(32, 64, k=8, k_aux=8, normalize=True)
+    torch.nn.init.normal_(encoder.pre_bias)
+    torch.nn.init.normal_(encoder.latent_bias)
+    return SparseEncoder(modules=[cases.static_embedding(), encoder], device="cpu", **options)
+
+
+def multi_vector_encoder(
+    model_type: str,
+    *,
+    expansion: Mapping[str, Any] | None = None,
+    lengths: tuple[int | None, int | None] = (None, None),
+    mask: Mapping[str, Any] | None = None,
+    pooling: Sequence[torch.nn.Module] = (),
+    layers: int = 1,
+    **options: Any,
+) -> MultiVectorEncoder:
+    """Transformer -> Dense -> MultiVectorMask -> Normalize -> `pooling`.
+
+    Args:
+        model_type: of `tiny.ARCHITECTURES`.
+        expansion: `query_expansion` of the Transformer.
+        lengths: its limits in tokens, of queries and of documents.
+        mask: arguments of MultiVectorMask.
+        pooling: modules at the end.
+        layers: of the Transformer.
+        options: of MultiVectorEncoder.
+    """
+    transformer = tiny.transformer(model_type, num_hidden_layers=layers)
+    transformer.query_length, transformer.document_length = lengths
+    transformer.query_expansion = expansion
+    torch.manual_seed(3)
+    identity = torch.nn.Identity()
+    dense = st.Dense(32, 16, bias=False, activation_function=identity, module_input_name="token_embeddings")
+    end = [mv.MultiVectorMask(**(mask or {})), st.Normalize("token_embeddings"), *pooling]
+    return MultiVectorEncoder(modules=[transformer, dense, *end], device="cpu", **options)
+
+
+def token_vectors(model: Any) -> list[Any]:
+    return [vectors for encode in (model.encode_query, model.encode_document) for vectors in encode(TEXTS)]
+
+
 CLASSES = {
     "CrossEncoder": Class(
         theirs=lambda model: model.predict(PAIRS),
@@ -140,5 +218,44 @@ CLASSES = {
         ours=lambda model: model.logits(PAIRS),
         checks=frozenset({"pairs: tokens", "pairs over the limit", "texts: tokens"}),
         rows={name: lambda name=name: sentiment(name) for name in ("bert", "distilbert", "xlm-roberta")},
+    ),
+    "SparseEncoder": Class(
+        theirs=lambda model: model.encode_document(TEXTS, convert_to_sparse_tensor=False),
+        ours=lambda model: model.encode_document(TEXTS, convert_to_sparse_tensor=False),
+        checks=frozenset({"tokens", "padded batch"}),
+        rows={
+            "bert": lambda: splade("bert"),
+            "distilbert, sum": lambda: splade("distilbert", "sum"),
+            "modernbert, log1p_relu": lambda: splade("modernbert", "max", "log1p_relu"),
+            "xlm-roberta, 5 active": lambda: splade("xlm-roberta", max_active_dims=5),
+            "sum, log1p_relu, chunks": lambda: splade_of_words("sum", "log1p_relu", 3),
+            "static queries": inference_free,
+            "autoencoder": csr,
+            "autoencoder, 3 active": lambda: csr(max_active_dims=3),
+        },
+    ),
+    "MultiVectorEncoder": Class(
+        theirs=token_vectors,
+        ours=token_vectors,
+        checks=frozenset({"encode_query: tokens", "encode_query: padded batch", "encode_document: over the limit"}),
+        rows={
+            "bert, fixed expansion, skip list, prompts, token pooling": lambda: multi_vector_encoder(
+                "bert",
+                expansion={"strategy": "fixed", "length": 16},
+                lengths=(None, 40),
+                mask={"skiplist_words": PUNCTUATION},
+                pooling=[mv.HierarchicalTokenPooling(2.0)],
+                prompts={"query": "query: ", "document": "passage: "},
+            ),
+            "xlm-roberta, expansion that is attended to, skip list of both tasks": lambda: multi_vector_encoder(
+                "xlm-roberta",
+                expansion={"strategy": "min", "length": 10, "attend": True},
+                lengths=(20, None),
+                mask={"skiplist_words": PUNCTUATION, "skiplist_tasks": ["query", "document"]},
+            ),
+            "modernbert, kept tokens of documents": lambda: multi_vector_encoder(
+                "modernbert", mask={"keep_only_token_ids": list(range(5, 200))}, similarity_fn_name="meanmaxsim"
+            ),
+        },
     ),
 }

@@ -130,12 +130,12 @@ def benchmark(
     from sbertconv.source import open_source
 
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
-    contestants = [original(source), *contestants_of(artifacts)]
     threads = usable_cores() if threads is None else threads
     if not 1 <= threads <= usable_cores():
         raise UnsupportedOptionError(
             f"threads {threads} is not possible (have: 1 to {usable_cores()} cores).\nPass one of these."
         )
+    contestants = [original(source), *contestants_of(artifacts, threads)]
     facts = machine()  # before anything runs
     with contextlib.ExitStack() as stack:
         return Run(source, contestants, settings, threads, on_step, stack).report(facts)
@@ -242,6 +242,11 @@ class Run:
                 found = np.load(path).astype(np.float64)
                 scored = self.source.model_class.method == "predict"
                 vectors.append(normalize((found - found.mean(axis=0)).T if scored else found))
+                if len(vectors[-1]) != len(vectors[0]):
+                    raise ArtifactError(
+                        f"{worker.name}: {len(vectors[-1])} vectors where PyTorch gives {len(vectors[0])}: "
+                        "other tokens count, or were pooled.\nRun sbertconv verify, or leave this one out."
+                    )
         cosines = [float((vectors[0] * ours).sum(axis=1).min()) for ours in vectors]
         for name, cosine in zip(self.names, cosines, strict=True):
             if cosine < UNRELATED:

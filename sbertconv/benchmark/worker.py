@@ -26,7 +26,7 @@ QUERY = "How do I do it?"  # to which the texts are documents, where a model tak
 
 
 def load_pytorch(path: str, library: str, **options: Any) -> Any:
-    """The original, in float32 as the conversions are."""
+    """The original, a class of sentence_transformers, in float32 as the conversions are."""
     import sentence_transformers
     import torch
 
@@ -47,7 +47,12 @@ LOADERS: dict[str, Callable[..., Any]] = {"pytorch": load_pytorch, "sbertconv": 
 
 def embed(model: Any, inputs: Any, options: Mapping[str, Any]) -> Any:
     """One vector for a text, or one for each of several."""
-    return model.encode(inputs, **options)
+    return model.encode(inputs, convert_to_numpy=True, **options)
+
+
+def paired(text: str) -> tuple[str, str]:
+    """A text as the document of a query."""
+    return (QUERY, text)
 
 
 def score(model: Any, inputs: Any, options: Mapping[str, Any]) -> Any:
@@ -55,7 +60,7 @@ def score(model: Any, inputs: Any, options: Mapping[str, Any]) -> Any:
     import numpy as np
 
     texts = [inputs] if isinstance(inputs, str) else inputs
-    pairs = [(QUERY, text) for text in texts]
+    pairs = [paired(text) for text in texts]
     if hasattr(model, "logits"):
         found = model.logits(pairs, **options)
     else:
@@ -64,10 +69,12 @@ def score(model: Any, inputs: Any, options: Mapping[str, Any]) -> Any:
     return rows[0] if isinstance(inputs, str) else rows
 
 
-# Method of the original -> what makes a text an input, and how the model is asked.
+# Class of models -> what makes a text an input, and how the model is asked.
 ASKED: dict[str, tuple[Callable[[str], Any], Callable[..., Any]]] = {
-    "encode": (str, embed),
-    "predict": (lambda text: (QUERY, text), score),
+    "SentenceTransformer": (str, embed),
+    "MultiVectorEncoder": (str, embed),
+    "CrossEncoder": (paired, score),
+    "TextClassifier": (paired, score),
 }
 
 
@@ -78,13 +85,13 @@ class Contest:
 
     @property
     def asked(self) -> tuple[Callable[[str], Any], Callable[..., Any]]:
-        return next(asked for method, asked in ASKED.items() if hasattr(self.model, method))
+        return ASKED["CrossEncoder" if hasattr(self.model, "predict") else "SentenceTransformer"]
 
     def load(self, loader: str, path: str, options: Mapping[str, Any], text: str) -> dict[str, Any]:
         """Load the model and ask it one text: the time it was there, in seconds since 1970, and its dimension."""
         self.model = LOADERS[loader](path, **options)
         vector = self._encode(text)
-        return {"time": time.time(), "dimension": len(vector)}
+        return {"time": time.time(), "dimension": vector.shape[-1]}
 
     def encode(self, texts: Sequence[str], batch_size: int, calls: int) -> list[float]:
         """The seconds that each of these calls of the model took; a single text is passed as such."""
@@ -97,10 +104,11 @@ class Contest:
         return seconds
 
     def vectors(self, texts: Sequence[str], batch_size: int, path: str) -> None:
-        """Save the embeddings or logits, float32 [texts, dim], as an .npy file."""
+        """Save the embeddings or logits, float32 [texts or all their tokens, dim], as an .npy file."""
         import numpy as np
 
-        np.save(path, np.asarray(self._encode(texts, batch_size=batch_size), np.float32))
+        found = self._encode(texts, batch_size=batch_size)
+        np.save(path, np.concatenate(found) if isinstance(found, list) else np.asarray(found, np.float32))
 
     def peak_memory(self) -> int:
         """The largest resident set of this process so far, in bytes."""

@@ -14,14 +14,37 @@ if TYPE_CHECKING:
 
 
 def check_transformer(module: torch.nn.Module, context: Context) -> None:
-    """Raise UnsupportedOptionError if the module has no entry for the route's modality, or expands queries with mask
-    tokens.
+    """Raise UnsupportedOptionError if the module has no entry for the route's modality, or expands queries in a way
+    that cannot be the same for every batch or that nothing scores.
     """
     modalities = module.modality_config
     if context.modality not in modalities:
         raise UnsupportedOptionError(f"takes {', '.join(map(str, modalities))}, not {context.modality!r}")
-    if module.query_expansion is not None:
-        raise UnsupportedOptionError("query_expansion is not supported for sentence embeddings")
+    if module.query_expansion is None:
+        return
+    if not context.walk.route.scoring_rules:
+        raise UnsupportedOptionError("query_expansion without a MultiVectorMask behind it, which scores the tokens")
+    if module.query_expansion["strategy"] == "min" and module.tokenizer.padding_side == "left":
+        raise UnsupportedOptionError(
+            "query_expansion of strategy 'min' with padding on the left: how far a query is expanded depends on the "
+            "longest of its batch; choose the strategy 'fixed'"
+        )
+
+
+def check_texts(context: Context) -> None:
+    """Raise UnsupportedOptionError on a route that takes no texts: its tokens have no ids."""
+    if context.modality != "text":
+        raise UnsupportedOptionError(f"takes texts alone, not {context.modality!r}")
+
+
+def check_token_pooling(module: torch.nn.Module, context: Context) -> None:
+    """Raise UnsupportedOptionError if a module of another kind follows: what pools tokens is the run time, after the
+    graph.
+    """
+    modules = [found for _, found in context.walk.route.modules]
+    behind = modules[next(place for place, found in enumerate(modules) if found is module) + 1 :]
+    if others := [type(found).__name__ for found in behind if type(found) is not type(module)]:
+        raise UnsupportedOptionError(f"{', '.join(others)} behind it; only as the last module it can be converted")
 
 
 def pooling_modes(module: torch.nn.Module, known: Collection[str]) -> tuple[str, ...]:
@@ -42,3 +65,31 @@ def check_static_embedding(module: torch.nn.Module) -> None:
     """Raise UnsupportedOptionError for an EmbeddingBag that does not take the mean."""
     if module.embedding.mode != "mean":
         raise UnsupportedOptionError(f"EmbeddingBag mode={module.embedding.mode!r} is not known (have: mean)")
+
+
+LOGARITHMS = {"relu": 1, "log1p_relu": 2}  # SpladePooling's activations -> how often log(1 + x) is taken
+
+
+def splade_settings(module: torch.nn.Module) -> tuple[bool, int]:
+    """Whether the largest logit is taken and not the sum, and how often its logarithm.
+
+    Raises:
+        UnsupportedOptionError: for a strategy or an activation that is not known.
+    """
+    for name, known in (("pooling_strategy", ("max", "sum")), ("activation_function", tuple(LOGARITHMS))):
+        if (value := getattr(module, name)) not in known:
+            raise UnsupportedOptionError(f"{name}={value!r} is not known (have: {', '.join(known)})")
+    return module.pooling_strategy == "max", LOGARITHMS[module.activation_function]
+
+
+def active_latents(module: torch.nn.Module, context: Context) -> int:
+    """How many latents of a SparseAutoEncoder stay: the model's `max_active_dims`, or the module's own k.
+
+    Raises:
+        UnsupportedOptionError: if it has fewer.
+    """
+    limit = getattr(context.walk.model, "max_active_dims", None)
+    k = int(module.k if limit is None else limit)
+    if not 0 < k <= module.hidden_dim:
+        raise UnsupportedOptionError(f"{k} active dimensions of {module.hidden_dim}")
+    return k

@@ -10,6 +10,7 @@ import torch
 
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.routes import Route
+from sbertconv.scoring import IS_QUERY
 from sbertconv.tokenization import Text
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def token_example(route: Route, section: Mapping[str, Any], known: Sequence[int]
         known: token ids that exist.
 
     Returns:
-        input_ids, token_type_ids, attention_mask [rows, length] and prompt_length [rows], all int64.
+        input_ids, token_type_ids, attention_mask [rows, length], prompt_length and is_query [rows], all int64.
     """
     limit = section["max_length"] or LONGEST
     length = max(min(max(11, _longest_window(route) + 3), limit, LONGEST), 2)
@@ -98,6 +99,7 @@ def token_example(route: Route, section: Mapping[str, Any], known: Sequence[int]
         "token_type_ids": torch.zeros_like(ids),
         "attention_mask": mask,
         "prompt_length": torch.ones(rows, dtype=torch.int64),
+        IS_QUERY: torch.arange(rows) % 2,
     }
 
 

@@ -8,10 +8,12 @@ model = keras.saving.load_model("keras/model.keras")
 
 from __future__ import annotations
 
+from sbertconv.layers.late_interaction import MultiVectorMask, maxsim
 from sbertconv.layers.output import SentenceEmbedding
 from sbertconv.layers.policy import set_dtype_policy
 from sbertconv.layers.pooling import Pooling
 from sbertconv.layers.sequence import CNN, LSTM, LSTMCell
+from sbertconv.layers.sparse import SparseAutoEncoder, SparseStaticEmbedding, SpladePooling
 from sbertconv.layers.text import TextInput
 from sbertconv.layers.traced import Embedding, TracedModule
 from sbertconv.layers.words import BoW, StaticEmbedding, WeightedLayerPooling, WordWeights
@@ -22,12 +24,17 @@ __all__ = [
     "BoW",
     "Embedding",
     "LSTMCell",
+    "MultiVectorMask",
     "Pooling",
     "SentenceEmbedding",
+    "SparseAutoEncoder",
+    "SparseStaticEmbedding",
+    "SpladePooling",
     "StaticEmbedding",
     "TextInput",
     "TracedModule",
     "WeightedLayerPooling",
     "WordWeights",
+    "maxsim",
     "set_dtype_policy",
 ]

@@ -8,24 +8,28 @@ from typing import Any
 
 import keras
 
+from sbertconv.layers.sparse import largest
+
 FOLDER = "sbertconv"  # in the folder that Keras gives every layer for its files
 
 
 @keras.saving.register_keras_serializable("sbertconv")
 class SentenceEmbedding(keras.layers.Layer):
-    """The embedding in float32, truncated if the model says so.
+    """The embedding in float32, with as much of it as the model says; or logits, or the vectors of tokens.
 
     Args:
         truncate_dim: keep this many leading dimensions, or None.
+        max_active_dims: keep this many values of each row, the largest by absolute value, or None.
 
     Attributes:
         files: name -> content of the manifest, the tokenizer files and the sentence-transformers configs. They
             travel inside the .keras file, so that it can be encoded with, exported and converted back alone.
     """
 
-    def __init__(self, truncate_dim: int | None = None, **options: Any) -> None:
+    def __init__(self, truncate_dim: int | None = None, max_active_dims: int | None = None, **options: Any) -> None:
         super().__init__(**{"dtype": "float32", **options})
         self.truncate_dim = truncate_dim
+        self.max_active_dims = max_active_dims
         self.files: Mapping[str, bytes] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -35,14 +39,15 @@ class SentenceEmbedding(keras.layers.Layer):
             super().__setattr__(name, value)
 
     def call(self, inputs: Any) -> Any:
-        return keras.ops.cast(inputs[:, : self.truncate_dim], "float32")
+        embedding = keras.ops.cast(inputs[..., : self.truncate_dim], "float32")
+        return embedding if self.max_active_dims is None else largest(embedding, self.max_active_dims)
 
     def compute_output_spec(self, inputs: Any) -> Any:
-        batch, dim = inputs.shape
-        return keras.KerasTensor((batch, min(dim, self.truncate_dim or dim)), dtype="float32")
+        *others, dim = inputs.shape
+        return keras.KerasTensor((*others, min(dim, self.truncate_dim or dim)), dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "truncate_dim": self.truncate_dim}
+        return {**super().get_config(), "truncate_dim": self.truncate_dim, "max_active_dims": self.max_active_dims}
 
     def save_assets(self, dir_path: str) -> None:
         for name, content in self.files.items():

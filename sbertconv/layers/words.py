@@ -11,6 +11,15 @@ from keras import ops
 Tensor = Any
 
 
+def per_token(ids: Tensor, values: Tensor, size: int) -> Tensor:
+    """The sum of the values of each id, [batch, count] and [batch, count] -> [batch, size]."""
+    ids = ops.cast(ids, "int32")
+    batch = ops.shape(ids)[0]
+    rows = ops.broadcast_to(ops.expand_dims(ops.arange(batch, dtype="int32"), -1), ops.shape(ids))
+    places = ops.stack([ops.reshape(rows, (-1,)), ops.reshape(ids, (-1,))], axis=-1)
+    return ops.scatter(places, ops.reshape(values, (-1,)), (batch, size))
+
+
 @keras.saving.register_keras_serializable("sbertconv")
 class BoW(keras.layers.Layer):
     """The weight of every word of the vocabulary that a text has, once or as often as it has it.
@@ -33,11 +42,8 @@ class BoW(keras.layers.Layer):
         yield from ()
 
     def call(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        ids, mask = ops.cast(inputs["input_ids"], "int32"), ops.cast(inputs["attention_mask"], "float32")
-        batch = ops.shape(ids)[0]
-        rows = ops.broadcast_to(ops.expand_dims(ops.arange(batch, dtype="int32"), -1), ops.shape(ids))
-        places = ops.stack([ops.reshape(rows, (-1,)), ops.reshape(ids, (-1,))], axis=-1)
-        counts = ops.scatter(places, ops.reshape(mask, (-1,)), (batch, self.vocabulary_size))
+        mask = ops.cast(inputs["attention_mask"], "float32")
+        counts = per_token(inputs["input_ids"], mask, self.vocabulary_size)
         return (counts if self.cumulative else ops.minimum(counts, 1.0)) * self.word_weights
 
     def compute_output_spec(self, inputs: Mapping[str, Tensor]) -> Tensor:

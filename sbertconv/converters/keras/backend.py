@@ -14,8 +14,7 @@ from sbertconv.converters.keras.formats import FORMATS
 from sbertconv.converters.text import TextTables
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import import_keras, import_tensorflow
-from sbertconv.routes import Route
-from sbertconv.runtime import TEXT
+from sbertconv.routes import PER_TEXT, Route
 
 if TYPE_CHECKING:
     import keras
@@ -87,23 +86,28 @@ def build_model(
     if text is not None:
         from sbertconv.layers import TextInput
 
-        names = text.tables.framing.settings.tensors
-        texts = keras.Input(shape=(), dtype="string", name=TEXT)
-        features |= TextInput(names, text.tables, name="tokenizer")(texts)
-        inputs = {TEXT: texts, **{name: tensor for name, tensor in inputs.items() if name not in names}}
+        settings = text.tables.framing.settings
+        taken = {
+            name: keras.Input(shape=(), dtype="string" if dtype == "string" else "int32", name=name)
+            for name, dtype in settings.inputs.items()
+        }
+        layer = TextInput(settings.tensors, text.tables, name="tokenizer")
+        features |= layer(taken)
+        inputs = taken | {name: tensor for name, tensor in inputs.items() if name not in settings.tensors}
     for step in route.steps:
         features = step(features)
     model_class = class_of(model)
     assert model_class is not None
-    name = model_class.output
-    feature = model_class.outputs[name].feature
+    first, *others = outputs
+    feature = model_class.outputs[first].feature
     if feature not in features:
         raise UnsupportedOptionError(f"The chain gives no {feature} (has: {', '.join(features)}).\nAdd a Pooling.")
-    last = SentenceEmbedding(getattr(model, "truncate_dim", None), name=name)
-    found = {name: last(features[feature])}
-    if "scores" in outputs:
-        found["scores"] = activated(model, found[name])
-    return keras.Model(inputs, found if len(found) > 1 else found[name], name=route.name)
+    cuts = {cut: getattr(model, cut, None) for cut in ("truncate_dim", "max_active_dims")}
+    found = {first: SentenceEmbedding(**cuts, name=first)(features[feature])}
+    for name in others:
+        other = features[model_class.outputs[name].feature]
+        found[name] = activated(model, found[first]) if name == "scores" else keras.layers.Identity(name=name)(other)
+    return keras.Model(inputs, found if len(found) > 1 else found[first], name=route.name)
 
 
 def activated(model: Any, logits: Any) -> Any:
@@ -127,13 +131,23 @@ def input_specs(route: Route) -> list[tuple[str, str, tuple[Any, ...]]]:
         if name == "pixel_values":
             specs.append((name, "float32", (None, CHANNELS, *image_size(route))))
         else:
-            specs.append((name, "int32", (None,) if name == "prompt_length" else (None, None)))
+            specs.append((name, "int32", (None,) if name in PER_TEXT else (None, None)))
     return specs
 
 
 def describe_inputs(route: Route) -> list[dict[str, Any]]:
     """The manifest's entries: name, dtype, shape with names for what varies."""
+    return [{"name": name, "dtype": dtype, "shape": _named(shape)} for name, dtype, shape in input_specs(route)]
+
+
+def describe_outputs(model: keras.Model, name: str) -> list[dict[str, Any]]:
+    """The same of what a model gives; `name` is that of a single output."""
+    outputs = model.output if isinstance(model.output, dict) else {name: model.output}
     return [
-        {"name": name, "dtype": dtype, "shape": [s or ("batch", "sequence")[axis] for axis, s in enumerate(shape)]}
-        for name, dtype, shape in input_specs(route)
+        {"name": key, "dtype": tensor.dtype, "shape": _named((None, *tensor.shape[1:]))}
+        for key, tensor in outputs.items()
     ]
+
+
+def _named(shape: Sequence[int | None]) -> list[int | str]:
+    return [size or ("batch", "sequence")[axis] for axis, size in enumerate(shape)]

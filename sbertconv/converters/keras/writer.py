@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact import FORMAT_VERSION, MANIFEST, Staging
 from sbertconv.classes import ModelClass
-from sbertconv.converters.keras.backend import KerasOptions, build_model, describe_inputs
+from sbertconv.converters.keras.backend import KerasOptions, build_model, describe_inputs, describe_outputs
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.tracing import TRAINING
 from sbertconv.converters.keras.weights import weights
@@ -31,7 +31,7 @@ from sbertconv.routes import Route
 from sbertconv.source import Source
 from sbertconv.text import TextTokenizer
 from sbertconv.text.proof import Run
-from sbertconv.text.tf_emitter import TensorFlowEmitter
+from sbertconv.text.tf_emitter import function_runner
 
 if TYPE_CHECKING:
     import keras
@@ -50,15 +50,14 @@ def write_keras(
 
     The Keras models hold weights of their own by then, so that the original need not wait for their files.
     """
-    tables = text_tables(plan, options.text_input, _tokenizer)
+    tables = text_tables(plan, options.text_input, source.model_class.text_pair, _tokenizer)
     graphs, models = [], []
     for index, route in enumerate(plan.routes):
         section = write_tokenizer(route, index == 0, staging)
         name = graph_name(route.name, index == 0)
         text = tables.get(route.name)
         models.append(build_model(route, model, options.outputs, text))
-        size = models[-1].get_layer(source.model_class.output).output.shape[-1]
-        outputs = [{"name": name, "dtype": "float32", "shape": ["batch", size]} for name in options.outputs]
+        outputs = describe_outputs(models[-1], source.model_class.output)
         formats = {form: FORMATS[form].file.format(name=name) for form in options.formats}
         inputs = describe_inputs(route)
         entry = {"inputs": inputs} if text is None else text.section(inputs)
@@ -78,19 +77,8 @@ def write_keras(
 
 
 def _tokenizer(tables: TextTokenizer) -> tuple[Run, dict[str, int]]:
-    """A tokenizer as a function of TensorFlow, as a SavedModel has it."""
-    tf = import_tensorflow(["text input"])
-
-    def tokenize(texts: Any) -> dict[str, Any]:
-        return {name: tensor.value for name, tensor in tables(TensorFlowEmitter(tf), texts).items()}
-
-    function = tf.function(tokenize, input_signature=[tf.TensorSpec([None], tf.string)])
-
-    def run(texts: Sequence[str]) -> dict[str, Any]:
-        return {name: value.numpy() for name, value in function(tf.constant(texts, tf.string, [len(texts)])).items()}
-
-    graph = function.get_concrete_function().graph.as_graph_def()
-    return run, {"nodes": len(graph.node), "bytes": graph.ByteSize()}
+    """A tokenizer as a function of TensorFlow, as a SavedModel has it, and its size."""
+    return function_runner(import_tensorflow(["text input"]), tables)
 
 
 def _trace_notes(plan: Plan) -> Iterator[str]:

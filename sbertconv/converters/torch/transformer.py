@@ -7,6 +7,7 @@ import torch
 from sbertconv.converters import Context, Features, Step
 from sbertconv.converters.causal import FewLogits, entries_read
 from sbertconv.converters.checks import check_transformer
+from sbertconv.scoring import IS_QUERY
 
 
 def convert_transformer(module: torch.nn.Module, context: Context) -> Step:
@@ -30,5 +31,5 @@ class TransformerStep(torch.nn.Module):
         self.modality = modality
 
     def forward(self, features: Features) -> Features:
-        result: Features = self.dispatch({**features, "modality": self.modality})
-        return result
+        taken = {name: tensor for name, tensor in features.items() if name != IS_QUERY}  # which is not the library's
+        return {**features, **self.dispatch({**taken, "modality": self.modality})}

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from sbertconv.artifact import Staging
+from sbertconv.classes import NOT_ZERO
 from sbertconv.converters.torch.backend import Pipeline, TorchOptions, example_tensors, exported_program, save_program
 from sbertconv.converters.writing import (
     graph_name,
@@ -38,7 +40,8 @@ def write_torch(
     """
     graphs = [_write_route(route, index == 0, model, options, staging) for index, route in enumerate(plan.routes)]
     write_module_configs(model, staging)
-    content = manifest_content(source, model, plan, graphs, {FORMAT: (FORMAT,)}, PACKAGES)
+    more = {"top_k": options.top_k} if options.top_k else {}
+    content = manifest_content(source, model, plan, graphs, {FORMAT: (FORMAT,)}, PACKAGES, **more)
     return content, [lambda: content]
 
 
@@ -70,7 +73,14 @@ def _described(tensors: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
         {
             "name": name,
             "dtype": str(tensor.dtype).removeprefix("torch."),
-            "shape": [s if isinstance(s, int) else ("batch", "sequence")[axis] for axis, s in enumerate(tensor.shape)],
+            "shape": [_axis(axis, size) for axis, size in enumerate(tensor.shape)],
         }
         for name, tensor in tensors
     ]
+
+
+def _axis(axis: int, size: Any) -> int | str:
+    """A size, or the name of what varies."""
+    if isinstance(size, int):
+        return size
+    return NOT_ZERO if free_unbacked_symbols(size) else ("batch", "sequence")[axis]
