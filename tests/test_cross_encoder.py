@@ -279,6 +279,8 @@ def test_the_order_of_logits_is_what_the_gate_sees() -> None:
     one_query[RANKED : 2 * RANKED] *= -1
     worst = measured(one_query)
     assert (worst.min_cosine, worst.worst_text) == (pytest.approx(-1), "query 1")
+    logits[RANKED : 2 * RANKED] = 0.5  # nothing to rank
+    assert measured(logits + random.normal(size=logits.shape).astype(np.float32) * 1e-6).passed
     texts = [document for _, document in inputs]
     assert measured(logits, texts).passed
 
