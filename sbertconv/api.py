@@ -119,8 +119,8 @@ def to_onnx(
         directory: where to write; default `<model's name>-onnx` in the current folder.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
-        model_class: what a checkpoint without files of sentence-transformers is read as: "SentenceTransformer",
-            "CrossEncoder", "TextClassifier"; None: what its config.json tells.
+        model_class: what a checkpoint without files of sentence-transformers is read as, a name of
+            `classes.MODEL_CLASSES`; None: what its config.json tells.
         pooling: how the token embeddings of such a checkpoint become one: "mean", "cls", "lasttoken", "max",
             "weightedmean", "mean_sqrt_len_tokens"; None: as SentenceTransformer does.
         overwrite: replace an existing artifact.

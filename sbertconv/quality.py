@@ -19,6 +19,7 @@ from sbertconv.scores import maxsim
 NEIGHBOURS = 10
 ALONE_STEP = 8  # one in so many sentences is also embedded alone
 RANKED = 50  # inputs in a list
+LEAST_SPREAD = 1e-3  # of all logits; a list with less is in no order that the original would give it
 
 
 @dataclass(frozen=True)
@@ -173,12 +174,14 @@ def measure_ranking(
         gate: what must be reached.
     """
     original, converted = np.stack(theirs), np.stack(ours)
+    told_apart = np.ptp(original, axis=0) * LEAST_SPREAD
     lists = [
         (place, label)
         for place in ranked_lists(inputs)
         for label in range(original.shape[1])
-        if len(place) > NEIGHBOURS
+        if len(place) > NEIGHBOURS and np.ptp(original[place, label]) > told_apart[label]
     ]
+    lists = lists or [(list(range(len(inputs))), label) for label in range(original.shape[1])]
     pairs = [(original[place, label], converted[place, label]) for place, label in lists]
     cosines = np.array([_correlation(*pair) for pair in pairs])
     worst = int(np.argmin(cosines))
