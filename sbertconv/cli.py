@@ -496,7 +496,10 @@ def encode_command(
         Path | None, typer.Option("--input", help="A .txt, .jsonl, .csv or .parquet file.", show_default=False)
     ] = None,
     output_file: Annotated[
-        Path | None, typer.Option("--output", help="A .npy or .parquet file; default: JSON lines.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--output", help="A .npy or .parquet file, of sparse vectors .npz; default: JSON lines.", show_default=False
+        ),
     ] = None,
     column: Annotated[str, typer.Option(help="The column or key of the text.")] = "text",
     prompt_name: Annotated[str | None, typer.Option(help="A prompt saved with the model.", show_default=False)] = None,
@@ -507,7 +510,14 @@ def encode_command(
     truncate_dim: Annotated[
         int | None, typer.Option(help="Keep this many dimensions.", min=1, show_default=False)
     ] = None,
-    precision: Annotated[str, typer.Option(help="float32, int8, uint8, binary or ubinary.")] = "float32",
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32 (default), int8, uint8, binary or ubinary.", show_default=False),
+    ] = None,
+    max_active_dims: Annotated[
+        int | None, typer.Option(help="Of a sparse vector, keep this many values.", min=1, show_default=False)
+    ] = None,
+    tokens: Annotated[bool, _flag("--tokens", "Of a sparse vector, tokens in place of columns.")] = False,
     form: Annotated[
         Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
     ] = None,
@@ -520,18 +530,23 @@ def encode_command(
     if bool(texts) == (input_file is not None):
         raise typer.BadParameter("give either texts or --input")
     source = iter(texts) if texts else read_texts(input_file, column)  # type: ignore[arg-type]
+    given: dict[str, Any] = {
+        "prompt_name": prompt_name,
+        "prompt": prompt,
+        "task": task,
+        "normalize_embeddings": normalize,
+        "truncate_dim": truncate_dim,
+        "precision": precision,
+        "max_active_dims": max_active_dims,
+    }
     encode_texts(
         load(directory, format=form and form.value, engine=engine),
         source,
         output_file,
         progress=sys.stderr.isatty() and output_file is not None,
-        prompt_name=prompt_name,
-        prompt=prompt,
-        task=task,
+        tokens=tokens,
         batch_size=batch_size,
-        normalize_embeddings=normalize,
-        truncate_dim=truncate_dim,
-        precision=precision,
+        **{name: value for name, value in given.items() if value not in (None, False)},
     )
 
 
@@ -772,6 +787,11 @@ def snippet(artifact: Artifact) -> str:
     """Five lines of Python that run the artifact."""
     manifest = artifact.manifest
     texts = 'texts = ["A sentence.", "Another one."]'
+    sparse = [
+        texts,
+        f"embeddings = model.encode(texts)  # scipy CSR, [2, {manifest.get('embedding_dimension')}]",
+        "print(model.decode(embeddings, top_k=5))",
+    ]
     calls = {
         ("SentenceTransformer", "sentence_embedding"): [
             texts,
@@ -783,6 +803,8 @@ def snippet(artifact: Artifact) -> str:
             'tokens = model.encode(texts, output_value="token_embeddings")',
             "print([matrix.shape for matrix in tokens])",
         ],
+        ("SparseEncoder", "sentence_embedding"): sparse,
+        ("SparseEncoder", "values"): sparse,
         ("CrossEncoder", "logits"): [
             'pairs = [("A question?", "An answer."), ("A question?", "Something else.")]',
             f"scores = model.predict(pairs)  # numpy, a row per pair, {manifest.get('num_labels')} label(s)",

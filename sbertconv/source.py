@@ -8,7 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -393,7 +393,10 @@ def bare_sparse_encoder(config: Mapping[str, Any]) -> Chain:
             "would be added.\nGet a complete copy of the model."
         )
     pooling = "sentence_transformers.sparse_encoder.modules.SpladePooling"
-    specs = (INPUT, ModuleSpec("1", pooling, "", {"pooling_strategy": "max"}))
+    specs = (
+        replace(INPUT, settings={"transformer_task": "fill-mask"}),
+        ModuleSpec("1", pooling, "", {"pooling_strategy": "max", "activation_function": "relu"}),
+    )
     return specs, (f"{BARE}, max pooling with relu is assumed as in encode().",)
 
 

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from sbertconv.classes import MODEL_CLASSES, ModelClass
 from sbertconv.errors import ArtifactError, SourceError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 BASELINE = "PyTorch"
 FULL = "fp32"
-MEASURED = "SentenceTransformer"  # the class of models whose encode() the tasks time
+MEASURED = "encode"  # the method that the tasks time, of the classes that are compared with it
 FIRST_TEXT = "How do I reset the password of my account?"
 LAST_LINES = 6  # of a worker's stderr that are shown when it dies
 PATIENCE = 30  # seconds that a worker may take to end
@@ -93,14 +94,22 @@ def original(source: Source) -> Contestant:
     Raises:
         SourceError: for a model that has none.
     """
-    if source.model_class.name != MEASURED:
-        raise SourceError(
-            f"{source.name}: a {source.model_class.name} is not measured (have: {MEASURED}).\nChoose another model."
-        )
-    options = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+    check_measured(source.model_class, source.name, SourceError)
+    options = {
+        "library": source.model_class.library,
+        "revision": source.revision,
+        "trust_remote_code": source.trust_remote_code,
+    }
     assert source.folder  # not a live model
     size = partial(checkpoint_size, source.folder)
     return Contestant(BASELINE, str(source.location), size, "pytorch", loader="pytorch", options=options)
+
+
+def check_measured(row: ModelClass, where: object, error: type[SourceError | ArtifactError]) -> None:
+    """Raise an error for a class of models without the method that is measured."""
+    if row.method != MEASURED:
+        have = ", ".join(found.name for found in MODEL_CLASSES.values() if found.method == MEASURED)
+        raise error(f"{where}: a {row.name} is not measured (have: {have}).\nLeave it out.")
 
 
 def contestants_of(paths: Sequence[str | Path]) -> list[Contestant]:
@@ -114,8 +123,7 @@ def contestants_of(paths: Sequence[str | Path]) -> list[Contestant]:
     found = []
     for path in paths:
         artifact = load(path).artifact
-        if (name := artifact.manifest["model_class"]) != MEASURED:
-            raise ArtifactError(f"{path}: a {name} is not measured (have: {MEASURED}).\nLeave it out.")
+        check_measured(MODEL_CLASSES[artifact.manifest["model_class"]], path, ArtifactError)
         precision = artifact.manifest["precision"]
         for form in artifact.formats:
             size = partial(disk_size, Path(path).expanduser(), artifact, form)

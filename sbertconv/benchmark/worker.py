@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.benchmark.measuring import hold_to, texts_of
+from sbertconv.classes import MODEL_CLASSES, ModelClass
 from sbertconv.errors import SbertconvError
 from sbertconv.runtime import usable_cores
 
@@ -24,35 +25,40 @@ FLOP_TOKENS = 128  # that, half and a quarter: what is linear, what attention ad
 PEAK = "VmHWM:"
 
 
-def load_pytorch(path: str, **options: Any) -> Any:
-    """The original, in float32 as the conversions are."""
+def load_pytorch(path: str, library: str, **options: Any) -> tuple[Any, ModelClass]:
+    """The original, in float32 as the conversions are; `library` is its class."""
+    import sentence_transformers
     import torch
-    from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(usable_cores())
-    return SentenceTransformer(path, device="cpu", model_kwargs={"dtype": torch.float32}, **options)
+    load = getattr(sentence_transformers, library)
+    model = load(path, device="cpu", model_kwargs={"dtype": torch.float32}, **options)
+    return model, next(row for row in MODEL_CLASSES.values() if row.library == library)
 
 
-def load_artifact(path: str, **options: Any) -> Any:
+def load_artifact(path: str, **options: Any) -> tuple[Any, ModelClass]:
     """A converted folder, as `sbertconv.load` opens it."""
     from sbertconv.runtime import load
 
-    return load(path, **options)
+    model = load(path, **options)
+    return model, MODEL_CLASSES[model.artifact.manifest["model_class"]]
 
 
-LOADERS: dict[str, Callable[..., Any]] = {"pytorch": load_pytorch, "sbertconv": load_artifact}
+LOADERS: dict[str, Callable[..., tuple[Any, ModelClass]]] = {"pytorch": load_pytorch, "sbertconv": load_artifact}
 
 
 class Contest:
-    """What the commands share: the loaded model."""
+    """What the commands share: the loaded model, and the keywords with which it gives arrays."""
 
     model: Any = None
+    arrays: Mapping[str, Any]
 
     def load(self, loader: str, path: str, options: Mapping[str, Any], text: str) -> dict[str, Any]:
         """Load the model and embed one text: the time it was there, in seconds since 1970, and its dimension."""
-        self.model = LOADERS[loader](path, **options)
+        self.model, model_class = LOADERS[loader](path, **options)
+        self.arrays = model_class.arrays
         vector = self._encode(text)
-        return {"time": time.time(), "dimension": len(vector)}
+        return {"time": time.time(), "dimension": vector.shape[-1]}
 
     def encode(self, texts: Sequence[str], batch_size: int, calls: int) -> list[float]:
         """The seconds that each of these calls of the model took; a single text is passed as such."""
@@ -68,7 +74,7 @@ class Contest:
         """Save the embeddings, float32 [texts, dim], as an .npy file."""
         import numpy as np
 
-        np.save(path, np.asarray(self._encode(texts, batch_size=batch_size), np.float32))
+        np.save(path, np.asarray(self._encode(texts, batch_size=batch_size, **self.arrays), np.float32))
 
     def peak_memory(self) -> int:
         """The largest resident set of this process so far, in bytes."""
