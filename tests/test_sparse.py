@@ -112,15 +112,19 @@ def test_what_cannot_be_asked_is_an_error(
     ):
         with pytest.raises(sbertconv.UnsupportedOptionError, match=message):
             wrong()
-    static = SentenceTransformer(modules=list(csr())[:1], device="cpu")
+    embedder = SentenceTransformer(modules=list(csr())[:1], device="cpu")
     for options in ({"sparse": True}, {"top_k": 3}):
         with pytest.raises(sbertconv.UnsupportedOptionError, match=r"no sparse vectors \(have: SparseEncoder\)"):
-            sbertconv.to_torch(static, tmp_path / "x", **options)
+            sbertconv.to_torch(embedder, tmp_path / "x", **options)
     assert not list(tmp_path.iterdir())
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(sbertconv.MissingDependencyError, match=r"sbertconv\[sparse\]"):
         converted.encode(TEXTS)
     assert converted.encode(TEXTS, convert_to_sparse_tensor=False).shape == (len(TEXTS), 381)
+
+
+def static() -> SparseEncoder:
+    return SparseEncoder(modules=[idf()], device="cpu")
 
 
 def graph_outputs(artifact: sbertconv.Artifact, texts: list[str]) -> dict[str, np.ndarray]:
@@ -135,7 +139,7 @@ def graph_outputs(artifact: sbertconv.Artifact, texts: list[str]) -> dict[str, n
 
 
 def test_the_graph_gives_rows_and_columns_of_what_is_not_0(tmp_path: Path) -> None:
-    model = SparseEncoder(modules=[idf()], device="cpu")
+    model = static()
     artifact = sbertconv.to_onnx(model, tmp_path / "onnx", sparse=True, engines=["onnxruntime", "openvino"])
     assert artifact.manifest["graphs"][0]["outputs"] == [
         {"name": "indices", "dtype": "int64", "shape": ["nonzero", 2]},
@@ -151,7 +155,7 @@ def test_the_graph_gives_rows_and_columns_of_what_is_not_0(tmp_path: Path) -> No
 
 
 def test_a_limit_of_values_is_encode_s_own_and_pads(tmp_path: Path) -> None:
-    model = SparseEncoder(modules=[idf()], device="cpu")
+    model = static()
     model.save_pretrained(str(tmp_path / "saved"))
     for convert in (sbertconv.to_onnx, sbertconv.to_torch):
         artifact = convert(model, tmp_path / convert.__name__, sparse=True, top_k=3)
@@ -170,7 +174,7 @@ def test_a_limit_of_values_is_encode_s_own_and_pads(tmp_path: Path) -> None:
 
 
 def test_a_padding_token_in_a_text_counts_as_it_does_in_the_library(tmp_path: Path) -> None:
-    model = SparseEncoder(modules=[idf()], device="cpu")
+    model = static()
     converted = sbertconv.load(sbertconv.to_torch(model, tmp_path / "torch").folder)
     for texts in (["a [PAD]"], ["a [PAD]", "a longer text than the other"], ["[PAD] [PAD]", ""]):
         np.testing.assert_array_equal(dense(converted.encode(texts)), dense(model.encode(texts)))
@@ -188,7 +192,7 @@ def test_the_command_line(
         np.testing.assert_allclose(line["values"], vector[line["indices"]], **CLOSE)
     (line,) = cli("encode", here, "--tokens", "--max-active-dims", 4, TEXTS[0]).out.splitlines()
     assert json.loads(line) == pytest.approx(dict(model.decode(model.encode(TEXTS[0]), top_k=4)), abs=1e-5)
-    (tmp_path / "texts.txt").write_text("\n".join(TEXTS[:2]), encoding="utf-8")
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS[:2]), encoding="utf-8")
     ran = cli("encode", here, "--input", tmp_path / "texts.txt", "--output", tmp_path / "vectors.npz")
     assert (ran.code, ran.err) == (0, "")
     np.testing.assert_allclose(load_npz(tmp_path / "vectors.npz").toarray(), expected, **CLOSE)
@@ -210,7 +214,7 @@ def test_what_inspect_says_without_weights(tmp_path: Path) -> None:
     for name, model, dimension, limit in (
         ("autoencoder", csr(), 64, 8),
         ("limited", csr(max_active_dims=3), 64, 3),
-        ("static", SparseEncoder(modules=[idf()], device="cpu"), 381, None),
+        ("static", static(), 381, None),
     ):
         model.save_pretrained(str(tmp_path / name))
         for source in (tmp_path / name, model):
@@ -231,9 +235,7 @@ def test_a_bare_checkpoint_is_no_sparse_encoder_unless_it_says_so(tmp_path: Path
     assert [module["name"] for module in described["modules"]] == ["Transformer", "SpladePooling"]
 
 
-@pytest.mark.parametrize(
-    "build", [lambda: splade("distilbert"), csr, lambda: SparseEncoder(modules=[idf()], device="cpu")]
-)
+@pytest.mark.parametrize("build", [lambda: splade("distilbert"), csr, static])
 def test_a_keras_model_trains_and_comes_back(build: Callable[[], SparseEncoder], tmp_path: Path) -> None:
     """Every weight has a gradient; what it is then goes back into a SparseEncoder."""
     import tensorflow as tf
@@ -250,10 +252,10 @@ def test_a_keras_model_trains_and_comes_back(build: Callable[[], SparseEncoder],
         assert np.isfinite(np.asarray(tf.convert_to_tensor(gradient))).all()
         variable.assign(variable.value * 0.9)
     model.save(path)
-    assert sbertconv.to_st(artifact.folder, tmp_path / "back").passed
+    assert sbertconv.to_st(path, tmp_path / "back").passed
     back = SparseEncoder(str(tmp_path / "back"), device="cpu")
     assert back.state_dict().keys() == build().state_dict().keys()
-    changed = sbertconv.load(artifact.folder).encode(TEXTS, convert_to_sparse_tensor=False)
+    changed = sbertconv.load(path).encode(TEXTS, convert_to_sparse_tensor=False)
     np.testing.assert_allclose(dense(back.encode(TEXTS)), changed, **CLOSE)
     assert not np.allclose(changed, dense(build().encode(TEXTS)), **CLOSE)
 
