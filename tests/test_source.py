@@ -143,7 +143,7 @@ def test_a_bare_checkpoint_says_which_pooling_is_assumed(architecture: str, mode
     folder = copy_of(Path(cases.tiny.transformer_folder("bert")))
     write(folder / "config.json", {**read(folder / "config.json"), "architectures": [architecture]})
     source = open_source(folder)
-    (note,) = source.notes
+    note = source.notes[0]
     assert "modules.json" in note
     assert f"{mode} pooling" in note
     with source.loaded() as model:
