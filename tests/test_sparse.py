@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from class_cases import TEXTS, csr, idf, splade
 from conftest import Ran, run_python
@@ -18,6 +19,7 @@ from scipy.sparse import csr_array, load_npz
 from sentence_transformers import SentenceTransformer, SparseEncoder
 
 import sbertconv
+from sbertconv.converters.torch import splade_pooling
 from sbertconv.engines import load_keras_model
 from sbertconv.sparse import SparseEmbedder
 
@@ -36,7 +38,20 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[SparseEncoder, Path,
     here = tmp_path_factory.mktemp("splade")
     model = splade("bert", prompts=PROMPTS)
     model.save_pretrained(str(here / "saved"))
-    return model, here / "saved", sbertconv.load(sbertconv.to_onnx(here / "saved", here / "onnx").folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splade_pooling, "COLUMNS", 100)
+        artifact = sbertconv.to_onnx(here / "saved", here / "onnx")
+    return model, here / "saved", sbertconv.load(artifact.folder)
+
+
+def test_logits_are_pooled_some_columns_at_a_time(bert: tuple[SparseEncoder, Path, SparseEmbedder]) -> None:
+    graph = onnx.load(bert[2].artifact.folder / "onnx/model.onnx").graph
+    weights = {weight.name: list(weight.dims) for weight in graph.initializer}
+    products = [weights[node.input[1]] for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+    assert sorted(shape[1] for shape in products if shape[1] not in (32, 48, 96)) == [81, 100, 100, 100]
+    assert sum(node.op_type == "ReduceMax" for node in graph.node) == 4
+    pipeline = sbertconv.pipeline(bert[0])
+    assert pipeline.state_dict().keys() == bert[0].state_dict().keys()
 
 
 @pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
