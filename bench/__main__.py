@@ -13,10 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import keras, onnx, precision
+from bench import keras, onnx, precision, text
 from bench.harness import Row, describe, markdown
 
-BENCHMARKS = {"onnx": onnx, "keras": keras, "precision": precision}
+BENCHMARKS = {"onnx": onnx, "keras": keras, "precision": precision, "text": text}
 
 
 def main() -> None:

@@ -74,6 +74,7 @@ def support_page() -> list[str]:
     import class_cases
     import tiny
 
+    from sbertconv.engines import ENGINES
     from sbertconv.registry import default_registry
 
     registry = default_registry()
@@ -109,6 +110,18 @@ def support_page() -> list[str]:
         *table(
             ["architecture", "tokenizer", "padding", "pooling", "attentions", "fused", "PyTorch"],
             architectures(tiny.ARCHITECTURES, cases.ARCHITECTURES, cases.TORCH_ARCHITECTURES),
+        ),
+        "",
+        "## Engines",
+        "",
+        "What runs a converted model. `sbertconv engines` says which of them is installed.",
+        "",
+        *table(
+            ["engine", "formats", "extra of sbertconv", "needs"],
+            [
+                [f"`{name}`", ", ".join(f"`{form}`" for form in engine.opens), engine.extra or "none", engine.needs]
+                for name, engine in ENGINES.items()
+            ],
         ),
         "",
         "## Module settings",

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "to_onnx": "sbertconv.api",
     "to_openvino": "sbertconv.api",
+    "build_plan": "sbertconv.api",
     "to_tf": "sbertconv.api",
     "to_keras": "sbertconv.api",
     "to_st": "sbertconv.api",
@@ -22,6 +23,10 @@ _PUBLIC = {
     "inspect": "sbertconv.api",
     "load": "sbertconv.runtime",
     "Embedder": "sbertconv.runtime",
+    "MultiVectorEmbedder": "sbertconv.late_interaction",
+    "HierarchicalTokenPooling": "sbertconv.token_pooling",
+    "maxsim": "sbertconv.maxsim",
+    "maxsim_pairwise": "sbertconv.maxsim",
     "Reranker": "sbertconv.predicting",
     "TextClassifier": "sbertconv.predicting",
     "Artifact": "sbertconv.artifact",

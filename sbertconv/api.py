@@ -11,7 +11,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact import KERAS_SUFFIX, Artifact, Staging, is_keras_artifact, read_artifact, stage
+from sbertconv.artifact import (
+    KERAS_SUFFIX,
+    Artifact,
+    Staging,
+    is_keras_artifact,
+    link_or_copy,
+    read_artifact,
+    stage,
+)
 from sbertconv.engines import load_keras_model
 from sbertconv.errors import ArtifactError, SourceError, UnsupportedModuleError, UnsupportedOptionError, require
 from sbertconv.frameworks import float32_policy, keep_nothing_freed, release_memory, settled_heap
@@ -74,6 +82,8 @@ def to_onnx(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
     opset: int = 18,
     outputs: Sequence[str] | None = None,
@@ -93,6 +103,8 @@ def to_onnx(
     texts: Sequence[str] = (),
     calibration: Sequence[str] = (),
     text_input: bool = False,
+    target: str = "onnxruntime",
+    max_shape: tuple[int, int] | None = None,
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> Artifact:
@@ -107,10 +119,15 @@ def to_onnx(
         directory: where to write; default `<model's name>-onnx` in the current folder.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
+        model_class: what a checkpoint without files of sentence-transformers is read as: "SentenceTransformer",
+            "CrossEncoder", "TextClassifier"; None: what its config.json tells.
+        pooling: how the token embeddings of such a checkpoint become one: "mean", "cls", "lasttoken", "max",
+            "weightedmean", "mean_sqrt_len_tokens"; None: as SentenceTransformer does.
         overwrite: replace an existing artifact.
         opset: version of the ai.onnx operators, 18 to 22.
         outputs: "sentence_embedding" (default) and "token_embeddings", in the graph's order; of a CrossEncoder or a
-            classifier "logits" (default) and "scores"; of a SparseEncoder "sentence_embedding", "indices" and "values".
+            classifier "logits" (default) and "scores"; of a SparseEncoder "sentence_embedding", "indices" and "values";
+            of a MultiVectorEncoder always "token_embeddings" and "scoring_mask".
         activation: of a CrossEncoder or a classifier, the model's own activation of the logits as a second output
             named "scores".
         sparse: of a SparseEncoder, what is not 0 of the vectors, as `indices` and `values`, in place of the vectors.
@@ -132,6 +149,10 @@ def to_onnx(
         calibration: your own texts for fp16, which keeps in float32 whatever leaves its range on them.
         text_input: put the tokenizer into the graph, which then takes `text`, strings [batch], and nothing else. The
             tokenizer in the graph is first proven equal to the model's, token by token, on 20,000 texts.
+        target: "onnxruntime", or "tensorrt": a graph of the operators that TensorRT's parser takes, with the shapes of
+            a plan in the manifest and a script that builds it; `build_plan` does so too, and proves it.
+        max_shape: for "tensorrt", the largest batch and sequence of a plan; None: the model's limit, and 32 texts or as
+            many as make 16,384 tokens.
         registry: converters; default the built-in ones and those of installed plugins.
         on_stage: called with the name of each stage as it starts.
 
@@ -145,12 +166,26 @@ def to_onnx(
         TokenizationError: if the tokenizer in the graph gives one other token. Nothing is written then.
     """
     if is_keras_artifact(model):
-        asked = (opset, outputs, activation, sparse, top_k, external_data, token_type_ids, optimize, precision)
-        if (*asked, text_input) != (18, None, False, False, None, None, None, True, "fp32", False):
+        asked = {
+            "--class": model_class,
+            "--pooling": pooling,
+            "--opset": opset != 18,
+            "--output": outputs is not None,
+            "--activation": activation,
+            "--sparse": sparse,
+            "--top-k": top_k,
+            "--external-data": external_data is not None,
+            "--token-type-ids": token_type_ids is not None,
+            "--no-optimize": not optimize,
+            "--precision": precision != "fp32",
+            "--text-input": text_input,
+            "--target": target != "onnxruntime",
+            "--max-shape": max_shape,
+        }
+        if given := [option for option, value in asked.items() if value]:
             raise UnsupportedOptionError(
-                f"{model}: a Keras model has its inputs and outputs already, and is written with opset 18 in fp32.\n"
-                "Leave --opset, --output, --sparse, --top-k, --external-data, --token-type-ids, --no-optimize, "
-                "--precision and --text-input out."
+                f"{model}: {', '.join(given)}: a Keras model has its inputs and outputs already, and is written with "
+                "opset 18 in fp32.\nLeave the options out."
             )
         return _keras_to_onnx(model, directory, overwrite, (atol, rtol), on_stage)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
@@ -172,10 +207,13 @@ def to_onnx(
         engines=tuple(engines),
         calibration=tuple(calibration),
         text_input=text_input,
+        target=target,
+        max_shape=max_shape,
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
-    return _convert_graph(model, directory, revision, trust_remote_code, overwrite, options, bounds, registry, on_stage)
+    opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling)
+    return _convert_graph(opened, directory, overwrite, options, bounds, on_stage)
 
 
 def to_openvino(
@@ -184,6 +222,8 @@ def to_openvino(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
     activation: bool = False,
     sparse: bool = False,
@@ -220,28 +260,26 @@ def to_openvino(
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
-    return _convert_graph(model, directory, revision, trust_remote_code, overwrite, options, bounds, registry, on_stage)
+    opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling)
+    return _convert_graph(opened, directory, overwrite, options, bounds, on_stage)
 
 
 def _convert_graph(
-    model: str | Path | SentenceTransformer,
+    opened: Callable[[], tuple[Source, Registry]],
     directory: str | Path | None,
-    revision: str | None,
-    trust_remote_code: bool,
     overwrite: bool,
     options: OnnxOptions,
     bounds: Bounds,
-    registry: Registry | None,
     on_stage: OnStage,
 ) -> Artifact:
     """Convert to a graph with fused operators, or without them where those fail."""
     from sbertconv.converters.onnx.writer import write_onnx
 
     options.check()
-    source, registry = _open(model, revision, trust_remote_code, registry)
+    source, registry = opened()
     options = options.of(source.model_class)
     source = _with_top_k(source, options.top_k)
-    target = _target(directory, source.name, options.form)
+    target = _target(directory, source.name, options.kind)
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         report, reason = None, ""
         for variant in (options, replace(options, optimize=False)) if options.optimize else (options,):
@@ -264,14 +302,86 @@ def _convert_graph(
         return _publish(staging, content, report, on_stage)
 
 
+def build_plan(
+    directory: str | Path,
+    *,
+    atol: float | None = None,
+    rtol: float | None = None,
+    on_stage: OnStage = _say_nothing,
+) -> Artifact:
+    """Build a TensorRT plan of every graph of a folder, for the GPU of this machine, and prove it equal to the graph.
+
+    The graph runs in ONNX Runtime on the CPU for that; `verify` compares the plan with the model itself.
+
+    Args:
+        directory: what `to_onnx(target="tensorrt")` wrote; a plan that it holds already is replaced.
+        atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5. Below fp32 the gate of the
+            precision holds, as `to_onnx` was given it.
+        rtol: relative term of the rule; default 1e-5.
+        on_stage: called with the name of each stage as it starts.
+
+    Returns:
+        The artifact, now with the format "tensorrt"; `plan` in its manifest says with what and for which GPU it was
+        built, and holds the parity report.
+
+    Raises:
+        MissingDependencyError: if TensorRT or a GPU is not there, with what to do.
+        ArtifactError, UnsupportedOptionError, UnsupportedModuleError: see `sbertconv.errors`. The folder is unchanged.
+        ParityError: if a plan differs from its graph. The folder is unchanged then.
+    """
+    from sbertconv.tensorrt import gpu_name, import_tensorrt, write_plan
+
+    on_stage("checking the files")
+    artifact = read_artifact(directory)
+    if artifact.manifest.get("target") != "tensorrt":
+        raise UnsupportedOptionError(
+            f"{directory}: not written for TensorRT.\nConvert the model with to-onnx --target tensorrt."
+        )
+    artifact.verify_hashes()
+    bounds = Bounds(artifact.manifest["precision"], {"atol": atol, "rtol": rtol})
+    trt, cuda = import_tensorrt(artifact.folder)
+    on_stage("loading libraries")
+    from sbertconv.parity import Reference, compare
+    from sbertconv.questions import Converted
+
+    with stage(artifact.folder, overwrite=True) as staging:
+        plans = {graph["formats"].get("tensorrt") for graph in artifact.manifest["graphs"]}
+        for name in artifact.manifest["files"]:
+            if name not in plans:
+                link_or_copy(artifact.path(name), staging.folder / name)
+        on_stage("building")
+        graphs = []
+        for graph in artifact.manifest["graphs"]:
+            file = graph["formats"]["onnx"]
+            plan = f"tensorrt/{Path(file).stem}.plan"
+            write_plan(trt, artifact.path(file), graph["profile"], staging.folder / plan)
+            graphs.append({**graph, "formats": {"onnx": file, "tensorrt": plan}})
+        made = {"tensorrt": trt.__version__, "gpu": gpu_name(cuda)}
+        engines = {**artifact.manifest["engines"], "tensorrt": ["tensorrt"]}
+        content = {**artifact.manifest, "graphs": graphs, "engines": engines, "plan": made}
+        written = staging.manifest(content)
+        on_stage("comparing with the graph")
+        planned = open_model(written, "tensorrt")
+        reference = Reference.of(Converted(open_model(written, "onnx", "onnxruntime")), planned)
+        report = replace(compare(reference, planned, **bounds.tolerances), backend="tensorrt")
+        staging.manifest({**content, "plan": {**made, "parity": report.to_json()}})
+        report.raise_if_failed()
+        on_stage("publishing")
+        staging.publish()
+        return read_artifact(staging.target)
+
+
 def to_tf(
     model: str | Path | SentenceTransformer,
     directory: str | Path | None = None,
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
     formats: Sequence[str] = ("keras", "saved_model"),
+    activation: bool = False,
     atol: float | None = None,
     rtol: float | None = None,
     text_input: bool = False,
@@ -285,8 +395,11 @@ def to_tf(
         directory: where to write; default `<model's name>-keras` in the current folder.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
+        model_class: see `to_onnx`.
+        pooling: see `to_onnx`.
         overwrite: replace an existing artifact.
         formats: "keras" (trainable), "saved_model" (TensorFlow), "litert" (.tflite) and "onnx"; each is checked.
+        activation: see `to_onnx`; the Keras model then gives a dict of both.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5.
         rtol: relative term of the rule; default 1e-5.
         text_input: make the tokenizer the model's first layer, which takes `text`, strings [batch], and nothing else;
@@ -309,11 +422,10 @@ def to_tf(
     from sbertconv.converters.keras.backend import KerasOptions
     from sbertconv.converters.keras.writer import write_keras
 
-    options = KerasOptions(tuple(formats), text_input)
+    options = KerasOptions(tuple(formats), text_input, activation)
     options.check()
-    source, registry = _open(model, revision, trust_remote_code, registry)
-    if text_input:
-        source.model_class.check_text_input()
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
+    options = options.of(source.model_class)
     target = _target(directory, source.name, "keras")
     with settled_heap(), float32_policy(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_keras, options=options)
@@ -328,7 +440,7 @@ def to_keras(model: str | Path | SentenceTransformer, *, task: str | None = None
     Args:
         model: a Hub id, a folder, or a live SentenceTransformer.
         task: for a model with routes, the task whose route is meant; None: the one that encode() takes.
-        options: revision, trust_remote_code, atol, rtol, registry, on_stage of `to_tf`.
+        options: revision, trust_remote_code, model_class, pooling, atol, rtol, registry, on_stage of `to_tf`.
 
     Returns:
         A functional model from a dict of int32 tensors [batch, sequence] to embeddings, float32 [batch, dim].
@@ -350,6 +462,8 @@ def to_torch(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
     outputs: Sequence[str] | None = None,
     activation: bool = False,
@@ -368,6 +482,8 @@ def to_torch(
         directory: where to write; default `<model's name>-torch` in the current folder.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
+        model_class: see `to_onnx`.
+        pooling: see `to_onnx`.
         overwrite: replace an existing artifact.
         outputs: see `to_onnx`.
         activation: see `to_onnx`.
@@ -394,7 +510,7 @@ def to_torch(
 
     options = TorchOptions(None if outputs is None else tuple(outputs), activation, sparse, top_k, precision)
     options.check()
-    source, registry = _open(model, revision, trust_remote_code, registry)
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
     options = options.of(source.model_class)
     source = _with_top_k(source, options.top_k)
     target = _target(directory, source.name, "torch")
@@ -413,6 +529,8 @@ def pipeline(
     outputs: Sequence[str] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
     registry: Registry | None = None,
 ) -> Pipeline:
     """A model's whole chain as one torch module: the one that `to_torch` traces and proves equal to encode().
@@ -424,6 +542,8 @@ def pipeline(
         outputs: see `to_onnx`.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
+        model_class: see `to_onnx`.
+        pooling: see `to_onnx`.
         registry: converters; default the built-in ones and those of installed plugins.
 
     Returns:
@@ -438,7 +558,7 @@ def pipeline(
     from sbertconv.plan import plan_model
     from sbertconv.routes import choose_route
 
-    source, registry = _open(model, revision, trust_remote_code, registry)
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
     source.model_class.choose_outputs(outputs)
     with source.loaded() as loaded:
         plan = plan_model(loaded, source.name, "torch", registry)
@@ -458,7 +578,8 @@ def to_st(
     rtol: float | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> ParityReport:
-    """Write a Keras model's weights back into a sentence-transformers folder, proven equal to the Keras model.
+    """Write a Keras model's weights back into a sentence-transformers folder, proven equal to the Keras model. A
+    classifier of texts becomes a transformers checkpoint again, with its labels.
 
     Args:
         model: what `to_tf` wrote, or a .keras file that began as that; fine-tuned or not.
@@ -471,7 +592,7 @@ def to_st(
 
     Raises:
         ArtifactError: if a layer or a weight is missing or has another shape, or the model is not such a file.
-        ParityError: if SentenceTransformer gives other embeddings. Nothing is written then.
+        ParityError: if what was written gives other answers. Nothing is written then.
     """
     require("tf", "torch", "sentence_transformers", "keras", "safetensors")
     on_stage("loading libraries")
@@ -485,13 +606,18 @@ def to_st(
         embedder = open_files(keras_files(model))
         on_stage("converting")
         write_sentence_transformers(embedder, str(model), staging)
-        source = open_source(staging.folder, trust_remote_code=trust_remote_code)
+        model_class = embedder.artifact.manifest["model_class"]
+        source = open_source(staging.folder, trust_remote_code=trust_remote_code, model_class=model_class)
         source.check_classes()
         on_stage("comparing with encode()")
         with source.loaded() as written:
             reference = Reference.of(source.model_class.part("original")(written), embedder)
         report = replace(compare(reference, embedder, atol=atol, rtol=rtol), backend="sentence-transformers")
-        content = {"backend": "sentence-transformers", "source": {"name": str(model), "revision": None}}
+        content = {
+            "backend": "sentence-transformers",
+            "model_class": source.model_class.name,
+            "source": {"name": str(model), "revision": None},
+        }
         staging.manifest({**content, "parity": report.to_json()})
         report.raise_if_failed()
         on_stage("publishing")
@@ -527,12 +653,19 @@ def _keras_to_onnx(
 
 
 def _open(
-    model: str | Path | SentenceTransformer, revision: str | None, trust_remote_code: bool, registry: Registry | None
+    model: str | Path | SentenceTransformer,
+    revision: str | None,
+    trust_remote_code: bool,
+    registry: Registry | None,
+    model_class: str | None,
+    pooling: str | None,
 ) -> tuple[Source, Registry]:
     from sbertconv.registry import default_registry
     from sbertconv.source import open_source
 
-    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
+    source = open_source(
+        model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling
+    )
     source.check_classes()
     return source, registry or default_registry()
 
@@ -645,9 +778,16 @@ def verify(
     from sbertconv.parity import Reference, compare_formats
     from sbertconv.source import open_source
 
-    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
-    if (wanted := artifact.manifest["model_class"]) != source.model_class.name:
-        raise SourceError(f"{source.name}: is a {source.model_class.name}, the folder a {wanted}.\nPass its own model.")
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    source = open_source(model, **options)
+    wanted, pooling = artifact.manifest["model_class"], artifact.manifest.get("pooling")
+    if wanted != source.model_class.name or pooling is not None:  # a bare checkpoint may have been read otherwise
+        try:
+            source = open_source(model, **options, model_class=wanted, pooling=pooling)
+        except UnsupportedOptionError as error:
+            raise SourceError(
+                f"{source.name}: is a {source.model_class.name}, the folder a {wanted}.\nPass its own model."
+            ) from error
     source.check_classes()
     source = _with_top_k(source, artifact.manifest.get("top_k"))
     with source.loaded(widened_late=True) as loaded:
@@ -657,9 +797,14 @@ def verify(
 
 
 def inspect(
-    model: str | Path | SentenceTransformer, *, revision: str | None = None, trust_remote_code: bool = False
+    model: str | Path | SentenceTransformer,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
 ) -> Mapping[str, Any]:
-    """Describe a model without loading its weights.
+    """Describe a model without loading its weights; the arguments are those of `to_onnx`.
 
     Returns:
         name, revision, modules (label, type, settings, converter or problem per backend), architecture,
@@ -672,7 +817,9 @@ def inspect(
     from sbertconv.registry import default_registry
     from sbertconv.source import open_source
 
-    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
+    source = open_source(
+        model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling
+    )
     return describe(source, default_registry())
 
 

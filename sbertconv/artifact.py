@@ -87,6 +87,14 @@ class Artifact:
             )
 
 
+def how_to_load(folder: str | Path) -> str:
+    """What opens a folder that to-st wrote, in Python."""
+    manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+    name = manifest.get("model_class", "SentenceTransformer")
+    row = class_named(name, folder, ArtifactError)
+    return row.loads.format(library=row.library, folder=str(folder))
+
+
 def read_artifact(folder: str | Path) -> Artifact:
     """Read a folder's manifest and check that it can be trusted as a description.
 
@@ -112,9 +120,7 @@ def read_artifact(folder: str | Path) -> Artifact:
             f"{path}: format version {version!r}, this sbertconv reads version {FORMAT_VERSION}.\nUpdate sbertconv."
         )
     if manifest.get("backend") == "sentence-transformers":
-        raise ArtifactError(
-            f"{folder}: a sentence-transformers folder.\nOpen it with SentenceTransformer({str(folder)!r})."
-        )
+        raise ArtifactError(f"{folder}: written by to-st, not a converted model.\nOpen it with {how_to_load(folder)}.")
     missing = [key for key in REQUIRED if key not in manifest]
     if not missing:
         own = class_named(manifest["model_class"], path, ArtifactError).keys
@@ -171,14 +177,19 @@ def unpacked(file: str | Path) -> Path:
         )
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     model = inside(folder, manifest["graphs"][0]["formats"]["keras"])
-    model.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(file.resolve(), model)
-    except OSError:  # another file system
-        shutil.copyfile(file, model)
+    link_or_copy(file, model)
     manifest["files"] = described(folder)
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     return folder
+
+
+def link_or_copy(file: Path, target: Path) -> None:
+    """The same file in another place, without its bytes twice where the file system can."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file.resolve(), target)
+    except OSError:  # another file system
+        shutil.copyfile(file, target)
 
 
 def inside(folder: Path, name: str) -> Path:

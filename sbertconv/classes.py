@@ -30,6 +30,16 @@ class ModelOutput:
     finish: Callable[[Any], Callable[[Any], Any]]
 
 
+def _save_as_the_library(model: Any, folder: str) -> None:
+    model.save_pretrained(folder, create_model_card=False)
+
+
+def _save_as_transformers(model: Any, folder: str) -> None:
+    """The checkpoint as it was, with nothing in it of sentence-transformers."""
+    model[0].model.save_pretrained(folder)
+    model[0].tokenizer.save_pretrained(folder)
+
+
 @dataclass(frozen=True)
 class ModelClass:
     """What is particular to one class of models. Places in the code are `module:name`, imported when needed.
@@ -39,6 +49,7 @@ class ModelClass:
         library: the class of sentence_transformers that loads it.
         method: its method that a converted model is equal to.
         claims: config.json -> whether a checkpoint without any file of sentence-transformers is one of these.
+        takes: config.json -> whether such a checkpoint can be read as one of these.
         prepare: what is done to the model once it is loaded.
         outputs: what a graph can give, by name; the first is the default.
         content: model, graphs -> the manifest's keys that only this class has, `keys`.
@@ -50,12 +61,19 @@ class ModelClass:
         arrays: keywords with which its method gives arrays, or tensors that are as easily made into them.
         precisions: those that can be measured; None: all.
         pairs: whether two texts make one input, told apart by their token types.
+        no_text_input: why the tokenizer cannot be inside the graph; empty: it can.
+        text_pair: whether a graph with its tokenizer inside takes two texts; else it takes one.
+        whole: whether a graph gives all of the outputs or is of no use.
+        also: other names that files call the class by.
+        save: model, folder -> the model's own files, for the way back.
+        loads: what opens them in Python.
     """
 
     name: str
     library: str
     method: str
     claims: Callable[[Mapping[str, Any]], bool]
+    takes: Callable[[Mapping[str, Any]], bool]
     prepare: Callable[[Any], None]
     outputs: Mapping[str, ModelOutput]
     content: Callable[[Any, Sequence[Mapping[str, Any]]], dict[str, Any]]
@@ -68,6 +86,12 @@ class ModelClass:
     arrays: Mapping[str, Any] = field(default_factory=dict)
     precisions: tuple[str, ...] | None = (EXACT,)
     pairs: bool = True
+    no_text_input: str = ""
+    text_pair: bool = False
+    whole: bool = False
+    also: tuple[str, ...] = ()
+    save: Callable[[Any, str], None] = _save_as_the_library
+    loads: str = "{library}({folder!r})"
 
     @property
     def output(self) -> str:
@@ -91,7 +115,8 @@ class ModelClass:
             raise UnsupportedOptionError(f"--activation: a {self.name} has no activation.\nLeave the option out.")
         if sparse:
             self.check_sparse("--sparse")
-        names = tuple(asked) if asked is not None else () if sparse else (self.output,)
+        default = () if sparse else tuple(self.outputs) if self.whole else (self.output,)
+        names = default if asked is None else tuple(asked)
         names += ("scores",) if activation and "scores" not in names else ()
         names += tuple(name for name in SPARSE_OUTPUTS if sparse and name not in names)
         if not names or set(names) - set(self.outputs) or len(set(names)) < len(names):
@@ -103,6 +128,10 @@ class ModelClass:
             raise UnsupportedOptionError(
                 f"outputs {', '.join(names)}: {' and '.join(SPARSE_OUTPUTS)} say nothing without each other.\n"
                 "Pass --sparse, which is both."
+            )
+        if self.whole and len(names) < len(self.outputs):
+            raise UnsupportedOptionError(
+                f"outputs {', '.join(names)}: a {self.name} needs all of {', '.join(self.outputs)}.\nLeave them out."
             )
         return names
 
@@ -124,11 +153,10 @@ class ModelClass:
 
     def check_text_input(self) -> None:
         """Raise UnsupportedOptionError where the tokenizer cannot be inside the graph."""
-        if self.pairs:
-            have = ", ".join(row.name for row in MODEL_CLASSES.values() if not row.pairs)
+        if self.no_text_input:
+            have = ", ".join(row.name for row in MODEL_CLASSES.values() if not row.no_text_input)
             raise UnsupportedOptionError(
-                f"--text-input: a {self.name} takes pairs of texts, and one text is what such a graph takes "
-                f"(have: {have}).\nLeave the option out."
+                f"--text-input: a {self.name} {self.no_text_input} (have: {have}).\nLeave the option out."
             )
 
 
@@ -233,8 +261,23 @@ def label_names(model: Any) -> list[str]:
     return [str(names[index]) for index in range(model.num_labels)]
 
 
+def architecture(config: Mapping[str, Any]) -> str:
+    """The class that a config.json names, or "" where it names none."""
+    return str((config.get("architectures") or [""])[0])
+
+
+def continues_texts(config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is a causal language model with its head."""
+    return architecture(config).endswith("ForCausalLM")
+
+
+def masks_words(config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint has a head for masked words."""
+    return architecture(config).endswith("ForMaskedLM")
+
+
 def _classifies(config: Mapping[str, Any]) -> bool:
-    return str((config.get("architectures") or [""])[0]).endswith(CLASSIFIER_HEAD)
+    return architecture(config).endswith(CLASSIFIER_HEAD)
 
 
 def _scores_pairs(config: Mapping[str, Any]) -> bool:
@@ -248,19 +291,44 @@ def _label_count(config: Mapping[str, Any]) -> int:
 
 
 def _as_in_pipeline(model: Any) -> None:
-    """The activation of transformers' text-classification pipeline."""
+    """The activation of transformers' text-classification pipeline, which knows no chat template either."""
     import torch
 
+    model[0].modality_config.pop("message", None)
     kinds = {"regression": torch.nn.Identity(), "multi_label_classification": torch.nn.Sigmoid()}
     model.activation_fn = kinds.get(model.config.problem_type, torch.nn.Softmax(dim=-1))
 
 
+def _as_numbers(model: Any) -> Callable[[Any], Any]:
+    import torch
+
+    return lambda tensor: tensor.to(torch.int64, copy=True)  # an input may be the mask: an output is not one
+
+
+def _token_content(model: Any, graphs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    from sbertconv.routes import live_modules
+
+    poolings = [module.get_config_dict() for _, module in live_modules(model) if type(module).__name__ == POOLING]
+    return {
+        "embedding_dimension": graphs[0]["outputs"][0]["shape"][-1],
+        "similarity_fn_name": model.similarity_fn_name,
+        "token_pooling": poolings,
+    }
+
+
+def _late_interaction(config: Mapping[str, Any]) -> bool:
+    """What Stanford's ColBERT writes; see `MultiVectorEncoder._get_model_type`."""
+    return "HF_ColBERT" in (config.get("architectures") or [])
+
+
+POOLING = "HierarchicalTokenPooling"
 LOGITS = {"logits": ModelOutput("scores", _as_it_is), "scores": ModelOutput("scores", _activated)}
 CROSS_ENCODER = ModelClass(
     name="CrossEncoder",
     library="CrossEncoder",
     method="predict",
     claims=_scores_pairs,
+    takes=lambda config: _classifies(config) or continues_texts(config),
     prepare=_nothing,
     outputs=LOGITS,
     content=_prediction_content,
@@ -270,6 +338,7 @@ CROSS_ENCODER = ModelClass(
     runtime="sbertconv.predicting:Reranker",
     original="sbertconv.questions:OriginalPredictions",
     questions="sbertconv.questions:about_predictions",
+    text_pair=True,
 )
 MODEL_CLASSES = {
     row.name: row
@@ -278,7 +347,8 @@ MODEL_CLASSES = {
             name="SentenceTransformer",
             library="SentenceTransformer",
             method="encode",
-            claims=lambda config: not _classifies(config),
+            claims=lambda config: not (_classifies(config) or _late_interaction(config)),
+            takes=lambda config: True,
             prepare=_nothing,
             outputs={
                 "sentence_embedding": ModelOutput("sentence_embedding", _truncated),
@@ -299,6 +369,7 @@ MODEL_CLASSES = {
             library="SparseEncoder",
             method="encode",
             claims=lambda config: False,  # a head for masked words says nothing about SPLADE
+            takes=masks_words,
             prepare=_nothing,
             outputs={
                 "sentence_embedding": ModelOutput("sentence_embedding", _limited),
@@ -320,9 +391,36 @@ MODEL_CLASSES = {
             CROSS_ENCODER,
             name="TextClassifier",
             claims=lambda config: _classifies(config) and not _scores_pairs(config),
+            takes=_classifies,
             prepare=_as_in_pipeline,
             chain="sbertconv.source:bare_classifier",
             runtime="sbertconv.predicting:TextClassifier",
+            text_pair=False,
+            save=_save_as_transformers,
+            loads="transformers.pipeline('text-classification', {folder!r})",
+        ),
+        ModelClass(
+            name="MultiVectorEncoder",
+            library="MultiVectorEncoder",
+            method="encode",
+            claims=_late_interaction,
+            takes=_late_interaction,
+            prepare=_nothing,
+            outputs={
+                "token_embeddings": ModelOutput("token_embeddings", _as_it_is),
+                "scoring_mask": ModelOutput("attention_mask", _as_numbers),
+            },
+            content=_token_content,
+            keys=("embedding_dimension", "similarity_fn_name", "token_pooling"),
+            chain="sbertconv.source:bare_late_interaction",
+            description="sbertconv.inspection:about_token_embeddings",
+            runtime="sbertconv.late_interaction:MultiVectorEmbedder",
+            original="sbertconv.questions:Original",
+            questions="sbertconv.questions:about_token_embeddings",
+            pairs=False,
+            no_text_input="pads queries in a way of its own, which such a graph does not",
+            whole=True,
+            also=("ColBERT",),
         ),
     )
 }
@@ -334,12 +432,13 @@ def class_named(name: str, where: object, error: type[Exception] = SourceError) 
     Raises:
         error: if there is none.
     """
-    if name not in MODEL_CLASSES:
-        raise error(
-            f"{where}: models of the class {name} are not converted (have: {', '.join(MODEL_CLASSES)}).\n"
-            "Choose another model."
-        )
-    return MODEL_CLASSES[name]
+    for row in MODEL_CLASSES.values():
+        if name in (row.name, *row.also):
+            return row
+    raise error(
+        f"{where}: models of the class {name} are not converted (have: {', '.join(MODEL_CLASSES)}).\n"
+        "Choose another model."
+    )
 
 
 def class_of(model: Any) -> ModelClass | None:

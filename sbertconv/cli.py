@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sbertconv.classes import MODEL_CLASSES
 from sbertconv.errors import ParityError, SbertconvError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ app = typer.Typer(
 class Output(StrEnum):
     sentence_embedding = "sentence_embedding"
     token_embeddings = "token_embeddings"
+    scoring_mask = "scoring_mask"
     logits = "logits"
     scores = "scores"
 
@@ -89,6 +91,12 @@ class Format(StrEnum):
     saved_model = "saved_model"
     litert = "litert"
     torch = "torch"
+    tensorrt = "tensorrt"
+
+
+class Target(StrEnum):
+    onnxruntime = "onnxruntime"
+    tensorrt = "tensorrt"
 
 
 class GraphEngine(StrEnum):
@@ -136,9 +144,35 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def _shape(text: str) -> tuple[int, int]:
+    """A batch and a sequence: 32x256."""
+    match text.lower().split("x"):
+        case [batch, sequence] if batch.isdecimal() and sequence.isdecimal():
+            return int(batch), int(sequence)
+    raise typer.BadParameter(f"{text!r}: not texts x tokens, such as 32x256")
+
+
 Model = Annotated[str, typer.Argument(help="A Hub id or a folder; for to-onnx also a .keras file.", show_default=False)]
 Revision = Annotated[str | None, typer.Option(help="A Hub branch, tag or commit.", show_default=False)]
 Trust = Annotated[bool, _flag("--trust-remote-code", "Run code that comes with the model.")]
+ReadAs = Annotated[
+    str | None,
+    typer.Option(
+        "--class",
+        help=f"Read a checkpoint without files of sentence-transformers as {', '.join(MODEL_CLASSES)}.",
+        metavar="<name>",
+        show_default=False,
+    ),
+]
+PoolingMode = Annotated[
+    str | None,
+    typer.Option(
+        "--pooling",
+        help="Pool such a checkpoint's token embeddings: mean, cls, lasttoken, max, ...; default as in encode().",
+        metavar="<mode>",
+        show_default=False,
+    ),
+]
 Overwrite = Annotated[bool, _flag("--overwrite", "Replace an existing artifact.")]
 Json = Annotated[bool, _flag("--json", "Print JSON for machines.")]
 Precision = Annotated[
@@ -154,7 +188,9 @@ Calibration = Annotated[
     Path | None, typer.Option(help="Your own texts for fp16's probe of its range, read likewise.", show_default=False)
 ]
 TextInput = Annotated[bool, _flag("--text-input", "The tokenizer inside the graph: it takes strings.")]
-Engine = Annotated[str, typer.Option(help="onnxruntime, openvino, keras, tensorflow, litert, torch, or auto.")]
+Engine = Annotated[
+    str, typer.Option(help="onnxruntime, openvino, keras, tensorflow, litert, torch, tensorrt, or auto.")
+]
 Outputs = Annotated[
     list[Output] | None,
     typer.Option(
@@ -199,6 +235,8 @@ def to_onnx_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     opset: Annotated[int, typer.Option(help="Version of the ai.onnx operators.")] = 18,
     output: Outputs = None,
@@ -236,6 +274,18 @@ def to_onnx_command(
     eval_file: EvalFile = None,
     calibration: Calibration = None,
     text_input: TextInput = False,
+    target: Annotated[
+        Target, typer.Option(help="onnxruntime, or tensorrt: no other operators, and what builds a plan.")
+    ] = Target.onnxruntime,
+    max_shape: Annotated[
+        Any,
+        typer.Option(
+            help="For tensorrt: a plan's largest batch and sequence; default: the model's limit, up to 32 texts.",
+            metavar="<n>x<n>",
+            parser=_shape,
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Convert a model to ONNX and prove it equal to encode(); a Keras model of to-tf, equal to itself."""
@@ -247,6 +297,8 @@ def to_onnx_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             opset=opset,
             outputs=None if output is None else [name.value for name in output],
@@ -266,9 +318,54 @@ def to_onnx_command(
             texts=_texts_of(eval_file),
             calibration=_texts_of(calibration),
             text_input=text_input,
+            target=target.value,
+            max_shape=max_shape,
             on_stage=on_stage,
         )
     _print_result(artifact, as_json)
+
+
+@app.command("build-plan")
+def build_plan_command(
+    directory: Annotated[
+        Path, typer.Argument(help="A folder of to-onnx --target tensorrt; the plans go into it.", show_default=False)
+    ],
+    atol: Atol = None,
+    rtol: Rtol = None,
+    as_json: Json = False,
+) -> None:
+    """Build TensorRT plans for the GPU of this machine and prove them equal to the folder's graphs."""
+    from sbertconv.api import build_plan
+
+    with _progress(as_json) as on_stage:
+        artifact = build_plan(directory, atol=atol, rtol=rtol, on_stage=on_stage)
+    if as_json:
+        _print_json({"folder": str(artifact.folder), **artifact.manifest})
+        return
+    console = _console()
+    made = artifact.manifest["plan"]
+    _print_parity(made["parity"], console)
+    _print_lines(console, f"Built with TensorRT {made['tensorrt']} for {made['gpu']}, written to {artifact.folder}")
+    _print_lines(console, "Run it:", f"  sbertconv.load({str(artifact.folder)!r}, format='tensorrt')")
+
+
+@app.command("engines")
+def engines_command(as_json: Json = False) -> None:
+    """List what runs converted models, and which of it is installed here."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from sbertconv.engines import engine_states
+
+    states = engine_states()
+    if as_json:
+        _print_json(states)
+        return
+    table = Table("engine", "runs", "installed", "needs")
+    for state in states:
+        installed = state["version"] or f"no: {state['install']}"
+        table.add_row(state["engine"], ", ".join(state["formats"]), escape(installed), state["needs"])
+    _console().print(table)
 
 
 @app.command("to-openvino")
@@ -279,6 +376,8 @@ def to_openvino_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     activation: ActivationToo = False,
     sparse: SparseOutput = False,
@@ -302,6 +401,8 @@ def to_openvino_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             activation=activation,
             sparse=sparse,
@@ -333,6 +434,8 @@ def to_tf_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     formats: Annotated[
         list[KerasFormat] | None,
@@ -343,6 +446,7 @@ def to_tf_command(
             show_default=False,
         ),
     ] = None,
+    activation: ActivationToo = False,
     atol: Atol = None,
     rtol: Rtol = None,
     text_input: TextInput = False,
@@ -357,8 +461,11 @@ def to_tf_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             formats=[form.value for form in formats or [KerasFormat.keras, KerasFormat.saved_model]],
+            activation=activation,
             atol=atol,
             rtol=rtol,
             text_input=text_input,
@@ -375,6 +482,8 @@ def to_torch_command(
     ] = None,
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
     overwrite: Overwrite = False,
     output: Outputs = None,
     activation: ActivationToo = False,
@@ -394,6 +503,8 @@ def to_torch_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
             overwrite=overwrite,
             outputs=None if output is None else [name.value for name in output],
             activation=activation,
@@ -421,6 +532,7 @@ def to_st_command(
 ) -> None:
     """Write a Keras model's weights, fine-tuned perhaps, back into a sentence-transformers folder."""
     from sbertconv.api import default_directory, to_st
+    from sbertconv.artifact import how_to_load
 
     directory = str(default_directory(model, "st")) if directory is None else directory
     with _progress(as_json) as on_stage:
@@ -438,7 +550,7 @@ def to_st_command(
         return
     console = _console()
     _print_parity(report.to_json(), console)
-    _print_lines(console, f"Written to {directory}", "Load it:", f"  SentenceTransformer({directory!r})")
+    _print_lines(console, f"Written to {directory}", "Load it:", f"  {how_to_load(directory)}")
 
 
 @app.command("verify")
@@ -474,14 +586,21 @@ def verify_command(
 
 @app.command("inspect")
 def inspect_command(
-    model: Model, revision: Revision = None, trust_remote_code: Trust = False, as_json: Json = False
+    model: Model,
+    revision: Revision = None,
+    trust_remote_code: Trust = False,
+    model_class: ReadAs = None,
+    pooling: PoolingMode = None,
+    as_json: Json = False,
 ) -> None:
     """Show a model's chain, settings and limits, and what converts each module."""
     from sbertconv.api import inspect
 
     with _progress(as_json) as on_stage:
         on_stage("reading the model's files")
-        description = inspect(model, revision=revision, trust_remote_code=trust_remote_code)
+        description = inspect(
+            model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling
+        )
     if as_json:
         _print_json(description)
     else:
@@ -498,13 +617,17 @@ def encode_command(
     output_file: Annotated[
         Path | None,
         typer.Option(
-            "--output", help="A .npy or .parquet file, of sparse vectors .npz; default: JSON lines.", show_default=False
+            "--output",
+            help="A .npy or .parquet file, for vectors of tokens .parquet, sparse .npz; default: JSON lines.",
+            show_default=False,
         ),
     ] = None,
     column: Annotated[str, typer.Option(help="The column or key of the text.")] = "text",
     prompt_name: Annotated[str | None, typer.Option(help="A prompt saved with the model.", show_default=False)] = None,
     prompt: Annotated[str | None, typer.Option(help="A prompt as text.", show_default=False)] = None,
-    task: Annotated[str | None, typer.Option(help="The task that a router goes by.", show_default=False)] = None,
+    task: Annotated[
+        str | None, typer.Option(help="query or document, where the model tells them apart.", show_default=False)
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Texts per batch.", min=1)] = 32,
     normalize: Annotated[bool, _flag("--normalize", "Divide by the Euclidean length.")] = False,
     truncate_dim: Annotated[
@@ -522,6 +645,7 @@ def encode_command(
         Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
     ] = None,
     engine: Engine = "auto",
+    parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the cores.", min=1)] = 1,
 ) -> None:
     """Embed texts or a file with a converted folder; a file is never held in memory whole."""
     from sbertconv.files import encode_texts, read_texts
@@ -530,23 +654,20 @@ def encode_command(
     if bool(texts) == (input_file is not None):
         raise typer.BadParameter("give either texts or --input")
     source = iter(texts) if texts else read_texts(input_file, column)  # type: ignore[arg-type]
-    given: dict[str, Any] = {
-        "prompt_name": prompt_name,
-        "prompt": prompt,
-        "task": task,
-        "normalize_embeddings": normalize,
-        "truncate_dim": truncate_dim,
-        "precision": precision,
-        "max_active_dims": max_active_dims,
-    }
     encode_texts(
-        load(directory, format=form and form.value, engine=engine),
+        load(directory, format=form and form.value, engine=engine, parallel=parallel),
         source,
         output_file,
         progress=sys.stderr.isatty() and output_file is not None,
         tokens=tokens,
+        prompt_name=prompt_name,
+        prompt=prompt,
+        task=task,
         batch_size=batch_size,
-        **{name: value for name, value in given.items() if value not in (None, False)},
+        normalize_embeddings=normalize,
+        truncate_dim=truncate_dim,
+        precision=precision,
+        max_active_dims=max_active_dims,
     )
 
 
@@ -756,6 +877,10 @@ def _print_artifact(artifact: Artifact) -> None:
         table.add_row(name, _size(file["size"]))
     console.print(table)
     _print_lines(console, "Run it:", snippet(artifact))
+    if manifest.get("target") == "tensorrt":
+        _print_lines(
+            console, "On the machine with the GPU, build its plan:", f"  sbertconv build-plan {artifact.folder}"
+        )
 
 
 def _print_bench(report: BenchReport) -> None:
@@ -805,6 +930,11 @@ def snippet(artifact: Artifact) -> str:
         ],
         ("SparseEncoder", "sentence_embedding"): sparse,
         ("SparseEncoder", "values"): sparse,
+        ("MultiVectorEncoder", "token_embeddings"): [
+            'queries = model.encode_query(["A question?"])  # a numpy array [tokens, dim] for each',
+            'documents = model.encode_document(["An answer.", "Something else."])',
+            "print(model.similarity(queries, documents))  # MaxSim, [1, 2]",
+        ],
         ("CrossEncoder", "logits"): [
             'pairs = [("A question?", "An answer."), ("A question?", "Something else.")]',
             f"scores = model.predict(pairs)  # numpy, a row per pair, {manifest.get('num_labels')} label(s)",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import queue
 import shutil
 import sys
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ import numpy as np
 
 from sbertconv.artifact import Artifact
 from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError, error_text, require
-from sbertconv.frameworks import import_keras, import_tensorflow
+from sbertconv.frameworks import import_keras, import_tensorflow, version_of
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
@@ -38,14 +38,14 @@ def graph_file(artifact: Artifact, section: Mapping[str, Any], form: str) -> Pat
     return path
 
 
-def open_onnx(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
+def open_onnx(artifact: Artifact, section: Mapping[str, Any], threads: int, parallel: int = 1) -> Run:
     """ONNX Runtime on the CPU."""
     require("onnx", "onnxruntime")
     import onnxruntime
 
     path = graph_file(artifact, section, "onnx")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = max(1, threads // parallel)
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     outputs = [tensor["name"] for tensor in section["outputs"]]
     return lambda feeds: dict(zip(outputs, session.run(outputs, feeds), strict=True))
@@ -55,10 +55,9 @@ def open_keras(artifact: Artifact, section: Mapping[str, Any], threads: int) -> 
     """Keras on its current backend; compiled with tf.function where that is TensorFlow."""
     keras = import_keras()
     model = load_keras_model(artifact.path(section["formats"]["keras"]))
-    output = section["outputs"][0]["name"]
 
     def call(**feeds: Any) -> Any:
-        return model(feeds, training=False)
+        return named_outputs(model, feeds)
 
     if keras.backend.backend() == "tensorflow":  # sizes stay open, so that nothing is compiled twice
         import tensorflow as tf
@@ -72,9 +71,15 @@ def open_keras(artifact: Artifact, section: Mapping[str, Any], threads: int) -> 
 
     def run(feeds: Arrays) -> Arrays:
         tensors = {name: keras.ops.convert_to_tensor(narrow(array)) for name, array in feeds.items()}
-        return {output: keras.ops.convert_to_numpy(call(**tensors))}
+        return {name: keras.ops.convert_to_numpy(tensor) for name, tensor in call(**tensors).items()}
 
     return run
+
+
+def named_outputs(model: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs of a Keras model by name, whether it gives one or a dict of them."""
+    found = model(feeds, training=False)
+    return dict(found) if isinstance(found, Mapping) else {model.output_names[0]: found}
 
 
 def load_keras_model(path: Any) -> Any:
@@ -121,7 +126,7 @@ def open_litert(artifact: Artifact, section: Mapping[str, Any], threads: int) ->
     return lambda feeds: dict(runner(**{name: narrow(array) for name, array in feeds.items()}))
 
 
-def open_openvino(artifact: Artifact, section: Mapping[str, Any], threads: int, form: str) -> Run:
+def open_openvino(artifact: Artifact, section: Mapping[str, Any], threads: int, parallel: int = 1, *, form: str) -> Run:
     """OpenVINO on the CPU, which reads ONNX graphs as well as its own. It computes in bfloat16 only for an artifact
     that was made and measured so; left alone, it would wherever the CPU can.
     """
@@ -134,19 +139,24 @@ def open_openvino(artifact: Artifact, section: Mapping[str, Any], threads: int, 
         "CPU",
         {
             "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": parallel,
             "INFERENCE_PRECISION_HINT": "bf16" if artifact.manifest["precision"] == "bf16" else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,
         },
     )
     outputs = [tensor["name"] for tensor in section["outputs"]]
-    requests = threading.local()  # a request holds one computation at a time
+    idle: queue.SimpleQueue[Any] = queue.SimpleQueue()  # a request holds one computation at a time
+    for _ in range(parallel):
+        idle.put(compiled.create_infer_request())
 
     def run(feeds: Arrays) -> Arrays:
-        if not hasattr(requests, "own"):
-            requests.own = compiled.create_infer_request()
-        requests.own.infer(feeds, share_inputs=True)
-        return {name: requests.own.get_tensor(name).data.copy() for name in outputs}
+        request = idle.get()
+        try:
+            request.infer(feeds, share_inputs=True)
+            return {name: request.get_tensor(name).data.copy() for name in outputs}
+        finally:
+            idle.put(request)
 
     return run
 
@@ -166,26 +176,67 @@ def open_torch(artifact: Artifact, section: Mapping[str, Any], threads: int) -> 
     return run
 
 
+def open_tensorrt(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
+    """TensorRT on the first NVIDIA GPU."""
+    from sbertconv.tensorrt import PlanRunner, import_tensorrt
+
+    trt, cuda = import_tensorrt(artifact.folder)
+    made = artifact.manifest["plan"]
+    built_with = f"TensorRT {made['tensorrt']} on {made['gpu']}"
+    return PlanRunner(trt, cuda, graph_file(artifact, section, "tensorrt"), section, built_with)
+
+
 @dataclass(frozen=True)
 class Engine:
-    """What runs written graphs: the package it is, and how it opens each format that it can."""
+    """What runs written graphs.
+
+    Attributes:
+        package: that it is.
+        extra: of sbertconv, which installs it; empty: it comes with sbertconv.
+        opens: how it opens each format that it can.
+        needs: beside the package.
+        parallel: whether it can share the cores among several batches.
+    """
 
     package: str
-    opens: Mapping[str, Callable[[Artifact, Mapping[str, Any], int], Run]]
+    extra: str
+    opens: Mapping[str, Callable[..., Run]]
+    needs: str = ""
+    parallel: bool = False
 
 
 # The order is that of preference where several are installed: the faster first.
 ENGINES = {
     "openvino": Engine(
-        "openvino", {form: functools.partial(open_openvino, form=form) for form in ("onnx", "openvino")}
+        "openvino",
+        "openvino",
+        {form: functools.partial(open_openvino, form=form) for form in ("onnx", "openvino")},
+        parallel=True,
     ),
-    "onnxruntime": Engine("onnxruntime", {"onnx": open_onnx}),
-    "keras": Engine("keras", {"keras": open_keras}),
-    "tensorflow": Engine("tensorflow", {"saved_model": open_saved_model}),
-    "litert": Engine("tensorflow", {"litert": open_litert}),
-    "torch": Engine("torch", {"torch": open_torch}),
+    "onnxruntime": Engine("onnxruntime", "", {"onnx": open_onnx}, parallel=True),
+    "keras": Engine("keras", "tf", {"keras": open_keras}),
+    "tensorflow": Engine("tensorflow", "tf", {"saved_model": open_saved_model}),
+    "litert": Engine("tensorflow", "tf", {"litert": open_litert}),
+    "torch": Engine("torch", "torch", {"torch": open_torch}),
+    "tensorrt": Engine("tensorrt", "tensorrt", {"tensorrt": open_tensorrt}, "an NVIDIA GPU"),
 }
 AUTO = "auto"
+
+
+def engine_states() -> list[dict[str, Any]]:
+    """Every engine: its name, the formats that it runs, the version that is installed (None: it is not), the command
+    that installs it, and what it needs beside that. Nothing is imported.
+    """
+    return [
+        {
+            "engine": name,
+            "formats": list(engine.opens),
+            "version": version_of(engine.package) if importlib.util.find_spec(engine.package) else None,
+            "install": f'pip install "sbertconv[{engine.extra}]"' if engine.extra else "pip install sbertconv",
+            "needs": engine.needs,
+        }
+        for name, engine in ENGINES.items()
+    ]
 
 
 def choose_engine(artifact: Artifact, form: str, engine: str = AUTO) -> str:
@@ -211,8 +262,19 @@ def choose_engine(artifact: Artifact, form: str, engine: str = AUTO) -> str:
     return (installed or proven)[0]
 
 
-def open_graph(artifact: Artifact, section: Mapping[str, Any], form: str, engine: str, threads: int) -> Run:
-    """A callable for one graph in one of its formats.
+def check_parallel(engine: str, parallel: int) -> None:
+    """Raise UnsupportedOptionError unless this engine runs so many batches at once."""
+    able = [name for name, found in ENGINES.items() if found.parallel]
+    if parallel < 1 or (parallel > 1 and engine not in able):
+        raise UnsupportedOptionError(
+            f"parallel={parallel} with the engine {engine} (have: 1; more with {', '.join(able)}).\nLeave it out."
+        )
+
+
+def open_graph(
+    artifact: Artifact, section: Mapping[str, Any], form: str, engine: str, threads: int, parallel: int = 1
+) -> Run:
+    """A callable for one graph in one of its formats; `parallel` of its calls may run at once, on `threads` together.
 
     Raises:
         ArtifactError: if the file is missing or cannot be loaded.
@@ -220,7 +282,8 @@ def open_graph(artifact: Artifact, section: Mapping[str, Any], form: str, engine
     """
     package = ENGINES[engine].package
     try:
-        return ENGINES[engine].opens[form](artifact, section, threads)
+        shared = {"parallel": parallel} if ENGINES[engine].parallel else {}
+        return ENGINES[engine].opens[form](artifact, section, threads, **shared)
     except SbertconvError:
         raise
     except Exception as error:

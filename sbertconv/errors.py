@@ -69,10 +69,14 @@ class TokenizationError(SbertconvError):
     exit_code = 3
 
 
+def missing_packages(*packages: str) -> list[str]:
+    """Those of the packages that are not installed."""
+    return [package for package in packages if importlib.util.find_spec(package) is None]
+
+
 def require(extra: str, *packages: str) -> None:
     """Raise MissingDependencyError, naming the extra to install, unless every package is installed."""
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
+    if missing := missing_packages(*packages):
         raise MissingDependencyError(
             f"Missing package{'s' if len(missing) > 1 else ''}: {', '.join(missing)}.\n"
             f'Install what is needed: pip install "sbertconv[{extra}]"'

@@ -19,7 +19,6 @@ import numpy as np
 from sbertconv.errors import UnsupportedOptionError, require
 
 if TYPE_CHECKING:
-    from sbertconv.runtime import TaskEncoder
     from sbertconv.sparse import SparseEmbedder, SparseRow
 
 BLOCK = 4096  # texts held at once: enough to sort by length, small beside a model
@@ -168,8 +167,13 @@ def _write_npy(path: Path) -> Iterator[Write]:
             file.seek(0)
             np.lib.format.write_array_header_1_0(file, description)
 
-        def write(block: np.ndarray) -> None:
+        def write(block: Any) -> None:
             nonlocal rows, dtype, width
+            if not isinstance(block, np.ndarray):
+                raise UnsupportedOptionError(
+                    ".npy: texts with a vector for each token are no single array (have: .parquet).\n"
+                    "Choose that, or leave --output out for JSON lines."
+                )
             if rows == 0:
                 dtype, width = block.dtype, block.shape[1:]
                 header()
@@ -188,9 +192,16 @@ def _write_parquet(path: Path) -> Iterator[Write]:
 
     writers: list[Any] = []
 
-    def write(block: np.ndarray) -> None:
-        values = pa.array(np.ascontiguousarray(block).reshape(-1))
-        table = pa.table({"embedding": pa.FixedSizeListArray.from_arrays(values, block.shape[1])})
+    def vectors(rows: np.ndarray) -> Any:
+        return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows).reshape(-1)), rows.shape[1])
+
+    def write(block: Any) -> None:
+        if isinstance(block, np.ndarray):
+            column = vectors(block)
+        else:  # the vectors of each text's tokens
+            ends = np.cumsum([0, *map(len, block)], dtype=np.int32)
+            column = pa.ListArray.from_arrays(pa.array(ends), vectors(np.concatenate(block)))
+        table = pa.table({"embedding": column})
         if not writers:
             writers.append(pq.ParquetWriter(path, table.schema))
         writers[0].write_table(table)
@@ -242,7 +253,7 @@ def predict_texts(model: Any, inputs: Iterable[Any], **options: Any) -> None:
 
 
 def encode_texts(
-    embedder: TaskEncoder,
+    embedder: Any,
     texts: Iterable[str],
     output: Path | None,
     *,
@@ -253,17 +264,17 @@ def encode_texts(
     """Embed a stream of texts in blocks; returns how many.
 
     Args:
-        embedder: a loaded artifact.
+        embedder: a loaded artifact with `encode`.
         texts: any iterable; at most BLOCK texts and their embeddings are in memory.
         output: a .npy or .parquet file, of sparse vectors an .npz file, which appears only when it is complete; None:
             JSON lines on stdout.
         progress: show a counter on stderr.
         tokens: of sparse vectors, tokens in place of columns; JSON lines alone.
-        options: of the model's `encode`.
+        options: of its `encode`.
 
     Raises:
-        UnsupportedOptionError: for an unknown ending, an option that this class of models does not have, or an int8
-            precision, whose ranges need all embeddings.
+        UnsupportedOptionError: for an unknown ending, an option that its `encode` does not have, or an int8 precision,
+            whose ranges need all embeddings.
     """
     if options.get("precision") in ("int8", "uint8"):
         raise UnsupportedOptionError(
@@ -276,10 +287,11 @@ def encode_texts(
             f"{embedder.artifact.folder}: a {name} gives no embeddings.\nUse sbertconv predict."
         )
     encode, writers = _encoding(embedder, output is None, tokens)
-    if unknown := sorted(set(options) - set(inspect.signature(encode).parameters)):
+    options = {key: value for key, value in options.items() if value not in (None, False, "float32")}
+    if idle := [key for key in options if key not in inspect.signature(encode).parameters]:
+        names = ", ".join(f"--{key.replace('_', '-')}" for key in idle)
         raise UnsupportedOptionError(
-            f"{', '.join(unknown)}: encode() of a {embedder.artifact.manifest['model_class']} has no such option.\n"
-            "Leave it out."
+            f"{names}: a {embedder.artifact.manifest['model_class']} has no such option.\nLeave it out."
         )
     if output is not None and output.suffix not in writers:
         raise UnsupportedOptionError(
@@ -296,7 +308,7 @@ def encode_texts(
     return count
 
 
-def _encoding(embedder: TaskEncoder, as_lines: bool, tokens: bool) -> tuple[Callable[..., Any], Mapping[str, Any]]:
+def _encoding(embedder: Any, as_lines: bool, tokens: bool) -> tuple[Callable[..., Any], Mapping[str, Any]]:
     """What embeds a block of texts, and what writes it to a file, by its ending."""
     from sbertconv.sparse import SparseEmbedder
 

@@ -8,11 +8,20 @@ import gc
 import os
 import sys
 from collections.abc import Collection, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from sbertconv.errors import MissingDependencyError, UnsupportedOptionError, error_text, require
 
 OLDEST_KERAS = 3
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a package, under its own name or that of its build for the CPU."""
+    for name in (package, f"{package}-cpu"):
+        with contextlib.suppress(PackageNotFoundError):
+            return version(name)
+    return None
 
 
 def import_keras() -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.classes import activation_name, label_names
+from sbertconv.maxsim import SIMILARITIES as MAXSIM
 from sbertconv.plan import plan_files
 from sbertconv.registry import Registry
 from sbertconv.source import OWN_TYPES, Source, read_json
@@ -69,6 +70,16 @@ def about_sparse_embeddings(source: Source) -> dict[str, Any]:
     }
 
 
+def about_token_embeddings(source: Source) -> dict[str, Any]:
+    """What only a MultiVectorEncoder has."""
+    live: Any = source.live
+    name = live.similarity_fn_name if live else source.settings.get("similarity_fn_name")
+    return {
+        "embedding_dimension": live.get_embedding_dimension() if live else _dimension(source),
+        "similarity_fn_name": name if name in MAXSIM else next(iter(MAXSIM)),  # files may have one of whole texts
+    }
+
+
 def about_predictions(source: Source) -> dict[str, Any]:
     """What only a CrossEncoder or a classifier has; the activation of a model on disk is known once it is loaded."""
     if source.live is not None:
@@ -80,6 +91,7 @@ def about_predictions(source: Source) -> dict[str, Any]:
         }
     heads = [spec.settings for spec in source.modules if spec.settings.get("module_output_name") == "scores"]
     dense = [settings["out_features"] for settings in heads if "out_features" in settings]
+    dense += [1 for spec in source.modules if spec.name == "LogitScore"]
     names = _transformers_config(source).get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     labels = [f"LABEL_{place}" for place in range(dense[-1])] if dense else [names[str(i)] for i in range(len(names))]
     path = source.settings.get("activation_fn")
@@ -193,7 +205,10 @@ def _modes(settings: Mapping[str, Any]) -> int:
 
 EMBEDDING_TABLES = {"embedding.weight", "embeddings", "emb_layer.weight"}
 # the modules of a router stand behind it
-KEEP_DIMENSION = {"Normalize", "Dropout", "WordWeights", "SpladePooling", "Router", "Asym"}
+KEEP_DIMENSION = {
+    "Normalize", "Dropout", "WordWeights", "SpladePooling", "Router", "Asym", "MultiVectorMask",
+    "HierarchicalTokenPooling",
+}  # fmt: skip
 STATED = _setting("out_features", "embedding_dimension", "sentence_embedding_dimension")
 DIMENSIONS: Mapping[str, Dimension] = {
     "Transformer": _hidden_size,

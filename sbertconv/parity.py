@@ -22,13 +22,13 @@ from sbertconv.questions import (
     ALONE,
     BATCH,
     BATCH_SIZE,
-    LONGEST_FORWARD,
     SENTENCES,
     TOKENS,
     Converted,
     Question,
     Side,
     ask,
+    longest_forward,
     questions,
 )
 
@@ -282,7 +282,8 @@ def compare(
         for question, answers in asked
         if question.method == TOKENS and answers[-1]
     ]
-    if longest := max((length for length in over if length > LONGEST_FORWARD), default=0):
+    forward = min(longest_forward(graph) for graph in embedder.graphs)
+    if longest := max((length for length in over if length > forward), default=0):
         notes.append(f"Texts over the limit of {longest} tokens were compared by their tokens alone.")
     return ParityReport(
         embedder.artifact.manifest["backend"],

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.scoring import TASKS
+from sbertconv.templates import compiled_templates
 
 UNLIMITED = 10**9  # transformers says "no limit" with 1e30, sentence-transformers with inf
 
@@ -61,6 +63,7 @@ SECTION: dict[str, Any] = {
     "add_special_tokens": True,
     "split_special_tokens": False,
     "do_lower_case": False,
+    "query_expansion": None,
 }
 
 
@@ -69,8 +72,9 @@ def describe_transformers(module: torch.nn.Module, tokenizer: Any, **more: Any) 
     if not tokenizer.is_fast:
         raise UnsupportedOptionError(f"{type(tokenizer).__name__} is written in Python; it has no tokenizer.json")
     text_options = dict(getattr(module, "processing_kwargs", {}).get("text", {}))
+    expansion = described_expansion(module, tokenizer)
+    lengths = task_lengths(module, expansion, "max_length" in text_options)
     max_length = limit(text_options.pop("max_length", tokenizer.model_max_length))
-    lengths = {"query": getattr(module, "query_length", None), "document": getattr(module, "document_length", None)}
     if text_options.pop("truncation", "longest_first") not in (True, "longest_first"):
         raise UnsupportedOptionError("processing_kwargs: truncation must be 'longest_first'")
     if text_options.pop("padding", True) not in (True, "longest"):
@@ -83,7 +87,7 @@ def describe_transformers(module: torch.nn.Module, tokenizer: Any, **more: Any) 
         "file": "tokenizer.json",
         "tensors": ["input_ids", *names],
         "max_length": max_length,
-        "task_max_length": {task: length for task, length in lengths.items() if length is not None},
+        "task_max_length": lengths,
         "truncation_side": tokenizer.truncation_side,
         "padding_side": tokenizer.padding_side,
         "pad_id": tokenizer.pad_token_id or 0,
@@ -92,13 +96,40 @@ def describe_transformers(module: torch.nn.Module, tokenizer: Any, **more: Any) 
         "split_special_tokens": bool(tokenizer.split_special_tokens),
         "do_lower_case": bool(getattr(module, "do_lower_case", False)),
         **more,
+        "query_expansion": expansion,
     }
+    if "message" in getattr(module, "modality_config", ()):
+        restore = module.processing_kwargs.get("chat_template", {}).get("restore_suffix", True)
+        section |= {"kind": "chat", "templates": compiled_templates(module), "restore_suffix": bool(restore)}
+        section |= {"add_special_tokens": False}  # the template has them
     files = {
         "tokenizer.json": tokenizer_json(tokenizer.backend_tokenizer, section, tokenizer.pad_token),
         "tokenizer_config.json": tokenizer_config(tokenizer),
         "special_tokens_map.json": json.dumps(tokenizer.special_tokens_map, indent=2, ensure_ascii=False, default=str),
     }
     return InputDescription(section, files)
+
+
+def described_expansion(module: torch.nn.Module, tokenizer: Any) -> dict[str, Any] | None:
+    """The query expansion of a Transformer, its token as the id that the library takes, or None."""
+    expansion: Any = getattr(module, "query_expansion", None)
+    if expansion is None:
+        return None
+    token = expansion["token"] or tokenizer.mask_token or tokenizer.eos_token
+    kept = {key: expansion[key] for key in ("strategy", "attend", "length")}
+    return {**kept, "token_id": tokenizer.convert_tokens_to_ids(token)}
+
+
+def task_lengths(module: torch.nn.Module, expansion: Mapping[str, Any] | None, is_set: bool) -> dict[str, int]:
+    """Task -> its limit in tokens where that is not the model's, in the library's order of precedence: a fixed
+    expansion, `max_length` of the processing_kwargs (`is_set`), the module's own lengths.
+    """
+    given = {} if is_set else {task: getattr(module, f"{task}_length", None) for task in TASKS}
+    found = {task: int(length) for task, length in given.items() if length is not None}
+    if expansion and (expansion["strategy"] == "fixed" or "query" in found):
+        fixed = expansion["strategy"] == "fixed"
+        found["query"] = expansion["length"] if fixed else max(found["query"], expansion["length"])
+    return found
 
 
 def tokenizer_json(backend: Any, section: Mapping[str, Any], pad_token: str | None) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from sbertconv.classes import EXACT, MODEL_CLASSES
 from sbertconv.corpus import CORPUS, long_text, random_images, sentences
 from sbertconv.frameworks import trim_heap
-from sbertconv.routes import TASKS
+from sbertconv.scoring import TASKS
 
 if TYPE_CHECKING:
     from sbertconv.runtime import ConvertedModel, Graph
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LONGEST_FORWARD = 1024  # tokens; beyond it a text over the limit is compared by its tokens alone
 BATCH_SIZE = 32
 SMALL_BATCH = 8
+POOLED = 40  # sentences whose pooled tokens are compared
 TOKENS, ALONE, BATCH, SENTENCES = "tokens", "each text alone", "padded batch", "sentences"
 
 
@@ -37,6 +38,7 @@ class Question:
         method: "encode", "encode_query", "encode_document", "logits" or "scores"; "tokens" for what the graph is given.
         options: keywords of the method; for "tokens" the task.
         padding_side: where to pad, if not where the model does.
+        pooled: whether token pooling pools; see `about_token_embeddings`.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Question:
     method: str = "encode"
     options: Mapping[str, Any] = field(default_factory=dict)
     padding_side: str | None = None
+    pooled: bool = True
 
     @property
     def task(self) -> str | None:
@@ -64,6 +67,9 @@ class Side(Protocol):
 
     def tokenizers(self) -> Sequence[Any]:
         """The objects that say `padding_side`."""
+
+    def poolings(self) -> Sequence[Any]:
+        """The objects that say in which `tasks` the vectors of tokens are pooled."""
 
     def prompts(self) -> Mapping[str, str]:
         """Prompt name -> prompt."""
@@ -87,6 +93,9 @@ class Original:
     def tokenizers(self) -> Sequence[Any]:
         tokenizer = getattr(self.model, "tokenizer", None)
         return [tokenizer] if hasattr(tokenizer, "padding_side") else []
+
+    def poolings(self) -> Sequence[Any]:
+        return [module for module in self.model.modules() if hasattr(module, "pool_one")]
 
     def prompts(self) -> Mapping[str, str]:
         prompts: Mapping[str, str] = self.model.prompts
@@ -126,13 +135,17 @@ class Converted:
     def tokenizers(self) -> Sequence[Any]:
         return [graph.tokenizer for graph in self.embedder.graphs if graph.section["tokenizer"]]
 
+    def poolings(self) -> Sequence[Any]:
+        return getattr(self.embedder, "token_pooling", ())
+
     def prompts(self) -> Mapping[str, str]:
         return self.embedder.prompts
 
 
 def ask(side: Side, question: Question) -> list[Any]:
     """One answer per input: arrays, or for "tokens" a dict of arrays."""
-    with _padding(side.tokenizers(), question.padding_side):
+    pooled = _changed(side.poolings(), "tasks", None if question.pooled else ())
+    with pooled, _changed(side.tokenizers(), "padding_side", question.padding_side):
         if question.method == TOKENS:
             return [_as_arrays(side.tokens(text, question.task)) for text in question.inputs]
         answers = [np.asarray(result) for result in side.call(question)]
@@ -145,15 +158,16 @@ def _as_arrays(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def _padding(tokenizers: Sequence[Any], side: str | None) -> Iterator[None]:
-    before = [tokenizer.padding_side for tokenizer in tokenizers]
+def _changed(objects: Sequence[Any], attribute: str, value: Any) -> Iterator[None]:
+    """An attribute of some objects set to a value for a while, unless that is None."""
+    before = [getattr(one, attribute) for one in objects]
     try:
-        for tokenizer in tokenizers:
-            tokenizer.padding_side = side or tokenizer.padding_side
+        for one, own in zip(objects, before, strict=True):
+            setattr(one, attribute, own if value is None else value)
         yield
     finally:
-        for tokenizer, own in zip(tokenizers, before, strict=True):
-            tokenizer.padding_side = own
+        for one, own in zip(objects, before, strict=True):
+            setattr(one, attribute, own)
 
 
 def questions(original: Side, embedder: ConvertedModel, texts: Sequence[str] = ()) -> list[Question]:
@@ -208,7 +222,7 @@ def _about_encode(
     yield Question(f"{label}{TOKENS}", [*CORPUS, long], TOKENS, task)
     yield encode(ALONE, batch_size=1)
     yield encode(BATCH, batch_size=BATCH_SIZE)
-    if embedder.tokenize([long], name)["input_ids"].shape[1] <= LONGEST_FORWARD:
+    if embedder.tokenize([long], name)["input_ids"].shape[1] <= longest_forward(graph):
         yield encode("over the limit", [long, *CORPUS[:3]])
     if side := _other_side(original, embedder):
         yield replace(encode(f"padded on the {side}", batch_size=BATCH_SIZE), padding_side=side)
@@ -219,6 +233,36 @@ def _about_encode(
         if own in graph.section["tasks"] or own in graph.section["tokenizer"]["task_max_length"]:
             options = {"batch_size": usual_batch, **given}
             yield Question(f"{label}encode_{own}", CORPUS, f"encode_{own}", options)
+
+
+def about_token_embeddings(label: str, graph: Graph, original: Side, embedder: ConvertedModel) -> Iterator[Question]:
+    """encode() on texts alone and in batches, over the limit and with every prompt; then each of its tasks, which has a
+    limit, an expansion and tokens that count of its own.
+
+    Which tokens a pooling merges is up to rounding where their vectors are nearly the same ("aaaa"), in the library
+    from batch to batch too. So the vectors before it are compared on all texts, and the pooled ones on sentences.
+    """
+    tasks = graph.section["tasks"] or (None, *TASKS)
+    default, *others = [task for task in (None, *TASKS) if task in tasks]
+
+    def ask_for(what: str, task: str | None, inputs: Sequence[str] = CORPUS, **options: Any) -> Question:
+        method, name = ("encode", label) if task is None else (f"encode_{task}", f"{label}encode_{task}: ")
+        return Question(f"{name}{what}", inputs, method, {"batch_size": BATCH_SIZE, **options}, pooled=False)
+
+    yield ask_for(ALONE, default, batch_size=1)
+    for task in (default, *others):
+        long = long_text(graph.tokenizer.max_length(task))
+        yield replace(ask_for(TOKENS, task, [*CORPUS, long]), method=TOKENS, options={"task": task})
+        yield ask_for(BATCH, task)
+        if embedder.tokenize([long], task)["input_ids"].shape[1] <= longest_forward(graph):
+            yield ask_for("over the limit", task, [long, *CORPUS[:3]])
+        if Converted(embedder).poolings():
+            yield replace(ask_for("token pooling", task, sentences()[:POOLED]), pooled=True)
+    if side := _other_side(original, embedder):
+        yield replace(ask_for(f"padded on the {side}", default), padding_side=side)
+    for prompt, text in original.prompts().items():
+        if text:
+            yield ask_for(f"prompt {prompt}", default, batch_size=SMALL_BATCH, prompt_name=prompt)
 
 
 def about_predictions(label: str, graph: Graph, original: Side, embedder: ConvertedModel) -> Iterator[Question]:
@@ -232,17 +276,29 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
     def ask_for(what: str, inputs: Sequence[Any], method: str = "logits", **options: Any) -> Question:
         return Question(f"{label}{what}", inputs, method, {"batch_size": BATCH_SIZE, **options})
 
+    manifest = embedder.artifact.manifest
+    text_input, takes_pairs = manifest.get("text_input"), MODEL_CLASSES[manifest["model_class"]].text_pair
+    if text_input and not takes_pairs:
+        yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
+        yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)
+        yield ask_for(f"texts: {BATCH}", CORPUS)
+        yield ask_for("texts, activation", CORPUS, "scores")
+        for prompt, text in original.prompts().items():
+            if text:
+                yield ask_for(f"texts, prompt {prompt}", CORPUS, prompt_name=prompt)
+        return
     yield Question(f"{label}pairs: {TOKENS}", [*pairs, *cut], TOKENS)
-    yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
     yield ask_for(f"pairs: {ALONE}", pairs, batch_size=1)
     yield ask_for(f"pairs: {BATCH}", pairs)
-    if embedder.tokenize([(long, long)])["input_ids"].shape[1] <= LONGEST_FORWARD:
+    if embedder.tokenize([(long, long)])["input_ids"].shape[1] <= longest_forward(graph):
         yield ask_for("pairs over the limit", [*cut, *pairs[:3]])
     for prompt, text in original.prompts().items():
         if text:
             yield ask_for(f"pairs, prompt {prompt}", pairs, prompt_name=prompt)
     yield ask_for("pairs, activation", pairs, "scores")
-    yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)
+    if graph.tokenizer.takes_single and not text_input:
+        yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
+        yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)
 
 
 def _about_quality(label: str, graph: Graph, embedder: ConvertedModel, texts: Sequence[str]) -> Question:
@@ -254,6 +310,12 @@ def _about_quality(label: str, graph: Graph, embedder: ConvertedModel, texts: Se
 def _arrays(embedder: ConvertedModel) -> Mapping[str, Any]:
     """The keywords with which both sides give arrays."""
     return MODEL_CLASSES[embedder.artifact.manifest["model_class"]].arrays
+
+
+def longest_forward(graph: Graph) -> int:
+    """How many tokens a text may have whose result is compared: what a plan takes, where one is to be built."""
+    shapes = graph.section.get("profile", {}).get("input_ids")
+    return min(LONGEST_FORWARD, shapes["max"][1]) if shapes else LONGEST_FORWARD
 
 
 def _task(graph: Graph) -> dict[str, str]:

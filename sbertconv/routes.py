@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.scoring import IS_QUERY, TASKS, ScoringRule
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from sbertconv.converters import Step
     from sbertconv.preprocessing import InputDescription
 
-TASKS = ("query", "document")  # what encode_query and encode_document ask for
 MODALITIES = ("text", "image")
+PER_TEXT = ("prompt_length", IS_QUERY)  # inputs of a graph that are one number for each text
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,23 @@ class Route:
         return not all(getattr(module, "include_prompt", True) for _, module in self.modules)
 
     @property
+    def scoring_rules(self) -> tuple[ScoringRule, ...]:
+        """The rule of each MultiVectorMask, in order."""
+        modules = [module for _, module in self.modules]
+        return tuple(ScoringRule.of(module, modules) for module in modules if hasattr(module, "skiplist_tasks"))
+
+    @property
     def inputs(self) -> tuple[str, ...]:
-        """The tensors that the route's first module takes, in the tokenizer's order, and the prompt's length."""
+        """The tensors that the route's first module takes, in the tokenizer's order, and what is said of each text: the
+        prompt's length, and whether it is a query.
+        """
         names = ("pixel_values",) if self.input is None else tuple(self.input.section["tensors"])
-        return (*names, *(["prompt_length"] if self.takes_prompt_length else []))
+        tells_queries = any(rule.tells_queries for rule in self.scoring_rules)
+        return (
+            *names,
+            *(["prompt_length"] if self.takes_prompt_length else []),
+            *([IS_QUERY] if tells_queries else []),
+        )
 
     @property
     def architecture(self) -> str:

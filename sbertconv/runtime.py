@@ -6,8 +6,9 @@ import contextlib
 import math
 import os
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,28 @@ import numpy as np
 from sbertconv import similarity as similarity_functions
 from sbertconv.artifact import KERAS_SUFFIX, Artifact, read_artifact, unpacked
 from sbertconv.classes import MODEL_CLASSES
-from sbertconv.engines import AUTO, Run, choose_engine, open_graph
+from sbertconv.engines import AUTO, Run, check_parallel, choose_engine, open_graph
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 from sbertconv.images import pixel_values
-from sbertconv.tokenization import Tensors, Text, TextTokenizer, load_tokenizer, prompted, refuse_surrogates
+from sbertconv.scoring import IS_QUERY
+from sbertconv.text.settings import TEXT, TEXT_PAIR, Settings
+from sbertconv.tokenization import Tensors, Text, TextTokenizer, load_tokenizer, refuse_surrogates
 
 
-def load(folder: str | Path, *, format: str | None = None, engine: str = AUTO, verify: bool = False) -> Any:
-    """Open a converted folder: an `Embedder`, `SparseEmbedder`, `Reranker` or `TextClassifier`, as the model is.
+def load(
+    folder: str | Path, *, format: str | None = None, engine: str = AUTO, parallel: int = 1, verify: bool = False
+) -> Any:
+    """Open a converted folder: an `Embedder`, `SparseEmbedder`, `MultiVectorEmbedder`, `Reranker` or `TextClassifier`,
+    as the model is.
 
     Args:
         folder: what `sbertconv to-onnx`, `to-tf` or `to-torch` wrote, or a .keras file that began as one.
-        format: "onnx", "openvino", "keras", "saved_model", "litert" or "torch"; default the first that the folder
-            holds.
-        engine: "onnxruntime", "openvino", "keras", "tensorflow", "litert" or "torch"; "auto": the first of those
-            installed that the folder was proven on, see `Embedder.engine`. It never changes the precision.
+        format: "onnx", "openvino", "keras", "saved_model", "litert", "torch" or "tensorrt"; default the first that the
+            folder holds.
+        engine: "onnxruntime", "openvino", "keras", "tensorflow", "litert", "torch" or "tensorrt"; "auto": the first of
+            those installed that the folder was proven on, see `Embedder.engine`. It never changes the precision.
+        parallel: how many batches run at once, each on its share of the cores. More than 1 embeds many texts faster
+            and one text slower; for "onnxruntime" and "openvino".
         verify: compare every file with its sha256 first.
 
     Raises:
@@ -43,12 +51,12 @@ def load(folder: str | Path, *, format: str | None = None, engine: str = AUTO, v
     artifact = read_artifact(folder)
     if verify:
         artifact.verify_hashes()
-    return open_model(artifact, format, engine)
+    return open_model(artifact, format, engine, parallel)
 
 
-def open_model(artifact: Artifact, form: str | None = None, engine: str = AUTO) -> Any:
+def open_model(artifact: Artifact, form: str | None = None, engine: str = AUTO, parallel: int = 1) -> Any:
     """The object that runs an artifact, as its class has it."""
-    return MODEL_CLASSES[artifact.manifest["model_class"]].part("runtime")(artifact, form, engine)
+    return MODEL_CLASSES[artifact.manifest["model_class"]].part("runtime")(artifact, form, engine, parallel)
 
 
 def usable_cores() -> int:
@@ -64,8 +72,9 @@ def usable_cores() -> int:
         return cores
 
 
+Batch = tuple[np.ndarray, Tensors]  # the places of its texts, and what the graph takes
+BUILT = {"tensorrt": "build it on the machine with the GPU: sbertconv build-plan {}"}  # formats that come later
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-TEXT = "text"  # the input of a graph that has its tokenizer inside
 WINDOW = 1024  # texts that are tokenized together and then sorted by their tokens
 TOKENS_AT_ONCE = 2048  # in one batch, padding included: more no longer fit into a core's cache
 
@@ -73,8 +82,11 @@ TOKENS_AT_ONCE = 2048  # in one batch, padding included: more no longer fit into
 class Graph:
     """One graph of an artifact: tensors in, outputs out. It is opened when first used."""
 
-    def __init__(self, artifact: Artifact, section: Mapping[str, Any], form: str, engine: str) -> None:
+    def __init__(
+        self, artifact: Artifact, section: Mapping[str, Any], form: str, engine: str, parallel: int = 1
+    ) -> None:
         self.artifact = artifact
+        self.parallel = parallel
         self.section = section
         self.form = form
         self.engine = engine
@@ -94,7 +106,7 @@ class Graph:
 
     @cached_property
     def opened(self) -> Run:
-        return open_graph(self.artifact, self.section, self.form, self.engine, usable_cores())
+        return open_graph(self.artifact, self.section, self.form, self.engine, usable_cores(), self.parallel)
 
     def run(self, tensors: Tensors) -> dict[str, np.ndarray]:
         """Run one batch.
@@ -122,21 +134,25 @@ class ConvertedModel:
         default_prompt_name: the prompt that encode() uses unless told otherwise, or None.
         format: which of the artifact's formats runs.
         engine: what runs it.
+        parallel: how many batches run at once.
     """
 
-    def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO) -> None:
+    def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO, parallel: int = 1) -> None:
         self.artifact = artifact
         manifest = artifact.manifest
         self.format = artifact.formats[0] if form is None else form
         if self.format not in artifact.formats:
+            advice = BUILT.get(self.format, "convert the model again with --format.").format(artifact.folder)
             raise UnsupportedOptionError(
                 f"{artifact.folder}: format {form!r} is not there (have: {', '.join(artifact.formats)}).\n"
-                "Choose one of these, or convert the model again with --format."
+                f"Choose one of these, or {advice}"
             )
         self.engine = choose_engine(artifact, self.format, engine)
+        check_parallel(self.engine, parallel)
+        self.parallel = parallel
         self.prompts: dict[str, str] = dict(manifest["prompts"])
         self.default_prompt_name: str | None = manifest.get("default_prompt_name")
-        self.graphs = [Graph(artifact, section, self.format, self.engine) for section in manifest["graphs"]]
+        self.graphs = [Graph(artifact, section, self.format, self.engine, parallel) for section in manifest["graphs"]]
 
     def open(self) -> None:
         """Load every graph now; otherwise each is loaded when first used.
@@ -173,30 +189,46 @@ class ConvertedModel:
     def tokenize(self, texts: Sequence[Text], task: str | None = None, prompt: str | None = None) -> Tensors:
         """The tensors that the graph takes for one batch of texts or pairs, int64 [batch, sequence]."""
         graph = self.graph("text", task)
-        rows = graph.tokenizer.ids([prompted(text, prompt) for text in texts], graph.tokenizer.max_length(task))
+        prompted = [graph.tokenizer.prompted(text, prompt) for text in texts]
+        rows = graph.tokenizer.ids(prompted, graph.tokenizer.max_length(task))
         return self._tensors(graph, rows, task, prompt)
 
     def _tensors(
         self, graph: Graph, rows: Sequence[tuple[list[int], list[int]]], task: str | None, prompt: str | None
     ) -> Tensors:
         """What the graph takes, of texts that are token ids already."""
-        tensors = graph.tokenizer.padded(rows)
+        tensors = graph.tokenizer.padded(rows, task)
         if "token_type_ids" in graph.inputs and "token_type_ids" not in tensors:
             tensors["token_type_ids"] = np.zeros_like(tensors["input_ids"])
-        return tensors | self._prompt_length(graph, len(rows), task, prompt)
+        return tensors | self._per_text(graph, len(rows), task, prompt)
 
-    def _texts(self, graph: Graph, texts: Sequence[str], task: str | None, prompt: str | None) -> Tensors:
-        """What a graph with its tokenizer inside takes."""
+    def _texts(self, graph: Graph, texts: Sequence[Text], task: str | None, prompt: str | None) -> Tensors:
+        """What a graph with its tokenizer inside takes.
+
+        Raises:
+            UnsupportedOptionError: for a pair where it takes one text, or the other way around.
+        """
+        pair = TEXT_PAIR in graph.inputs
+        for text in texts:
+            if isinstance(text, str) is pair:
+                taken, given = ("pairs", "one text") if pair else ("one text each", "a pair")
+                raise UnsupportedOptionError(
+                    f"A graph with its tokenizer inside takes {taken}, and {text!r:.60} is {given}.\n"
+                    "Convert the model without --text-input to run both."
+                )
         refuse_surrogates(texts)
-        return {TEXT: np.array(texts, object), **self._prompt_length(graph, len(texts), task, prompt)}
+        settings = Settings.of(graph.section["tokenizer"], pair)
+        feeds = settings.feeds(texts, graph.tokenizer.max_length(task) if settings.limits else None)
+        return {**feeds, **self._per_text(graph, len(texts), task, prompt)}
 
     @staticmethod
-    def _prompt_length(graph: Graph, count: int, task: str | None, prompt: str | None) -> Tensors:
-        """The prompt's length in tokens for each of so many texts, where the graph takes it."""
-        if "prompt_length" not in graph.inputs:
-            return {}
-        length = graph.tokenizer.prompt_length(prompt, task) if prompt else 0
-        return {"prompt_length": np.full(count, length, np.int64)}
+    def _per_text(graph: Graph, count: int, task: str | None, prompt: str | None) -> Tensors:
+        """What the graph takes of that which is said once for each of so many texts, int64 [batch]."""
+        said: dict[str, Callable[[], int]] = {
+            "prompt_length": lambda: graph.tokenizer.prompt_length(prompt, task) if prompt else 0,
+            IS_QUERY: lambda: task == "query",
+        }
+        return {name: np.full(count, value(), np.int64) for name, value in said.items() if name in graph.inputs}
 
     def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
         if prompt is not None:
@@ -246,33 +278,44 @@ class ConvertedModel:
         results: list[Any] = [None] * len(items)
         progress_of = _Progress(len(items)) if progress else contextlib.nullcontext(lambda count: None)
         with progress_of as advance:
-            for chosen, tensors in self._batches(graph, items, order, batch_size, prompt, task):
-                found = graph.run(tensors)
+            batches = self._batches(graph, items, order, batch_size, prompt, task)
+            for (chosen, tensors), found in self._answers(graph, batches):
                 for row, index in enumerate(chosen):
                     results[index] = self._row(found, output, row, tensors)
                 advance(len(chosen))
         return results
 
-    def _row(self, found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
-        """One item's result: a vector, its token embeddings up to the last token, or a dict of all outputs."""
-        if output is None:
-            return {name: values[row] for name, values in {**tensors, **found}.items()}
-        values = found[output][row]
-        if output == "token_embeddings" and "attention_mask" in tensors:
-            kept = np.flatnonzero(tensors["attention_mask"][row])
-            return values[: kept[-1] + 1 if len(kept) else 1]
-        return values
+    def _answers(self, graph: Graph, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Tensors]]:
+        """Each batch with what the graph gives for it, in order."""
+        if self.parallel == 1:
+            for batch in batches:
+                yield batch, graph.run(batch[1])
+            return
+        with ThreadPoolExecutor(self.parallel) as pool:
+            running: deque[tuple[Batch, Future[Tensors]]] = deque()
+            for batch in batches:
+                running.append((batch, pool.submit(graph.run, batch[1])))
+                if len(running) > self.parallel:  # one waits, so that no core does
+                    done, answer = running.popleft()
+                    yield done, answer.result()
+            for done, answer in running:
+                yield done, answer.result()
 
     def _batches(
         self, graph: Graph, items: list[Any], order: np.ndarray, batch_size: int, prompt: str | None, task: str | None
-    ) -> Iterator[tuple[np.ndarray, Tensors]]:
+    ) -> Iterator[Batch]:
         """Indices and tensors of each batch. The next texts are tokenized while the ones before are embedded, and
         sorted by their tokens, so that hardly anything is padding.
         """
         if TEXT in graph.inputs:
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
-                yield chosen, self._texts(graph, [f"{prompt or ''}{items[index]}" for index in chosen], task, prompt)
+                yield (
+                    chosen,
+                    self._texts(
+                        graph, [graph.tokenizer.prompted(items[index], prompt) for index in chosen], task, prompt
+                    ),
+                )
             return
         sees_padding = self.artifact.manifest["sees_padding"] or graph.section["modality"] == "image"
         window = batch_size if sees_padding else max(WINDOW, batch_size)
@@ -281,7 +324,7 @@ class ConvertedModel:
         def prepare(chosen: np.ndarray) -> Any:
             if graph.section["modality"] == "image":
                 return pixel_values([items[index] for index in chosen], graph.section["image"])
-            texts = [prompted(items[index], prompt) for index in chosen]
+            texts = [graph.tokenizer.prompted(items[index], prompt) for index in chosen]
             return graph.tokenizer.ids(texts, graph.tokenizer.max_length(task))
 
         with ThreadPoolExecutor(1) as ahead:
@@ -297,20 +340,30 @@ class ConvertedModel:
                     batch = [prepared[row] for row in rows]
                     yield chosen[rows], self._tensors(graph, batch, task, prompt)
 
+    def _row(self, found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
+        """One item's result: a vector, its token embeddings up to the last token, or a dict of all outputs."""
+        if output is None:
+            return {name: values[row] for name, values in {**tensors, **found}.items()}
+        values = found[output][row]
+        if output == "token_embeddings" and "attention_mask" in tensors:
+            kept = np.flatnonzero(tensors["attention_mask"][row])
+            return values[: kept[-1] + 1 if len(kept) else 1]
+        return values
+
 
 class TaskEncoder(ConvertedModel):
-    """What models with `encode` have in common: the tasks of a search, and a similarity function.
+    """What gives embeddings, of a text as such or of a query or a document.
 
     Attributes:
-        similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan".
+        similarity_fn_name: how embeddings are compared.
     """
 
-    def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO) -> None:
-        super().__init__(artifact, form, engine)
-        self.similarity_fn_name: str = artifact.manifest["similarity_fn_name"]
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.similarity_fn_name: str = self.artifact.manifest["similarity_fn_name"]
 
     def get_embedding_dimension(self) -> int:
-        """The length of an embedding."""
+        """The length of a vector."""
         return int(self.artifact.manifest["embedding_dimension"])
 
     @abstractmethod
@@ -339,9 +392,9 @@ class Embedder(TaskEncoder):
         truncate_dim: how many dimensions the graph gives, if not all.
     """
 
-    def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO) -> None:
-        super().__init__(artifact, form, engine)
-        self.truncate_dim: int | None = artifact.manifest.get("truncate_dim")
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.truncate_dim: int | None = self.artifact.manifest.get("truncate_dim")
 
     def encode(
         self,

@@ -12,8 +12,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.classes import MODEL_CLASSES, ModelClass, class_named, class_of
-from sbertconv.errors import SourceError, error_text, require
+from sbertconv.classes import (
+    MODEL_CLASSES,
+    ModelClass,
+    architecture,
+    class_named,
+    class_of,
+    continues_texts,
+    masks_words,
+)
+from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, require
 from sbertconv.registry import type_name
 from sbertconv.routes import live_modules
 from sbertconv.weights import missing_weights, refuse_missing, refuse_non_finite
@@ -26,6 +34,7 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json", "lstm_config.json",
                 "wordembedding_config.json")  # fmt: skip
 HAS_TRANSFORMERS_CONFIG = {"Transformer", "MLMTransformer", "CLIPModel"}  # their config.json is not the module's own
+SAME_TYPES = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}  # as the library has it
 HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py"]
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -60,6 +69,7 @@ class Source:
         notes: what was assumed, to be said aloud.
         model_class: what kind of model it is.
         changes: attributes of the model that are others while it is loaded.
+        pooling: of a bare checkpoint, the mode asked for in the place of the library's own.
     """
 
     name: str
@@ -73,6 +83,7 @@ class Source:
     notes: tuple[str, ...] = ()
     live: SentenceTransformer | None = field(default=None, repr=False)
     changes: Mapping[str, Any] = field(default_factory=dict)
+    pooling: str | None = None
 
     @contextlib.contextmanager
     def loaded(self, *, widened_late: bool = False) -> Iterator[SentenceTransformer]:
@@ -174,6 +185,8 @@ class Source:
                     f"Check that its files are complete and readable: {load.__name__} must be able to load it."
                 ) from error
         model = model.float()
+        if self.pooling is not None:
+            model[1] = type(model[1])(model[0].get_embedding_dimension(), self.pooling)
         self.model_class.prepare(model)
         refuse_missing(model, missing, self.name, self.model_class.outputs[self.model_class.output].feature)
         return model
@@ -205,7 +218,12 @@ def _empty(model: SentenceTransformer) -> None:
 
 
 def open_source(
-    model: str | Path | SentenceTransformer, *, revision: str | None = None, trust_remote_code: bool = False
+    model: str | Path | SentenceTransformer,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
 ) -> Source:
     """Find a model and read its description; no weights are loaded.
 
@@ -213,18 +231,50 @@ def open_source(
         model: a Hub id, a folder, or a live SentenceTransformer.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
+        model_class: a name of `MODEL_CLASSES`: what a checkpoint without files of sentence-transformers is read as;
+            None: what its config.json tells.
+        pooling: how the token embeddings of such a checkpoint become one; None: as in SentenceTransformer.
 
     Raises:
         SourceError: if it does not exist, is not a model, or its files cannot be read.
+        UnsupportedOptionError: for a class or a pooling that is not known, or that the model cannot have.
         MissingDependencyError: if sentence-transformers is not installed.
     """
     require("onnx", "torch", "sentence_transformers")
     if not isinstance(model, (str, Path)):
-        return _from_live(model)
-    path = Path(model).expanduser()
-    if path.exists():
-        return _from_folder(path, str(model), str(path), None, trust_remote_code)
-    return _from_hub(str(model), revision, trust_remote_code)
+        source = _from_live(model)
+    elif (path := Path(model).expanduser()).exists():
+        source = _from_folder(path, str(model), str(path), None, trust_remote_code, model_class)
+    else:
+        source = _from_hub(str(model), revision, trust_remote_code, model_class)
+    if model_class not in (None, source.model_class.name):
+        raise UnsupportedOptionError(
+            f"--class {model_class}: {source.name} is a {source.model_class.name}, and says so itself (the option is "
+            "for checkpoints without files of sentence-transformers).\nLeave it out."
+        )
+    return source if pooling is None else _pooled(source, pooling)
+
+
+def _pooled(source: Source, mode: str) -> Source:
+    """The source with another pooling.
+
+    Raises:
+        UnsupportedOptionError: for a mode that is not known, or where the model has a chain of its own.
+    """
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    *before, last = source.modules
+    if source.live is not None or last.path or last.type != POOLING:
+        raise UnsupportedOptionError(
+            f"--pooling {mode}: {source.name} is a {source.model_class.name} with a chain of its own (the option is "
+            "for embedding models without files of sentence-transformers).\nLeave it out."
+        )
+    if mode not in Pooling.POOLING_MODES:
+        raise UnsupportedOptionError(
+            f"--pooling {mode}: not known (have: {', '.join(Pooling.POOLING_MODES)}).\nChoose one of these."
+        )
+    chain = (*before, replace(last, settings={"pooling_mode": mode}))
+    return replace(source, modules=chain, notes=(f"{BARE}, with {mode} pooling as asked for.",), pooling=mode)
 
 
 def _from_live(model: Any) -> Source:
@@ -248,7 +298,7 @@ def module_settings(module: Any) -> Mapping[str, Any]:
     return dict(describe()) if callable(describe) else {}
 
 
-def _from_hub(name: str, revision: str | None, trust_remote_code: bool) -> Source:
+def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_class: str | None) -> Source:
     if not HUB_ID.fullmatch(name) or name.startswith((".", "~")):
         raise SourceError(f"{name}: no such folder, and not a Hub id (owner/name).\nCheck the path.")
     from huggingface_hub import snapshot_download
@@ -261,7 +311,7 @@ def _from_hub(name: str, revision: str | None, trust_remote_code: bool) -> Sourc
         except Exception as error:
             reason = error
         else:
-            return _from_folder(folder, candidate, candidate, folder.name, trust_remote_code)
+            return _from_folder(folder, candidate, candidate, folder.name, trust_remote_code, model_class)
     raise SourceError(
         f"{name}: no such folder, and the Hub does not give it"
         f"{f' at revision {revision}' if revision else ''}: {error_text(reason, 3)}\n"
@@ -269,7 +319,9 @@ def _from_hub(name: str, revision: str | None, trust_remote_code: bool) -> Sourc
     ) from reason
 
 
-def _from_folder(folder: Path, name: str, location: str, revision: str | None, trust_remote_code: bool) -> Source:
+def _from_folder(
+    folder: Path, name: str, location: str, revision: str | None, trust_remote_code: bool, wanted: str | None
+) -> Source:
     local = revision is None
     if not folder.is_dir():
         raise SourceError(f"{folder}: is a file, not a model folder.\nPass the folder that holds modules.json.")
@@ -283,7 +335,7 @@ def _from_folder(folder: Path, name: str, location: str, revision: str | None, t
     problems: list[str] = []
     settings_file = folder / "config_sentence_transformers.json"
     settings = read_json(settings_file) if settings_file.is_file() else {}
-    model_class = _recognised(folder, settings, has_modules)
+    model_class = _recognised(folder, settings, has_modules, wanted)
     if has_modules:
         specs = tuple(_read_modules(folder))
         notes: tuple[str, ...] = ()
@@ -301,12 +353,23 @@ def _from_folder(folder: Path, name: str, location: str, revision: str | None, t
     return Source(name, folder, location, revision, trust_remote_code, specs, settings, model_class, notes)
 
 
-def _recognised(folder: Path, settings: Mapping[str, Any], has_modules: bool) -> ModelClass:
-    """The class that the files say: older files of sentence-transformers do not, and are all of its first one."""
+def _recognised(folder: Path, settings: Mapping[str, Any], has_modules: bool, wanted: str | None) -> ModelClass:
+    """The class that the files say: older files of sentence-transformers do not, and are all of its first one. A bare
+    checkpoint may be read as another.
+    """
+    chosen = None if wanted is None else class_named(wanted, f"--class {wanted}", UnsupportedOptionError)
     if has_modules or "model_type" in settings:
         return class_named(settings.get("model_type", "SentenceTransformer"), folder)
     config = read_json(folder / "config.json")
-    return next(row for row in MODEL_CLASSES.values() if row.claims(config))
+    if chosen is None:
+        return next(row for row in MODEL_CLASSES.values() if row.claims(config))
+    if not chosen.takes(config):
+        have = ", ".join(row.name for row in MODEL_CLASSES.values() if row.takes(config))
+        raise UnsupportedOptionError(
+            f"--class {wanted}: {folder} holds a {architecture(config) or 'model without a head'} (have: {have}).\n"
+            "Choose one of these, or leave it out."
+        )
+    return chosen
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
@@ -335,7 +398,8 @@ def _read_modules(folder: Path) -> Iterator[ModuleSpec]:
             f"{folder / 'modules.json'}: not a list of modules with type and path.\nGet a complete copy of the model."
         )
     for index, entry in enumerate(entries):
-        yield from _read_module(folder, str(entry.get("name", index)), entry["type"], entry["path"])
+        type_ = SAME_TYPES.get(entry["type"], entry["type"])
+        yield from _read_module(folder, str(entry.get("name", index)), type_, entry["path"])
 
 
 def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[ModuleSpec]:
@@ -359,6 +423,8 @@ def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[Mo
 
 Chain = tuple[tuple[ModuleSpec, ...], tuple[str, ...]]
 INPUT = ModuleSpec("0", "sentence_transformers.base.modules.transformer.Transformer", "")
+POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
+SCORE = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
 BARE = "No modules.json: a plain transformers checkpoint"
 MASKED = (
     "Its head for masked words is not used. If it was trained as SPLADE, pass a live SparseEncoder, or the folder that "
@@ -368,17 +434,10 @@ MASKED = (
 
 def bare_embedder(config: Mapping[str, Any]) -> Chain:
     """A transformers checkpoint: the chain that SentenceTransformer builds around it, said aloud."""
-    causal = (config.get("architectures") or [""])[0].endswith("ForCausalLM") and config.get("is_causal", True)
-    mode = "lasttoken" if causal else "mean"
-    base = "sentence_transformers.sentence_transformer.modules"
-    specs = (ModuleSpec("0", f"{base}.Transformer", ""), ModuleSpec("1", f"{base}.Pooling", "", {"pooling_mode": mode}))
+    mode = "lasttoken" if continues_texts(config) and config.get("is_causal", True) else "mean"
+    specs = (INPUT, ModuleSpec("1", POOLING, "", {"pooling_mode": mode}))
     notes = (f"{BARE}, {mode} pooling is assumed as in encode().",)
-    return specs, notes + ((MASKED,) if _masked(config) else ())
-
-
-def _masked(config: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint has a head for masked words."""
-    return any(name.endswith("ForMaskedLM") for name in config.get("architectures") or ())
+    return specs, notes + ((MASKED,) if masks_words(config) else ())
 
 
 def bare_sparse_encoder(config: Mapping[str, Any]) -> Chain:
@@ -387,7 +446,7 @@ def bare_sparse_encoder(config: Mapping[str, Any]) -> Chain:
     Raises:
         SourceError: if it has no head for masked words, without which the library adds modules with random weights.
     """
-    if not _masked(config):
+    if not masks_words(config):
         raise SourceError(
             f"{BARE} of a SparseEncoder without a head for masked words: a SparseAutoEncoder with random weights "
             "would be added.\nGet a complete copy of the model."
@@ -401,15 +460,30 @@ def bare_sparse_encoder(config: Mapping[str, Any]) -> Chain:
 
 
 def bare_reranker(config: Mapping[str, Any]) -> Chain:
-    """A checkpoint whose head gives one score, or that CrossEncoder wrote."""
-    return (INPUT,), (f"{BARE} that scores pairs of texts: converted as a CrossEncoder.",)
+    """A checkpoint whose head gives one score, or that CrossEncoder wrote, or a causal language model."""
+    note = f"{BARE} that scores pairs of texts: converted as a CrossEncoder"
+    if continues_texts(config):
+        return (INPUT, ModuleSpec("1", SCORE, "")), (f"{note}, by the logit of yes less that of no.",)
+    return (INPUT,), (f"{note}.",)
+
+
+def bare_late_interaction(config: Mapping[str, Any]) -> Chain:
+    """A checkpoint of Stanford's ColBERT: its projection lies beside the weights of the transformer."""
+    base = "sentence_transformers.multi_vector_encoder.modules"
+    specs = (
+        INPUT,
+        ModuleSpec("1", "sentence_transformers.base.modules.dense.Dense", ""),
+        ModuleSpec("2", f"{base}.MultiVectorMask", ""),
+        ModuleSpec("3", "sentence_transformers.base.modules.normalize.Normalize", ""),
+    )
+    return specs, (f"{BARE} of Stanford's ColBERT: converted as MultiVectorEncoder reads it.",)
 
 
 def bare_classifier(config: Mapping[str, Any]) -> Chain:
     """A checkpoint whose head gives several labels, with nothing in it about pairs."""
     return (INPUT,), (
         f"{BARE} with several labels: converted as a classifier of texts, as in transformers' text-classification "
-        "pipeline. Pass a live CrossEncoder if it is one of pairs.",
+        "pipeline. Pass --class CrossEncoder if it is one of pairs.",
     )
 
 

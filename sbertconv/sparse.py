@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 
 from sbertconv import similarity as similarity_functions
-from sbertconv.artifact import Artifact
-from sbertconv.engines import AUTO
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime import TaskEncoder, check_batch_size, check_device
 from sbertconv.tokenization import FastTokenizer, Tensors
@@ -53,9 +51,9 @@ class SparseEmbedder(TaskEncoder):
         max_active_dims: how many values of a vector the graph leaves, if not all.
     """
 
-    def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO) -> None:
-        super().__init__(artifact, form, engine)
-        self.max_active_dims: int | None = artifact.manifest["max_active_dims"]
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.max_active_dims: int | None = self.artifact.manifest["max_active_dims"]
 
     def encode(
         self,

@@ -6,6 +6,7 @@ tensors [batch, sequence] that the graph takes.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import string
@@ -21,6 +22,8 @@ from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 Text = str | tuple[str, str]  # one text, or two that make one input
 SURROGATE = re.compile("[\ud800-\udfff]")
 Tensors = dict[str, np.ndarray]
+PROMPT = "prompt"
+SLOTS = (("text",), ("query", "document"))  # what a chat template calls a text, and the two of a pair
 
 
 def refuse_surrogates(texts: Sequence[Text]) -> None:
@@ -58,13 +61,29 @@ class TextTokenizer(ABC):
         limit = self.section["task_max_length"].get(task, self.section["max_length"])
         return None if limit is None else int(limit)
 
-    def __call__(self, texts: Sequence[str], task: str | None = None) -> Tensors:
-        """The tensors that the manifest lists, padded to the longest text (at least one column)."""
-        return self.padded(self.ids(texts, self.max_length(task)))
+    def prompted(self, text: Text, prompt: str | None) -> Any:
+        """A text or pair with its prompt, as `ids` takes it."""
+        return prompted(text, prompt)
 
-    def padded(self, rows: Sequence[tuple[list[int], list[int]]]) -> Tensors:
+    @property
+    def takes_single(self) -> bool:
+        """Whether one text is an input, for a model of pairs."""
+        return True
+
+    def __call__(self, texts: Sequence[Text], task: str | None = None) -> Tensors:
+        """The tensors that the manifest lists, padded to the longest text (at least one column)."""
+        return self.padded(self.ids(texts, self.max_length(task)), task)
+
+    def padded(self, rows: Sequence[tuple[list[int], list[int]]], task: str | None = None) -> Tensors:
         """The same of texts that are token ids and type ids already."""
-        shape = (len(rows), max([1, *(len(ids) for ids, _ in rows)]))
+        expansion = self.section.get("query_expansion") if task == "query" else None
+        floor = expansion["length"] if expansion and expansion["strategy"] == "fixed" else 1
+        tensors = self._padded(rows, floor)
+        return expanded(tensors, expansion) if expansion else tensors
+
+    def _padded(self, rows: Sequence[tuple[list[int], list[int]]], floor: int) -> Tensors:
+        """At least `floor` columns."""
+        shape = (len(rows), max([floor, *(len(ids) for ids, _ in rows)]))
         filled = {
             "input_ids": np.full(shape, self.section["pad_id"], np.int64),
             "token_type_ids": np.full(shape, self.section["pad_type_id"], np.int64),
@@ -83,6 +102,20 @@ class TextTokenizer(ABC):
         """Tokens of the prompt alone, less one if it ends in a special token: the library's own rule."""
         ((ids, _),) = self.ids([prompt], self.max_length(task))
         return len(ids) - (bool(ids) and ids[-1] in self.section["special_ids"])
+
+
+def expanded(tensors: Tensors, expansion: Mapping[str, Any]) -> Tensors:
+    """Queries with the expansion token where they have padding, up to the length of the expansion, as
+    `Transformer.preprocess` does it; only with `attend` does the attention mask cover them.
+    """
+    missing = max(0, expansion["length"] - tensors["input_ids"].shape[1])
+    found = {name: np.pad(tensor, ((0, 0), (0, missing))) for name, tensor in tensors.items()}
+    places = np.arange(found["input_ids"].shape[1]) < expansion["length"]
+    added = (found["attention_mask"] == 0) & places
+    found["input_ids"][added] = expansion["token_id"]
+    if expansion["attend"]:
+        found["attention_mask"][added] = 1
+    return found
 
 
 class FastTokenizer(TextTokenizer):
@@ -116,6 +149,73 @@ class FastTokenizer(TextTokenizer):
         end = max_length if cut_after else None
         typed = "token_type_ids" in self.section["tensors"]  # reading them costs a list per text
         return [(encoding.ids[:end], encoding.type_ids[:end] if typed else []) for encoding in encodings]
+
+
+class ChatTokenizer(FastTokenizer):
+    """Texts in the literal pieces of a chat template, then as `FastTokenizer`.
+
+    Of a text over the limit, the tokens that the template puts after the last text are written over the last ones
+    that are left: what a causal model reads is at the end. So does Transformer of sentence-transformers.
+    """
+
+    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+        super().__init__(section, path)
+        self.templates = {frozenset(case["slots"]): case["pieces"] for case in section["templates"]}
+        self._suffixes: dict[tuple[tuple[str, ...], str | None], list[int]] = {}
+
+    @property
+    def takes_single(self) -> bool:
+        return frozenset(SLOTS[0]) in self.templates
+
+    def prompted(self, text: Text, prompt: str | None) -> dict[str, str]:
+        """Slot -> text.
+
+        Raises:
+            UnsupportedOptionError: if the template has no room for it.
+        """
+        parts = _parts(text)
+        values = dict(zip(SLOTS[len(parts) - 1], parts, strict=True)) | ({PROMPT: prompt} if prompt else {})
+        if frozenset(values) not in self.templates:
+            have = "; ".join(" and ".join(sorted(slots)) for slots in self.templates)
+            raise UnsupportedOptionError(
+                f"The model's chat template takes no {' and '.join(sorted(values))} (have: {have}).\nPass one of these."
+            )
+        return values
+
+    def ids(self, texts: Sequence[Any], max_length: int | None) -> list[tuple[list[int], list[int]]]:
+        """See `TextTokenizer`; takes what `prompted` gives, too."""
+        given = [text if isinstance(text, dict) else self.prompted(text, None) for text in texts]
+        for values in given:
+            refuse_surrogates(list(values.values()))
+        rows = super().ids([self._rendered(values) for values in given], max_length)
+        if self.section["restore_suffix"]:
+            for values, (ids, _) in zip(given, rows, strict=True):
+                if max_length is not None and len(ids) >= max_length:
+                    suffix = self._suffix(tuple(values), values.get(PROMPT))[-len(ids) :]
+                    ids[len(ids) - len(suffix) :] = suffix
+        return rows
+
+    def _rendered(self, values: Mapping[str, str]) -> str:
+        return render(self.templates[frozenset(values)], values)
+
+    def _suffix(self, slots: tuple[str, ...], prompt: str | None) -> list[int]:
+        """What two inputs that differ in every text end with alike, unless they are alike altogether."""
+        if (slots, prompt) not in self._suffixes:
+            given = [dict.fromkeys(slots, filler) | ({PROMPT: prompt} if prompt else {}) for filler in ("0", "1 2 3 4")]
+            (one, _), (other, _) = super().ids([self._rendered(values) for values in given], None)
+            alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one[::-1], other[::-1], strict=False))
+            count = len(list(alike))
+            self._suffixes[slots, prompt] = one[len(one) - count :] if count < min(len(one), len(other)) else []
+        return self._suffixes[slots, prompt]
+
+    def prompt_length(self, prompt: str, task: str | None = None) -> int:
+        """0: the library counts no tokens of a prompt that is a message."""
+        return 0
+
+
+def render(pieces: Sequence[Any], values: Mapping[str, str]) -> str:
+    """A chat template's pieces with texts in the slots."""
+    return "".join(piece if isinstance(piece, str) else values[piece["slot"]] for piece in pieces)
 
 
 def _parts(text: Text) -> tuple[str, ...]:
@@ -191,6 +291,7 @@ class PhraseTokenizer(WhitespaceTokenizer):
 
 KINDS: dict[str, type[TextTokenizer]] = {
     "fast": FastTokenizer,
+    "chat": ChatTokenizer,
     "whitespace": WhitespaceTokenizer,
     "phrase": PhraseTokenizer,
 }

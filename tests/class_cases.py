@@ -6,7 +6,7 @@ Every row is converted to every backend of `BACKENDS`, checked by the conversion
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 import cases
 import tiny
 import torch
-from sentence_transformers import CrossEncoder, SparseEncoder
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SparseEncoder
 from sentence_transformers.cross_encoder.modules import LogitScore
+from sentence_transformers.multi_vector_encoder import modules as mv
 from sentence_transformers.sentence_transformer import modules as st
 from sentence_transformers.sparse_encoder import modules as sparse
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
@@ -29,7 +30,13 @@ PAIRS = [
     ("The quick brown fox " * 20, "a"),
     ("L'été dernier", ""),
 ]
-TEXTS = ["The quick brown fox jumps.", "", "How many people live in Berlin?", "Berlin " * 80]
+TEXTS = [*PAIRS[0], PAIRS[1][1], "L'été dernier, nous avons mangé: des crêpes!", "a", "", "Berlin " * 80]
+PUNCTUATION = [".", ",", "?", "!", ":", "'"]
+YES_OR_NO = (
+    "<s>{{ messages | selectattr('role', 'eq', 'system') | map(attribute='content') | first | default('Judge.') }}\n"
+    "Query: {{ messages | selectattr('role', 'eq', 'query') | map(attribute='content') | first }}\n"
+    "Document: {{ messages | selectattr('role', 'eq', 'document') | map(attribute='content') | first }}</s>\nAnswer:"
+)
 LABELS = {0: "negative", 1: "neutral", 2: "positive"}
 
 # How a row is converted to each backend; ONNX is run by both of its engines.
@@ -63,10 +70,10 @@ def folder() -> Path:
 
 def checkpoint(model_type: str, labels: int, where: Path | None = None, **config: Any) -> Path:
     """A bare transformers checkpoint with a sequence-classification head."""
-    return _saved(AutoModelForSequenceClassification, model_type, where, num_labels=labels, **config)
+    return saved(AutoModelForSequenceClassification, model_type, where, num_labels=labels, **config)
 
 
-def _saved(
+def saved(
     auto_class: Any, model_type: str, where: Path | None, chat_template: str | None = None, **config: Any
 ) -> Path:
     """One layer: what is around the architecture is the point here."""
@@ -97,11 +104,12 @@ def modular_reranker() -> CrossEncoder:
     return CrossEncoder(modules=[transformer, st.Pooling(32, "mean"), norm, dense], device="cpu")
 
 
-def causal_reranker(model_type: str = "qwen3", chat_template: str | None = None) -> CrossEncoder:
+def causal_reranker(model_type: str = "qwen3", chat_template: str | None = None, **config: Any) -> CrossEncoder:
     """Yes or no as the next token."""
-    where = _saved(AutoModelForCausalLM, model_type, None, chat_template)
+    where = saved(AutoModelForCausalLM, model_type, None, chat_template, **config)
     module = st.Transformer(str(where), transformer_task="text-generation")
-    return CrossEncoder(modules=[module, LogitScore(5, 7)], device="cpu")
+    prompts = {"web": "Does the document answer?"}
+    return CrossEncoder(modules=[module, LogitScore(5, 7)], device="cpu", prompts=prompts)
 
 
 def sentiment(model_type: str) -> Path:
@@ -114,7 +122,7 @@ def splade(model_type: str, strategy: str = "max", activation: str = "relu", **o
 
 
 def splade_modules(model_type: str, strategy: str = "max", activation: str = "relu") -> list[torch.nn.Module]:
-    where = _saved(AutoModelForMaskedLM, model_type, None)
+    where = saved(AutoModelForMaskedLM, model_type, None)
     module = st.Transformer(str(where), transformer_task="fill-mask")
     return [module, sparse.SpladePooling(strategy, activation)]
 
@@ -146,6 +154,41 @@ def csr(**options: Any) -> SparseEncoder:
     return SparseEncoder(modules=[cases.static_embedding(), encoder], device="cpu", **options)
 
 
+def multi_vector_encoder(
+    model_type: str,
+    *,
+    expansion: Mapping[str, Any] | None = None,
+    lengths: tuple[int | None, int | None] = (None, None),
+    mask: Mapping[str, Any] | None = None,
+    pooling: Sequence[torch.nn.Module] = (),
+    layers: int = 1,
+    **options: Any,
+) -> MultiVectorEncoder:
+    """Transformer -> Dense -> MultiVectorMask -> Normalize -> `pooling`.
+
+    Args:
+        model_type: of `tiny.ARCHITECTURES`.
+        expansion: `query_expansion` of the Transformer.
+        lengths: its limits in tokens, of queries and of documents.
+        mask: arguments of MultiVectorMask.
+        pooling: modules at the end.
+        layers: of the Transformer.
+        options: of MultiVectorEncoder.
+    """
+    transformer = tiny.transformer(model_type, num_hidden_layers=layers)
+    transformer.query_length, transformer.document_length = lengths
+    transformer.query_expansion = expansion
+    torch.manual_seed(3)
+    identity = torch.nn.Identity()
+    dense = st.Dense(32, 16, bias=False, activation_function=identity, module_input_name="token_embeddings")
+    end = [mv.MultiVectorMask(**(mask or {})), st.Normalize("token_embeddings"), *pooling]
+    return MultiVectorEncoder(modules=[transformer, dense, *end], device="cpu", **options)
+
+
+def token_vectors(model: Any) -> list[Any]:
+    return [vectors for encode in (model.encode_query, model.encode_document) for vectors in encode(TEXTS)]
+
+
 CLASSES = {
     "CrossEncoder": Class(
         theirs=lambda model: model.predict(PAIRS),
@@ -159,6 +202,15 @@ CLASSES = {
             "mpnet": lambda: cross_encoder("mpnet", 1),
             "modular head, 2 labels": modular_reranker,
             "qwen3, yes or no": causal_reranker,
+            "qwen3, yes or no, chat template": lambda: causal_reranker(chat_template=YES_OR_NO),
+            "gemma3_text, yes or no, capped logits of tied weights, chat template": lambda: causal_reranker(
+                "gemma3_text",
+                chat_template=YES_OR_NO,
+                final_logit_softcapping=2.0,
+                use_bidirectional_attention=False,
+                layer_types=["sliding_attention"],
+                tie_word_embeddings=True,
+            ),
         },
     ),
     "TextClassifier": Class(
@@ -178,6 +230,33 @@ CLASSES = {
             "sum, log1p_relu, chunks": lambda: splade_of_words("sum", "log1p_relu", 3),
             "static queries": inference_free,
             "autoencoder": csr,
+        },
+    ),
+    "MultiVectorEncoder": Class(
+        theirs=token_vectors,
+        ours=token_vectors,
+        checks=frozenset({"encode_query: tokens", "encode_query: padded batch", "encode_document: over the limit"}),
+        rows={
+            "bert, fixed expansion, skip list, prompts, token pooling": lambda: multi_vector_encoder(
+                "bert",
+                expansion={"strategy": "fixed", "length": 16},
+                lengths=(None, 40),
+                mask={"skiplist_words": PUNCTUATION},
+                pooling=[mv.HierarchicalTokenPooling(2.0)],
+                prompts={"query": "query: ", "document": "passage: "},
+            ),
+            "xlm-roberta, expansion that is attended to, skip list of both tasks": lambda: multi_vector_encoder(
+                "xlm-roberta",
+                expansion={"strategy": "min", "length": 10, "attend": True},
+                lengths=(20, None),
+                mask={"skiplist_words": PUNCTUATION, "skiplist_tasks": ["query", "document"]},
+            ),
+            "modernbert, kept tokens of documents": lambda: multi_vector_encoder(
+                "modernbert", mask={"keep_only_token_ids": list(range(5, 200))}, similarity_fn_name="meanmaxsim"
+            ),
+            "qwen3, padding on the left, fixed expansion": lambda: multi_vector_encoder(
+                "qwen3", expansion={"strategy": "fixed", "length": 12}
+            ),
         },
     ),
 }

@@ -181,7 +181,7 @@ def test_a_worker_that_dies_says_why(static_artifact: Path, copy_of: Callable[[P
     folder = copy_of(static_artifact)
     graph = folder / "onnx/model.onnx"
     graph.write_bytes(bytes(graph.stat().st_size))
-    (contestant,) = contestants_of([folder])
+    (contestant,) = contestants_of([folder], 1)
     with pytest.raises(ArtifactError, match=r"(?s)ONNX Runtime fp32.*'load' with exit code 1.*onnxruntime.*\nMend"):
         Worker(contestant, 1)
 
@@ -210,8 +210,10 @@ def test_every_format_of_a_folder_takes_part(static_artifact: Path, copy_of: Cal
     manifest["files"]["keras/model.keras"] = {"size": 1000, "sha256": "0"}
     manifest["files"]["saved_model/variables/variables.index"] = {"size": 300, "sha256": "0"}
     path.write_text(json.dumps(manifest), encoding="utf-8")
-    found = contestants_of([folder])
-    assert [one.name.removesuffix(" fp32") for one in found] == ["ONNX Runtime", "Keras", "Keras/XLA", "SavedModel"]
+    every = [one.name.removesuffix(" fp32") for one in contestants_of([folder], 2)]
+    assert every == ["ONNX Runtime", "ONNX Runtime parallel", "Keras", "Keras/XLA", "SavedModel"]
+    alone = [one.name.removesuffix(" fp32") for one in contestants_of([folder], 1)]
+    assert alone == [name for name in every if "parallel" not in name]
     artifact = read_artifact(folder)
     shared = disk_size(folder, artifact, "keras") - 1000
     assert disk_size(folder, artifact, "saved_model") == shared + 300

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from class_cases import LABELS, PAIRS, causal_reranker, cross_encoder, sentiment
+from class_cases import LABELS, PAIRS, YES_OR_NO, causal_reranker, cross_encoder, sentiment
 from conftest import Ran
 from sentence_transformers import CrossEncoder
 from sentence_transformers.sentence_transformer import modules as st
 from transformers import pipeline
 
 import sbertconv
+from sbertconv.artifact import Artifact
 from sbertconv.benchmark.contestants import original
+from sbertconv.engines import load_keras_model
 from sbertconv.predicting import Reranker, TextClassifier
 from sbertconv.source import open_source
 
@@ -73,6 +75,7 @@ def test_rank_gives_what_cross_encoder_gives(bert: tuple[CrossEncoder, Path, Rer
 def test_the_parity_covers_pairs_texts_and_their_tokens(bert: tuple[CrossEncoder, Path, Reranker]) -> None:
     model, folder, converted = bert
     manifest = converted.artifact.manifest
+    assert not manifest["sees_padding"]
     assert (manifest["model_class"], manifest["num_labels"], manifest["activation"]) == ("CrossEncoder", 1, "sigmoid")
     (graph,) = manifest["graphs"]
     assert graph["outputs"] == [{"name": "logits", "dtype": "float32", "shape": ["batch", 1]}]
@@ -132,20 +135,48 @@ def test_several_labels(tmp_path: Path) -> None:
         converted.rank("a", ["b"])
 
 
-def test_a_modular_head_and_its_activation_as_an_output(tmp_path: Path) -> None:
-    transformer = tiny.transformer("distilbert")
+@pytest.fixture(scope="module")
+def log_sigmoid() -> CrossEncoder:
+    """A modular head with an activation that numpy has no name for."""
+    transformer = tiny.transformer("distilbert", n_layers=1)
     torch.manual_seed(3)
     dense = st.Dense(32, 2, activation_function=torch.nn.Identity(), module_output_name="scores")
-    model = CrossEncoder(
-        modules=[transformer, st.Pooling(32, "mean"), dense], device="cpu", activation_fn=torch.nn.LogSigmoid()
-    )
+    modules = [transformer, st.Pooling(32, "mean"), dense]
+    return CrossEncoder(modules=modules, device="cpu", activation_fn=torch.nn.LogSigmoid())
+
+
+@pytest.mark.parametrize("convert", [sbertconv.to_onnx, sbertconv.to_openvino, sbertconv.to_tf, sbertconv.to_torch])
+def test_an_activation_as_an_output(
+    convert: Callable[..., Artifact], log_sigmoid: CrossEncoder, tmp_path: Path
+) -> None:
     with pytest.raises(sbertconv.UnsupportedOptionError, match=r"LogSigmoid is not known.*\n.*--activation"):
-        sbertconv.to_onnx(model, tmp_path / "none")
-    artifact = sbertconv.to_onnx(model, tmp_path / "onnx", activation=True)
+        convert(log_sigmoid, tmp_path / "none")
+    artifact = convert(log_sigmoid, tmp_path / "converted", activation=True)
     assert [output["name"] for output in artifact.manifest["graphs"][0]["outputs"]] == ["logits", "scores"]
-    np.testing.assert_allclose(
-        sbertconv.load(artifact.folder).predict(PAIRS), model.predict(PAIRS), atol=1e-5, rtol=1e-5
-    )
+    expected = log_sigmoid.predict(PAIRS)
+    for form in artifact.formats:
+        found = sbertconv.load(artifact.folder, format=form).predict(PAIRS)
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_classifier_goes_back_to_its_own_checkpoint(tmp_path: Path, cli: Callable[..., Ran]) -> None:
+    folder = sentiment("bert")
+    ran = cli("to-tf", folder, tmp_path / "keras", "--format", "keras", "--activation")
+    assert (ran.code, ran.err) == (0, "")
+    model = load_keras_model(tmp_path / "keras/keras/model.keras")
+    assert set(model.output_names) == {"logits", "scores"}
+    ran = cli("to-st", tmp_path / "keras", tmp_path / "back")
+    assert ran.code == 0
+    assert f"transformers.pipeline('text-classification', '{tmp_path / 'back'}')" in ran.out
+    assert not (tmp_path / "back/modules.json").exists()
+    answers = [
+        pipeline("text-classification", str(one), device="cpu")(TEXTS[:2]) for one in (folder, tmp_path / "back")
+    ]
+    for before, after in zip(*answers, strict=True):
+        assert (before["label"], after["score"]) == (after["label"], pytest.approx(before["score"], abs=1e-6))
+    assert sbertconv.inspect(tmp_path / "back")["model_class"] == "TextClassifier"
+    with pytest.raises(sbertconv.ArtifactError, match="Open it with transformers"):
+        sbertconv.load(tmp_path / "back")
 
 
 def test_a_bare_classifier_labels_texts_as_the_pipeline_does(tmp_path: Path, cli: Callable[..., Ran]) -> None:
@@ -191,10 +222,21 @@ def test_the_command_line_scores_pairs(
     assert "num labels: 1" in cli("inspect", folder).out
 
 
-def test_a_chat_template_is_refused(tmp_path: Path) -> None:
-    model = causal_reranker(chat_template="{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}")
-    with pytest.raises(sbertconv.UnsupportedModuleError, match="chat template"):
-        sbertconv.to_onnx(model, tmp_path / "templated")
+def test_a_causal_reranker_multiplies_two_rows_of_its_head(tmp_path: Path) -> None:
+    import onnx
+
+    model = causal_reranker(chat_template=YES_OR_NO)
+    artifact = sbertconv.to_onnx(model, tmp_path / "onnx")
+    names = {check["name"] for check in artifact.manifest["parity"]["checks"]}
+    assert {"pairs: tokens", "pairs, prompt web", "pairs over the limit"} <= names
+    graph = onnx.load(artifact.folder / "onnx/model.onnx").graph
+    size = len(model.tokenizer)
+    assert [list(weight.dims) for weight in graph.initializer if size in weight.dims] == [[size, 32]]
+    converted = sbertconv.load(artifact.folder)
+    for options in ({}, {"prompt_name": "web"}, {"prompt": "Is it?"}):
+        ours, theirs = converted.predict(PAIRS, **options), model.predict(PAIRS, **options)
+        assert np.ptp(theirs) > 0.01
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_keras_and_back(bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ PUBLIC = [
     "__version__",
     "to_onnx",
     "to_openvino",
+    "build_plan",
     "to_tf",
     "to_keras",
     "to_st",
@@ -51,7 +52,19 @@ ERRORS = {
     "TokenizationError": ("SbertconvError", 3),
     "ArtifactError": ("SbertconvError", 1),
 }
-COMMANDS = ["to-onnx", "to-tf", "to-torch", "to-st", "verify", "inspect", "encode", "predict", "bench"]
+COMMANDS = [
+    "to-onnx",
+    "build-plan",
+    "engines",
+    "to-tf",
+    "to-torch",
+    "to-st",
+    "verify",
+    "inspect",
+    "encode",
+    "predict",
+    "bench",
+]
 # Prints which of the heavy packages the code before it has imported.
 HEAVY = """
 import sys

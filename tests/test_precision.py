@@ -14,6 +14,7 @@ from conftest import TEXTS, Ran, snapshot
 
 import sbertconv
 from sbertconv import ParityError, UnsupportedOptionError, questions
+from sbertconv.benchmark.measuring import mixed_texts
 from sbertconv.converters.onnx.precision import block_integers, block_scales
 from sbertconv.corpus import sentences
 from sbertconv.quality import GATES, Gate, measure_quality
@@ -209,6 +210,15 @@ def test_auto_takes_what_the_graph_was_proven_on(both_engines: Path, bert_artifa
 def test_an_engine_that_cannot_run_the_format_is_refused(bert_artifact: Path) -> None:
     with pytest.raises(UnsupportedOptionError, match=r"'keras' does not run onnx \(have: auto, openvino, onnxruntime"):
         sbertconv.load(bert_artifact, engine="keras")
+
+
+def test_batches_side_by_side_give_the_same(both_engines: Path, bert_artifact: Path) -> None:
+    texts = mixed_texts(100)
+    for engine in ("onnxruntime", "openvino"):
+        one, three = (sbertconv.load(both_engines, engine=engine, parallel=count) for count in (1, 3))
+        np.testing.assert_allclose(three.encode(texts, batch_size=4), one.encode(texts, batch_size=4), atol=1e-6)
+    with pytest.raises(UnsupportedOptionError, match=r"parallel=0 with the engine onnxruntime"):
+        sbertconv.load(bert_artifact, engine="onnxruntime", parallel=0)
 
 
 def test_openvinos_own_files(bert_folder: Path, tmp_path: Path, cli: Callable[..., Ran]) -> None:

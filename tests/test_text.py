@@ -9,9 +9,11 @@ from dataclasses import replace as altered
 from functools import cache
 from typing import Any
 
+import cases
 import numpy as np
 import pytest
 import tiny
+from test_cross_encoder import PAIRS, cross_encoder
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import sbertconv
@@ -23,8 +25,9 @@ from sbertconv.text.numpy_emitter import NumpyEmitter
 from sbertconv.text.onnx_emitter import OnnxEmitter, encoded, murmur_hash
 from sbertconv.text.onnx_graph import session_runner, tokenizer_graph
 from sbertconv.text.proof import expected, reference
+from sbertconv.text.settings import UNLIMITED
 from sbertconv.text.storage import dumps, loads
-from sbertconv.text.words import EXPRESSIONS
+from sbertconv.text.words import CLIP, EXPRESSIONS
 
 ALL = ("input_ids", "token_type_ids", "attention_mask")
 FUZZ = 500  # a conversion runs 20,000
@@ -185,6 +188,68 @@ TOKENIZERS |= {
 }
 
 
+def word_end_bpe(**options: str) -> str:
+    """As GPT-1 and CLIP have it: a word's last character, or all but its first, has a form of its own."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", **options))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(
+        [line.lower() for line in tiny.LINES], trainers.BpeTrainer(vocab_size=500, special_tokens=["<unk>"], **options)
+    )
+    return str(tokenizer.to_str())
+
+
+def clip() -> str:
+    """With every byte as a token, alone and at a word's end, and merges from the lines."""
+    found = json.loads(changed(word_end_bpe(end_of_word_suffix="</w>"), normalizer=None))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = dict.fromkeys([*alphabet, *(f"{c}</w>" for c in alphabet)])
+    merges = [
+        pair for pair in found["model"]["merges"] if all(set(p.removesuffix("</w>")) <= {*alphabet} for p in pair)
+    ]
+    vocabulary |= dict.fromkeys(["".join(pair) for pair in merges])
+    ids = {token: number for number, token in enumerate([*vocabulary, "<|startoftext|>", "<|endoftext|>"])}
+    found["model"] |= {"vocab": ids, "merges": merges, "unk_token": "<|endoftext|>"}
+    found["added_tokens"] = []
+    split = {"type": "Split", "pattern": {"Regex": CLIP}, "behavior": "Removed", "invert": True}
+    found["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, BYTE_LEVEL | {"use_regex": True}]}
+    found["normalizer"] = sequence(NFC, replace({"Regex": r"\s+"}, " "), {"type": "Lowercase"})
+    start, end = (["<|startoftext|>", len(ids) - 2], ["<|endoftext|>", len(ids) - 1])
+    found["post_processor"] = {"type": "RobertaProcessing", "sep": end, "cls": start, "trim_offsets": False,
+                               "add_prefix_space": False}  # fmt: skip
+    ends = [{"id": number, "content": content, "special": True} for content, number in (start, end)]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    found["added_tokens"] = [flags | token for token in ends[:1]]  # the other one may be typed in the text
+    return json.dumps(found)
+
+
+def like_llama_3() -> str:
+    """Many tokens without a merge that makes them; they are found all the same where they are whole words."""
+    found = json.loads(by_expression(BYTES, list(EXPRESSIONS)[2]))
+    found["normalizer"] = None
+    merges = found["model"]["merges"]
+    found["model"] |= {"ignore_merges": True, "merges": merges[: len(merges) // 2]}
+    begin = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+             {"Sequence": {"id": "A", "type_id": 0}}], "pair": [], "special_tokens":
+             {"<s>": {"id": "<s>", "ids": [2], "tokens": ["<s>"]}}}  # fmt: skip
+    found["post_processor"] = {"type": "Sequence", "processors": [BYTE_LEVEL, begin]}
+    return json.dumps(found)
+
+
+TOKENIZERS |= {
+    "bpe, like the first gpt": (
+        changed(word_end_bpe(end_of_word_suffix="</w>"), normalizer=json.loads(UNCASED)["normalizer"]),
+        Settings(max_length=64),
+    ),
+    "bpe, words go on with a sign": (word_end_bpe(continuing_subword_prefix="##"), Settings()),
+    "bpe, words go on and end with a sign": (
+        changed(word_end_bpe(continuing_subword_prefix="##", end_of_word_suffix="</w>"), model={"fuse_unk": True}),
+        Settings(),
+    ),
+    "bpe, like clip": (clip(), Settings(max_length=77)),
+    "bpe, like llama 3": (like_llama_3(), Settings(max_length=64, padding_side="left")),
+}
+
+
 @cache
 def charsmap() -> dict[str, str]:
     """Like SentencePiece's nmt_nfkc: compatibility forms, controls and spaces; composed keys, one of them against all
@@ -199,18 +264,52 @@ def charsmap() -> dict[str, str]:
     return forms | composed | spaces | controls | odd
 
 
+def unigram(normalizer: Any, pre_tokenizer: Any, **sections: Any) -> str:
+    bare = changed(UNIGRAM, normalizer=None, pre_tokenizer=None)
+    return changed(bare, normalizer=normalizer, pre_tokenizer=pre_tokenizer, **sections)
+
+
+def with_bytes() -> str:
+    """Bytes stand for unknown characters, and the unknown token may be typed in the text."""
+    found = json.loads(UNIGRAM)
+    found["model"]["vocab"] += [[f"<0x{byte:02X}>", -30.0] for byte in range(256)]
+    found["model"]["byte_fallback"] = True
+    found["added_tokens"] = [token for token in found["added_tokens"] if token["content"] != "<unk>"]
+    return json.dumps(found)
+
+
+PRECOMPILED = {"type": "Precompiled", "precompiled_charsmap": write_charsmap(charsmap())}
+QUOTES = [replace({"String": "``"}, '"'), replace({"String": "''"}, '"')]
+ALBERT = [*QUOTES, {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}, PRECOMPILED,
+          replace({"Regex": " {2,}"}, " ")]  # fmt: skip
+LINES = replace({"Regex": r"\s{2,}|[\n\r\t]"}, " ")
+TEMPLATE = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}},
+            {"SpecialToken": {"id": "</s>", "type_id": 0}}, {"SpecialToken": {"id": "<s>", "type_id": 2}}],
+            "pair": [], "special_tokens": {name: {"id": name, "ids": [number], "tokens": [name]}
+                                           for name, number in (("</s>", 3), ("<s>", 2))}}  # fmt: skip
 TOKENIZERS |= {
-    "unigram, like xlm-roberta": (
-        changed(
-            changed(UNIGRAM, normalizer=None, pre_tokenizer=None),
-            normalizer={"type": "Precompiled", "precompiled_charsmap": write_charsmap(charsmap())},
-            pre_tokenizer=XLM_R,
+    "unigram, like xlm-roberta": (unigram(PRECOMPILED, XLM_R), Settings(max_length=48)),
+    "unigram, like bge-m3": (
+        unigram(sequence(PRECOMPILED, replace({"Regex": " {2,}"}, " ")), METASPACE),
+        Settings(max_length=48),
+    ),
+    "unigram, like albert and xlnet": (
+        changed(unigram(sequence(*ALBERT), XLM_R, post_processor=None), post_processor=TEMPLATE),
+        Settings(ALL, 48, padding_side="left", pad_type_id=3),
+    ),
+    "unigram, like deberta in transformers 5": (
+        unigram(
+            sequence(LINES, {"type": "NFC"}, {"type": "Strip", "strip_left": False, "strip_right": True}), METASPACE
         ),
         Settings(max_length=48),
     ),
+    "unigram, bytes": (with_bytes(), Settings(max_length=64)),
 }
 
 
+ROBERTA = {"type": "RobertaProcessing", "sep": ["</s>", 3], "cls": ["<s>", 2], "trim_offsets": True,
+           "add_prefix_space": False}  # fmt: skip
+BERT = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
 TOKENIZERS |= {
     "wordpiece, of other components": (
         changed(
@@ -227,19 +326,39 @@ TOKENIZERS |= {
                 "type": "Sequence",
                 "pretokenizers": [{"type": "Whitespace"}, {"type": "Digits", "individual_digits": True}],
             },
-            post_processor={"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+            post_processor=BERT,
         ),
         Settings(ALL, 40),
     ),
 }
 
 
+TOKENIZERS |= {
+    "wordpiece, pairs": (UNCASED, Settings(ALL, 30, pair=True)),
+    "wordpiece, pairs, left": (
+        changed(changed(UNCASED, post_processor=None), post_processor=BERT),
+        Settings(ALL, 17, truncation_side="left", padding_side="left", pair=True),
+    ),
+    "wordpiece, pairs, nothing added": (changed(UNCASED, post_processor=None), Settings(ALL, 24, pair=True)),
+    "bpe, pairs": (
+        changed(changed(BYTES, post_processor=None), post_processor=ROBERTA),
+        Settings(ALL, 33, pair=True),
+    ),
+    "unigram, pairs of any length": (UNIGRAM, Settings(ALL, pair=True)),
+    "wordpiece, a limit for each task": (UNCASED, Settings(ALL, 24, limits=(8, 24, UNLIMITED))),
+    "wordpiece, pairs, a limit for each task": (UNCASED, Settings(ALL, 24, pair=True, limits=(7, 24))),
+}
+
+
 def numpy_runner(tables: Any) -> Any:
-    return lambda texts: {name: tensor.value for name, tensor in tables(NumpyEmitter(), texts).items()}
+    settings = tables.framing.settings
+    return lambda texts, limit: {
+        name: tensor.value for name, tensor in tables(NumpyEmitter(), settings.feeds(texts, limit)).items()
+    }
 
 
 def onnx_runner(tables: Any) -> Any:
-    return session_runner(tokenizer_graph(tables).SerializeToString())
+    return session_runner(tokenizer_graph(tables).SerializeToString(), tables.framing.settings)
 
 
 def tensorflow_runner(tables: Any) -> Any:
@@ -249,10 +368,18 @@ def tensorflow_runner(tables: Any) -> Any:
 
     from sbertconv.layers import TextInput
 
-    texts = keras.Input(shape=(), dtype="string", name="text")
-    model = keras.Model(texts, TextInput(tables.framing.settings.tensors, tables)(texts))
-    run = tf.function(model, input_signature=[tf.TensorSpec([None], tf.string)])
-    return lambda batch: {k: v.numpy() for k, v in run(tf.constant(batch, tf.string, [len(batch)])).items()}
+    settings = tables.framing.settings
+    dtypes = {name: "string" if dtype == "string" else "int32" for name, dtype in settings.inputs.items()}
+    inputs = {name: keras.Input(shape=(), dtype=dtype, name=name) for name, dtype in dtypes.items()}
+    model = keras.Model(inputs, TextInput(settings.tensors, tables)(inputs))
+    run = tf.function(model, input_signature=[{name: tf.TensorSpec([None], dtype) for name, dtype in dtypes.items()}])
+
+    def tokens(batch: Any, limit: Any) -> Any:
+        feeds = settings.feeds(batch, limit)
+        made = run({name: tf.constant(feeds[name].tolist(), dtype, [len(batch)]) for name, dtype in dtypes.items()})
+        return {name: value.numpy() for name, value in made.items()}
+
+    return tokens
 
 
 RUNNERS = {"onnx": onnx_runner, "tensorflow": tensorflow_runner}
@@ -278,7 +405,7 @@ def test_every_character_is_read_back_from_its_hash() -> None:
     import onnxruntime
 
     emitter = OnnxEmitter()
-    codes = emitter.characters("text")
+    codes = emitter.characters(["text"])
     graph = onnx.helper.make_graph(
         emitter.nodes,
         "characters",
@@ -306,11 +433,12 @@ def test_a_long_text_without_spaces_and_an_empty_batch(kind: str) -> None:
     unlimited = altered(settings, max_length=None)
     tables = altered(compiled(kind), framing=altered(compiled(kind).framing, settings=unlimited))
     run = onnx_runner(tables)
-    assert [tensor.shape for tensor in run([]).values()] == [(0, run([])["input_ids"].shape[1])] * len(settings.tensors)
+    empty = run([], None)
+    assert [tensor.shape for tensor in empty.values()] == [(0, empty["input_ids"].shape[1])] * len(settings.tensors)
     draw = random.Random(0)
     texts = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=100_000)), "a"]
     theirs = expected(reference(tokenizer, unlimited), texts, unlimited)
-    for name, tensor in run(texts).items():
+    for name, tensor in run(texts, None).items():
         np.testing.assert_array_equal(tensor, theirs[name])
 
 
@@ -326,7 +454,7 @@ def test_clusters_are_those_of_the_library() -> None:
     draw = random.Random(0)
     texts = ["".join(draw.choices(JOINING, k=draw.randrange(1, 8))) for _ in range(20_000)]
     ops = NumpyEmitter()
-    found = Charsmap.of(normalizer["precompiled_charsmap"], 1)(ops, ops.characters(texts)).value
+    found = Charsmap.of(normalizer["precompiled_charsmap"], 1)(ops, ops.characters([texts])).value
     expected = [0x110000, *(code for text in texts for code in (*map(ord, function(text)), 0x110000))]
     assert found.tolist() == expected
 
@@ -344,6 +472,19 @@ UNKNOWN = {
     "added tokens that overlap": (
         with_tokens(UNCASED, {"content": "[RIGHT]", "rstrip": True}, {"content": "  "}),
         ("'[RIGHT]' takes the spaces on its right, and '  ' begins with one",),
+    ),
+    "everything at once": (
+        with_tokens(
+            changed(
+                changed(UNCASED, normalizer=None),
+                normalizer=sequence({"type": "ByteLevel"}, replace({"Regex": r"\s+"}, "ab")),
+                pre_tokenizer={"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True},
+                model={"max_input_chars_per_word": 100, "unheard_of": 1},
+            ),
+            {"content": "[RIGHT]", "rstrip": True},
+            {"content": "  "},
+        ),
+        ("normalizer ByteLevel", '"ab" (have: one character)', "prepend_scheme='first'", "unheard_of=1", "'[RIGHT]'"),
     ),
     "an unknown option": (
         changed(UNCASED, model={"byte_fallback": True}),
@@ -401,6 +542,48 @@ def test_a_keras_model_takes_texts(tmp_path: Any, bert_folder: Any, monkeypatch:
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     with pytest.raises(UnsupportedOptionError, match="litert has no operations on strings"):
         sbertconv.to_tf(bert_folder, tmp_path / "other", text_input=True, formats=["litert"])
+
+
+@pytest.fixture(scope="module")
+def reranker(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return cross_encoder(tmp_path_factory.mktemp("reranker"), "bert", 1, prompts={"search": "query: "})
+
+
+@pytest.mark.parametrize("convert", [sbertconv.to_onnx, sbertconv.to_tf])
+def test_a_reranker_takes_pairs_of_texts(convert: Any, reranker: Any, tmp_path: Any, monkeypatch: Any) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr("sbertconv.text.proof.FUZZ", FUZZ)
+    options = {"activation": True} if convert is sbertconv.to_onnx else {"formats": ["saved_model"]}
+    converted = sbertconv.load(convert(reranker, tmp_path / "model", text_input=True, **options).folder)
+    inputs = converted.artifact.manifest["graphs"][0]["inputs"]
+    assert inputs == [{"name": name, "dtype": "string", "shape": ["batch"]} for name in ("text", "text_pair")]
+    for prompt in (None, "search"):
+        expected = reranker.predict(PAIRS, prompt_name=prompt)
+        np.testing.assert_allclose(converted.predict(PAIRS, prompt_name=prompt), expected, atol=1e-5)
+    documents = [document for _, document in PAIRS]
+    best = [row["corpus_id"] for row in reranker.rank("people in Berlin", documents)]
+    assert [row["corpus_id"] for row in converted.rank("people in Berlin", documents)] == best
+    with pytest.raises(UnsupportedOptionError, match="takes pairs, and 'one text' is one text"):
+        converted.predict("one text")
+    if convert is sbertconv.to_onnx:
+        session = onnxruntime.InferenceSession(converted.artifact.folder / "onnx/model.onnx")
+        columns = (np.array(column, object) for column in zip(*PAIRS, strict=True))
+        (scores,) = session.run(["scores"], dict(zip(("text", "text_pair"), columns, strict=True)))
+        np.testing.assert_allclose(scores[:, 0], reranker.predict(PAIRS), atol=1e-5)
+
+
+@pytest.mark.parametrize("convert", [sbertconv.to_onnx, sbertconv.to_tf])
+def test_queries_and_documents_have_limits_of_their_own(convert: Any, tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sbertconv.text.proof.FUZZ", FUZZ)
+    module = cases.st.Transformer(str(tiny.transformer_folder("bert")), query_length=8, document_length=20)
+    model = cases.chain(module, cases.pooling("mean"), prompts={"query": "query: "})
+    converted = sbertconv.load(convert(model, tmp_path / "model", text_input=True).folder)
+    inputs = converted.artifact.manifest["graphs"][0]["inputs"]
+    assert [entry["name"] for entry in inputs] == ["text", "max_length"]
+    for method in ("encode", "encode_query", "encode_document"):
+        theirs, ours = (getattr(one, method)(tiny.LINES) for one in (model, converted))
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_a_functional_model_with_the_tokenizer_saves_reloads_and_exports(tmp_path: Any) -> None:

@@ -47,19 +47,25 @@ def backend_tokenizer(kind: str, *, lowercase: bool = True, add_eos_only: bool =
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
-        trainer: Any = trainers.WordPieceTrainer(vocab_size=400, special_tokens=list(SPECIAL[kind]))
+        trainer: Any = trainers.WordPieceTrainer(
+            vocab_size=400, show_progress=False, special_tokens=list(SPECIAL[kind])
+        )
     elif kind == "bpe":
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=list(SPECIAL[kind]), initial_alphabet=alphabet)
+        trainer = trainers.BpeTrainer(
+            vocab_size=400, show_progress=False, special_tokens=list(SPECIAL[kind]), initial_alphabet=alphabet
+        )
     else:
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.normalizer = normalizers.NFKC()
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()
-        trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=list(SPECIAL[kind]), unk_token=unk)
+        trainer = trainers.UnigramTrainer(
+            vocab_size=300, show_progress=False, special_tokens=list(SPECIAL[kind]), unk_token=unk
+        )
     tokenizer.train_from_iterator(LINES, trainer)
     ids = {token: tokenizer.token_to_id(token) for token in (bos, eos)}
     single, pair = (

@@ -36,11 +36,14 @@ NOT_LOADED = {".onnx", ".onnx_data", ".h5", ".msgpack", ".ot", ".xml", ".tflite"
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run an engine: its name, environment variables, and a package without which it is left out."""
+    """One way to run an engine: its name, environment variables, a package without which it is left out, and whether
+    every core has a batch of its own.
+    """
 
     name: str
     env: Mapping[str, str] = field(default_factory=dict)
     package: str = ""
+    parallel: bool = False
 
     @property
     def is_there(self) -> bool:
@@ -51,12 +54,16 @@ class Way:
 XLA = {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit --tf_xla_enable_lazy_compilation=false"}
 # Engine -> the ways to run it.
 WAYS: dict[str, tuple[Way, ...]] = {
-    "onnxruntime": (Way("ONNX Runtime", package="onnxruntime"),),
-    "openvino": (Way("OpenVINO", package="openvino"),),
+    "onnxruntime": (
+        Way("ONNX Runtime", package="onnxruntime"),
+        Way("ONNX Runtime parallel", package="onnxruntime", parallel=True),
+    ),
+    "openvino": (Way("OpenVINO", package="openvino"), Way("OpenVINO parallel", package="openvino", parallel=True)),
     "keras": (Way("Keras"), Way("Keras/XLA", env=XLA, package="tensorflow")),
     "tensorflow": (Way("SavedModel"),),
     "litert": (Way("LiteRT"),),
     "torch": (Way("torch.export"),),
+    "tensorrt": (Way("TensorRT", package="tensorrt"),),
 }
 
 
@@ -112,8 +119,9 @@ def check_measured(row: ModelClass, where: object, error: type[SourceError | Art
         raise error(f"{where}: a {row.name} is not measured (have: {have}).\nLeave it out.")
 
 
-def contestants_of(paths: Sequence[str | Path]) -> list[Contestant]:
-    """Every way to run every format of these converted folders (or .keras files), with names that differ.
+def contestants_of(paths: Sequence[str | Path], threads: int) -> list[Contestant]:
+    """Every way to run every format of these converted folders (or .keras files) with so many threads, under names
+    that differ.
 
     Raises:
         ArtifactError: if a folder is missing, or not one that sbertconv wrote.
@@ -128,8 +136,9 @@ def contestants_of(paths: Sequence[str | Path]) -> list[Contestant]:
         for form in artifact.formats:
             size = partial(disk_size, Path(path).expanduser(), artifact, form)
             for engine, way in ((name, way) for name in artifact.engines(form) for way in WAYS[name]):
-                if way.is_there:
-                    name, options = f"{way.name} {precision}", {"format": form, "engine": engine}
+                if way.is_there and (threads > 1 or not way.parallel):
+                    name = f"{way.name} {precision}"
+                    options = {"format": form, "engine": engine, "parallel": threads if way.parallel else 1}
                     found.append(Contestant(name, str(path), size, form, precision, "sbertconv", options, way.env))
     return told_apart(found)
 

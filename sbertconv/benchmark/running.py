@@ -130,12 +130,12 @@ def benchmark(
     from sbertconv.source import open_source
 
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
-    contestants = [original(source), *contestants_of(artifacts)]
     threads = usable_cores() if threads is None else threads
     if not 1 <= threads <= usable_cores():
         raise UnsupportedOptionError(
             f"threads {threads} is not possible (have: 1 to {usable_cores()} cores).\nPass one of these."
         )
+    contestants = [original(source), *contestants_of(artifacts, threads)]
     facts = machine()  # before anything runs
     with contextlib.ExitStack() as stack:
         return Run(source, contestants, settings, threads, on_step, stack).report(facts)

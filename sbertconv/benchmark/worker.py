@@ -71,10 +71,11 @@ class Contest:
         return seconds
 
     def vectors(self, texts: Sequence[str], batch_size: int, path: str) -> None:
-        """Save the embeddings, float32 [texts, dim], as an .npy file."""
+        """Save the embeddings, float32 [texts or all their tokens, dim], as an .npy file."""
         import numpy as np
 
-        np.save(path, np.asarray(self._encode(texts, batch_size=batch_size, **self.arrays), np.float32))
+        found = self._encode(texts, batch_size=batch_size, **self.arrays)
+        np.save(path, np.concatenate(found) if isinstance(found, list) else np.asarray(found, np.float32))
 
     def peak_memory(self) -> int:
         """The largest resident set of this process so far, in bytes."""
@@ -133,7 +134,7 @@ class Contest:
         return [float(value) for value in np.polyfit([*found], [*found.values()], len(found) - 1)]
 
     def _encode(self, inputs: Any, **options: Any) -> Any:
-        return self.model.encode(inputs, show_progress_bar=False, **options)
+        return self.model.encode(inputs, show_progress_bar=False, convert_to_numpy=True, **options)
 
     def _tokens(self, text: str) -> int:
         features = self.model.preprocess([text])

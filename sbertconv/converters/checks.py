@@ -14,19 +14,37 @@ if TYPE_CHECKING:
 
 
 def check_transformer(module: torch.nn.Module, context: Context) -> None:
-    """Raise UnsupportedOptionError if the module has no entry for the route's modality, renders texts through a
-    chat template, or expands queries with mask tokens.
+    """Raise UnsupportedOptionError if the module has no entry for the route's modality, or expands queries in a way
+    that cannot be the same for every batch or that nothing scores.
     """
     modalities = module.modality_config
     if context.modality not in modalities:
         raise UnsupportedOptionError(f"takes {', '.join(map(str, modalities))}, not {context.modality!r}")
-    if context.modality == "text" and "message" in modalities:
+    if module.query_expansion is None:
+        return
+    if not context.walk.route.scoring_rules:
+        raise UnsupportedOptionError("query_expansion without a MultiVectorMask behind it, which scores the tokens")
+    if module.query_expansion["strategy"] == "min" and module.tokenizer.padding_side == "left":
         raise UnsupportedOptionError(
-            "renders texts through the tokenizer's chat template, which an artifact cannot do; "
-            "save the model with modality_config={'text': ...} if plain texts are meant"
+            "query_expansion of strategy 'min' with padding on the left: how far a query is expanded depends on the "
+            "longest of its batch; choose the strategy 'fixed'"
         )
-    if module.query_expansion is not None:
-        raise UnsupportedOptionError("query_expansion is not supported for sentence embeddings")
+
+
+def check_texts(context: Context) -> None:
+    """Raise UnsupportedOptionError on a route that takes no texts: its tokens have no ids."""
+    if context.modality != "text":
+        raise UnsupportedOptionError(f"takes texts alone, not {context.modality!r}")
+
+
+def check_token_pooling(module: torch.nn.Module, context: Context) -> None:
+    """Raise UnsupportedOptionError if a module of another kind follows: what pools tokens is the run time, after the
+    graph.
+    """
+    modules = [found for _, found in context.walk.route.modules]
+    behind = modules[next(place for place, found in enumerate(modules) if found is module) + 1 :]
+    if others := [type(found).__name__ for found in behind if type(found) is not type(module)]:
+        raise UnsupportedOptionError(f"{', '.join(others)} behind it; only as the last module it can be converted")
 
 
 def pooling_modes(module: torch.nn.Module, known: Collection[str]) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ import torch
 
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.routes import Route
+from sbertconv.scoring import IS_QUERY
+from sbertconv.tokenization import Text
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -55,12 +57,19 @@ def example_features(route: Route, model: SentenceTransformer) -> dict[str, Any]
     if route.modality == "image":
         return {**image_example(route), "modality": "image"}
     task = route.tasks[0] if route.tasks else None
-    features: dict[str, Any] = dict(model.preprocess(TEXTS, **({"task": task} if task else {})))
+    templates = route.input.section.get("templates") if route.input else None
+    texts = examples(not templates or any(case["slots"] == ["text"] for case in templates))
+    features: dict[str, Any] = dict(model.preprocess(texts, **({"task": task} if task else {})))
     if route.input is not None and features["input_ids"].ndim == 2:
         section = route.input.section
         known = sorted({int(number) for number in features["input_ids"].flatten()})
         features |= {name: t for name, t in token_example(route, section, known).items() if name in features}
     return features | ({"prompt_length": 1} if route.takes_prompt_length else {})
+
+
+def examples(single: bool) -> list[Text]:
+    """A few texts, or pairs for a model that takes no single ones."""
+    return [text if single else (text, text) for text in TEXTS]
 
 
 def token_example(route: Route, section: Mapping[str, Any], known: Sequence[int]) -> dict[str, torch.Tensor]:
@@ -74,7 +83,7 @@ def token_example(route: Route, section: Mapping[str, Any], known: Sequence[int]
         known: token ids that exist.
 
     Returns:
-        input_ids, token_type_ids, attention_mask [rows, length] and prompt_length [rows], all int64.
+        input_ids, token_type_ids, attention_mask [rows, length], prompt_length and is_query [rows], all int64.
     """
     limit = section["max_length"] or LONGEST
     length = max(min(max(11, _longest_window(route) + 3), limit, LONGEST), 2)
@@ -90,6 +99,7 @@ def token_example(route: Route, section: Mapping[str, Any], known: Sequence[int]
         "token_type_ids": torch.zeros_like(ids),
         "attention_mask": mask,
         "prompt_length": torch.ones(rows, dtype=torch.int64),
+        IS_QUERY: torch.arange(rows) % 2,
     }
 
 

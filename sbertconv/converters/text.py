@@ -8,9 +8,10 @@ from typing import Any
 
 from sbertconv.plan import Plan
 from sbertconv.preprocessing import InputDescription
-from sbertconv.runtime import TEXT
 from sbertconv.text import Settings, TextTokenizer, compile_tokenizer, prove
+from sbertconv.text.components import refuse
 from sbertconv.text.proof import Run
+from sbertconv.text.settings import problems
 
 Build = Callable[[TextTokenizer], tuple[Run, Mapping[str, Any]]]  # what runs the tables, and what to say of it
 
@@ -28,28 +29,36 @@ class TextTables:
     described: Mapping[str, Any]
 
     @classmethod
-    def of(cls, described: InputDescription, build: Build) -> TextTables:
-        """Compile and prove.
+    def of(cls, described: InputDescription, pair: bool, build: Build) -> TextTables:
+        """Compile and prove, for single texts or for pairs.
 
         Raises:
             UnsupportedOptionError: naming every component of the tokenizer that is not known.
             TokenizationError: if one token differs.
         """
-        settings = Settings.of(described.section)
+        settings = Settings.of(described.section, pair)
+        refused = problems(described.section)
+        if described.section["kind"] != "fast":
+            refuse(refused)
         tokenizer_json = described.files[described.section["file"]]
-        tables = compile_tokenizer(tokenizer_json, settings)
+        tables = compile_tokenizer(tokenizer_json, settings, refused)
         run, size = build(tables)
         return cls(tables, {**prove(run, tokenizer_json, settings, tables).to_json(), **size})
 
     def section(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """What a graph's entry in the manifest says instead, given the inputs without the tokenizer."""
-        kept = [entry for entry in inputs if entry["name"] not in self.tables.framing.settings.tensors]
-        text = {"name": TEXT, "dtype": "string", "shape": ["batch"]}
-        return {"inputs": [text, *kept], "text": dict(self.described)}
+        settings = self.tables.framing.settings
+        kept = [entry for entry in inputs if entry["name"] not in settings.tensors]
+        integers = next(entry["dtype"] for entry in inputs if entry["name"] in settings.tensors)
+        own = [
+            {"name": name, "dtype": "string" if dtype == "string" else integers, "shape": ["batch"]}
+            for name, dtype in settings.inputs.items()
+        ]
+        return {"inputs": [*own, *kept], "text": dict(self.described)}
 
 
-def text_tables(plan: Plan, wanted: bool, build: Build) -> dict[str, TextTables]:
-    """Route -> its tokenizer as tables, for every route for texts if they are wanted."""
+def text_tables(plan: Plan, wanted: bool, pair: bool, build: Build) -> dict[str, TextTables]:
+    """Route -> its tokenizer as tables, for every route for texts if they are wanted; `pair`: of two texts each."""
     if not wanted:
         return {}
-    return {route.name: TextTables.of(route.input, build) for route in plan.routes if route.input is not None}
+    return {route.name: TextTables.of(route.input, pair, build) for route in plan.routes if route.input is not None}

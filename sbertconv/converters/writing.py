@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact import Staging
 from sbertconv.classes import EXACT
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.frameworks import version_of
 from sbertconv.images import SETTINGS as IMAGE_SETTINGS
 from sbertconv.plan import Plan
 from sbertconv.routes import Route
@@ -62,6 +61,7 @@ def manifest_content(
         "architecture": plan.routes[0].architecture,
         "chain": [step.name for step in plan.steps],
         "notes": list(source.notes),
+        **({"pooling": source.pooling} if source.pooling else {}),
         "max_seq_length": tokenizer.get("max_length"),
         "padding_side": tokenizer.get("padding_side"),
         "do_lower_case": tokenizer.get("do_lower_case", False),
@@ -111,14 +111,6 @@ def route_content(
 def graph_name(route: str, is_default: bool) -> str:
     """The name that a route's files have in common."""
     return "model" if is_default else f"model_{route}"
-
-
-def version_of(package: str) -> str | None:
-    """The installed version of a package, under its own name or that of its build for the CPU."""
-    for name in (package, f"{package}-cpu"):
-        with contextlib.suppress(PackageNotFoundError):
-            return version(name)
-    return None
 
 
 def write_tokenizer(route: Route, is_default: bool, staging: Staging) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ model = keras.saving.load_model("keras/model.keras")
 
 from __future__ import annotations
 
+from sbertconv.layers.late_interaction import MultiVectorMask, maxsim
 from sbertconv.layers.output import SentenceEmbedding
 from sbertconv.layers.policy import set_dtype_policy
 from sbertconv.layers.pooling import Pooling
@@ -23,6 +24,7 @@ __all__ = [
     "BoW",
     "Embedding",
     "LSTMCell",
+    "MultiVectorMask",
     "Pooling",
     "SentenceEmbedding",
     "SparseAutoEncoder",
@@ -33,5 +35,6 @@ __all__ = [
     "TracedModule",
     "WeightedLayerPooling",
     "WordWeights",
+    "maxsim",
     "set_dtype_policy",
 ]

@@ -15,7 +15,7 @@ FOLDER = "sbertconv"  # in the folder that Keras gives every layer for its files
 
 @keras.saving.register_keras_serializable("sbertconv")
 class SentenceEmbedding(keras.layers.Layer):
-    """The embedding in float32, with as much of it as the model says.
+    """The embedding in float32, with as much of it as the model says; or logits, or the vectors of tokens.
 
     Args:
         truncate_dim: keep this many leading dimensions, or None.
@@ -39,12 +39,12 @@ class SentenceEmbedding(keras.layers.Layer):
             super().__setattr__(name, value)
 
     def call(self, inputs: Any) -> Any:
-        embedding = keras.ops.cast(inputs[:, : self.truncate_dim], "float32")
+        embedding = keras.ops.cast(inputs[..., : self.truncate_dim], "float32")
         return embedding if self.max_active_dims is None else largest(embedding, self.max_active_dims)
 
     def compute_output_spec(self, inputs: Any) -> Any:
-        batch, dim = inputs.shape
-        return keras.KerasTensor((batch, min(dim, self.truncate_dim or dim)), dtype="float32")
+        *others, dim = inputs.shape
+        return keras.KerasTensor((*others, min(dim, self.truncate_dim or dim)), dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "truncate_dim": self.truncate_dim, "max_active_dims": self.max_active_dims}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import keras
 
 from sbertconv.errors import ArtifactError
 from sbertconv.frameworks import import_tensorflow
+from sbertconv.text.settings import TEXT
 from sbertconv.text.storage import dumps, loads
 from sbertconv.text.tf_emitter import TensorFlowEmitter
 from sbertconv.text.tokenizer import TextTokenizer
@@ -19,6 +21,9 @@ FILE = "tokenizer.npz"
 @keras.saving.register_keras_serializable("sbertconv")
 class TextInput(keras.layers.Layer):
     """Strings [batch] -> a dict of the tokenizer's tensors, int32 [batch, sequence]; TensorFlow only.
+
+    A tokenizer of pairs, or of texts with limits of their own, takes a dict of its inputs (`Settings.inputs`), each
+    [batch], instead.
 
     Args:
         names: of the tensors.
@@ -36,11 +41,13 @@ class TextInput(keras.layers.Layer):
         if self._tables is None:
             raise ArtifactError("The tokenizer's layer has no tables.\nLoad the model from its .keras file.")
         tf = import_tensorflow(["text input"])
-        tensors = self._tables(TensorFlowEmitter(tf), inputs)
+        named = inputs if isinstance(inputs, Mapping) else {TEXT: inputs}
+        tensors = self._tables(TensorFlowEmitter(tf), named)
         return {name: tf.cast(tensors[name].value, "int32") for name in self.names}
 
     def compute_output_spec(self, inputs: Any) -> dict[str, Any]:
-        return {name: keras.KerasTensor((inputs.shape[0], None), dtype="int32") for name in self.names}
+        batch = (inputs[TEXT] if isinstance(inputs, Mapping) else inputs).shape[0]
+        return {name: keras.KerasTensor((batch, None), dtype="int32") for name in self.names}
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "names": list(self.names)}

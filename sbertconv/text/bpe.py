@@ -5,20 +5,53 @@ Source: Sennrich et al. 2016, https://arxiv.org/abs/1508.07909.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sbertconv.errors import UnsupportedOptionError
-from sbertconv.text.bytes import byte_at, byte_counts
+from sbertconv.text.bytes import byte_at, byte_counts, byte_tokens
+from sbertconv.text.characters import alphabet, numbered
+from sbertconv.text.components import NotKnownError, real
 from sbertconv.text.framing import TEXT_END
-from sbertconv.text.operations import Operations, State, Tensor
-from sbertconv.text.tables import PageTable, SparseTable, every
+from sbertconv.text.operations import END, Operations, State, Tensor
+from sbertconv.text.tables import PageTable, SparseTable, Trie
 
 NEVER = 2**31 - 1  # the rank of what is no pair
+FORM = 1 << 21  # more than there are code points and pseudo characters
 Pairs = Mapping[tuple[int, int], tuple[int, int]]  # two ids -> rank, id of both together
+
+
+@dataclass(frozen=True)
+class WholeWords:
+    """Words that are a token although no merges make them; each becomes a pseudo character behind all others.
+
+    Attributes:
+        classes: code point -> its number in the trie.
+        trie: the words, below the first of two roots; a value is the number of the word.
+        first: the pseudo character of the first word.
+    """
+
+    classes: PageTable
+    trie: Trie
+    first: int
+
+    @classmethod
+    def of(cls, words: Sequence[str], pseudo: int) -> WholeWords:
+        numbers = alphabet(words)
+        trie = Trie.of(((0, [numbers[c] for c in word], n) for n, word in enumerate(words)), roots=2)
+        return cls(PageTable.of(numbered(numbers), [0] * (pseudo + len(words))), trie, END + pseudo)
+
+    def __call__(self, ops: Operations, codes: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        roots = ops.where(starts, self.trie.root(0), self.trie.root(1))
+        begins, ends, values = self.trie.matches(ops, self.classes(ops, codes), roots, starts)
+        wholly = starts[ends]
+        begins, ends, values = (ops.compress(x, wholly) for x in (begins, ends, values))
+        one, nothing = ops.fill(ops.size(begins), 1), ops.fill(ops.size(codes) + 1, 0)
+        inside = ops.cumsum(ops.scatter(nothing, begins + 1, one) - ops.scatter(nothing, ends, one))[:-1] > 0
+        codes = ops.scatter(codes, begins, values + self.first)
+        return ops.compress(codes, ~inside), ops.compress(starts, ~inside)
 
 
 @dataclass(frozen=True)
@@ -27,7 +60,9 @@ class BPE:
 
     Attributes:
         size: how many token ids there are.
-        symbols: code point -> its symbol + 1, or 0.
+        whole: finds the words that need no merges, or None.
+        symbols: form * FORM + code point -> its symbol + 1, or 0.
+        forms: what the form of a character is the sum of: of one behind another in its word, and of a word's last.
         pairs: (symbol, symbol) -> place.
         ranks, merged: place -> when the pair was learned, and what it becomes.
         alone: place -> whether of such pairs only a word's first may be merged at once, because it may make way for a
@@ -40,7 +75,9 @@ class BPE:
     """
 
     size: int
+    whole: WholeWords | None
     symbols: PageTable
+    forms: tuple[int, int]
     pairs: SparseTable
     ranks: np.ndarray
     merged: np.ndarray
@@ -54,9 +91,13 @@ class BPE:
     @classmethod
     def of(cls, model: Mapping[str, Any], added: np.ndarray) -> BPE:
         vocabulary: Mapping[str, int] = model["vocab"]
+        prefix, suffix = model["continuing_subword_prefix"] or "", model["end_of_word_suffix"] or ""
         size, pseudo = max(vocabulary.values()) + 1, np.array([TEXT_END, *added], np.int32)
         split = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
-        learned = {(vocabulary[a], vocabulary[b]): (rank, vocabulary[a + b]) for rank, (a, b) in enumerate(split)}
+        learned = {
+            (vocabulary[a], vocabulary[b]): (rank, vocabulary[a + b[len(prefix) :]])
+            for rank, (a, b) in enumerate(split)
+        }
         entries = np.array(sorted((a, b, rank, to) for (a, b), (rank, to) in learned.items()), np.int64).reshape(-1, 4)
         width = size + len(pseudo)
         pairs, places = SparseTable.of(entries[:, 0], entries[:, 1], width, width)
@@ -66,13 +107,19 @@ class BPE:
         ranks, merged, alone = (np.zeros(int(places.max(initial=0)) + 1, np.int32) for _ in range(3))
         ranks[places], merged[places] = entries[:, 2], entries[:, 3]
         alone[places] = earliest[entries[:, 3]] <= entries[:, 2]
-        border = np.array(sorted(_borders(learned, vocabulary)), np.int64).reshape(-1, 2)
-        values = every()
-        single = {ord(token): number for token, number in vocabulary.items() if len(token) == 1}
-        values[list(single)] = np.array(list(single.values()), np.int64) + 1
+        border = np.array(sorted(_borders(learned, vocabulary, prefix)), np.int64).reshape(-1, 2)
+        whole = _unmerged(model) if model["ignore_merges"] else []
+        heads, tails = (list(dict.fromkeys(("", affix))) for affix in (prefix, suffix))
+        forms = int(len(heads) > 1), len(heads) * (len(tails) > 1)
+        last = [*(size + n for n in range(len(pseudo))), *(vocabulary[word] for word in whole)]
+        values = np.concatenate([_form(vocabulary, head, tail, last) for tail in tails for head in heads])
+        if model["byte_fallback"] and (prefix or suffix):
+            raise NotKnownError("model BPE: byte_fallback with continuing_subword_prefix or end_of_word_suffix")
         return cls(
             size,
-            PageTable.of(values, [size + 1 + n for n in range(len(pseudo))]),
+            WholeWords.of(whole, len(pseudo)) if whole else None,
+            PageTable.of(values, []),
+            forms,
             pairs,
             ranks,
             merged,
@@ -80,11 +127,13 @@ class BPE:
             SparseTable.of(border[:, 0], border[:, 1], width, width)[0],
             -1 if model["unk_token"] is None else vocabulary[model["unk_token"]],
             bool(model["fuse_unk"]),
-            _byte_tokens(vocabulary) if model["byte_fallback"] else np.zeros(0, np.int32),
+            byte_tokens(vocabulary) if model["byte_fallback"] else np.zeros(0, np.int32),
             pseudo,
         )
 
     def __call__(self, ops: Operations, codes: Tensor, starts: Tensor) -> Tensor:
+        if self.whole is not None:
+            codes, starts = self.whole(ops, codes, starts)
         symbols, starts = self._symbols(ops, codes, starts)
         _, inside = self.borders(ops, ops.previous(symbols, self.size), symbols)
         symbols = self._merge(ops, symbols, starts | ~inside)
@@ -93,7 +142,12 @@ class BPE:
 
     def _symbols(self, ops: Operations, codes: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
         """The symbol of every character, or those of its bytes, and where words begin."""
-        symbols = self.symbols(ops, codes) - 1
+        formed, (inner, last) = codes, self.forms
+        if inner:
+            formed = ops.where(starts, formed, formed + inner * FORM)
+        if last:
+            formed = ops.where(ops.next(starts, True), formed + last * FORM, formed)
+        symbols = self.symbols(ops, formed) - 1
         missing = symbols < 0
         if len(self.bytes):
             owner, place = ops.repeat(ops.where(missing, byte_counts(ops, codes), 1))
@@ -142,20 +196,30 @@ class BPE:
         return ops.compress(done, done >= 0)
 
 
-def _byte_tokens(vocabulary: Mapping[str, int]) -> np.ndarray:
-    """Byte -> its token's id."""
-    found = [vocabulary.get(f"<0x{byte:02X}>", -1) for byte in range(256)]
-    if -1 in found:
-        raise UnsupportedOptionError(
-            "Text input is not possible with this tokenizer: byte_fallback without a token for every byte.\n"
-            "Leave --text-input out."
-        )
-    return np.array(found, np.int32)
+def _form(vocabulary: Mapping[str, int], head: str, tail: str, last: Sequence[int]) -> np.ndarray:
+    """The symbol + 1 of every character between these texts, and of the pseudo characters; int64 [FORM]."""
+    values = np.zeros(FORM, np.int64)
+    length = len(head) + len(tail) + 1
+    for token, number in vocabulary.items():
+        if len(token) == length and token.startswith(head) and token.endswith(tail):
+            values[ord(token[len(head)])] = number + 1
+    values[END : END + len(last)] = np.array(last) + 1
+    return values
 
 
-def _borders(learned: Pairs, vocabulary: Mapping[str, int]) -> set[tuple[int, int]]:
+def _unmerged(model: Mapping[str, Any]) -> list[str]:
+    """The tokens that the library's merges do not make of their own characters."""
+    merged = real("model", {**model, "ignore_merges": False})
+    return [
+        token
+        for token, number in model["vocab"].items()
+        if token and [t.id for t in merged.tokenize(token)] != [number]
+    ]
+
+
+def _borders(learned: Pairs, vocabulary: Mapping[str, int], prefix: str) -> set[tuple[int, int]]:
     """The last symbol of the left and the first of the right, as they were before any merge, of every pair."""
-    lengths = {number: len(token) for token, number in vocabulary.items()}
+    lengths = {number: len(token.removeprefix(prefix)) for token, number in vocabulary.items()}
     first, last = ({number: number for number in lengths} for _ in range(2))
     for (a, b), (_, to) in sorted(learned.items(), key=lambda entry: lengths[entry[1][1]]):
         first[to], last[to] = first[a], last[b]

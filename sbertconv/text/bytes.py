@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from sbertconv.text.components import NotKnownError
 from sbertconv.text.operations import END, Operations, Tensor
 
 LIMITS = (0x80, 0x800, 0x10000)  # the first characters of two, three and four bytes
@@ -25,6 +27,14 @@ def byte_at(ops: Operations, codes: Tensor, counts: Tensor, place: Tensor) -> Te
     """The byte at a place of each character, given its number of bytes."""
     rest = codes // ops.constant(SIXES)[counts - place - 1]
     return ops.where(place < 1, ops.constant(LEADS)[counts] + rest, rest % 64 + 0x80)
+
+
+def byte_tokens(vocabulary: Mapping[str, int]) -> np.ndarray:
+    """Byte -> the id of the token that stands for it."""
+    found = [vocabulary.get(f"<0x{byte:02X}>", -1) for byte in range(256)]
+    if -1 in found:
+        raise NotKnownError("model: byte_fallback without a token for every byte")
+    return np.array(found, np.int32)
 
 
 def byte_alphabet() -> list[str]:

@@ -9,8 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from sbertconv.errors import UnsupportedOptionError
-from sbertconv.text.components import real
+from sbertconv.text.components import NotKnownError, real
 from sbertconv.text.operations import END, INT, LONG, Operations, State, Tensor
 from sbertconv.text.tables import PAGE, PageTable, SparseTable, every
 
@@ -167,9 +166,8 @@ class Composition:
                 found[first, parts[-1]] = code
         firsts, seconds = (alphabet(["".join(pair[side] for pair in found)]) for side in (0, 1))
         if set(firsts) & set(seconds):
-            raise UnsupportedOptionError(
-                "Text input is not possible: in this version of Unicode a character both takes in others and is taken "
-                "in.\nLeave --text-input out."
+            raise NotKnownError(
+                "normalizer: in this version of Unicode a character both takes in others and is taken in"
             )
         entries = np.array(sorted((firsts[a], seconds[b], code) for (a, b), code in found.items()), np.int64)
         pairs, places = SparseTable.of(entries[:, 0], entries[:, 1], len(firsts) + 1, len(seconds) + 1)

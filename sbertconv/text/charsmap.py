@@ -183,7 +183,6 @@ class Charsmap:
     def of(cls, encoded: str, pseudo: int) -> Charsmap:
         """Of the map as a tokenizer.json has it."""
         mapping = read_charsmap(encoded)
-        normalizer = {"type": "Precompiled", "precompiled_charsmap": encoded}
         several = {key: text for key, text in mapping.items() if len(key) > 1}
         found = np.stack([cluster_classes()[name] for name in PROPERTIES])
         properties, classes = np.unique(found, axis=1, return_inverse=True)
@@ -193,7 +192,7 @@ class Charsmap:
         keys = every()
         keys[[ord(key) for key in mapping if len(key) == 1]] = 1
         numbers = alphabet(list(several) or ["?"])
-        final = CharacterMap.of(changes(real("normalizer", normalizer).normalize_str), pseudo, list(several.values()))
+        final = CharacterMap.of(_changes(encoded), pseudo, list(several.values()))
         return cls(
             PageTable.of(classes.reshape(-1), [properties.shape[1] - 1] * pseudo),
             properties.astype(np.int32),
@@ -259,6 +258,12 @@ class Charsmap:
         lines = (codes == ord("\n")) & ops.previous(codes == ord("\r"), False)
         joined = has["extending"] | had["prefix"] | syllable | pictographs | conjunct
         return lines | (joined & ~has["control"] & ~had["control"])
+
+
+@cache
+def _changes(encoded: str) -> dict[int, str]:
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": encoded}
+    return changes(real("normalizer", normalizer).normalize_str)
 
 
 PROPERTIES = (

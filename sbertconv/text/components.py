@@ -23,6 +23,10 @@ class Anything:
 ANY = Anything()
 
 
+class NotKnownError(Exception):
+    """What is not known of a component, in words; raised while it is compiled."""
+
+
 @dataclass(frozen=True)
 class Component:
     """One type of component.
@@ -53,10 +57,12 @@ class Context:
     Attributes:
         tokenizer: the whole tokenizer.json.
         pseudo: how many pseudo characters there are.
+        pair: whether two texts make one input.
     """
 
     tokenizer: Json
     pseudo: int
+    pair: bool
 
 
 SEQUENCES = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "post_processor": "processors"}
@@ -77,19 +83,22 @@ def parts(section: str, tokenizer: Json) -> list[Json]:
     return list(flat(tokenizer[section]))
 
 
-def check(tokenizer: Json, tables: Mapping[str, Mapping[str, Component]]) -> None:
-    """Raise UnsupportedOptionError, naming every component and option that is not in the tables."""
-    problems = []
+def problems(tokenizer: Json, tables: Mapping[str, Mapping[str, Component]]) -> Iterator[str]:
+    """Every component and option that is not in the tables, in words."""
     for section, table in tables.items():
         for component in parts(section, tokenizer):
             label, known = f"{section} {component['type']}", table.get(component["type"])
             if known is None:
-                problems.append(f"{label} is not known (have: {', '.join(table)})")
+                yield f"{label} is not known (have: {', '.join(table)})"
             else:
-                problems += [f"{label}: {problem}" for problem in known.unknown(component)]
-    if problems:
+                yield from (f"{label}: {problem}" for problem in known.unknown(component))
+
+
+def refuse(found: Sequence[str]) -> None:
+    """Raise UnsupportedOptionError with all of these, if there are any."""
+    if found:
         raise UnsupportedOptionError(
-            "Text input is not possible with this tokenizer:\n  " + "\n  ".join(problems) + "\n"
+            "Text input is not possible with this tokenizer:\n  " + "\n  ".join(found) + "\n"
             "Leave --text-input out; the artifact's tokenizer.json works in every language that has the library."
         )
 

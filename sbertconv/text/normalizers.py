@@ -10,16 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.text.added import AddedTokens
 from sbertconv.text.characters import CharacterMap, Composition, Reordering, changes, classify
 from sbertconv.text.charsmap import Charsmap
-from sbertconv.text.components import ANY, Component, Context, Json, Stages, real, shown
+from sbertconv.text.components import ANY, Component, Context, Json, NotKnownError, Stages, real, shown
 from sbertconv.text.operations import END, INT, Operations, Tensor
-from sbertconv.text.tables import PageTable
+from sbertconv.text.tables import PageTable, every
+from sbertconv.text.words import matching
 
 NFD, NFC = {"type": "NFD"}, {"type": "NFC"}
-SPACE = ord(" ")
-SPACE_RUNS = {"Regex": " {2,}"}
+SPACE = " "
+# expression -> the white space that runs of two and more are made of, and that which counts alone; None: all of it
+RUNS: dict[str, tuple[str | None, str | None]] = {
+    " {2,}": (SPACE, ""),
+    r"\s{2,}": (None, ""),
+    r"\s+": (None, None),
+    r"\s{2,}|[\n\r\t]": (None, "\n\r\t"),
+    r"[\n\r\t]": ("", "\n\r\t"),
+    r"\n": ("", "\n"),
+}
 
 
 @cache
@@ -67,32 +76,48 @@ def composition(component: Json, context: Context) -> Stages:
 
 
 def replacement(component: Json, context: Context) -> Stages:
-    """Replace: of one character, or of runs of two spaces and more."""
+    """Replace: of a text, or of runs of white space."""
     pattern, content = component["pattern"], component["content"]
-    if pattern == SPACE_RUNS:
+    if "Regex" in pattern:
         if len(content) > 1:
-            raise UnsupportedOptionError(
-                f"Text input is not possible with normalizer Replace: {shown(pattern)} by {shown(content)} (have: one "
-                "character).\nLeave --text-input out."
-            )
-        return [SpaceRuns(tuple(map(ord, content)))]
-    return [CharacterMap.of({ord(pattern["String"]): content}, context.pseudo)]
+            raise NotKnownError(f"normalizer Replace: {shown(pattern)} by {shown(content)} (have: one character)")
+        return [SpaceRuns(PageTable.of(_runs(pattern["Regex"]), [0] * context.pseudo), tuple(map(ord, content)))]
+    text = pattern["String"]
+    if len(text) == 1:
+        return [CharacterMap.of({ord(text): content}, context.pseudo)]
+    # Found like an added token without flags, then a map of its pseudo character.
+    number, flags = context.pseudo - 1, {"single_word": False, "lstrip": False, "rstrip": False}
+    finder = AddedTokens.of({number: text}, [flags] * context.pseudo)
+    return [finder, CharacterMap.of({}, context.pseudo, [content])]
+
+
+def _runs(expression: str) -> np.ndarray:
+    """Code point -> 0 if the expression does not match it, 1 if it does in runs, 2 if it does alone too."""
+    values, white = every(), matching(r"\s")
+    for number, characters in enumerate(RUNS[expression], 1):
+        if characters is None:
+            values[white > 0] = number
+        else:
+            values[[ord(c) for c in characters]] = number
+    return values
 
 
 @dataclass(frozen=True)
 class SpaceRuns:
-    """Two spaces and more become other characters.
+    """Runs of white space become another character, or none.
 
     Attributes:
+        spaces: code point -> 1 in runs of two and more, 2 also alone.
         content: the one character, or none.
     """
 
+    spaces: PageTable
     content: tuple[int, ...]
 
     def __call__(self, ops: Operations, codes: Tensor) -> Tensor:
-        space = codes == SPACE
-        inside = space & ops.previous(space, False)
-        first = space & ops.next(space, False) & ~inside
+        spaces = self.spaces(ops, codes)
+        inside = (spaces > 0) & (ops.previous(spaces, 0) > 0)
+        first = ((spaces > 1) | ((spaces > 0) & (ops.next(spaces, 0) > 0))) & ~inside
         if not self.content:
             return ops.compress(codes, ~(first | inside))
         codes = ops.where(first, self.content[0], codes)
@@ -166,14 +191,14 @@ def precompiled(component: Json, context: Context) -> Stages:
     return [Charsmap.of(encoded, context.pseudo)] if encoded else []
 
 
-class Characters:
-    """Patterns that are one character, and the expression for runs of spaces."""
+class Patterns:
+    """Texts, and the expressions for runs of white space."""
 
     def __contains__(self, pattern: object) -> bool:
-        return pattern == SPACE_RUNS or (isinstance(pattern, dict) and len(pattern.get("String", "")) == 1)
+        return isinstance(pattern, dict) and bool(pattern.get("String") or pattern.get("Regex") in RUNS)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(({"String": "<one character>"}, SPACE_RUNS))
+        return iter(({"String": "<any text>"}, *({"Regex": expression} for expression in RUNS)))
 
 
 BOTH = (True, False)
@@ -187,7 +212,7 @@ NORMALIZERS = {
     "Lowercase": Component(mapping),
     "StripAccents": Component(mapping),
     "Nmt": Component(mapping),
-    "Replace": Component(replacement, {"pattern": Characters(), "content": ANY}),
+    "Replace": Component(replacement, {"pattern": Patterns(), "content": ANY}),
     "Prepend": Component(prefix, {"prepend": ANY}),
     "Strip": Component(stripping, {"strip_left": BOTH, "strip_right": BOTH}),
     **{name: Component(compile_) for name, compile_ in FORMS.items()},

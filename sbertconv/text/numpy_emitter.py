@@ -16,6 +16,9 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
+REDUCTIONS: dict[str, Callable[..., Any]] = {"max": np.max, "min": np.min, "sum": np.sum}
+
+
 class NumpyEmitter(Operations):
     """Computes at once; `value` of its tensors is an array."""
 
@@ -26,8 +29,11 @@ class NumpyEmitter(Operations):
     def constant(self, array: Any, dtype: str = INT) -> Tensor:
         return self._tensor(array, dtype)
 
-    def characters(self, texts: Sequence[str]) -> Tensor:
-        return self._tensor([END, *(code for text in texts for code in (*map(ord, text), END))])
+    def integers(self, given: Any) -> Tensor:
+        return self._tensor(given)
+
+    def characters(self, inputs: Sequence[Sequence[str]]) -> Tensor:
+        return self._tensor([END, *(code for texts in inputs for text in texts for code in (*map(ord, text), END))])
 
     def apply(self, name: str, inputs: Sequence[Tensor], dtype: str) -> Tensor:
         return self._tensor(FUNCTIONS[name](*(x.value for x in inputs)), dtype)
@@ -48,11 +54,12 @@ class NumpyEmitter(Operations):
     def fill(self, count: Tensor, value: int | float | bool, dtype: str = INT) -> Tensor:
         return self._tensor(np.full(count.value, value), dtype)
 
-    def concat(self, parts: Sequence[Tensor]) -> Tensor:
-        return self._tensor(np.concatenate([part.value for part in parts]), parts[0].dtype)
+    def concat(self, parts: Sequence[Tensor], axis: int = 0) -> Tensor:
+        return self._tensor(np.concatenate([part.value for part in parts], axis), parts[0].dtype)
 
-    def slice(self, x: Tensor, start: int | None, stop: int | None) -> Tensor:
-        return self._tensor(x.value[start:stop], x.dtype)
+    def slice(self, x: Tensor, start: int | Tensor | None, stop: int | None, axis: int = 0) -> Tensor:
+        start = int(start.value) if isinstance(start, Tensor) else start
+        return self._tensor(x.value[:, start:stop] if axis else x.value[start:stop], x.dtype)
 
     def reshape(self, x: Tensor, shape: Sequence[Any]) -> Tensor:
         sizes = [int(size.value) if isinstance(size, Tensor) else size for size in shape]
@@ -78,7 +85,7 @@ class NumpyEmitter(Operations):
         return self._tensor(np.cumsum(x.value), x.dtype)
 
     def reduce(self, name: str, x: Tensor, axis: int | None = None) -> Tensor:
-        return self._tensor({"max": np.max, "min": np.min}[name](x.value, axis=axis), x.dtype)
+        return self._tensor(REDUCTIONS[name](x.value, axis=axis), x.dtype)
 
     def argmax(self, x: Tensor) -> Tensor:
         return self._tensor(np.argmax(x.value, axis=-1))

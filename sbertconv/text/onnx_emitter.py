@@ -112,12 +112,13 @@ class OnnxEmitter(Operations):
         number = self.onnx.numpy_helper.from_array(np.array([value], dtype))
         return self._tensor(self._node("ConstantOfShape", [self._shape([count])], value=number), dtype)
 
-    def concat(self, parts: Sequence[Tensor]) -> Tensor:
-        return self._tensor(self._node("Concat", [part.value for part in parts], axis=0), parts[0].dtype)
+    def concat(self, parts: Sequence[Tensor], axis: int = 0) -> Tensor:
+        found = self._node("Concat", [part.value for part in parts], axis=axis)
+        return self._tensor(found, parts[0].dtype, parts[0].rank)
 
-    def slice(self, x: Tensor, start: int | None, stop: int | None) -> Tensor:
-        bounds = (0 if start is None else start, np.iinfo(np.int64).max if stop is None else stop)
-        inputs = [x.value, *(self._constant(np.array([bound], np.int64)) for bound in bounds)]
+    def slice(self, x: Tensor, start: int | Tensor | None, stop: int | None, axis: int = 0) -> Tensor:
+        bounds = (0 if start is None else start, np.iinfo(np.int64).max if stop is None else stop, axis)
+        inputs = [x.value, *(self._shape([bound]) for bound in bounds)]
         return self._tensor(self._node("Slice", inputs), x.dtype, x.rank)
 
     def reshape(self, x: Tensor, shape: Sequence[Any]) -> Tensor:
@@ -139,7 +140,7 @@ class OnnxEmitter(Operations):
         return self._tensor(self._node("CumSum", [x.value, self._constant(np.array(0, np.int64))]), x.dtype)
 
     def reduce(self, name: str, x: Tensor, axis: int | None = None) -> Tensor:
-        operator = {"max": "ReduceMax", "min": "ReduceMin"}[name]
+        operator = {"max": "ReduceMax", "min": "ReduceMin", "sum": "ReduceSum"}[name]
         inputs = [x.value] if axis is None else [x.value, self._constant(np.array([axis], np.int64))]
         return self._tensor(self._node(operator, inputs, keepdims=0), x.dtype, 0 if axis is None else x.rank - 1)
 
@@ -179,12 +180,15 @@ class OnnxEmitter(Operations):
         self.scopes[-1].append(helper.make_node("Loop", inputs, outputs, self._name(), body=graph))
         return [self._tensor(name, x.dtype, x.rank) for name, x in zip(outputs, state, strict=True)]
 
-    def characters(self, texts: str) -> Tensor:
+    def integers(self, given: str) -> Tensor:
+        return self.cast(self._tensor(given, LONG), INT)
+
+    def characters(self, inputs: Sequence[str]) -> Tensor:
         """Every character is one string to ONNX Runtime's Tokenizer; its code point is read back from its hash."""
         empty = self._node(
             "Constant", [], value=self.onnx.helper.make_tensor("", self.onnx.TensorProto.STRING, [1], [b""])
         )
-        rows = self._node("Concat", [empty, texts], axis=0)  # so that there is one text at least
+        rows = self._node("Concat", [empty, *inputs], axis=0)  # so that there is one text at least
         attributes = {"mark": 0, "mincharnum": 1, "pad_value": "", "separators": [""]}
         strings = self._node("Tokenizer", [rows], CONTRIB, **attributes)
         end = int(murmur_hash(0, 4, SEED))  # NUL has one byte, so no character's hash is that of four

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from sbertconv.text.onnx_emitter import CONTRIB, OPSET, OnnxEmitter
+from sbertconv.text.proof import Run
+from sbertconv.text.settings import Settings
 from sbertconv.text.tokenizer import TextTokenizer
 
-TEXT = "text"
 IR_VERSION = 10
 
 
 def tokenizer_graph(tables: TextTokenizer) -> Any:
-    """An onnx.ModelProto: `text`, strings [batch] -> the settings' tensors, int64 [batch, sequence]."""
+    """An onnx.ModelProto: the settings' inputs [batch] -> their tensors, int64 [batch, sequence]."""
     import onnx
     from onnx import helper
 
     emitter = OnnxEmitter()
-    tensors = tables(emitter, TEXT)
+    inputs = tables.framing.settings.inputs
+    tensors = tables(emitter, {name: name for name in inputs})
     emitter.nodes.extend(helper.make_node("Identity", [x.value], [name]) for name, x in tensors.items())
     graph = helper.make_graph(
         emitter.nodes,
         "tokenizer",
-        [helper.make_tensor_value_info(TEXT, onnx.TensorProto.STRING, ["batch"])],
+        [
+            helper.make_tensor_value_info(name, getattr(onnx.TensorProto, dtype.upper()), ["batch"])
+            for name, dtype in inputs.items()
+        ],
         [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["batch", "sequence"]) for name in tensors],
         emitter.initializers,
     )
@@ -34,13 +36,15 @@ def tokenizer_graph(tables: TextTokenizer) -> Any:
 
 
 def put_before(model: Any, tables: TextTokenizer) -> Any:
-    """The model, an onnx_ir.Model, with `text` instead of the tensors that the tokenizer gives; changed in place."""
+    """The model, an onnx_ir.Model, with the settings' inputs instead of the tensors that the tokenizer gives; changed
+    in place.
+    """
     import onnx_ir
 
     front = onnx_ir.from_proto(tokenizer_graph(tables))
     made = {value.name: value for value in front.graph.outputs}
     nodes, weights = list(front.graph), list(front.graph.initializers.values())
-    (text,) = front.graph.inputs
+    inputs = list(front.graph.inputs)
     front.graph.outputs.clear()
     front.graph.inputs.clear()
     front.graph.remove(nodes)
@@ -50,7 +54,7 @@ def put_before(model: Any, tables: TextTokenizer) -> Any:
         if value.name in made:
             graph.inputs.remove(value)
             value.replace_all_uses_with(made[value.name])
-    graph.inputs.insert(0, text)
+    graph.inputs[:0] = inputs
     for value in weights:
         graph.register_initializer(value)
     graph.insert_before(graph[0], nodes)
@@ -59,10 +63,10 @@ def put_before(model: Any, tables: TextTokenizer) -> Any:
     return model
 
 
-def session_runner(model: bytes | str) -> Callable[[Sequence[str]], dict[str, np.ndarray]]:
+def session_runner(model: bytes | str, settings: Settings) -> Run:
     """What `prove` asks: a tokenizer's graph in ONNX Runtime."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return lambda texts: dict(zip(names, session.run(names, {TEXT: np.array(texts, object)}), strict=True))
+    return lambda texts, limit: dict(zip(names, session.run(names, settings.feeds(texts, limit)), strict=True))

@@ -111,8 +111,12 @@ class Operations(ABC):
         """A constant scalar or vector; the same content becomes one constant."""
 
     @abstractmethod
-    def characters(self, texts: Any) -> Tensor:
-        """Strings [n] -> the code points of all of them in one vector: END, text, END, text, END, ..."""
+    def characters(self, inputs: Sequence[Any]) -> Tensor:
+        """Inputs of strings [n] -> the code points of all of them in one vector: END, text, END, text, END, ..."""
+
+    @abstractmethod
+    def integers(self, given: Any) -> Tensor:
+        """An input of integers [n], int64 or int32."""
 
     @abstractmethod
     def apply(self, name: str, inputs: Sequence[Tensor], dtype: str) -> Tensor:
@@ -139,12 +143,12 @@ class Operations(ABC):
         """The same value so many times."""
 
     @abstractmethod
-    def concat(self, parts: Sequence[Tensor]) -> Tensor:
-        """One vector after the other."""
+    def concat(self, parts: Sequence[Tensor], axis: int = 0) -> Tensor:
+        """One vector after the other; or matrices, one beside the other with axis 1."""
 
     @abstractmethod
-    def slice(self, x: Tensor, start: int | None, stop: int | None) -> Tensor:
-        """Elements from start to before stop; negative ones count from the end."""
+    def slice(self, x: Tensor, start: int | Tensor | None, stop: int | None, axis: int = 0) -> Tensor:
+        """Elements from start to before stop, columns with axis 1; negative ones count from the end."""
 
     @abstractmethod
     def reshape(self, x: Tensor, shape: Sequence[Any]) -> Tensor:
@@ -168,7 +172,9 @@ class Operations(ABC):
 
     @abstractmethod
     def reduce(self, name: str, x: Tensor, axis: int | None = None) -> Tensor:
-        """The "max" or "min" of all elements (there must be one), a scalar; or along the last axis of a matrix."""
+        """The "max" or "min" of all elements (there must be one), or their "sum", a scalar; or along the last axis of a
+        matrix.
+        """
 
     @abstractmethod
     def argmax(self, x: Tensor) -> Tensor:
@@ -193,6 +199,10 @@ class Operations(ABC):
     def maximum(self, x: Tensor, least: int = 0) -> Tensor:
         """The largest element, or `least`, a scalar."""
         return self.reduce("max", self.concat([x, self.constant([least])]))
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Of all elements, a scalar."""
+        return self.reduce("sum", x)
 
     def nonzero(self, mask: Tensor) -> Tensor:
         """The indices where the mask is true."""

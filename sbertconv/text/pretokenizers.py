@@ -8,10 +8,9 @@ from functools import cache
 
 import numpy as np
 
-from sbertconv.errors import UnsupportedOptionError
 from sbertconv.text.bytes import ByteLevel, SpacePrefix, byte_alphabet
 from sbertconv.text.characters import classify
-from sbertconv.text.components import ANY, Component, Context, Json, Stages, parts, real, shown
+from sbertconv.text.components import ANY, Component, Context, Json, NotKnownError, Stages, parts, real, shown
 from sbertconv.text.operations import END, Operations, Tensor
 from sbertconv.text.tables import PageTable
 from sbertconv.text.words import EXPRESSIONS, GPT_2, WordExpression
@@ -44,10 +43,8 @@ def _classes(component: str) -> np.ndarray:
         words = tuple(word for word, _ in split(f"a{c}{c}a"))
         known = {(f"a{c}{c}a",): LETTER, ("a", "a"): DROPPED, ("a", c, c, "a"): ALONE, ("a", f"{c}{c}", "a"): OTHER}
         if words not in known:
-            raise UnsupportedOptionError(
-                f"Text input is not possible with pre_tokenizer {shown(json.loads(component))}: it makes "
-                f"{list(words)} of {f'a{c}{c}a'!r}.\nLeave --text-input out."
-            )
+            found = json.loads(component)
+            raise NotKnownError(f"pre_tokenizer {shown(found)}: it makes {list(words)} of {f'a{c}{c}a'!r}")
         return known[words]
 
     return classify(ask, lambda page: LETTER if len(split(f"a{page}a")) == 1 else None)
@@ -90,10 +87,7 @@ def metaspace(component: Json, context: Context) -> Stages:
     """Metaspace; to know what begins a text, nothing may have been dropped before."""
     scheme = component["prepend_scheme"]
     if scheme == "first" and (parts("normalizer", context.tokenizer) or parts("pre_tokenizer", context.tokenizer)[1:]):
-        raise UnsupportedOptionError(
-            "Text input is not possible with pre_tokenizer Metaspace, prepend_scheme='first', beside others.\n"
-            "Leave --text-input out."
-        )
+        raise NotKnownError("pre_tokenizer Metaspace: prepend_scheme='first' beside other components")
     sign = ord(component["replacement"])
     return [Metaspace(sign, scheme != "never", scheme == "first", component["split"])]
 
@@ -102,17 +96,8 @@ def byte_level(component: Json, context: Context) -> Stages:
     """ByteLevel: perhaps a space before each piece, perhaps words as GPT-2 has them, then bytes."""
     alphabet = np.array([ord(c) for c in byte_alphabet()], np.int32)
     prefix = [SpacePrefix()] if component["add_prefix_space"] else []
-    words = [_expression(GPT_2, component, context)] if component["use_regex"] else []
+    words = [WordExpression.of(GPT_2, context.pseudo)] if component["use_regex"] else []
     return [*prefix, *words, ByteLevel(alphabet)]
-
-
-def _expression(expression: str, component: Json, context: Context) -> WordExpression:
-    if parts("pre_tokenizer", context.tokenizer)[0] != component:
-        raise UnsupportedOptionError(
-            f"Text input is not possible with pre_tokenizer {shown(component)} behind another one.\n"
-            "Leave --text-input out."
-        )
-    return WordExpression.of(expression, context.pseudo)
 
 
 @dataclass(frozen=True)
@@ -125,13 +110,14 @@ class AfterSpace:
 
 def split(component: Json, context: Context) -> Stages:
     """Split by one of the known expressions, or behind spaces."""
-    if "Regex" in component["pattern"] and component["behavior"] == "Isolated":
-        return [_expression(component["pattern"]["Regex"], component, context)]
-    if component["pattern"] == {"String": " "} and component["behavior"] == "MergedWithPrevious":
+    expression = component["pattern"].get("Regex")
+    removed = expression is not None and EXPRESSIONS[expression].removed
+    how = component["behavior"], component["invert"]
+    if expression is not None and how == (("Removed", True) if removed else ("Isolated", False)):
+        return [WordExpression.of(expression, context.pseudo)]
+    if expression is None and how == ("MergedWithPrevious", False):
         return [AfterSpace()]
-    raise UnsupportedOptionError(
-        f"Text input is not possible with pre_tokenizer {shown(component, 200)}.\nLeave --text-input out."
-    )
+    raise NotKnownError(f"pre_tokenizer {shown(component, 200)}")
 
 
 BOTH = (True, False)
@@ -142,7 +128,9 @@ PRE_TOKENIZERS = {
     "Whitespace": Component(splitting),
     "Punctuation": Component(splitting, {"behavior": ("Isolated", "Removed", "Contiguous")}),
     "Digits": Component(splitting, {"individual_digits": BOTH}),
-    "Split": Component(split, {"pattern": SPLITS, "behavior": ("Isolated", "MergedWithPrevious"), "invert": (False,)}),
+    "Split": Component(
+        split, {"pattern": SPLITS, "behavior": ("Isolated", "MergedWithPrevious", "Removed"), "invert": BOTH}
+    ),
     "ByteLevel": Component(byte_level, {"add_prefix_space": BOTH, "trim_offsets": BOTH, "use_regex": BOTH}),
     "Metaspace": Component(
         metaspace, {"replacement": ANY, "prepend_scheme": ("always", "first", "never"), "split": BOTH}

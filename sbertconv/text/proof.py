@@ -6,8 +6,8 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle, islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +16,15 @@ from sbertconv.corpus import CORPUS, long_text, sentences
 from sbertconv.errors import TokenizationError
 from sbertconv.text.components import Json, parts, real
 from sbertconv.text.numpy_emitter import NumpyEmitter
-from sbertconv.text.settings import Settings
+from sbertconv.text.operations import END
+from sbertconv.text.settings import UNLIMITED, Settings, Text
 
 if TYPE_CHECKING:
     from sbertconv.text.tokenizer import TextTokenizer
 
 Tensors = Mapping[str, np.ndarray]
-Run = Callable[[Sequence[str]], Tensors]
+Batch = Sequence[Text]
+Run = Callable[[Batch, int | None], Tensors]
 FUZZ = 20_000
 BATCH = 64
 LONGEST = 24  # pieces of a made-up text
@@ -65,7 +67,7 @@ class Proof:
     """What was compared: all tokens of all texts were the same.
 
     Attributes:
-        corpus, fuzz: how many texts of the corpus and made up.
+        corpus, fuzz: how many texts, or pairs, of the corpus and made up.
         tokens: how many tokens they have.
         seed: of the made-up texts.
         seconds: how long it took.
@@ -88,7 +90,7 @@ def prove(
     """Compare every tensor of every text.
 
     Args:
-        run: a batch of texts -> the tensors of the settings, int64 [batch, sequence].
+        run: a batch of texts, or of pairs, and their limit -> the tensors of the settings, int64 [batch, sequence].
         tokenizer_json: the tokenizer that the tables were made from.
         settings: as they were compiled with.
         tables: to tell the component at fault.
@@ -100,17 +102,23 @@ def prove(
     """
     begin = time.perf_counter()
     fuzz = FUZZ if fuzz is None else fuzz
-    tokenizer = reference(tokenizer_json, settings)
-    corpus = [*CORPUS, long_text(settings.max_length), *sentences()]
-    made_up = islice(texts(json.loads(tokenizer_json), seed), fuzz)
+    limits = settings.limits or (settings.max_length,)
+    tokenizers = {limit: reference(tokenizer_json, replace(settings, max_length=limit)) for limit in limits}
+    corpus: list[Text] = [*CORPUS, *(long_text(limit) for limit in limits if limit != UNLIMITED), *sentences()]
+    singles = texts(json.loads(tokenizer_json), seed)
+    made_up: Iterator[Text] = zip(singles, singles, strict=False) if settings.pair else singles
+    if settings.pair:
+        corpus = _paired(corpus, long_text(settings.max_length))
     tokens = 0
-    run([])  # an empty batch must not fail
-    for batch in _batches([*corpus, *made_up]):
-        ours, theirs = run(batch), expected(tokenizer, batch, settings)
+    run([], limits[0])  # an empty batch must not fail
+    for batch, limit in zip(_batches([*corpus, *islice(made_up, fuzz)]), cycle(limits), strict=False):
+        ours, theirs = run(batch, limit), expected(tokenizers[limit], batch, settings)
         tokens += int((theirs["attention_mask"] > 0).sum())
         for row, text in enumerate(batch):
             if problem := _difference(ours, theirs, row, settings):
-                raise TokenizationError(_report(text, problem, tokenizer, ours, theirs, row, settings, tables))
+                raise TokenizationError(
+                    _report(text, problem, tokenizers[limit], ours, theirs, row, settings, tables, limit)
+                )
     return Proof(len(corpus), fuzz, tokens, seed, round(time.perf_counter() - begin, 1))
 
 
@@ -121,14 +129,15 @@ def reference(tokenizer_json: str, settings: Settings) -> Any:
     tokenizer = Tokenizer.from_str(tokenizer_json)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    if settings.max_length is not None:
+    if settings.max_length is not None and settings.max_length < UNLIMITED:
         tokenizer.enable_truncation(settings.max_length, direction=settings.truncation_side)
     return tokenizer
 
 
-def expected(tokenizer: Any, batch: Sequence[str], settings: Settings) -> dict[str, np.ndarray]:
+def expected(tokenizer: Any, batch: Batch, settings: Settings) -> dict[str, np.ndarray]:
     """The tensors that the library gives for a batch; the mask always."""
-    encodings = tokenizer.encode_batch_fast(list(batch), add_special_tokens=settings.add_special_tokens)
+    encode = tokenizer.encode_batch if settings.pair else tokenizer.encode_batch_fast  # which forgets types of pairs
+    encodings = encode(list(batch), add_special_tokens=settings.add_special_tokens)
     width = max([1, *(len(encoding.ids) for encoding in encodings)])
     found = {
         "input_ids": np.full((len(batch), width), settings.pad_id, np.int64),
@@ -185,9 +194,16 @@ def texts(tokenizer: Json, seed: int) -> Iterator[str]:
         yield joint.join(function() for function in some)
 
 
-def _batches(found: Sequence[str]) -> Iterator[list[str]]:
+def _paired(found: Sequence[Text], long: str) -> list[Text]:
+    """Every text with another one, and a text over the limit on either side and on both."""
+    short = found[0]
+    pairs = [*zip(found, (*found[1:], short), strict=True), (long, short), (short, long), (long, long), (long, "")]
+    return [(str(one), str(two)) for one, two in pairs]
+
+
+def _batches(found: Batch) -> Iterator[Batch]:
     for start in range(0, len(found), BATCH):
-        yield list(found[start : start + BATCH])
+        yield found[start : start + BATCH]
 
 
 def _difference(ours: Tensors, theirs: Tensors, row: int, settings: Settings) -> str | None:
@@ -208,7 +224,7 @@ def _content(tensors: Tensors, row: int, name: str = "input_ids") -> list[int]:
 
 
 def _report(
-    text: str,
+    text: Text,
     tensor: str,
     tokenizer: Any,
     ours: Tensors,
@@ -216,6 +232,7 @@ def _report(
     row: int,
     settings: Settings,
     tables: TextTokenizer,
+    limit: int | None,
 ) -> str:
     def shown(tensors: Tensors) -> str:
         return " ".join(str(tokenizer.id_to_token(number)) for number in _content(tensors, row))
@@ -224,29 +241,47 @@ def _report(
         f"The tokenizer inside the graph differs in {tensor} on text {text!r}.\n"
         f"  the graph: {shown(ours)}\n"
         f"  the tokenizer: {shown(theirs)}\n"
-        f"  at fault: {at_fault(text, tables, tokenizer, settings)}\n"
+        f"  at fault: {at_fault(text, tables, tokenizer, settings, limit)}\n"
         "Nothing was written. Leave --text-input out, and report the text."
     )
 
 
-def at_fault(text: str, tables: TextTokenizer, tokenizer: Any, settings: Settings) -> str:
+def at_fault(text: Text, tables: TextTokenizer, tokenizer: Any, settings: Settings, limit: int | None) -> str:
     """The first component whose own result differs, as far as that can be told."""
-    ops = NumpyEmitter()
     steps: dict[str, Any] = {}
-    found = tables(ops, [text], steps)
+    found = tables(NumpyEmitter(), settings.feeds([text], limit), steps)
     theirs = expected(tokenizer, [text], settings)
     if all(np.array_equal(found[name].value, theirs[name]) for name in settings.tensors):
         return "not the tables, but how they are written in this graph's operations"
     described = json.loads(tokenizer.to_str())
-    if all(token["content"] not in text for token in described["added_tokens"]):
-        function = real("normalizer", *parts("normalizer", described)).normalize_str
-        normalized = function(text) if parts("normalizer", described) else text
-        if [ord(c) for c in normalized] != steps["normalizer"].value[1:-1].tolist():
+    texts = (text,) if isinstance(text, str) else text
+    if any(token["content"] in part for token in described["added_tokens"] for part in texts):
+        return "the added tokens or what follows them"
+
+    def component(section: str) -> Any:
+        found = parts(section, described)
+        return real(section, *found) if found else None
+
+    def words(normalized: np.ndarray, codes: np.ndarray, starts: np.ndarray) -> bool:
+        """Whether one text's words are those of the library's pre-tokenizer."""
+        marked = "".join(f"\x00{chr(c)}" if s else chr(c) for c, s in zip(codes, starts, strict=True))
+        whole = "".join(map(chr, normalized))
+        split = component("pre_tokenizer")
+        theirs = [whole] if split is None else [word for word, _ in split.pre_tokenize_str(whole)]
+        return "\x00" in whole or theirs == marked.split("\x00")[1:]
+
+    normalizer = component("normalizer")
+    codes, starts = (x.value for x in steps["pre_tokenizer"])
+    normalized = _texts(steps["normalizer"].value)
+    for part, own in zip(texts, normalized, strict=True):
+        if [ord(c) for c in (part if normalizer is None else normalizer.normalize_str(part))] != own.tolist():
             return "the normalizer"
-        codes, starts = (x.value[1:-1] for x in steps["pre_tokenizer"])
-        words = "".join(f"\x00{chr(c)}" if s else chr(c) for c, s in zip(codes, starts, strict=True)).split("\x00")[1:]
-        split = real("pre_tokenizer", *parts("pre_tokenizer", described)).pre_tokenize_str
-        if "\x00" not in normalized and [word for word, _ in split(normalized)] != words:
-            return "the pre-tokenizer"
-        return "the model or the post-processor"
-    return "the added tokens or what follows them"
+    if not all(map(words, normalized, _texts(codes), _texts(codes, starts))):
+        return "the pre-tokenizer"
+    return "the model or the post-processor"
+
+
+def _texts(codes: np.ndarray, values: np.ndarray | None = None) -> list[np.ndarray]:
+    """The code points of each text, or what else there is for each character."""
+    ends = np.flatnonzero(codes == END)
+    return [(codes if values is None else values)[a + 1 : b] for a, b in pairwise(ends)]

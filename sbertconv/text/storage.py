@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.text.added import AddedTokens
-from sbertconv.text.bpe import BPE
+from sbertconv.text.bpe import BPE, WholeWords
 from sbertconv.text.bytes import ByteLevel, SpacePrefix
 from sbertconv.text.characters import CharacterMap, Composition, Reordering
 from sbertconv.text.charsmap import Charsmap
@@ -22,11 +22,11 @@ from sbertconv.text.tables import PageTable, SparseTable, Trie
 from sbertconv.text.tokenizer import TextTokenizer
 from sbertconv.text.unigram import Unigram
 from sbertconv.text.wordpiece import WordPiece
-from sbertconv.text.words import WordExpression
+from sbertconv.text.words import Family, WordExpression
 
-CLASSES = (AddedTokens, AfterSpace, BPE, ByteLevel, CharacterMap, Charsmap, Composition, Framing, Metaspace, PageTable,
-           Prefix, Reordering, Settings, SpacePrefix, SpaceRuns, SparseTable, Splitting, Stripping, TextTokenizer, Trie,
-           Unigram, WordExpression, WordPiece)  # fmt: skip
+CLASSES = (AddedTokens, AfterSpace, BPE, ByteLevel, CharacterMap, Charsmap, Composition, Family, Framing, Metaspace,
+           PageTable, Prefix, Reordering, Settings, SpacePrefix, SpaceRuns, SparseTable, Splitting, Stripping,
+           TextTokenizer, Trie, Unigram, WholeWords, WordExpression, WordPiece)  # fmt: skip
 STORED = {cls.__name__: cls for cls in CLASSES}
 CLASS, ARRAY = "class", "array"
 

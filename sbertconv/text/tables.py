@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,64 +152,41 @@ class Trie:
     def longest(self, ops: Operations, classes: Tensor, roots: Tensor, breaks: Tensor) -> tuple[Tensor, Tensor]:
         """The longest word that begins at each place: its length (0: none) and its value (-1: none), [n] each.
 
-        Args: see `_walk`.
+        Args: see `matches`.
         """
-
-        def keep(begins: Tensor, ends: Tensor, values: Tensor, lengths: Tensor, found: Tensor) -> State:
-            return ops.scatter(lengths, begins, ends - begins), ops.scatter(found, begins, values)
-
-        nothing = ops.fill(ops.size(classes), 0)
-        lengths, values = self._walk(ops, classes, roots, breaks, keep, (nothing, nothing))
-        return lengths, values - 1
+        begins, ends, values = self.matches(ops, classes, roots, breaks)
+        size, own = ops.size(classes), ends - begins
+        lengths = ops.scatter(ops.fill(size, 0), begins, own, "max")
+        best = lengths[begins] == own
+        found = ops.scatter(ops.fill(size, -1), ops.compress(begins, best), ops.compress(values, best))
+        return lengths, found
 
     def matches(self, ops: Operations, classes: Tensor, roots: Tensor, breaks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All words that begin anywhere: first place, place behind the last, value, [m] each.
 
-        Args: see `_walk`.
-        """
-
-        def keep(begins: Tensor, ends: Tensor, values: Tensor, *found: Tensor) -> State:
-            return [ops.concat(pair) for pair in zip(found, (begins, ends, values), strict=True)]
-
-        nothing = ops.constant(np.zeros(0, np.int32))
-        begins, ends, values = self._walk(ops, classes, roots, breaks, keep, (nothing, nothing, nothing))
-        return begins, ends, values - 1
-
-    def _walk(
-        self,
-        ops: Operations,
-        classes: Tensor,
-        roots: Tensor,
-        breaks: Tensor,
-        keep: Callable[..., State],
-        kept: State,
-    ) -> State:
-        """From all places at once, a character at a time, as long as one is still in the trie.
+        All places go on at once, a character a round, as long as one is still in the trie; what is a word is looked up
+        at the end, because a round costs its number of operations more than their sizes.
 
         Args:
             ops: the emitter.
             classes: [n]; class 0 is in no word, and must be the last.
             roots: the state that each place begins in.
             breaks: where no word may go on from the left, bool [n].
-            keep: (first places, places behind the last, values + 1, *kept) -> kept.
-            kept: what there is before.
         """
-        places = ops.range(ops.size(classes))
         inner = ops.where(breaks, 0, classes)
-        table = ops.constant(self.values)
 
-        def go_on(begin: Tensor, end: Tensor, state: Tensor, there: Tensor, kept: State) -> State:
-            some = ops.nonzero(there)
-            begin, end, state = begin[some], end[some] + 1, state[some]
-            value = table[state]
-            hit = ops.nonzero(value > 0)
-            return begin, end, state, *keep(begin[hit], end[hit], value[hit], *kept)
+        def step(begin: Tensor, end: Tensor, state: Tensor, *passed: Tensor) -> State:
+            place, there = self.table(ops, state, inner[end])
+            now = ops.compress(begin, there), ops.compress(end, there) + 1, ops.compress(place, there)
+            return [*now, *(ops.concat(pair) for pair in zip(passed, now, strict=True))]
 
-        def step(begin: Tensor, end: Tensor, state: Tensor, *kept: Tensor) -> State:
-            return go_on(begin, end, *self.table(ops, state, inner[end]), kept)
-
-        first = go_on(places, places, *self.table(ops, roots, classes), kept)
-        return ops.loop(lambda begin, *rest: ops.size(begin) > 0, step, first)[3:]
+        place, there = self.table(ops, roots, classes)
+        begin = ops.nonzero(there)
+        first = begin, begin + 1, ops.compress(place, there)
+        begins, ends, states = ops.loop(lambda begin, *rest: ops.size(begin) > 0, step, (*first, *first))[3:]
+        values = ops.constant(self.values)[states]
+        words = values > 0
+        return ops.compress(begins, words), ops.compress(ends, words), ops.compress(values, words) - 1
 
 
 def reachable(ops: Operations, starts: Tensor, jump: Tensor) -> Tensor:
@@ -220,14 +197,12 @@ def reachable(ops: Operations, starts: Tensor, jump: Tensor) -> Tensor:
 
     def step(marks: Tensor, jump: Tensor, count: Tensor, before: Tensor) -> State:
         del before
-        to = ops.compress(jump, marks > 0)
-        marks = ops.scatter(marks, to, ops.fill(ops.size(to), 1), "max")
-        return marks, jump[jump], ops.maximum(ops.cumsum(marks)), count
+        some = marks > 0
+        marks = ops.scatter(marks, ops.compress(jump, some), ops.compress(marks, some), "max")
+        return marks, jump[jump], ops.sum(marks), count
 
     first = starts.number
     marks, *_ = ops.loop(
-        lambda marks, jump, count, before: before < count,
-        step,
-        (first, jump, ops.maximum(ops.cumsum(first)), ops.constant(-1)),
+        lambda marks, jump, count, before: before < count, step, (first, jump, ops.sum(first), ops.constant(-1))
     )
     return marks > 0

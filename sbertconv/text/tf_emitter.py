@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sbertconv.text.operations import END, INT, Operations, State, Tensor
+
+if TYPE_CHECKING:
+    from sbertconv.text.proof import Batch, Run
+    from sbertconv.text.tokenizer import TextTokenizer
 
 
 class TensorFlowEmitter(Operations):
@@ -38,9 +42,12 @@ class TensorFlowEmitter(Operations):
             found = self._constants[graph, key] = self.tf.constant(array)
         return self._tensor(found, dtype, array.ndim)
 
-    def characters(self, texts: Any) -> Tensor:
+    def integers(self, given: Any) -> Tensor:
+        return self._tensor(self.tf.cast(given, INT))
+
+    def characters(self, inputs: Sequence[Any]) -> Tensor:
         tf = self.tf
-        rows = tf.strings.unicode_decode(tf.concat([[""], texts], axis=0), "UTF-8")
+        rows = tf.strings.unicode_decode(tf.concat([[""], *inputs], axis=0), "UTF-8")
         ends = tf.fill(tf.stack([rows.nrows(), 1]), np.int32(END))
         return self._tensor(tf.concat([rows, ends], axis=1).flat_values)
 
@@ -66,11 +73,14 @@ class TensorFlowEmitter(Operations):
     def fill(self, count: Tensor, value: int | float | bool, dtype: str = INT) -> Tensor:
         return self._tensor(self.tf.fill(self.tf.reshape(count.value, [1]), np.array(value, dtype)), dtype)
 
-    def concat(self, parts: Sequence[Tensor]) -> Tensor:
-        return self._tensor(self.tf.concat([part.value for part in parts], axis=0), parts[0].dtype)
+    def concat(self, parts: Sequence[Tensor], axis: int = 0) -> Tensor:
+        found = self.tf.concat([part.value for part in parts], axis=axis)
+        return self._tensor(found, parts[0].dtype, parts[0].rank)
 
-    def slice(self, x: Tensor, start: int | None, stop: int | None) -> Tensor:
-        return self._tensor(x.value[start:stop], x.dtype, x.rank)
+    def slice(self, x: Tensor, start: int | Tensor | None, stop: int | None, axis: int = 0) -> Tensor:
+        start = start.value if isinstance(start, Tensor) else start
+        found = x.value[:, start:stop] if axis else x.value[start:stop]
+        return self._tensor(found, x.dtype, x.rank)
 
     def reshape(self, x: Tensor, shape: Sequence[Any]) -> Tensor:
         sizes = [size.value if isinstance(size, Tensor) else size for size in shape]
@@ -91,7 +101,7 @@ class TensorFlowEmitter(Operations):
         return self._tensor(self.tf.cumsum(x.value), x.dtype)
 
     def reduce(self, name: str, x: Tensor, axis: int | None = None) -> Tensor:
-        function = {"max": self.tf.reduce_max, "min": self.tf.reduce_min}[name]
+        function = {"max": self.tf.reduce_max, "min": self.tf.reduce_min, "sum": self.tf.reduce_sum}[name]
         return self._tensor(function(x.value, axis=axis), x.dtype, 0 if axis is None else x.rank - 1)
 
     def argmax(self, x: Tensor) -> Tensor:
@@ -113,3 +123,24 @@ class TensorFlowEmitter(Operations):
             shape_invariants=[tf.TensorShape([None] * x.rank) for x in state],
         )
         return tensors(found)
+
+
+def function_runner(tf: Any, tables: TextTokenizer) -> tuple[Run, dict[str, int]]:
+    """What `prove` asks, a tokenizer as a tf.function; and the size of its graph."""
+    settings = tables.framing.settings
+    specs = {name: tf.TensorSpec([None], dtype) for name, dtype in settings.inputs.items()}
+
+    def tokenize(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: tensor.value for name, tensor in tables(TensorFlowEmitter(tf), inputs).items()}
+
+    function = tf.function(tokenize, input_signature=[specs])
+
+    def run(batch: Batch, limit: int | None) -> dict[str, np.ndarray]:
+        feeds = {
+            name: tf.constant(array.tolist(), specs[name].dtype, array.shape)
+            for name, array in settings.feeds(batch, limit).items()
+        }
+        return {name: value.numpy() for name, value in function(feeds).items()}
+
+    graph = function.get_concrete_function().graph.as_graph_def()
+    return run, {"nodes": len(graph.node), "bytes": graph.ByteSize()}

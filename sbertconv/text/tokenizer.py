@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from sbertconv.errors import UnsupportedOptionError
 from sbertconv.text.added import AddedTokens
 from sbertconv.text.bpe import BPE
-from sbertconv.text.components import ANY, Component, Context, Json, check, parts, real
-from sbertconv.text.framing import Framing
+from sbertconv.text.components import ANY, Component, Context, Json, NotKnownError, parts, problems, real, refuse
+from sbertconv.text.framing import SPECIAL, Framing
 from sbertconv.text.normalizers import NORMALIZERS
 from sbertconv.text.operations import END, Operations, Tensor
-from sbertconv.text.postprocessors import POST_PROCESSORS
+from sbertconv.text.postprocessors import PLAIN, POST_PROCESSORS
 from sbertconv.text.pretokenizers import PRE_TOKENIZERS
-from sbertconv.text.settings import Settings
+from sbertconv.text.settings import MAX_LENGTH, TEXT, TEXT_PAIR, Settings
 from sbertconv.text.unigram import Unigram
 from sbertconv.text.wordpiece import WordPiece
 
@@ -32,14 +32,14 @@ MODELS = {
         {
             **dict.fromkeys(("vocab", "merges", "unk_token"), ANY),
             **dict.fromkeys(("fuse_unk", "byte_fallback"), (True, False)),
-            **dict.fromkeys(("continuing_subword_prefix", "end_of_word_suffix"), (None, "")),
-            "dropout": (None,),
-            "ignore_merges": (False,),
+            **dict.fromkeys(("continuing_subword_prefix", "end_of_word_suffix"), ANY),
+            "dropout": (None, 0.0),
+            "ignore_merges": (True, False),
         },
     ),
     "Unigram": Component(
         lambda model, context: Unigram.of(model, _added_ids(context)),
-        {"vocab": ANY, "unk_id": ANY, "byte_fallback": (False,)},
+        {"vocab": ANY, "unk_id": ANY, "byte_fallback": (True, False)},
     ),
 }
 TABLES: Mapping[str, Mapping[str, Component]] = {
@@ -71,10 +71,12 @@ class TextTokenizer:
     model: Step
     framing: Framing
 
-    def __call__(self, ops: Operations, texts: Any, steps: dict[str, Any] | None = None) -> dict[str, Tensor]:
-        """Strings [batch] -> the settings' tensors, int64 [batch, sequence]; `steps` is given what is in between."""
+    def __call__(
+        self, ops: Operations, inputs: Mapping[str, Any], steps: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """The settings' inputs [batch] -> their tensors, int64 [batch, sequence]; `steps` gets what is in between."""
         steps = {} if steps is None else steps
-        codes = ops.characters(texts)
+        codes = ops.characters([inputs[name] for name in (TEXT, TEXT_PAIR) if name in inputs])
         if self.raw is not None:
             codes = self.raw(ops, codes)
         for stage in self.normalizer:
@@ -87,43 +89,50 @@ class TextTokenizer:
         for stage in self.pre_tokenizer:
             codes, starts = stage(ops, codes, starts)
         steps["pre_tokenizer"] = codes, starts
-        return self.framing(ops, self.model(ops, codes, starts))
+        limits = ops.integers(inputs[MAX_LENGTH]) if MAX_LENGTH in inputs else None
+        return self.framing(ops, self.model(ops, codes, starts), limits)
 
 
 def _added_ids(context: Context) -> np.ndarray:
     return np.array([token["id"] for token in context.tokenizer["added_tokens"]], np.int32)
 
 
-def _check_overlaps(added: Sequence[Json]) -> None:
+def _overlaps(added: Sequence[Json]) -> Iterator[str]:
     """A token that takes the spaces behind it could take the begin of one that begins with a space."""
     taking = [token["content"] for token in added if token["rstrip"]]
     losing = [token["content"] for token in added if token["content"][:1].isspace()]
     if taking and losing:
-        raise UnsupportedOptionError(
-            f"Text input is not possible with these added tokens: {taking[0]!r} takes the spaces on its right, and "
-            f"{losing[0]!r} begins with one.\nLeave --text-input out."
-        )
+        yield f"added tokens: {taking[0]!r} takes the spaces on its right, and {losing[0]!r} begins with one"
 
 
-def compile_tokenizer(tokenizer_json: str, settings: Settings) -> TextTokenizer:
+def compile_tokenizer(tokenizer_json: str, settings: Settings, refused: Sequence[str] = ()) -> TextTokenizer:
     """The tables of a tokenizer.
 
     Args:
         tokenizer_json: what `tokenizers.Tokenizer.to_str` gives; its truncation and padding are not looked at.
         settings: truncation, padding and the names of the tensors.
+        refused: what else is already known not to be possible, to be named with the rest.
 
     Raises:
         UnsupportedOptionError: naming every component and option that is not known.
     """
     tokenizer: Json = json.loads(tokenizer_json)
-    check(tokenizer, TABLES)
     added = tokenizer["added_tokens"]
-    _check_overlaps(added)
-    context = Context(tokenizer, 1 + len(added))
+    found = [*refused, *problems(tokenizer, TABLES), *_overlaps(added)]
+    context = Context(tokenizer, 1 + len(added), settings.pair)
 
     def compiled(section: str) -> list[Any]:
-        found = ((TABLES[section][part["type"]], part) for part in parts(section, tokenizer))
-        return [stage for component, part in found for stage in component.compile(part, context)]
+        """What each component of a section becomes; those that are not known are left out."""
+        made = []
+        for part in parts(section, tokenizer):
+            component = TABLES[section].get(part["type"])
+            if component is None or any(component.unknown(part)):
+                continue
+            try:
+                made.append(component.compile(part, context))
+            except NotKnownError as problem:
+                found.append(str(problem))
+        return made
 
     def finder(normalized: bool) -> AddedTokens | None:
         tokens = {n: token["content"] for n, token in enumerate(added) if token["normalized"] is normalized}
@@ -133,18 +142,13 @@ def compile_tokenizer(tokenizer_json: str, settings: Settings) -> TextTokenizer:
         tokens = {n: text for n, text in tokens.items() if text}
         return AddedTokens.of(tokens, added) if tokens else None
 
-    before: list[tuple[int, int]] = []
-    after: list[tuple[int, int]] = []
-    type_id = 0
-    if settings.add_special_tokens:
-        for processor in parts("post_processor", tokenizer):
-            frame = POST_PROCESSORS[processor["type"]].compile(processor, context)
-            if frame is not None:
-                if before or after:
-                    raise UnsupportedOptionError(
-                        "Text input is not possible with two post-processors that add tokens.\nLeave --text-input out."
-                    )
-                before, type_id, after = frame
-    framing = Framing(tuple(before), tuple(after), type_id, settings)
-    model = MODELS[tokenizer["model"]["type"]].compile(tokenizer["model"], context)
-    return TextTokenizer(finder(False), compiled("normalizer"), finder(True), compiled("pre_tokenizer"), model, framing)
+    normalizer, pre_tokenizer = (list(chain(*compiled(section))) for section in ("normalizer", "pre_tokenizer"))
+    frames = [frame for frame in compiled("post_processor") if frame is not None]
+    if len(frames) > 1:
+        found.append("post_processor: two that add tokens")
+    models = compiled("model")
+    refuse(found)
+    pieces = frames[0] if frames else PLAIN[: 1 + settings.pair]
+    kept = tuple(piece for piece in pieces if settings.add_special_tokens or piece[0] != SPECIAL)
+    framing = Framing(kept, settings)
+    return TextTokenizer(finder(False), normalizer, finder(True), pre_tokenizer, models[0], framing)

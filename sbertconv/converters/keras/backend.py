@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.classes import class_of
+import torch
+
+from sbertconv.classes import ACTIVATIONS, ModelClass, activation_name, class_of
 from sbertconv.converters.examples import CHANNELS, image_size
 from sbertconv.converters.keras.formats import FORMATS
 from sbertconv.converters.text import TextTables
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import import_keras, import_tensorflow
-from sbertconv.routes import Route
-from sbertconv.runtime import TEXT
+from sbertconv.routes import PER_TEXT, Route
 
 if TYPE_CHECKING:
     import keras
@@ -26,10 +28,14 @@ class KerasOptions:
     Attributes:
         formats: names of `FORMATS`.
         text_input: make the tokenizer the model's first layer, which takes `text`, strings [batch].
+        activation: whether the model's activation of its logits is an output too.
+        outputs: names of outputs that the model's class has.
     """
 
     formats: tuple[str, ...] = ("keras", "saved_model")
     text_input: bool = False
+    activation: bool = False
+    outputs: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise an error for an unknown format, or for one that the installed packages cannot write."""
@@ -51,10 +57,23 @@ class KerasOptions:
         if needing := [name for name in self.formats if FORMATS[name].needs_tensorflow]:
             import_tensorflow(needing)
 
+    def of(self, model_class: ModelClass) -> KerasOptions:
+        """The options for a class of models, its outputs chosen.
 
-def build_model(route: Route, model: SentenceTransformer, text: TextTables | None = None) -> keras.Model:
-    """The route as a functional model: a dict of named inputs -> the first output of the model's class, float32
-    [batch, dim or labels]. With a tokenizer's tables, `text` takes the place of the tensors that these give.
+        Raises:
+            UnsupportedOptionError: for an option that does not fit the class.
+        """
+        if self.text_input:
+            model_class.check_text_input()
+        return replace(self, outputs=model_class.choose_outputs(None, self.activation))
+
+
+def build_model(
+    route: Route, model: SentenceTransformer, outputs: Sequence[str], text: TextTables | None = None
+) -> keras.Model:
+    """The route as a functional model: a dict of named inputs -> an output of the model's class, float32 [batch, dim or
+    labels], or where there are several a dict of them. With a tokenizer's tables, `text` takes the place of the tensors
+    that these give.
     """
     keras = import_keras()
     from sbertconv.layers import SentenceEmbedding
@@ -67,21 +86,42 @@ def build_model(route: Route, model: SentenceTransformer, text: TextTables | Non
     if text is not None:
         from sbertconv.layers import TextInput
 
-        names = text.tables.framing.settings.tensors
-        texts = keras.Input(shape=(), dtype="string", name=TEXT)
-        features |= TextInput(names, text.tables, name="tokenizer")(texts)
-        inputs = {TEXT: texts, **{name: tensor for name, tensor in inputs.items() if name not in names}}
+        settings = text.tables.framing.settings
+        taken = {
+            name: keras.Input(shape=(), dtype="string" if dtype == "string" else "int32", name=name)
+            for name, dtype in settings.inputs.items()
+        }
+        layer = TextInput(settings.tensors, text.tables, name="tokenizer")
+        features |= layer(taken)
+        inputs = taken | {name: tensor for name, tensor in inputs.items() if name not in settings.tensors}
     for step in route.steps:
         features = step(features)
     model_class = class_of(model)
     assert model_class is not None
-    name = model_class.output
-    feature = model_class.outputs[name].feature
+    first, *others = outputs
+    feature = model_class.outputs[first].feature
     if feature not in features:
         raise UnsupportedOptionError(f"The chain gives no {feature} (has: {', '.join(features)}).\nAdd a Pooling.")
     cuts = {cut: getattr(model, cut, None) for cut in ("truncate_dim", "max_active_dims")}
-    last = SentenceEmbedding(**cuts, name=name)
-    return keras.Model(inputs, last(features[feature]), name=route.name)
+    found = {first: SentenceEmbedding(**cuts, name=first)(features[feature])}
+    for name in others:
+        other = features[model_class.outputs[name].feature]
+        found[name] = activated(model, found[first]) if name == "scores" else keras.layers.Identity(name=name)(other)
+    return keras.Model(inputs, found if len(found) > 1 else found[first], name=route.name)
+
+
+def activated(model: Any, logits: Any) -> Any:
+    """The model's activation of its logits, in float32: Keras' own of that name, or traced."""
+    from keras import layers
+
+    from sbertconv.converters.keras.tracing import traced_function
+
+    name = activation_name(model.activation_fn)
+    if name in ACTIVATIONS:
+        known = "linear" if name == "identity" else name
+        return layers.Activation(known, name="scores", dtype="float32")(logits)
+    layer = traced_function(model.activation_fn, torch.zeros(3, model.num_labels), "scores")
+    return layer({"x": logits})["y"]
 
 
 def input_specs(route: Route) -> list[tuple[str, str, tuple[Any, ...]]]:
@@ -91,13 +131,23 @@ def input_specs(route: Route) -> list[tuple[str, str, tuple[Any, ...]]]:
         if name == "pixel_values":
             specs.append((name, "float32", (None, CHANNELS, *image_size(route))))
         else:
-            specs.append((name, "int32", (None,) if name == "prompt_length" else (None, None)))
+            specs.append((name, "int32", (None,) if name in PER_TEXT else (None, None)))
     return specs
 
 
 def describe_inputs(route: Route) -> list[dict[str, Any]]:
     """The manifest's entries: name, dtype, shape with names for what varies."""
+    return [{"name": name, "dtype": dtype, "shape": _named(shape)} for name, dtype, shape in input_specs(route)]
+
+
+def describe_outputs(model: keras.Model, name: str) -> list[dict[str, Any]]:
+    """The same of what a model gives; `name` is that of a single output."""
+    outputs = model.output if isinstance(model.output, dict) else {name: model.output}
     return [
-        {"name": name, "dtype": dtype, "shape": [s or ("batch", "sequence")[axis] for axis, s in enumerate(shape)]}
-        for name, dtype, shape in input_specs(route)
+        {"name": key, "dtype": tensor.dtype, "shape": _named((None, *tensor.shape[1:]))}
+        for key, tensor in outputs.items()
     ]
+
+
+def _named(shape: Sequence[int | None]) -> list[int | str]:
+    return [size or ("batch", "sequence")[axis] for axis, size in enumerate(shape)]

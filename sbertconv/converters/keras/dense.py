@@ -62,16 +62,8 @@ def _traced(activation: Any, module: torch.nn.Module, name: str, context: Contex
     """An activation that Keras does not have, as a layer on {"x": ...}."""
     import torch
 
-    from sbertconv.converters.keras.tracing import traced_layer
-
-    class OnX(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.function = activation
-
-        def forward(self, features: Features) -> Features:
-            return {"y": self.function(features["x"])}
+    from sbertconv.converters.keras.tracing import traced_function
 
     with torch.no_grad():
         example = module.linear(context.walk.features(module)[module.module_input_name])
-    return traced_layer(OnX(), {"x": example}, f"{name}_activation", "module.function.", {})
+    return traced_function(activation, example, f"{name}_activation")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.converters.traced import quiet
-from sbertconv.engines import open_shape
+from sbertconv.engines import named_outputs, open_shape
 from sbertconv.errors import UnsupportedOptionError, error_text, require
 from sbertconv.frameworks import import_tensorflow
 
@@ -38,7 +38,7 @@ def write_saved_model(model: keras.Model, inputs: Inputs, path: Path) -> None:
 
 
 def serving_function(model: keras.Model, inputs: Inputs, integers: str = "int32") -> Any:
-    """A tf.function from named tensors to {the output's name: ...}, batch and sequence open.
+    """A tf.function from named tensors to named outputs, batch and sequence open.
 
     Args:
         model: the Keras model.
@@ -51,14 +51,12 @@ def serving_function(model: keras.Model, inputs: Inputs, integers: str = "int32"
         for entry in inputs
     ]
 
-    output = model.output_names[0]
-
     def serve(*tensors: Any) -> dict[str, Any]:
         feeds = {
             spec.name: tf.cast(tensor, entry["dtype"])
             for spec, tensor, entry in zip(specs, tensors, inputs, strict=True)
         }
-        return {output: tf.identity(model(feeds, training=False), output)}
+        return {name: tf.identity(tensor, name) for name, tensor in named_outputs(model, feeds).items()}
 
     return tf.function(serve, input_signature=specs)
 

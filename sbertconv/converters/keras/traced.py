@@ -21,8 +21,12 @@ def convert_unknown(module: torch.nn.Module, context: Context) -> LayerStep:
     return traced_step(module, context)
 
 
-def traced_step(module: torch.nn.Module, context: Context, inside: str = "") -> LayerStep:
-    """The module as one traced layer; `inside` is left away in front of the paths of its parameters."""
+def traced_step(
+    module: torch.nn.Module, context: Context, inside: str = "", by: torch.nn.Module | None = None
+) -> LayerStep:
+    """The module as one traced layer; `inside` is left away in front of the paths of its parameters, and another
+    module's forward may be traced in the place of its own.
+    """
     from sbertconv.converters.keras.step import features_step
     from sbertconv.converters.keras.tracing import tensors_of, traced_layer
     from sbertconv.converters.traced import TracedStep
@@ -30,5 +34,7 @@ def traced_step(module: torch.nn.Module, context: Context, inside: str = "") -> 
     features = context.walk.features(module)
     tensors = {name: features[name] for name in tensors_of(features)}
     options = {name: value for name, value in features.items() if name not in tensors}
-    layer = traced_layer(TracedStep(module, context), tensors, context.name(module), f"module.module.{inside}", options)
+    layer = traced_layer(
+        TracedStep(by or module, context), tensors, context.name(module), f"module.module.{inside}", options
+    )
     return features_step(layer, tuple(layer.graph["inputs"]), **{"": layer})

@@ -87,6 +87,20 @@ def traced_layer(
     raise UnsupportedModuleError(reasons[-1])
 
 
+def traced_function(function: Callable[..., Any], example: torch.Tensor, name: str) -> TracedModule:
+    """A function of one tensor, perhaps with weights of its own, as a layer from {"x": tensor} to {"y": tensor}."""
+
+    class OnX(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.function = function
+
+        def forward(self, features: Mapping[str, Any]) -> dict[str, Any]:
+            return {"y": self.function(features["x"])}
+
+    return traced_layer(OnX(), {"x": example}, name, "module.function.", {})
+
+
 def _export(
     module: torch.nn.Module,
     example: Mapping[str, Any],

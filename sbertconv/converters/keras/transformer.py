@@ -20,9 +20,12 @@ def convert_transformer(module: torch.nn.Module, context: Context) -> LayerStep:
         UnsupportedOptionError: see `check_transformer`.
         UnsupportedModuleError: if it cannot be traced, or uses operations that the table does not have.
     """
+    from sbertconv.converters.causal import FewLogits, entries_read
     from sbertconv.converters.keras.step import LayerStep
     from sbertconv.converters.keras.traced import traced_step
 
     check_transformer(module, context)
-    step = traced_step(module, context, inside="model.")
+    entries = entries_read(module, context)
+    few = FewLogits(module, entries) if entries else None
+    step = traced_step(module, context, inside="model.", by=few)
     return LayerStep(step.run, {"model.": step.state[""]})

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact import FORMAT_VERSION, MANIFEST, Staging
-from sbertconv.converters.keras.backend import KerasOptions, build_model, describe_inputs
+from sbertconv.classes import ModelClass
+from sbertconv.converters.keras.backend import KerasOptions, build_model, describe_inputs, describe_outputs
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.tracing import TRAINING
 from sbertconv.converters.keras.weights import weights
@@ -30,7 +31,7 @@ from sbertconv.routes import Route
 from sbertconv.source import Source
 from sbertconv.text import TextTokenizer
 from sbertconv.text.proof import Run
-from sbertconv.text.tf_emitter import TensorFlowEmitter
+from sbertconv.text.tf_emitter import function_runner
 
 if TYPE_CHECKING:
     import keras
@@ -49,16 +50,14 @@ def write_keras(
 
     The Keras models hold weights of their own by then, so that the original need not wait for their files.
     """
-    tables = text_tables(plan, options.text_input, _tokenizer)
+    tables = text_tables(plan, options.text_input, source.model_class.text_pair, _tokenizer)
     graphs, models = [], []
     for index, route in enumerate(plan.routes):
         section = write_tokenizer(route, index == 0, staging)
         name = graph_name(route.name, index == 0)
         text = tables.get(route.name)
-        models.append(build_model(route, model, text))
-        outputs = [
-            {"name": source.model_class.output, "dtype": "float32", "shape": ["batch", models[-1].output.shape[-1]]}
-        ]
+        models.append(build_model(route, model, options.outputs, text))
+        outputs = describe_outputs(models[-1], source.model_class.output)
         formats = {form: FORMATS[form].file.format(name=name) for form in options.formats}
         inputs = describe_inputs(route)
         entry = {"inputs": inputs} if text is None else text.section(inputs)
@@ -69,7 +68,7 @@ def write_keras(
     content = manifest_content(source, model, plan, graphs, engines, PACKAGES, **more)
     content["notes"] += list(_trace_notes(plan))
     folders = module_folders(model)
-    packed = _packed(staging, model, plan, folders, content["notes"])
+    packed = _packed(source.model_class, staging, model, plan, folders, content["notes"])
     for route, graph, keras_model in zip(plan.routes, graphs, models, strict=True):
         last = keras_model.get_layer(source.model_class.output)
         last.files = packed | {MANIFEST: _manifest(route, graph, content, folders)}
@@ -78,19 +77,8 @@ def write_keras(
 
 
 def _tokenizer(tables: TextTokenizer) -> tuple[Run, dict[str, int]]:
-    """A tokenizer as a function of TensorFlow, as a SavedModel has it."""
-    tf = import_tensorflow(["text input"])
-
-    def tokenize(texts: Any) -> dict[str, Any]:
-        return {name: tensor.value for name, tensor in tables(TensorFlowEmitter(tf), texts).items()}
-
-    function = tf.function(tokenize, input_signature=[tf.TensorSpec([None], tf.string)])
-
-    def run(texts: Sequence[str]) -> dict[str, Any]:
-        return {name: value.numpy() for name, value in function(tf.constant(texts, tf.string, [len(texts)])).items()}
-
-    graph = function.get_concrete_function().graph.as_graph_def()
-    return run, {"nodes": len(graph.node), "bytes": graph.ByteSize()}
+    """A tokenizer as a function of TensorFlow, as a SavedModel has it, and its size."""
+    return function_runner(import_tensorflow(["text input"]), tables)
 
 
 def _trace_notes(plan: Plan) -> Iterator[str]:
@@ -114,7 +102,12 @@ def _write_models(models: Sequence[keras.Model], content: dict[str, Any], folder
 
 
 def _packed(
-    staging: Staging, model: SentenceTransformer, plan: Plan, folders: Folders, notes: list[str]
+    model_class: ModelClass,
+    staging: Staging,
+    model: SentenceTransformer,
+    plan: Plan,
+    folders: Folders,
+    notes: list[str],
 ) -> dict[str, bytes]:
     """What travels inside a .keras file: the tokenizer files and configs staged so far, and the way back, or a note
     why there is none.
@@ -125,7 +118,7 @@ def _packed(
         if path.is_file()
     }
     try:
-        return files | _skeleton(model, plan, folders)
+        return files | _skeleton(model_class, model, plan, folders)
     except Exception as error:  # a module that sentence-transformers itself cannot save
         notes.append(f"to-st will not work: the model cannot be saved ({error_text(error)}).")
         return files
@@ -182,8 +175,8 @@ def _stated_layers(route: Route) -> Iterator[tuple[Any, tuple[str, Any]]]:
             yield layer, (prefix, module)
 
 
-def _skeleton(model: SentenceTransformer, plan: Plan, folders: Folders) -> dict[str, bytes]:
-    """What `SentenceTransformer.save` writes, without the weights that Keras layers hold."""
+def _skeleton(model_class: ModelClass, model: SentenceTransformer, plan: Plan, folders: Folders) -> dict[str, bytes]:
+    """What the library writes, without the weights that Keras layers hold."""
     import safetensors.torch
 
     held: dict[str, set[str]] = {}
@@ -192,7 +185,7 @@ def _skeleton(model: SentenceTransformer, plan: Plan, folders: Folders) -> dict[
             keys = {weight.name for weight in weights(layer, origin["prefix"])}
             held.setdefault(origin["file"], set()).update(keys)
     with tempfile.TemporaryDirectory() as folder, quiet():
-        model.save_pretrained(folder, create_model_card=False)
+        model_class.save(model, folder)
         paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and ".safetensors" not in path.name]
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
     for module_folder, module in folders.values():

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from sbertconv.classes import EXACT, NOT_ZERO, ModelClass
+from sbertconv.converters.onnx.fusion import pick_rows
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
+from sbertconv.converters.onnx.tensorrt import OPSET, PRECISIONS, prepare
 from sbertconv.converters.torch.backend import (
     Pipeline,
     dynamic_axes,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 FROM_DATA = re.compile(r"u\d+")  # torch.export's name for a size that only the data tells
+TARGETS = ("onnxruntime", "tensorrt")
 OPSETS = range(18, 23)  # torch.onnx lowers to 18 and up; ONNX Runtime 1.31 misreads RotaryEmbedding of 23
 
 
@@ -56,6 +59,8 @@ class OnnxOptions:
         engines: what the graph is proven on.
         calibration: texts whose values the precision's recipe looks at, beside those that come with sbertconv.
         text_input: put the tokenizer into the graph, which then takes `text`, strings [batch].
+        target: what the graph is written for, one of `TARGETS`.
+        max_shape: for TensorRT, the largest batch and sequence; None: what the model's limit allows.
     """
 
     opset: int = 18
@@ -71,6 +76,18 @@ class OnnxOptions:
     engines: tuple[str, ...] = ("onnxruntime",)
     calibration: tuple[str, ...] = ()
     text_input: bool = False
+    target: str = "onnxruntime"
+    max_shape: tuple[int, int] | None = None
+
+    @property
+    def for_tensorrt(self) -> bool:
+        """Whether the graph is written for TensorRT."""
+        return self.target == "tensorrt"
+
+    @property
+    def kind(self) -> str:
+        """What the folder is called after."""
+        return self.target if self.for_tensorrt else self.form
 
     def check(self) -> None:
         """Raise UnsupportedOptionError for an option that is not supported, or not together with another."""
@@ -85,7 +102,7 @@ class OnnxOptions:
                 "Choose among these."
             )
         for name in self.engines:
-            require(name if name == "openvino" else "onnx", ENGINES[name].package)
+            require(ENGINES[name].extra or "onnx", ENGINES[name].package)
         if self.precision in IN_BLOCKS and not self.optimize:
             raise UnsupportedOptionError(
                 f"--no-optimize: {self.precision} weights need ONNX Runtime's own operators.\n"
@@ -100,6 +117,31 @@ class OnnxOptions:
             raise UnsupportedOptionError(
                 f"--calibration: {self.precision} looks at no values of texts (have: {', '.join(calibrated)}).\n"
                 "Leave the option out; --eval measures the quality on your own texts."
+            )
+        self._check_target()
+
+    def _check_target(self) -> None:
+        if self.target not in TARGETS:
+            raise UnsupportedOptionError(
+                f"target {self.target!r} is not known (have: {', '.join(TARGETS)}).\nChoose one of these."
+            )
+        if not self.for_tensorrt:
+            if self.max_shape is not None:
+                raise UnsupportedOptionError("--max-shape: only plans have one.\nAdd --target tensorrt.")
+            return
+        fits = {
+            "opset": self.opset == OPSET,
+            "precision": self.precision in PRECISIONS,
+            "text-input": not self.text_input,
+        }
+        if misfits := [f"--{name}" for name, fit in fits.items() if not fit]:
+            raise UnsupportedOptionError(
+                f"--target tensorrt with {', '.join(misfits)}: TensorRT is given opset {OPSET} in "
+                f"{' or '.join(PRECISIONS)}, and takes no strings.\nLeave {', '.join(misfits)} out."
+            )
+        if self.max_shape is not None and min(self.max_shape) < 1:
+            raise UnsupportedOptionError(
+                f"--max-shape {'x'.join(map(str, self.max_shape))}: not a batch and a sequence.\nPass 32x256, say."
             )
 
     def of(self, model_class: ModelClass) -> OnnxOptions:
@@ -121,17 +163,20 @@ class OnnxOptions:
                 "Leave the option out."
             )
         if self.text_input:
-            self._check_text_input(model_class, outputs)
-        return replace(self, outputs=outputs)
+            model_class.check_text_input()
+            self._check_text_input(outputs)
+        return replace(self, outputs=outputs, optimize=self.optimize and not self.for_tensorrt)
 
-    def _check_text_input(self, model_class: ModelClass, outputs: tuple[str, ...]) -> None:
-        model_class.check_text_input()
-        have = {"engine": ("onnxruntime",), "output": (model_class.output,), "token-type-ids": None}
-        asked = {"engine": self.engines, "output": outputs, "token-type-ids": self.token_type_ids}
-        if problems := [name for name in have if asked[name] != have[name]]:
+    def _check_text_input(self, outputs: tuple[str, ...]) -> None:
+        refused = {
+            "engine": self.engines != ("onnxruntime",),
+            "output": "token_embeddings" in outputs,
+            "token-type-ids": self.token_type_ids is not None,
+        }
+        if problems := [name for name, wrong in refused.items() if wrong]:
             raise UnsupportedOptionError(
-                f"--text-input: ONNX Runtime alone runs such a graph, its one output is {model_class.output}, and its "
-                f"token types are the tokenizer's.\nLeave {', '.join(f'--{name}' for name in problems)} out."
+                "--text-input: ONNX Runtime alone runs such a graph, it has an output for each text and none for each "
+                f"token, and its token types are the tokenizer's.\nLeave {', '.join(f'--{n}' for n in problems)} out."
             )
 
 
@@ -186,8 +231,11 @@ def exported_graph(
         graph, tracer = _translate(chain, example, options, route)
         name_axes(graph)  # the same size of two inputs under one name, which fusion relies on
         weights = list(graph.graph.initializers.values())
+        pick_rows(graph)
         if options.optimize:
             _fuse(graph)
+        if options.for_tensorrt:
+            prepare(graph)
     try:
         yield tidy(graph), tracer
     finally:

@@ -94,6 +94,38 @@ def _cut(tensor: ir.TensorProtocol, part: tuple[slice, ...]) -> np.ndarray:
     return found
 
 
+def pick_rows(model: ir.Model) -> None:
+    """Single rows of a weight as weights, where nothing uses the rest of it."""
+    for weight in list(model.graph.initializers.values()):
+        nodes = [use.node for use in weight.uses()]
+        places = [ir.convenience.get_const_tensor(node.inputs[-1]) for node in nodes]
+        tensor = weight.const_value
+        if tensor is None or not all(
+            node.op_identifier()[:2] == ("", "Gather")
+            and node.inputs[0] is weight
+            and node.attributes.get_int("axis", 0) == 0
+            and place is not None
+            and place.size == 1
+            for node, place in zip(nodes, places, strict=True)
+        ):
+            continue
+        for node, place in zip(nodes, places, strict=True):
+            row = int(place.numpy().item())
+            name, shape = f"{weight.name}.{row}", [*place.shape, *tensor.shape[1:]]
+            kept = lazy(name, tensor, partial(_row, tensor, row, shape), shape)
+            value = ir.Value(name=name, shape=kept.shape, type=ir.TensorType(tensor.dtype), const_value=kept)
+            model.graph.register_initializer(value)
+            node.outputs[0].replace_all_uses_with(value)
+            model.graph.remove(node, safe=True)
+        if nodes:
+            passes.RemoveUnusedNodesPass()(model)
+
+
+def _row(tensor: ir.TensorProtocol, row: int, shape: Sequence[int]) -> np.ndarray:
+    found: np.ndarray = tensor.numpy()[row].reshape(shape)
+    return found
+
+
 def transpose_weights(model: ir.Model) -> None:
     """Transposed weights as weights, each one stored once however many nodes use it, and transposed when it is
     written: the optimizer would hold them all in memory.

@@ -16,6 +16,14 @@ from sbertconv.converters.onnx.backend import OnnxOptions, describe_tensors, exp
 from sbertconv.converters.onnx.fusion import count_attention
 from sbertconv.converters.onnx.precision import RECIPES, Recipe, largest_values
 from sbertconv.converters.onnx.saving import EXTERNAL_DATA, save_graph
+from sbertconv.converters.onnx.tensorrt import (
+    SCRIPT,
+    build_script,
+    check_operators,
+    largest_shape,
+    refused_nodes,
+    shape_profile,
+)
 from sbertconv.converters.text import TextTables, text_tables
 from sbertconv.converters.writing import (
     graph_name,
@@ -25,15 +33,17 @@ from sbertconv.converters.writing import (
     write_tokenizer,
 )
 from sbertconv.corpus import CORPUS, long_text, random_images, sentences
+from sbertconv.errors import ArtifactError, error_text
 from sbertconv.images import pixel_values
 from sbertconv.plan import Plan
 from sbertconv.questions import BATCH_SIZE
 from sbertconv.routes import Route
-from sbertconv.runtime import TEXT, ConvertedModel, Graph, open_model
+from sbertconv.runtime import ConvertedModel, Graph, open_model
 from sbertconv.source import Source
 from sbertconv.text import TextTokenizer
 from sbertconv.text.onnx_graph import put_before, session_runner, tokenizer_graph
 from sbertconv.text.proof import Run
+from sbertconv.text.settings import TEXT
 from sbertconv.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
@@ -54,15 +64,20 @@ def write_onnx(
     drafts, recipes = staging.scratch(), RECIPES[options.precision]
     # A draft that recipes read is mapped; one that becomes the artifact itself is written as that will be.
     external_data = True if any(recipe.change for recipe in recipes) else options.external_data
-    tables = text_tables(plan, options.text_input, _tokenizer)
+    tables = text_tables(plan, options.text_input, source.model_class.text_pair, _tokenizer)
+    refused: dict[str, list[str]] = {}
     graphs = [
-        _write_route(route, index == 0, model, replace(options, external_data=external_data), staging, drafts)
+        _write_route(route, index == 0, model, replace(options, external_data=external_data), staging, drafts, refused)
         for index, route in enumerate(plan.routes)
     ]
     write_module_configs(model, staging)
+    if options.for_tensorrt:
+        check_operators(source.name, refused)
+        staging.write(SCRIPT, build_script(graphs))
     more = {"precision": options.precision, "opset": options.opset, "optimized": options.optimize}
     more |= {"text_input": True} if options.text_input else {}
     more |= {"top_k": options.top_k} if options.top_k else {}
+    more |= {"target": options.target} if options.for_tensorrt else {}
     content = manifest_content(source, model, plan, graphs, {options.form: options.engines}, PACKAGES, **more)
     if options.optimize:
         content["notes"] += [note for graph in graphs if (note := _unfused(graph))]
@@ -73,7 +88,7 @@ def _tokenizer(tables: TextTokenizer) -> tuple[Run, dict[str, int]]:
     """A tokenizer's graph alone, in ONNX Runtime, and its size."""
     graph = tokenizer_graph(tables)
     written = graph.SerializeToString()
-    return session_runner(written), {"nodes": len(graph.graph.node), "bytes": len(written)}
+    return session_runner(written, tables.framing.settings), {"nodes": len(graph.graph.node), "bytes": len(written)}
 
 
 def _unfused(graph: Mapping[str, Any]) -> str | None:
@@ -121,10 +136,18 @@ def _move(made: Path, target: Path) -> list[Path]:
 
 
 def _to_openvino(made: Path, target: Path) -> list[Path]:
-    """OpenVINO's intermediate representation: the graph as .xml and the weights as .bin, as they are in the graph."""
+    """OpenVINO's intermediate representation: the graph as .xml and the weights as .bin, as they are in the graph.
+
+    Raises:
+        ArtifactError: if OpenVINO does not know one of the graph's operators.
+    """
     import openvino
 
-    openvino.save_model(openvino.convert_model(made), target, compress_to_fp16=False)
+    try:
+        model = openvino.convert_model(made)
+    except Exception as error:
+        raise ArtifactError(f"OpenVINO does not read the graph: {error_text(error, 3)}") from error
+    openvino.save_model(model, target, compress_to_fp16=False)
     return [target.with_suffix(".bin")]
 
 
@@ -159,9 +182,17 @@ def _batches(embedder: ConvertedModel, graph: Graph, calibration: Sequence[str])
 
 
 def _write_route(
-    route: Route, is_default: bool, model: SentenceTransformer, options: OnnxOptions, staging: Staging, drafts: Path
+    route: Route,
+    is_default: bool,
+    model: SentenceTransformer,
+    options: OnnxOptions,
+    staging: Staging,
+    drafts: Path,
+    refused: dict[str, list[str]],
 ) -> dict[str, Any]:
-    """Write one route's tokenizer to the artifact and its draft to a folder; returns the manifest's entry."""
+    """Write one route's tokenizer to the artifact and its draft to a folder; returns the manifest's entry, and adds
+    what TensorRT refuses of the graph to `refused`.
+    """
     section = write_tokenizer(route, is_default, staging)
     tokenizer = None if section is None else load_tokenizer(section, staging.folder)
     name = graph_name(route.name, is_default)
@@ -169,5 +200,7 @@ def _write_route(
         save_graph(graph, drafts / GRAPH.format(name=name), options.external_data)
         attention = count_attention(graph)
         inputs, outputs = describe_tensors(graph.graph.inputs), describe_tensors(graph.graph.outputs)
+        refused[route.name] = refused_nodes(graph)
+    more = {"profile": shape_profile(inputs, largest_shape(section, options.max_shape))} if options.for_tensorrt else {}
     formats = {options.form: FORMS[options.form].file.format(name=name)}
-    return route_content(route, formats, inputs, outputs, section, tracer=tracer, attention=attention)
+    return route_content(route, formats, inputs, outputs, section, tracer=tracer, attention=attention, **more)

@@ -17,18 +17,23 @@ if TYPE_CHECKING:
 
 def converters() -> dict[type, Converter]:
     """The converter for every module type of sentence-transformers."""
+    from sentence_transformers.cross_encoder import modules as ce
+    from sentence_transformers.multi_vector_encoder import modules as mv
     from sentence_transformers.sentence_transformer import modules as st
     from sentence_transformers.sparse_encoder import modules as sparse
 
     from sbertconv.converters.torch.bow import convert_bow
     from sbertconv.converters.torch.cnn import convert_cnn
+    from sbertconv.converters.torch.logit_score import convert_logit_score
     from sbertconv.converters.torch.lstm import convert_lstm
+    from sbertconv.converters.torch.multi_vector_mask import convert_multi_vector_mask
     from sbertconv.converters.torch.pooling import convert_pooling
     from sbertconv.converters.torch.router import convert_router
     from sbertconv.converters.torch.sparse_auto_encoder import convert_sparse_auto_encoder
     from sbertconv.converters.torch.sparse_static_embedding import convert_sparse_static_embedding
     from sbertconv.converters.torch.splade_pooling import convert_splade_pooling
     from sbertconv.converters.torch.static_embedding import convert_static_embedding
+    from sbertconv.converters.torch.token_pooling import convert_token_pooling
     from sbertconv.converters.torch.transformer import convert_transformer
     from sbertconv.converters.torch.word_embeddings import convert_word_embeddings
     from sbertconv.converters.traced import convert_traced
@@ -39,8 +44,11 @@ def converters() -> dict[type, Converter]:
         st.CNN: convert_cnn,
         st.Dense: convert_traced,
         st.Dropout: convert_traced,
+        mv.HierarchicalTokenPooling: convert_token_pooling,
         st.LayerNorm: convert_traced,
+        ce.LogitScore: convert_logit_score,
         st.LSTM: convert_lstm,
+        mv.MultiVectorMask: convert_multi_vector_mask,
         st.Normalize: convert_traced,
         st.Pooling: convert_pooling,
         st.Router: convert_router,

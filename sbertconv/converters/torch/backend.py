@@ -13,10 +13,10 @@ from torch import Tensor
 
 from sbertconv.classes import EXACT, ModelClass, class_of
 from sbertconv.converters import Features
-from sbertconv.converters.examples import TEXTS, image_example, token_example
+from sbertconv.converters.examples import examples, image_example, token_example
 from sbertconv.converters.traced import quiet, traceable_experts
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
-from sbertconv.routes import Route
+from sbertconv.routes import PER_TEXT, Route
 from sbertconv.tokenization import TextTokenizer
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Pipeline(torch.nn.Module):
         token_type_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         prompt_length: Tensor | None = None,
+        is_query: Tensor | None = None,
         pixel_values: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Run a batch. `inputs` says which of the arguments this chain takes.
@@ -97,17 +98,20 @@ class Pipeline(torch.nn.Module):
             token_type_ids: int64 [batch, sequence]; all 0 if not given, and ignored where the chain has none.
             attention_mask: 1 for tokens, 0 for padding, int64 [batch, sequence].
             prompt_length: tokens of the prompt in each text, int64 [batch].
+            is_query: 1 for queries, 0 for documents, int64 [batch].
             pixel_values: float32 [batch, channels, height, width].
 
         Returns:
             "sentence_embedding", float32 [batch, dim]; "token_embeddings", float32 [batch, sequence, dim];
-            "logits" and "scores", float32 [batch, labels]; "indices", int64, and "values", float32, see docs/sparse.md.
+            "scoring_mask", int64 [batch, sequence], 1 for tokens that count in late interaction; "logits" and "scores",
+            float32 [batch, labels]; "indices", int64, and "values", float32, see docs/sparse.md.
         """
         given = {
             "input_ids": input_ids,
             "token_type_ids": token_type_ids,
             "attention_mask": attention_mask,
             "prompt_length": prompt_length,
+            "is_query": is_query,
             "pixel_values": pixel_values,
         }
         features: Features = {name: given[name] for name in self.inputs if given[name] is not None}
@@ -128,14 +132,14 @@ def example_tensors(route: Route, inputs: Sequence[str], tokenizer: TextTokenize
     """A batch to trace with, in the order of the inputs."""
     if tokenizer is None:
         return image_example(route)
-    known = sorted({int(number) for number in tokenizer(TEXTS)["input_ids"].flat})
+    known = sorted({int(number) for number in tokenizer(examples(tokenizer.takes_single))["input_ids"].flat})
     given = token_example(route, tokenizer.section, known)
     return {name: given[name] for name in inputs}
 
 
 def dynamic_axes(name: str) -> tuple[int, ...]:
     """The axes of an input that vary: batch, and sequence for tokens."""
-    return (0,) if name in ("prompt_length", "pixel_values") else (0, 1)
+    return (0,) if name in (*PER_TEXT, "pixel_values") else (0, 1)
 
 
 def dynamic_shapes(names: Sequence[str]) -> dict[str, dict[int, object]]:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import torch
 
 from sbertconv.converters import Context, Features, Step
+from sbertconv.converters.causal import FewLogits, entries_read
 from sbertconv.converters.checks import check_transformer
+from sbertconv.scoring import IS_QUERY
 
 
 def convert_transformer(module: torch.nn.Module, context: Context) -> Step:
@@ -20,6 +22,9 @@ def convert_transformer(module: torch.nn.Module, context: Context) -> Step:
     from sbertconv.converters.torch.splade_pooling import head_to_pool
 
     check_transformer(module, context)
+    entries = entries_read(module, context)
+    if entries:
+        return FewLogits(module, entries)
     return TransformerStep(module, context.modality, head_to_pool(module, context))
 
 
@@ -40,11 +45,11 @@ class TransformerStep(torch.nn.Module):
         self.modality = modality
 
     def forward(self, features: Features) -> Features:
+        taken = {name: tensor for name, tensor in features.items() if name != IS_QUERY}  # which is not the library's
         with contextlib.ExitStack() as stack:
             for head in self.heads:
                 stack.enter_context(left_out(head))
-            result: Features = self.dispatch({**features, "modality": self.modality})
-        return result
+            return {**features, **self.dispatch({**taken, "modality": self.modality})}
 
 
 @contextlib.contextmanager

@@ -1,0 +1,26 @@
+"""MultiVectorMask: the attention mask becomes the mask of the tokens that count in late interaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sbertconv.converters import Context
+from sbertconv.converters.checks import check_texts
+from sbertconv.scoring import IS_QUERY, ScoringRule
+
+if TYPE_CHECKING:
+    import torch
+
+    from sbertconv.converters.keras.step import LayerStep
+
+
+def convert_multi_vector_mask(module: torch.nn.Module, context: Context) -> LayerStep:
+    """Raises UnsupportedOptionError on a route for images."""
+    from sbertconv.converters.keras.step import features_step
+    from sbertconv.layers import MultiVectorMask
+
+    check_texts(context)
+    rule = ScoringRule.of(module, [found for _, found in context.walk.route.modules])
+    layer = MultiVectorMask(**vars(rule), name=context.name(module))
+    takes = ("input_ids", "attention_mask", *([IS_QUERY] if rule.tells_queries else []))
+    return features_step(layer, takes, "attention_mask")

@@ -1,0 +1,21 @@
+"""HierarchicalTokenPooling: nothing in the graph; the run time clusters tokens, see `sbertconv.token_pooling`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sbertconv.converters import Context
+from sbertconv.converters.checks import check_token_pooling
+
+if TYPE_CHECKING:
+    import torch
+
+    from sbertconv.converters.keras.step import LayerStep
+
+
+def convert_token_pooling(module: torch.nn.Module, context: Context) -> LayerStep:
+    """Raises UnsupportedOptionError if a module of another kind follows."""
+    from sbertconv.converters.keras.step import LayerStep
+
+    check_token_pooling(module, context)
+    return LayerStep(lambda features: features)
