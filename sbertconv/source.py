@@ -427,8 +427,7 @@ POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
 SCORE = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
 BARE = "No modules.json: a plain transformers checkpoint"
 MASKED = (
-    "Its head for masked words is not used. If it was trained as SPLADE, pass a live SparseEncoder, or the folder that "
-    "SparseEncoder.save_pretrained wrote."
+    "Its head for masked words is not used. If it was trained as SPLADE, pass --class SparseEncoder, or a live one."
 )
 
 
@@ -441,7 +440,7 @@ def bare_embedder(config: Mapping[str, Any]) -> Chain:
 
 
 def bare_sparse_encoder(config: Mapping[str, Any]) -> Chain:
-    """A checkpoint whose settings say that it is a SparseEncoder, and nothing about its modules.
+    """A checkpoint that is said to be a SparseEncoder, with nothing about its modules.
 
     Raises:
         SourceError: if it has no head for masked words, without which the library adds modules with random weights.
