@@ -316,7 +316,7 @@ def _token_content(model: Any, graphs: Sequence[Mapping[str, Any]]) -> dict[str,
     }
 
 
-def _late_interaction(config: Mapping[str, Any]) -> bool:
+def stanford_colbert(config: Mapping[str, Any]) -> bool:
     """What Stanford's ColBERT writes; see `MultiVectorEncoder._get_model_type`."""
     return "HF_ColBERT" in (config.get("architectures") or [])
 
@@ -347,7 +347,7 @@ MODEL_CLASSES = {
             name="SentenceTransformer",
             library="SentenceTransformer",
             method="encode",
-            claims=lambda config: not (_classifies(config) or _late_interaction(config)),
+            claims=lambda config: not (_classifies(config) or stanford_colbert(config)),
             takes=lambda config: True,
             prepare=_nothing,
             outputs={
@@ -403,8 +403,8 @@ MODEL_CLASSES = {
             name="MultiVectorEncoder",
             library="MultiVectorEncoder",
             method="encode",
-            claims=_late_interaction,
-            takes=_late_interaction,
+            claims=stanford_colbert,
+            takes=stanford_colbert,
             prepare=_nothing,
             outputs={
                 "token_embeddings": ModelOutput("token_embeddings", _as_it_is),
@@ -417,6 +417,7 @@ MODEL_CLASSES = {
             runtime="sbertconv.late_interaction:MultiVectorEmbedder",
             original="sbertconv.questions:Original",
             questions="sbertconv.questions:about_token_embeddings",
+            precisions=None,
             pairs=False,
             no_text_input="pads queries in a way of its own, which such a graph does not",
             whole=True,

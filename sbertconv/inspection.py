@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.classes import activation_name, label_names
-from sbertconv.maxsim import SIMILARITIES as MAXSIM
 from sbertconv.plan import plan_files
 from sbertconv.registry import Registry
+from sbertconv.scores import SIMILARITIES as MAXSIM
 from sbertconv.source import OWN_TYPES, Source, read_json
 
 NO_LIMIT = 10**9

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError, require
-from sbertconv.maxsim import SIMILARITIES, maxsim, maxsim_pairwise
 from sbertconv.runtime import TaskEncoder, check_batch_size, check_device
+from sbertconv.scores import SIMILARITIES, maxsim, maxsim_pairwise
 from sbertconv.scoring import TASKS
 from sbertconv.similarity import normalize
 from sbertconv.token_pooling import HierarchicalTokenPooling
@@ -112,11 +112,11 @@ class MultiVectorEmbedder(TaskEncoder):
         return found[VECTORS][row][found[MASK][row] != 0]
 
     def similarity(self, embeddings1: Any, embeddings2: Any, **options: Any) -> np.ndarray:
-        """All pairs under the model's similarity function, float32 [n, m]; arguments: see `sbertconv.maxsim.maxsim`."""
+        """All pairs under the model's similarity function, float32 [n, m]; arguments: see `sbertconv.scores.maxsim`."""
         return maxsim(embeddings1, embeddings2, **self._normalised(options))
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any, **options: Any) -> np.ndarray:
-        """Query i with document i, float32 [n]; arguments: see `sbertconv.maxsim.maxsim_pairwise`."""
+        """Query i with document i, float32 [n]; arguments: see `sbertconv.scores.maxsim_pairwise`."""
         return maxsim_pairwise(embeddings1, embeddings2, **self._normalised(options))
 
     def _normalised(self, options: dict[str, Any]) -> dict[str, Any]:

@@ -304,9 +304,7 @@ def _quality(
     chosen = range(0, len(question.inputs), ALONE_STEP)
     options = {**question.options, "batch_size": 1}
     alone = ask(converted, replace(question, inputs=[question.inputs[index] for index in chosen], options=options))
-    return measure_quality(
-        question.inputs, np.stack(theirs), np.stack(ours), dict(zip(chosen, alone, strict=True)), gate
-    )
+    return measure_quality(question.inputs, theirs, ours, dict(zip(chosen, alone, strict=True)), gate)
 
 
 def _check(

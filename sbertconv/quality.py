@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from sbertconv.scores import maxsim
+
 NEIGHBOURS = 10
 ALONE_STEP = 8  # one in so many sentences is also embedded alone
 
@@ -98,22 +100,27 @@ class QualityReport:
 
 
 def measure_quality(
-    texts: Sequence[str], original: np.ndarray, converted: np.ndarray, alone: Mapping[int, np.ndarray], gate: Gate
+    texts: Sequence[str],
+    original: Sequence[np.ndarray],
+    converted: Sequence[np.ndarray],
+    alone: Mapping[int, np.ndarray],
+    gate: Gate,
 ) -> QualityReport:
-    """Compare two sets of embeddings.
+    """Compare two sets of embeddings. Of a text with a vector for each token, the cosine is the mean of theirs, and
+    similarities are MeanMaxSim.
 
     Args:
         texts: the sentences.
-        original: float32 [texts, dim], the original's vectors.
-        converted: float32 [texts, dim], the smaller model's, from mixed batches.
-        alone: index of a text -> its vector [dim] from the smaller model in a batch of one.
+        original: the original's embedding of each, float32 [dim] or [tokens, dim].
+        converted: the smaller model's, from mixed batches.
+        alone: index of a text -> its embedding from the smaller model in a batch of one.
         gate: what must be reached.
     """
-    a, b = _unit(original), _unit(converted)
-    cosines = (a * b).sum(axis=1)
+    a, b = ([_unit(np.atleast_2d(found)) for found in side] for side in (original, converted))
+    cosines = np.array([_cosine(x, y) for x, y in zip(a, b, strict=True)])
     worst = int(np.argmin(cosines))
-    one, other = a @ a.T, b @ b.T
-    batch = {index: float(b[index] @ _unit(vector[None])[0]) for index, vector in alone.items()}
+    one, other = _similarities(a), _similarities(b)
+    batch = {index: _cosine(b[index], _unit(np.atleast_2d(found))) for index, found in alone.items()}
     batch_worst = min(batch, key=lambda index: batch[index])
     first, second = (_neighbours(similarities) for similarities in (one, other))
     same = [len(set(x) & set(y)) / len(x) for x, y in zip(first, second, strict=True)]
@@ -137,6 +144,20 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     norms: np.ndarray = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: np.ndarray = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
     return unit
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """The mean over the tokens of two embeddings of one text."""
+    return float((a * b).sum(axis=1).mean()) if a.shape == b.shape and len(a) else float(a.shape == b.shape)
+
+
+def _similarities(units: Sequence[np.ndarray]) -> np.ndarray:
+    """Of every text with every one: cosines, or MeanMaxSim where a text has several vectors."""
+    if all(len(unit) == 1 for unit in units):
+        vectors = np.concatenate(units)
+        cosines: np.ndarray = vectors @ vectors.T
+        return cosines
+    return maxsim(units, units, length_normalize=True)
 
 
 def _neighbours(similarities: np.ndarray) -> np.ndarray:

@@ -304,7 +304,7 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
 def _about_quality(label: str, graph: Graph, embedder: ConvertedModel, texts: Sequence[str]) -> Question:
     """Enough texts to tell whether the nearest neighbours stay; in batches of mixed lengths, as users have them."""
     options = {"batch_size": BATCH_SIZE, **_task(graph), **_arrays(embedder)}
-    return Question(f"{label}{SENTENCES}", [*sentences(), *texts], options=options)
+    return Question(f"{label}{SENTENCES}", [*sentences(), *texts], options=options, pooled=False)
 
 
 def _arrays(embedder: ConvertedModel) -> Mapping[str, Any]:

@@ -310,12 +310,8 @@ class ConvertedModel:
         if TEXT in graph.inputs:
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
-                yield (
-                    chosen,
-                    self._texts(
-                        graph, [graph.tokenizer.prompted(items[index], prompt) for index in chosen], task, prompt
-                    ),
-                )
+                texts = [graph.tokenizer.prompted(items[index], prompt) for index in chosen]
+                yield chosen, self._texts(graph, texts, task, prompt)
             return
         sees_padding = self.artifact.manifest["sees_padding"] or graph.section["modality"] == "image"
         window = batch_size if sees_padding else max(WINDOW, batch_size)

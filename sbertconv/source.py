@@ -20,6 +20,7 @@ from sbertconv.classes import (
     class_of,
     continues_texts,
     masks_words,
+    stanford_colbert,
 )
 from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, require
 from sbertconv.registry import type_name
@@ -339,6 +340,11 @@ def _from_folder(
     if has_modules:
         specs = tuple(_read_modules(folder))
         notes: tuple[str, ...] = ()
+        if settings.get("model_type") in model_class.also:
+            specs, notes = (
+                (*specs, *TOKEN_MODULES),
+                ("Saved by PyLate: converted with what MultiVectorEncoder adds to it.",),
+            )
     else:
         specs, notes = model_class.part("chain")(read_json(folder / "config.json"))
     if local:
@@ -425,6 +431,10 @@ Chain = tuple[tuple[ModuleSpec, ...], tuple[str, ...]]
 INPUT = ModuleSpec("0", "sentence_transformers.base.modules.transformer.Transformer", "")
 POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
 SCORE = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
+TOKEN_MODULES = (  # what MultiVectorEncoder puts behind the Transformer and the Dense of models saved by others
+    ModuleSpec("2", "sentence_transformers.multi_vector_encoder.modules.MultiVectorMask", ""),
+    ModuleSpec("3", "sentence_transformers.base.modules.normalize.Normalize", ""),
+)
 BARE = "No modules.json: a plain transformers checkpoint"
 MASKED = (
     "Its head for masked words is not used. If it was trained as SPLADE, pass --class SparseEncoder, or a live one."
@@ -467,14 +477,17 @@ def bare_reranker(config: Mapping[str, Any]) -> Chain:
 
 
 def bare_late_interaction(config: Mapping[str, Any]) -> Chain:
-    """A checkpoint of Stanford's ColBERT: its projection lies beside the weights of the transformer."""
-    base = "sentence_transformers.multi_vector_encoder.modules"
-    specs = (
-        INPUT,
-        ModuleSpec("1", "sentence_transformers.base.modules.dense.Dense", ""),
-        ModuleSpec("2", f"{base}.MultiVectorMask", ""),
-        ModuleSpec("3", "sentence_transformers.base.modules.normalize.Normalize", ""),
-    )
+    """A checkpoint of Stanford's ColBERT: its projection lies beside the weights of the transformer.
+
+    Raises:
+        SourceError: for any other, for which the library makes up a projection.
+    """
+    if not stanford_colbert(config):
+        raise SourceError(
+            f"{BARE} that is not of Stanford's ColBERT: a projection with random weights would be added.\n"
+            "Pass the folder that MultiVectorEncoder.save_pretrained wrote once it was trained."
+        )
+    specs = (INPUT, ModuleSpec("1", "sentence_transformers.base.modules.dense.Dense", ""), *TOKEN_MODULES)
     return specs, (f"{BARE} of Stanford's ColBERT: converted as MultiVectorEncoder reads it.",)
 
 

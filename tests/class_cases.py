@@ -254,9 +254,6 @@ CLASSES = {
             "modernbert, kept tokens of documents": lambda: multi_vector_encoder(
                 "modernbert", mask={"keep_only_token_ids": list(range(5, 200))}, similarity_fn_name="meanmaxsim"
             ),
-            "qwen3, padding on the left, fixed expansion": lambda: multi_vector_encoder(
-                "qwen3", expansion={"strategy": "fixed", "length": 12}
-            ),
         },
     ),
 }

@@ -240,6 +240,11 @@ class Run:
                 ask = partial(worker.ask, "vectors", texts=texts, batch_size=batch_size, path=str(path))
                 self._step(f"{worker.name}: quality", ask)
                 vectors.append(normalize(np.load(path).astype(np.float64)))
+                if len(vectors[-1]) != len(vectors[0]):
+                    raise ArtifactError(
+                        f"{worker.name}: {len(vectors[-1])} vectors where PyTorch gives {len(vectors[0])}: "
+                        "other tokens count, or were pooled.\nRun sbertconv verify, or leave this one out."
+                    )
         cosines = [float((vectors[0] * ours).sum(axis=1).min()) for ours in vectors]
         for name, cosine in zip(self.names, cosines, strict=True):
             if cosine < UNRELATED:
