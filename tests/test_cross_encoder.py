@@ -116,7 +116,7 @@ def test_what_is_not_converted_is_refused(bert: tuple[CrossEncoder, Path, Rerank
     before = settings.read_text(encoding="utf-8")
     settings.write_text(before.replace('"CrossEncoder"', '"NoEncoder"'), encoding="utf-8")
     try:
-        with pytest.raises(sbertconv.SourceError, match=r"NoEncoder.*have: SentenceTransformer, CrossEncoder"):
+        with pytest.raises(sbertconv.SourceError, match=r"NoEncoder.*have: SentenceTransformer, .*CrossEncoder"):
             sbertconv.inspect(folder)
     finally:
         settings.write_text(before, encoding="utf-8")

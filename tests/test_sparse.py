@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from class_cases import TEXTS, csr, idf, splade
+from class_cases import TEXTS, csr, idf, splade, splade_of_words
 from conftest import Ran, run_python
 from scipy.sparse import csr_array, load_npz
 from sentence_transformers import SentenceTransformer, SparseEncoder
@@ -274,6 +274,11 @@ def test_a_keras_model_trains_and_comes_back(build: Callable[[], SparseEncoder],
     changed = sbertconv.load(path).encode(TEXTS, convert_to_sparse_tensor=False)
     np.testing.assert_allclose(dense(back.encode(TEXTS)), changed, **CLOSE)
     assert not np.allclose(changed, dense(build().encode(TEXTS)), **CLOSE)
+
+
+def test_litert_and_onnx_of_keras_have_the_operations(tmp_path: Path) -> None:
+    for name, model in (("splade", splade_of_words("max", "log1p_relu", None)), ("limited", csr(max_active_dims=3))):
+        assert sbertconv.to_tf(model, tmp_path / name, formats=["litert", "onnx"]).manifest["parity"]["passed"]
 
 
 def test_running_needs_neither_torch_nor_transformers(bert: tuple[SparseEncoder, Path, SparseEmbedder]) -> None:
