@@ -40,6 +40,9 @@ def _save_as_transformers(model: Any, folder: str) -> None:
     model[0].tokenizer.save_pretrained(folder)
 
 
+EMBEDDINGS = ("sbertconv.questions:embedded_sentences", "sbertconv.quality:measure_quality", "sbertconv.quality:Gate")
+
+
 @dataclass(frozen=True)
 class ModelClass:
     """What is particular to one class of models. Places in the code are `module:name`, imported when needed.
@@ -58,6 +61,8 @@ class ModelClass:
         runtime: what `load` gives.
         original: the library's side of a comparison.
         questions: what both sides are asked.
+        quality: below float32, what they are asked besides, how the answers are measured, and what holds for a single
+            answer.
         arrays: keywords with which its method gives arrays, or tensors that are as easily made into them.
         precisions: those that can be measured; None: all.
         pairs: whether two texts make one input, told apart by their token types.
@@ -85,6 +90,7 @@ class ModelClass:
     questions: str
     arrays: Mapping[str, Any] = field(default_factory=dict)
     precisions: tuple[str, ...] | None = (EXACT,)
+    quality: tuple[str, str, str] = EMBEDDINGS
     pairs: bool = True
     no_text_input: str = ""
     text_pair: bool = False
@@ -99,8 +105,19 @@ class ModelClass:
 
     def part(self, name: str) -> Any:
         """What the place in the attribute `name` holds."""
-        module, _, attribute = getattr(self, name).partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return _at(getattr(self, name))
+
+    def quality_question(self, label: str, graph: Any, embedder: Any, texts: Sequence[str]) -> Any:
+        """What both sides are asked below float32; see `sbertconv.questions`."""
+        return _at(self.quality[0])(label, graph, embedder, texts)
+
+    def measure_quality(self, *answers: Any) -> Any:
+        """What of the answers is lost; see `sbertconv.quality`."""
+        return _at(self.quality[1])(*answers)
+
+    def gate(self, numbers: Mapping[str, Any]) -> Any:
+        """The gate with these numbers; see `sbertconv.quality`."""
+        return _at(self.quality[2])(**numbers)
 
     def choose_outputs(
         self, asked: Sequence[str] | None, activation: bool = False, sparse: bool = False
@@ -158,6 +175,11 @@ class ModelClass:
             raise UnsupportedOptionError(
                 f"--text-input: a {self.name} {self.no_text_input} (have: {have}).\nLeave the option out."
             )
+
+
+def _at(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _nothing(model: Any) -> None:
@@ -299,6 +321,9 @@ def _as_in_pipeline(model: Any) -> None:
     model.activation_fn = kinds.get(model.config.problem_type, torch.nn.Softmax(dim=-1))
 
 
+LOGIT_LISTS = ("sbertconv.questions:ranked_pairs", "sbertconv.quality:measure_ranking", "sbertconv.quality:RankingGate")
+
+
 def _as_numbers(model: Any) -> Callable[[Any], Any]:
     import torch
 
@@ -338,6 +363,8 @@ CROSS_ENCODER = ModelClass(
     runtime="sbertconv.predicting:Reranker",
     original="sbertconv.questions:OriginalPredictions",
     questions="sbertconv.questions:about_predictions",
+    quality=LOGIT_LISTS,
+    precisions=None,
     text_pair=True,
 )
 MODEL_CLASSES = {
@@ -395,6 +422,7 @@ MODEL_CLASSES = {
             prepare=_as_in_pipeline,
             chain="sbertconv.source:bare_classifier",
             runtime="sbertconv.predicting:TextClassifier",
+            quality=("sbertconv.questions:classified_sentences", *LOGIT_LISTS[1:]),
             text_pair=False,
             save=_save_as_transformers,
             loads="transformers.pipeline('text-classification', {folder!r})",

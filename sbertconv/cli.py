@@ -869,6 +869,11 @@ def _print_artifact(artifact: Artifact) -> None:
     manifest = artifact.manifest
     _print_notes(manifest["notes"], console)
     _print_parity(manifest["parity"], console)
+    for graph in manifest["graphs"]:
+        if proven := graph.get("text"):
+            count, size = proven["corpus"] + proven["fuzz"], _size(proven["bytes"])
+            same = f"{count:,} inputs, 0 of {proven['tokens']:,} tokens differ; {size}"
+            _print_lines(console, f"Tokenizer inside graph {graph['name']!r}: {same}")
     _print_lines(console, f"Written to {artifact.folder}")
     table = Table()
     table.add_column("file")
@@ -991,23 +996,48 @@ def _print_parity(report: Mapping[str, Any], console: Console) -> None:
     _print_notes(report["notes"], console)
 
 
+# What the quality was measured of -> what its inputs and its figures are called.
+QUALITY_WORDS = {
+    "sentences": (
+        "sentences",
+        "smallest cosine",
+        "mean cosine",
+        "rank correlation of all similarities",
+        "nearest neighbour stays",
+        "ten nearest neighbours stay",
+        "smallest cosine, alone and in a batch",
+    ),
+    "lists": (
+        "inputs in ranked lists",
+        "smallest correlation of a list's logits",
+        "mean correlation",
+        "rank correlation of all logits",
+        "first of a list stays",
+        "first ten stay",
+        "correlation, alone and in a batch",
+    ),
+}
+
+
 def _print_quality(quality: Mapping[str, Any], console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     from sbertconv.parity import shorten
 
-    title = f"Quality on {quality['texts']:,} sentences: {'passed' if quality['passed'] else 'below the gate'}"
+    words = QUALITY_WORDS[quality["of"]]
+    title = f"Quality on {quality['texts']:,} {words[0]}: {'passed' if quality['passed'] else 'below the gate'}"
     table = Table("", "found", "gate", "on", title=title, title_justify="left")
     gate = quality["gate"]
-    for name, key, limit, text in (
-        ("smallest cosine", "min_cosine", gate["min_cosine"], quality["worst_text"]),
-        ("mean cosine", "mean_cosine", None, ""),
-        ("rank correlation of all similarities", "spearman", gate["min_spearman"], ""),
-        ("nearest neighbour stays", "top1", None, ""),
-        ("ten nearest neighbours stay", "top10", gate["min_top10"], ""),
-        ("smallest cosine, alone and in a batch", "batch_cosine", None, quality["batch_text"]),
-    ):
+    figures = (
+        ("min_cosine", gate["min_cosine"], quality["worst_text"]),
+        ("mean_cosine", None, ""),
+        ("spearman", gate["min_spearman"], ""),
+        ("top1", None, ""),
+        ("top10", gate["min_top10"], ""),
+        ("batch_cosine", None, quality["batch_text"]),
+    )
+    for name, (key, limit, text) in zip(words[1:], figures, strict=True):
         shown = escape(repr(shorten(text, 40))) if text else ""
         table.add_row(name, _figure(quality[key], ".5f"), "" if limit is None else f">= {limit:g}", shown)
     console.print(table)

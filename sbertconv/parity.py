@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbertconv.classes import MODEL_CLASSES
+from sbertconv.classes import MODEL_CLASSES, ModelClass
 from sbertconv.errors import ParityError, SourceError
 from sbertconv.frameworks import release_memory, trim_heap
-from sbertconv.quality import ALONE_STEP, GATES, Gate, QualityReport, measure_quality
+from sbertconv.quality import ALONE_STEP, GATES, Gate, QualityReport
 from sbertconv.questions import (
     ALONE,
     BATCH,
@@ -168,7 +168,8 @@ def shorten(text: str, width: int = 32) -> str:
 def rule_of(manifest: Mapping[str, Any], atol: float | None, rtol: float | None) -> Tolerance | Gate:
     """What an artifact is held to: the tables' numbers for its precision, or the user's own."""
     if manifest["precision"] in GATES:
-        return Gate(**manifest["gate"])
+        gate: Gate = MODEL_CLASSES[manifest["model_class"]].gate(manifest["gate"])
+        return gate
     default = TOLERANCES[manifest["backend"]]
     return Tolerance(default.atol if atol is None else atol, default.rtol if rtol is None else rtol, default.reason)
 
@@ -261,6 +262,7 @@ def compare(
     rule = rule_of(embedder.artifact.manifest, atol, rtol)
     asked = list(zip(reference.questions, reference.answers, strict=True))
     converted = Converted(embedder)
+    model_class = MODEL_CLASSES[embedder.artifact.manifest["model_class"]]
     embedder.open()  # takes more memory than running: before anything else is there
     trim_heap()
     checks, quality = [], []
@@ -268,9 +270,9 @@ def compare(
         ours = ask(converted, question)
         checks.append(_check(question, ours, theirs, embedder, rule))
         if isinstance(rule, Gate) and question.name.endswith(SENTENCES):
-            quality.append(_quality(question, ours, theirs, converted, rule))
+            quality.append(_quality(model_class, question, ours, theirs, converted, rule))
     wobble, wobble_text = reference.wobble
-    method = MODEL_CLASSES[embedder.artifact.manifest["model_class"]].method
+    method = model_class.method
     notes = []
     if reference.sees_padding:
         notes.append(
@@ -298,13 +300,21 @@ def compare(
 
 
 def _quality(
-    question: Question, ours: Sequence[Any], theirs: Sequence[Any], converted: Converted, gate: Gate
+    model_class: ModelClass,
+    question: Question,
+    ours: Sequence[Any],
+    theirs: Sequence[Any],
+    converted: Converted,
+    gate: Gate,
 ) -> QualityReport:
-    """All the vectors together, and some of them from a batch of one."""
+    """All the answers together, and some of them from a batch of one."""
     chosen = range(0, len(question.inputs), ALONE_STEP)
     options = {**question.options, "batch_size": 1}
     alone = ask(converted, replace(question, inputs=[question.inputs[index] for index in chosen], options=options))
-    return measure_quality(question.inputs, theirs, ours, dict(zip(chosen, alone, strict=True)), gate)
+    found: QualityReport = model_class.measure_quality(
+        question.inputs, theirs, ours, dict(zip(chosen, alone, strict=True)), gate
+    )
+    return found
 
 
 def _check(

@@ -1,7 +1,9 @@
 """The quality gate below float32: do the smaller model's vectors find what the original's find?
 
 Rounded weights move every value, so the rule of float32 cannot hold. What must hold is what embeddings are for: each
-vector's direction, the order of all similarities, and the nearest neighbours.
+vector's direction, the order of all similarities, and the nearest neighbours. Of logits it is the order that they bring
+inputs into: those of a list of inputs, less their mean, are a vector whose direction must stay (its cosine is Pearson's
+correlation), and the nearest neighbours are the inputs ranked first.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from sbertconv.scores import maxsim
 
 NEIGHBOURS = 10
 ALONE_STEP = 8  # one in so many sentences is also embedded alone
+RANKED = 50  # inputs in a list
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class Gate:
     """The least that a precision must reach on the sentences, and why these numbers.
 
     Attributes:
-        min_cosine: of every text's vector with the original's.
-        min_spearman: of all pairwise similarities.
-        min_top10: mean share of the ten nearest neighbours that stay.
+        min_cosine: of every text's vector with the original's; of logits, of every list's.
+        min_spearman: of all pairwise similarities; of all logits.
+        min_top10: mean share of the ten nearest neighbours that stay; of the ten inputs ranked first.
     """
 
     min_cosine: float
@@ -46,6 +49,17 @@ class Gate:
         return replace(self, **given)
 
 
+class RankingGate(Gate):
+    """The same numbers for logits: single ones may move, the lists that they rank are measured as a whole."""
+
+    def holds(self, diff: np.ndarray, theirs: np.ndarray, cosine: float) -> bool:
+        """Whatever the number is, as long as it is one."""
+        return True
+
+    def __str__(self) -> str:
+        return f"correlation of ranked lists >= {self.min_cosine:g}"
+
+
 GATES = {
     "bf16": Gate(0.999, 0.999, 0.95, "8 bits of mantissa: 0.9999 where sums are kept in float32"),
     "fp16": Gate(0.999, 0.999, 0.97, "11 bits of mantissa: 0.99999 unless values leave its range"),
@@ -56,9 +70,11 @@ GATES = {
 
 @dataclass(frozen=True)
 class QualityReport:
-    """What a smaller model keeps of the original, over `texts` sentences.
+    """What a smaller model keeps of the original, over `texts` sentences, pairs or texts to classify.
 
     Attributes:
+        of: "sentences" for vectors, "lists" for logits, where a text is below a list, called by its query or first
+            text, and similarities are logits.
         gate: what had to be reached.
         texts: how many sentences.
         min_cosine, worst_text: the smallest cosine between the two vectors of one text, and that text.
@@ -78,6 +94,7 @@ class QualityReport:
     top10: float
     batch_cosine: float
     batch_text: str
+    of: str = "sentences"
 
     @property
     def problems(self) -> list[str]:
@@ -137,6 +154,69 @@ def measure_quality(
         batch_cosine=batch[batch_worst],
         batch_text=texts[batch_worst],
     )
+
+
+def measure_ranking(
+    inputs: Sequence[Any],
+    theirs: Sequence[np.ndarray],
+    ours: Sequence[np.ndarray],
+    alone: Mapping[int, np.ndarray],
+    gate: Gate,
+) -> QualityReport:
+    """Compare two sets of logits by how they rank lists of inputs, each label for itself.
+
+    Args:
+        inputs: texts, or pairs of which those with one query are one list.
+        theirs: float32 [labels] for each, the original's logits.
+        ours: the smaller model's, from mixed batches.
+        alone: index of an input -> its logits [labels] from the smaller model in a batch of one.
+        gate: what must be reached.
+    """
+    original, converted = np.stack(theirs), np.stack(ours)
+    lists = [
+        (place, label)
+        for place in ranked_lists(inputs)
+        for label in range(original.shape[1])
+        if len(place) > NEIGHBOURS
+    ]
+    pairs = [(original[place, label], converted[place, label]) for place, label in lists]
+    cosines = np.array([_correlation(*pair) for pair in pairs])
+    worst = int(np.argmin(cosines))
+    ranked = [[np.argsort(-logits, kind="stable")[:NEIGHBOURS] for logits in pair] for pair in pairs]
+    chosen = list(alone)
+    single = np.stack([alone[index] for index in chosen])
+    batch = np.abs(single - converted[chosen]).max(axis=1)
+    return QualityReport(
+        gate=gate,
+        texts=len(inputs),
+        min_cosine=float(cosines[worst]),
+        worst_text=_first_text(inputs[lists[worst][0][0]]),
+        mean_cosine=float(cosines.mean()),
+        spearman=min(_spearman(*pair) for pair in zip(original.T, converted.T, strict=True)),
+        top1=float(np.mean([one[0] == other[0] for one, other in ranked])),
+        top10=float(np.mean([len(set(one) & set(other)) / NEIGHBOURS for one, other in ranked])),
+        batch_cosine=min(_correlation(*pair) for pair in zip(single.T, converted[chosen].T, strict=True)),
+        batch_text=_first_text(inputs[chosen[int(np.argmax(batch))]]),
+        of="lists",
+    )
+
+
+def ranked_lists(inputs: Sequence[Any]) -> list[list[int]]:
+    """The places of the inputs of each list: pairs by their query, texts in the order they come."""
+    lists: dict[Any, list[int]] = {}
+    for place, item in enumerate(inputs):
+        lists.setdefault(place // RANKED if isinstance(item, str) else item[0], []).append(place)
+    return list(lists.values())
+
+
+def _first_text(item: Any) -> str:
+    return item if isinstance(item, str) else str(item[0])
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """The cosine of two lists of logits, each less its mean: Pearson's correlation."""
+    a, b = (_unit((logits.astype(np.float64) - logits.mean())[None])[0] for logits in (one, other))
+    return float(a @ b)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

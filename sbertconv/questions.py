@@ -16,6 +16,7 @@ import numpy as np
 from sbertconv.classes import EXACT, MODEL_CLASSES
 from sbertconv.corpus import CORPUS, long_text, random_images, sentences
 from sbertconv.frameworks import trim_heap
+from sbertconv.quality import RANKED
 from sbertconv.scoring import TASKS
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ def _changed(objects: Sequence[Any], attribute: str, value: Any) -> Iterator[Non
 def questions(original: Side, embedder: ConvertedModel, texts: Sequence[str] = ()) -> list[Question]:
     """Everything to ask, graph by graph; nothing of it runs a graph. `texts` are the user's own, for the quality."""
     found: list[Question] = []
-    about = MODEL_CLASSES[embedder.artifact.manifest["model_class"]].part("questions")
+    row = MODEL_CLASSES[embedder.artifact.manifest["model_class"]]
+    about = row.part("questions")
     several = len(embedder.graphs) > 1
     for graph in embedder.graphs:
         label = f"{graph.section['name']}: " if several else ""
@@ -182,7 +184,7 @@ def questions(original: Side, embedder: ConvertedModel, texts: Sequence[str] = (
         else:
             found += about(label, graph, original, embedder)
             if embedder.artifact.manifest["precision"] != EXACT:
-                found.append(_about_quality(label, graph, embedder, texts))
+                found.append(row.quality_question(label, graph, embedder, texts))
     return found
 
 
@@ -301,7 +303,7 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
         yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)
 
 
-def _about_quality(label: str, graph: Graph, embedder: ConvertedModel, texts: Sequence[str]) -> Question:
+def embedded_sentences(label: str, graph: Graph, embedder: ConvertedModel, texts: Sequence[str]) -> Question:
     """Enough texts to tell whether the nearest neighbours stay; in batches of mixed lengths, as users have them."""
     options = {"batch_size": BATCH_SIZE, **_task(graph), **_arrays(embedder)}
     return Question(f"{label}{SENTENCES}", [*sentences(), *texts], options=options, pooled=False)
@@ -316,6 +318,20 @@ def longest_forward(graph: Graph) -> int:
     """How many tokens a text may have whose result is compared: what a plan takes, where one is to be built."""
     shapes = graph.section.get("profile", {}).get("input_ids")
     return min(LONGEST_FORWARD, shapes["max"][1]) if shapes else LONGEST_FORWARD
+
+
+def ranked_pairs(label: str, graph: Graph, embedder: ConvertedModel, texts: Sequence[str]) -> Question:
+    """Queries with a list of documents each; the user's texts are documents of every query."""
+    found = sentences()
+    queries = len(found) // (RANKED + 1)
+    documents = [found[queries + place * RANKED :][:RANKED] for place in range(queries)]
+    pairs = [(query, text) for query, own in zip(found, documents, strict=False) for text in (*own, *texts)]
+    return Question(f"{label}{SENTENCES}", pairs, "logits", {"batch_size": BATCH_SIZE})
+
+
+def classified_sentences(label: str, graph: Graph, embedder: ConvertedModel, texts: Sequence[str]) -> Question:
+    """Texts to classify."""
+    return Question(f"{label}{SENTENCES}", [*sentences(), *texts], "logits", {"batch_size": BATCH_SIZE})
 
 
 def _task(graph: Graph) -> dict[str, str]:

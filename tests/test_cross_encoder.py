@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +19,10 @@ from transformers import pipeline
 
 import sbertconv
 from sbertconv.artifact import Artifact
-from sbertconv.benchmark.contestants import original
+from sbertconv.benchmark import QUICK, benchmark
 from sbertconv.engines import load_keras_model
 from sbertconv.predicting import Reranker, TextClassifier
-from sbertconv.source import open_source
+from sbertconv.quality import GATES, RANKED, QualityReport, measure_ranking
 
 TEXTS = ["The quick brown fox jumps.", "", "Berlin " * 80]
 
@@ -106,7 +107,6 @@ def test_what_cannot_be_asked_is_an_error(bert: tuple[CrossEncoder, Path, Rerank
 def test_what_is_not_converted_is_refused(bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Path) -> None:
     _, folder, _ = bert
     for options, message in (
-        ({"precision": "int8"}, "int8.*CrossEncoder"),
         ({"outputs": ["sentence_embedding"]}, "sentence_embedding: each of logits, scores"),
         ({"token_type_ids": False}, "--no-token-type-ids"),
     ):
@@ -120,8 +120,6 @@ def test_what_is_not_converted_is_refused(bert: tuple[CrossEncoder, Path, Rerank
             sbertconv.inspect(folder)
     finally:
         settings.write_text(before, encoding="utf-8")
-    with pytest.raises(sbertconv.SourceError, match="a CrossEncoder is not measured"):
-        original(open_source(folder))
     assert not list(tmp_path.iterdir())
 
 
@@ -237,6 +235,52 @@ def test_a_causal_reranker_multiplies_two_rows_of_its_head(tmp_path: Path) -> No
         ours, theirs = converted.predict(PAIRS, **options), model.predict(PAIRS, **options)
         assert np.ptp(theirs) > 0.01
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_the_gate_of_a_smaller_reranker_is_about_ranked_lists(
+    bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Path, cli: Callable[..., Ran]
+) -> None:
+    _, folder, _ = bert
+    ran = cli("to-onnx", folder, tmp_path / "int8", "--precision", "int8")
+    assert (ran.code, ran.err) == (0, "")
+    assert "Quality on 1,150 inputs in ranked lists: passed" in ran.out
+    (quality,) = sbertconv.load(tmp_path / "int8").artifact.manifest["parity"]["quality"]
+    assert 0.99 < quality["min_cosine"] < 0.999999
+    assert quality["of"] == "lists"
+
+
+def test_bench_asks_a_reranker_pairs(bert: tuple[CrossEncoder, Path, Reranker]) -> None:
+    _, folder, converted = bert
+    report = benchmark(folder, [converted.artifact.folder], settings=QUICK, threads=1)
+    figures = [figure for figure in report.figures if figure.quantity == "min_cosine"]
+    assert [figure.contestant for figure in figures] == ["PyTorch", "ONNX Runtime fp32"]
+    assert [figure.value for figure in figures] == pytest.approx([1, 1], abs=1e-6)
+    lengths = {figure.length for figure in report.figures if figure.quantity == "latency_p50"}
+    assert min(lengths) > min(QUICK.lengths)
+    assert any("shorter ones are left out" in note for note in report.notes)
+
+
+def test_the_order_of_logits_is_what_the_gate_sees() -> None:
+    random = np.random.default_rng(0)
+    inputs = [(f"query {place // RANKED}", f"document {place}") for place in range(10 * RANKED)]
+    logits = random.normal(size=(len(inputs), 1)).astype(np.float32)
+
+    def measured(converted: np.ndarray, items: Sequence[Any] = inputs) -> QualityReport:
+        alone = {index: converted[index] for index in range(0, len(items), 8)}
+        return measure_ranking(items, logits[: len(items)], converted, alone, GATES["int8"])
+
+    same = measured(logits * 3 + 5)  # another scale ranks the same
+    assert (same.passed, same.top1, same.top10) == (True, 1.0, 1.0)
+    assert same.spearman == pytest.approx(1)
+    noisy = measured(logits + random.normal(size=logits.shape).astype(np.float32) * 0.3)
+    assert len(noisy.problems) == 3
+    assert not measured(np.zeros_like(logits)).passed
+    one_query = logits.copy()
+    one_query[RANKED : 2 * RANKED] *= -1
+    worst = measured(one_query)
+    assert (worst.min_cosine, worst.worst_text) == (pytest.approx(-1), "query 1")
+    texts = [document for _, document in inputs]
+    assert measured(logits, texts).passed
 
 
 def test_keras_and_back(bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Path) -> None:

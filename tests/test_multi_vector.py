@@ -328,15 +328,16 @@ def test_keras_trains_and_comes_back(bert: Converted, tmp_path: Path) -> None:
 
     import tensorflow as tf
 
-    optimizer, losses = keras.optimizers.SGD(0.01), []
+    optimizer, losses = keras.optimizers.SGD(0.001), []
     for _ in range(3):
         with tf.GradientTape() as tape:
-            found = sbertconv.layers.maxsim(*(trained(side, training=True) for side in sides))
-            loss = keras.ops.mean(keras.losses.sparse_categorical_crossentropy(np.arange(6), found, from_logits=True))
+            found = sbertconv.layers.maxsim(*(trained(side) for side in sides))
+            wanted = np.arange(len(TEXTS))
+            loss = keras.ops.mean(keras.losses.sparse_categorical_crossentropy(wanted, found, from_logits=True))
         weights = [variable.value for variable in trained.trainable_variables]
         optimizer.apply_gradients(zip(tape.gradient(loss, weights), trained.trainable_variables, strict=True))
         losses.append(float(loss))
-    assert losses[2] < losses[0]
+    assert losses[0] > losses[1] > losses[2]
     trained.save(tmp_path / "trained.keras")
     assert sbertconv.to_st(tmp_path / "trained.keras", tmp_path / "back").passed
     back = MultiVectorEncoder(str(tmp_path / "back"), device="cpu")

@@ -143,9 +143,10 @@ def test_a_bare_checkpoint_says_which_pooling_is_assumed(architecture: str, mode
     folder = copy_of(Path(cases.tiny.transformer_folder("bert")))
     write(folder / "config.json", {**read(folder / "config.json"), "architectures": [architecture]})
     source = open_source(folder)
-    note = source.notes[0]
+    note, *others = source.notes
     assert "modules.json" in note
     assert f"{mode} pooling" in note
+    assert ["SparseEncoder" in other for other in others] == ([True] if architecture.endswith("MaskedLM") else [])
     with source.loaded() as model:
         assert model[1].pooling_mode == mode
 

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.classes import MODEL_CLASSES, ModelClass
+from sbertconv.benchmark.worker import ASKED
 from sbertconv.errors import ArtifactError, SourceError
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 BASELINE = "PyTorch"
 FULL = "fp32"
-MEASURED = "encode"  # the method that the tasks time, of the classes that are compared with it
 FIRST_TEXT = "How do I reset the password of my account?"
 LAST_LINES = 6  # of a worker's stderr that are shown when it dies
 PATIENCE = 30  # seconds that a worker may take to end
@@ -96,12 +95,12 @@ class Contestant:
 
 
 def original(source: Source) -> Contestant:
-    """PyTorch's encode().
+    """PyTorch's encode() or predict().
 
     Raises:
-        SourceError: for a model that has none.
+        SourceError: for a model whose method is not measured.
     """
-    check_measured(source.model_class, source.name, SourceError)
+    check_measured(source.model_class.name, source.name, SourceError)
     options = {
         "library": source.model_class.library,
         "revision": source.revision,
@@ -112,11 +111,10 @@ def original(source: Source) -> Contestant:
     return Contestant(BASELINE, str(source.location), size, "pytorch", loader="pytorch", options=options)
 
 
-def check_measured(row: ModelClass, where: object, error: type[SourceError | ArtifactError]) -> None:
-    """Raise an error for a class of models without the method that is measured."""
-    if row.method != MEASURED:
-        have = ", ".join(found.name for found in MODEL_CLASSES.values() if found.method == MEASURED)
-        raise error(f"{where}: a {row.name} is not measured (have: {have}).\nLeave it out.")
+def check_measured(name: str, where: object, error: type[Exception]) -> None:
+    """Raise an error for a class of models that the workers do not know how to ask."""
+    if name not in ASKED:
+        raise error(f"{where}: a {name} is not measured (have: {', '.join(ASKED)}).\nLeave it out.")
 
 
 def contestants_of(paths: Sequence[str | Path], threads: int) -> list[Contestant]:
@@ -131,7 +129,7 @@ def contestants_of(paths: Sequence[str | Path], threads: int) -> list[Contestant
     found = []
     for path in paths:
         artifact = load(path).artifact
-        check_measured(MODEL_CLASSES[artifact.manifest["model_class"]], path, ArtifactError)
+        check_measured(artifact.manifest["model_class"], path, ArtifactError)
         precision = artifact.manifest["precision"]
         for form in artifact.formats:
             size = partial(disk_size, Path(path).expanduser(), artifact, form)

@@ -225,13 +225,13 @@ class Run:
             self.dimension = worker.dimension
         if worker.dimension != self.dimension:
             raise ArtifactError(
-                f"{contestant.path}: embeddings of {worker.dimension} dimensions, those of {self.source.name} have "
+                f"{contestant.path}: answers of {worker.dimension} dimensions, those of {self.source.name} have "
                 f"{self.dimension}: it was converted from another model.\nGive the folder of this model's conversion."
             )
         return worker
 
     def _quality(self) -> Iterator[Figure]:
-        """The smallest cosine of each one's vectors with PyTorch's."""
+        """The smallest cosine of each one's vectors with PyTorch's; of logits, each label's less their mean are one."""
         texts, batch_size = mixed_texts(self.settings.texts), max(self.settings.batch_sizes)
         vectors = []
         with tempfile.TemporaryDirectory(prefix="sbertconv-") as folder:
@@ -239,7 +239,9 @@ class Run:
             for worker in self.workers:
                 ask = partial(worker.ask, "vectors", texts=texts, batch_size=batch_size, path=str(path))
                 self._step(f"{worker.name}: quality", ask)
-                vectors.append(normalize(np.load(path).astype(np.float64)))
+                found = np.load(path).astype(np.float64)
+                scored = self.source.model_class.method == "predict"
+                vectors.append(normalize((found - found.mean(axis=0)).T if scored else found))
                 if len(vectors[-1]) != len(vectors[0]):
                     raise ArtifactError(
                         f"{worker.name}: {len(vectors[-1])} vectors where PyTorch gives {len(vectors[0])}: "
@@ -249,7 +251,7 @@ class Run:
         for name, cosine in zip(self.names, cosines, strict=True):
             if cosine < UNRELATED:
                 self.notes.append(
-                    f"{name}: its embeddings have nothing to do with PyTorch's (smallest cosine {cosine:.3f}); "
+                    f"{name}: its answers have nothing to do with PyTorch's (smallest cosine {cosine:.3f}); "
                     "was it converted from another model?"
                 )
         return figures("min_cosine", self.names, [cosines])
@@ -271,9 +273,13 @@ class Run:
         """Tokens of each mixed text, the polynomial of a text's operations, and all tasks."""
         settings, pytorch = self.settings, self.workers[0]
         limit, flops = pytorch.ask("limit"), pytorch.ask("flops")
+        (shortest,) = pytorch.ask("count_tokens", texts=["a"])
         lengths = [length for length in settings.lengths if limit is None or length <= limit] or [limit]
         if len(lengths) < len(settings.lengths):
             self.notes.append(f"The model cuts texts at {limit} tokens; longer ones are left out.")
+        if below := [length for length in lengths if length < shortest]:
+            self.notes.append(f"No input has fewer than {shortest} tokens; shorter ones are left out.")
+            lengths = [length for length in lengths if length not in below] or [shortest]
 
         def operations(tokens: Sequence[int]) -> float:
             return float(np.polyval(flops, tokens).sum())

@@ -23,6 +23,7 @@ MATMUL_SIZES = (512, 1024, 2048)  # rows and columns; which is fastest depends o
 MATMUL_CALLS = 3
 FLOP_TOKENS = 128  # that, half and a quarter: what is linear, what attention adds, what a text costs at least
 PEAK = "VmHWM:"
+QUERY = "How do I do it?"  # to which the texts are documents, where a model takes pairs
 
 
 def load_pytorch(path: str, library: str, **options: Any) -> tuple[Any, ModelClass]:
@@ -47,16 +48,58 @@ def load_artifact(path: str, **options: Any) -> tuple[Any, ModelClass]:
 LOADERS: dict[str, Callable[..., tuple[Any, ModelClass]]] = {"pytorch": load_pytorch, "sbertconv": load_artifact}
 
 
+def embed(model: Any, inputs: Any, options: Mapping[str, Any]) -> Any:
+    """One vector for a text, or one for each of several."""
+    return model.encode(inputs, convert_to_numpy=True, **options)
+
+
+def embed_sparsely(model: Any, inputs: Any, options: Mapping[str, Any]) -> Any:
+    """The same in the form that the model itself gives, or as the options say."""
+    return model.encode(inputs, **options)
+
+
+def paired(text: str) -> tuple[str, str]:
+    """A text as the document of a query."""
+    return (QUERY, text)
+
+
+def score(model: Any, inputs: Any, options: Mapping[str, Any]) -> Any:
+    """The logits of the pair of a text with the query, or of several such pairs."""
+    import numpy as np
+
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    pairs = [paired(text) for text in texts]
+    if hasattr(model, "logits"):
+        found = model.logits(pairs, **options)
+    else:
+        found = model.predict(pairs, activation_fn=lambda logits: logits, **options)
+    rows = np.reshape(found, (len(pairs), -1))
+    return rows[0] if isinstance(inputs, str) else rows
+
+
+# Class of models -> what makes a text an input, and how the model is asked.
+ASKED: dict[str, tuple[Callable[[str], Any], Callable[..., Any]]] = {
+    "SentenceTransformer": (str, embed),
+    "MultiVectorEncoder": (str, embed),
+    "SparseEncoder": (str, embed_sparsely),
+    "CrossEncoder": (paired, score),
+    "TextClassifier": (paired, score),
+}
+
+
 class Contest:
-    """What the commands share: the loaded model, and the keywords with which it gives arrays."""
+    """What the commands share: the loaded model and its class."""
 
     model: Any = None
-    arrays: Mapping[str, Any]
+    model_class: ModelClass
+
+    @property
+    def asked(self) -> tuple[Callable[[str], Any], Callable[..., Any]]:
+        return ASKED[self.model_class.name]
 
     def load(self, loader: str, path: str, options: Mapping[str, Any], text: str) -> dict[str, Any]:
-        """Load the model and embed one text: the time it was there, in seconds since 1970, and its dimension."""
-        self.model, model_class = LOADERS[loader](path, **options)
-        self.arrays = model_class.arrays
+        """Load the model and ask it one text: the time it was there, in seconds since 1970, and its dimension."""
+        self.model, self.model_class = LOADERS[loader](path, **options)
         vector = self._encode(text)
         return {"time": time.time(), "dimension": vector.shape[-1]}
 
@@ -71,10 +114,10 @@ class Contest:
         return seconds
 
     def vectors(self, texts: Sequence[str], batch_size: int, path: str) -> None:
-        """Save the embeddings, float32 [texts or all their tokens, dim], as an .npy file."""
+        """Save the embeddings or logits, float32 [texts or all their tokens, dim], as an .npy file."""
         import numpy as np
 
-        found = self._encode(texts, batch_size=batch_size, **self.arrays)
+        found = self._encode(texts, batch_size=batch_size, **self.model_class.arrays)
         np.save(path, np.concatenate(found) if isinstance(found, list) else np.asarray(found, np.float32))
 
     def peak_memory(self) -> int:
@@ -108,7 +151,7 @@ class Contest:
         return found
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """The number of tokens of each text, special ones included."""
+        """The number of tokens of each text, special ones and the query included."""
         return [self._tokens(text) for text in texts]
 
     def texts_of(self, tokens: int, count: int) -> list[str]:
@@ -126,7 +169,7 @@ class Contest:
         found = {}
         for part in (4, 2, 1):
             (text,) = self.texts_of(longest // part, 1)
-            features = self.model.preprocess([text])
+            features = self.model.preprocess([self.asked[0](text)])
             # the counter knows the operations that attention is made of, and not the fused one of the CPU
             with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
                 self.model(features)
@@ -134,10 +177,10 @@ class Contest:
         return [float(value) for value in np.polyfit([*found], [*found.values()], len(found) - 1)]
 
     def _encode(self, inputs: Any, **options: Any) -> Any:
-        return self.model.encode(inputs, show_progress_bar=False, convert_to_numpy=True, **options)
+        return self.asked[1](self.model, inputs, {"show_progress_bar": False, **options})
 
     def _tokens(self, text: str) -> int:
-        features = self.model.preprocess([text])
+        features = self.model.preprocess([self.asked[0](text)])
         return int(features["input_ids"].numel()) if "input_ids" in features else len(text.split())
 
 

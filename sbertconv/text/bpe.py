@@ -170,12 +170,13 @@ class BPE:
         size = ops.size(symbols)
 
         def step(symbols: Tensor, starts: Tensor, home: Tensor, done: Tensor) -> State:
-            places, words = ops.range(ops.size(symbols)), ops.cumsum(starts.number) - 1
+            count = ops.size(symbols)
+            places, words = ops.range(count), ops.cumsum(starts.number)
             place, there = self.pairs(ops, symbols, ops.next(symbols, 0))
             there = there & ~ops.next(starts, True)
             place = ops.where(there, place, 0)
             ranks = ops.where(there, ops.constant(self.ranks)[place], NEVER)
-            none = ops.fill(ops.maximum(words) + 1, NEVER)
+            none = ops.fill(count + 1, NEVER)
             best = ops.scatter(none, words, ranks, "min")[words]
             chosen = there & (ranks == best)
             # Of neighbours that overlap, which are of one symbol, every second one.
@@ -187,9 +188,9 @@ class BPE:
             symbols = ops.where(chosen, ops.constant(self.merged)[place], symbols)
             kept = ~ops.previous(chosen, False)
             active = best < NEVER
-            still, ready = ops.nonzero(kept & active), ops.nonzero(kept & ~active)
-            done = ops.scatter(done, home[ready], symbols[ready])
-            return symbols[still], starts[still], home[still], done
+            ready, still = kept & ~active, kept & active
+            done = ops.scatter(done, ops.compress(home, ready), ops.compress(symbols, ready))
+            return *(ops.compress(x, still) for x in (symbols, starts, home)), done
 
         begin = (symbols, starts, ops.range(size), ops.fill(size, -1))
         *_, done = ops.loop(lambda symbols, *rest: ops.size(symbols) > 0, step, begin)

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir
 
 from sbertconv.artifact import Staging
+from sbertconv.classes import MODEL_CLASSES
 from sbertconv.converters.onnx.backend import OnnxOptions, describe_tensors, exported_graph
 from sbertconv.converters.onnx.fusion import count_attention
 from sbertconv.converters.onnx.precision import RECIPES, Recipe, largest_values
@@ -176,8 +177,10 @@ def _batches(embedder: ConvertedModel, graph: Graph, calibration: Sequence[str])
         return
     many = [*sentences()[:PROBED], *calibration]
     chunks = (many[start : start + BATCH_SIZE] for start in range(0, len(many), BATCH_SIZE))
+    row = MODEL_CLASSES[embedder.artifact.manifest["model_class"]]
     for texts in (CORPUS, [long_text(graph.tokenizer.max_length(graph.task))], *chunks):
-        tensors = embedder.tokenize(texts, graph.task)
+        inputs = list(zip(texts, reversed(texts), strict=True)) if row.pairs else texts
+        tensors = embedder.tokenize(inputs, graph.task)
         yield {name: tensors[name] for name in graph.inputs}
 
 
