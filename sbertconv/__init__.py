@@ -23,6 +23,7 @@ _PUBLIC = {
     "inspect": "sbertconv.api",
     "load": "sbertconv.runtime",
     "Embedder": "sbertconv.runtime",
+    "SparseEmbedder": "sbertconv.sparse",
     "MultiVectorEmbedder": "sbertconv.late_interaction",
     "HierarchicalTokenPooling": "sbertconv.token_pooling",
     "maxsim": "sbertconv.scores",

@@ -618,7 +618,7 @@ def encode_command(
         Path | None,
         typer.Option(
             "--output",
-            help="A .npy or .parquet file, for vectors of tokens .parquet; default: JSON lines.",
+            help="A .npy or .parquet file, for vectors of tokens .parquet, sparse .npz; default: JSON lines.",
             show_default=False,
         ),
     ] = None,
@@ -633,7 +633,14 @@ def encode_command(
     truncate_dim: Annotated[
         int | None, typer.Option(help="Keep this many dimensions.", min=1, show_default=False)
     ] = None,
-    precision: Annotated[str, typer.Option(help="float32, int8, uint8, binary or ubinary.")] = "float32",
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32 (default), int8, uint8, binary or ubinary.", show_default=False),
+    ] = None,
+    max_active_dims: Annotated[
+        int | None, typer.Option(help="Of a sparse vector, keep this many values.", min=1, show_default=False)
+    ] = None,
+    tokens: Annotated[bool, _flag("--tokens", "Of a sparse vector, tokens in place of columns.")] = False,
     form: Annotated[
         Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
     ] = None,
@@ -652,6 +659,7 @@ def encode_command(
         source,
         output_file,
         progress=sys.stderr.isatty() and output_file is not None,
+        tokens=tokens,
         prompt_name=prompt_name,
         prompt=prompt,
         task=task,
@@ -659,6 +667,7 @@ def encode_command(
         normalize_embeddings=normalize,
         truncate_dim=truncate_dim,
         precision=precision,
+        max_active_dims=max_active_dims,
     )
 
 
@@ -908,6 +917,11 @@ def snippet(artifact: Artifact) -> str:
     """Five lines of Python that run the artifact."""
     manifest = artifact.manifest
     texts = 'texts = ["A sentence.", "Another one."]'
+    sparse = [
+        texts,
+        f"embeddings = model.encode(texts)  # scipy CSR, [2, {manifest.get('embedding_dimension')}]",
+        "print(model.decode(embeddings, top_k=5))",
+    ]
     calls = {
         ("SentenceTransformer", "sentence_embedding"): [
             texts,
@@ -919,6 +933,8 @@ def snippet(artifact: Artifact) -> str:
             'tokens = model.encode(texts, output_value="token_embeddings")',
             "print([matrix.shape for matrix in tokens])",
         ],
+        ("SparseEncoder", "sentence_embedding"): sparse,
+        ("SparseEncoder", "values"): sparse,
         ("MultiVectorEncoder", "token_embeddings"): [
             'queries = model.encode_query(["A question?"])  # a numpy array [tokens, dim] for each',
             'documents = model.encode_document(["An answer.", "Something else."])',

@@ -7,15 +7,19 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial, wraps
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError, require
+
+if TYPE_CHECKING:
+    from sbertconv.sparse import SparseEmbedder, SparseRow
 
 BLOCK = 4096  # texts held at once: enough to sort by length, small beside a model
 ENCODING = "utf-8-sig"  # UTF-8, with or without the byte order mark that spreadsheets and editors of Windows write
@@ -212,6 +216,18 @@ def _write_parquet(path: Path) -> Iterator[Write]:
 WRITERS: dict[str, Callable[[Path], AbstractContextManager[Write]]] = {".npy": _write_npy, ".parquet": _write_parquet}
 
 
+@contextmanager
+def _write_npz(path: Path, embedder: SparseEmbedder) -> Iterator[Write]:
+    """One matrix as scipy.sparse.load_npz reads it; it is in memory until all of it is there."""
+    require("sparse", "scipy")
+    from scipy.sparse import save_npz
+
+    found: list[SparseRow] = []
+    yield found.extend
+    with path.open("wb") as file:
+        save_npz(file, embedder.matrix(found))
+
+
 def predict_texts(model: Any, inputs: Iterable[Any], **options: Any) -> None:
     """Score or label a stream of texts or pairs in blocks, as JSON lines on stdout.
 
@@ -237,25 +253,29 @@ def predict_texts(model: Any, inputs: Iterable[Any], **options: Any) -> None:
 
 
 def encode_texts(
-    embedder: Any, texts: Iterable[str], output: Path | None, *, progress: bool = False, **options: Any
+    embedder: Any,
+    texts: Iterable[str],
+    output: Path | None,
+    *,
+    progress: bool = False,
+    tokens: bool = False,
+    **options: Any,
 ) -> int:
     """Embed a stream of texts in blocks; returns how many.
 
     Args:
         embedder: a loaded artifact with `encode`.
         texts: any iterable; at most BLOCK texts and their embeddings are in memory.
-        output: a .npy or .parquet file, which appears only when it is complete; None: JSON lines on stdout.
+        output: a .npy or .parquet file, of sparse vectors an .npz file, which appears only when it is complete; None:
+            JSON lines on stdout.
         progress: show a counter on stderr.
+        tokens: of sparse vectors, tokens in place of columns; JSON lines alone.
         options: of its `encode`.
 
     Raises:
         UnsupportedOptionError: for an unknown ending, an option that its `encode` does not have, or an int8 precision,
             whose ranges need all embeddings.
     """
-    if output is not None and output.suffix not in WRITERS:
-        raise UnsupportedOptionError(
-            f"{output}: cannot write {output.suffix!r} (have: {', '.join(WRITERS)}).\nChoose another ending."
-        )
     if options.get("precision") in ("int8", "uint8"):
         raise UnsupportedOptionError(
             "precision int8 and uint8 take their ranges from all embeddings at once, a stream has none "
@@ -266,16 +286,21 @@ def encode_texts(
         raise UnsupportedOptionError(
             f"{embedder.artifact.folder}: a {name} gives no embeddings.\nUse sbertconv predict."
         )
+    encode, writers = _encoding(embedder, output is None, tokens)
     options = {key: value for key, value in options.items() if value not in (None, False, "float32")}
-    if idle := [key for key in options if key not in inspect.signature(embedder.encode).parameters]:
+    if idle := [key for key in options if key not in inspect.signature(encode).parameters]:
         names = ", ".join(f"--{key.replace('_', '-')}" for key in idle)
         raise UnsupportedOptionError(
             f"{names}: a {embedder.artifact.manifest['model_class']} has no such option.\nLeave it out."
         )
-    with _writer(output) as write, _counter(progress) as count_up:
+    if output is not None and output.suffix not in writers:
+        raise UnsupportedOptionError(
+            f"{output}: cannot write {output.suffix!r} (have: {', '.join(writers)}).\nChoose another ending."
+        )
+    with _writer(output, writers) as write, _counter(progress) as count_up:
         stream, count = iter(texts), 0
         while block := list(islice(stream, BLOCK)):
-            write(embedder.encode(block, **options))
+            write(encode(block, **options))
             count += len(block)
             count_up(count)
         if output and not count:
@@ -283,25 +308,51 @@ def encode_texts(
     return count
 
 
+def _encoding(embedder: Any, as_lines: bool, tokens: bool) -> tuple[Callable[..., Any], Mapping[str, Any]]:
+    """What embeds a block of texts, and what writes it to a file, by its ending."""
+    from sbertconv.sparse import SparseEmbedder
+
+    if not isinstance(embedder, SparseEmbedder):
+        if tokens:
+            raise UnsupportedOptionError("--tokens: this model gives no weights of tokens.\nLeave the option out.")
+        return embedder.encode, WRITERS
+    if tokens and not as_lines:
+        raise UnsupportedOptionError("--tokens: a matrix has columns.\nLeave it out, or --output.")
+    writers = {".npz": partial(_write_npz, embedder=embedder)}
+    if not as_lines:
+        return embedder.rows, writers
+    tell: Callable[[SparseRow], dict[Any, Any]] = embedder.tokens if tokens else _columns_and_values
+
+    @wraps(embedder.rows)
+    def lines(texts: Sequence[str], **options: Any) -> list[dict[Any, Any]]:
+        return [tell(row) for row in embedder.rows(texts, **options)]
+
+    return lines, writers
+
+
+def _columns_and_values(row: SparseRow) -> dict[str, Any]:
+    return {"indices": row.columns.tolist(), "values": row.values.tolist()}
+
+
 @contextmanager
-def _writer(output: Path | None) -> Iterator[Write]:
+def _writer(output: Path | None, writers: Mapping[str, Any]) -> Iterator[Write]:
     """Writes beside the file and renames at the end, so that a half-written result is never seen; None: stdout."""
     if output is None:
         with _write_json_lines() as write:
             yield write
         return
-    partial = output.with_name(f".{output.name}.partial")
+    hidden = output.with_name(f".{output.name}.partial")
     try:
-        with WRITERS[output.suffix](partial) as write:
+        with writers[output.suffix](hidden) as write:
             yield write
-        partial.replace(output)
+        hidden.replace(output)
     except OSError as error:
         raise UnsupportedOptionError(
             f"{output}: cannot be written: {error.strerror or error}.\nChoose another place."
         ) from error
     finally:
         with suppress(OSError):  # a file where its folder should be: there is nothing to remove, and that is said above
-            partial.unlink()
+            hidden.unlink()
 
 
 @contextmanager

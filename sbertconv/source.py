@@ -437,8 +437,7 @@ TOKEN_MODULES = (  # what MultiVectorEncoder puts behind the Transformer and the
 )
 BARE = "No modules.json: a plain transformers checkpoint"
 MASKED = (
-    "Its head for masked words is not used. If it was trained as SPLADE, pass a live SparseEncoder, or the folder that "
-    "SparseEncoder.save_pretrained wrote."
+    "Its head for masked words is not used. If it was trained as SPLADE, pass --class SparseEncoder, or a live one."
 )
 
 
@@ -451,7 +450,7 @@ def bare_embedder(config: Mapping[str, Any]) -> Chain:
 
 
 def bare_sparse_encoder(config: Mapping[str, Any]) -> Chain:
-    """A checkpoint whose settings say that it is a SparseEncoder, and nothing about its modules.
+    """A checkpoint that is said to be a SparseEncoder, with nothing about its modules.
 
     Raises:
         SourceError: if it has no head for masked words, without which the library adds modules with random weights.
@@ -462,7 +461,10 @@ def bare_sparse_encoder(config: Mapping[str, Any]) -> Chain:
             "would be added.\nGet a complete copy of the model."
         )
     pooling = "sentence_transformers.sparse_encoder.modules.SpladePooling"
-    specs = (INPUT, ModuleSpec("1", pooling, "", {"pooling_strategy": "max"}))
+    specs = (
+        replace(INPUT, settings={"transformer_task": "fill-mask"}),
+        ModuleSpec("1", pooling, "", {"pooling_strategy": "max", "activation_function": "relu"}),
+    )
     return specs, (f"{BARE}, max pooling with relu is assumed as in encode().",)
 
 

@@ -93,7 +93,7 @@ class SparseEmbedder(TaskEncoder):
             MissingDependencyError: if scipy is not installed, and not told to do without.
         """
         if convert_to_sparse_tensor:
-            require("sparse", "scipy")
+            require("sparse", "scipy")  # before the work
         rows = self.rows(
             inputs,
             prompt_name=prompt_name,
@@ -104,7 +104,7 @@ class SparseEmbedder(TaskEncoder):
             max_active_dims=max_active_dims,
             task=task,
         )
-        matrix = (self._csr if convert_to_sparse_tensor else self._dense)(rows)
+        matrix = (self.matrix if convert_to_sparse_tensor else self._dense)(rows)
         if isinstance(inputs, str):
             return matrix[[0], :].reshape(-1) if convert_to_sparse_tensor else matrix[0]
         if convert_to_tensor:
@@ -161,7 +161,9 @@ class SparseEmbedder(TaskEncoder):
         own = slice(*np.searchsorted(indices[:, 0], [row, row + 1]))
         return SparseRow.of(indices[own, 1], values[own])
 
-    def _csr(self, rows: Sequence[SparseRow]) -> Any:
+    def matrix(self, rows: Sequence[SparseRow]) -> Any:
+        """Vectors as one `scipy.sparse.csr_array` [n, dim]."""
+        require("sparse", "scipy")
         from scipy.sparse import csr_array
 
         ends = np.cumsum([0, *(len(row.columns) for row in rows)])
@@ -203,15 +205,20 @@ class SparseEmbedder(TaskEncoder):
         """
         if top_k is not None and top_k <= 0:
             raise UnsupportedOptionError(f"top_k must be a positive integer, not {top_k}.\nLeave it out for all.")
+        found = [self._decoded(row, top_k) for row in _rows(embeddings)]
+        return found[0] if embeddings.ndim == 1 else found
+
+    def tokens(self, row: SparseRow) -> dict[str | None, float]:
+        """Token -> weight of one text, the heaviest first. Raises: see `decode`."""
+        return dict(self._decoded(row, None))
+
+    def _decoded(self, row: SparseRow, top_k: int | None) -> Weights:
         tokenizer = self.graphs[0].tokenizer
         if not isinstance(tokenizer, FastTokenizer):
             raise UnsupportedOptionError(f"{type(tokenizer).__name__} has no tokens by number.\nUse the columns.")
+        order = np.argsort(-row.values, kind="stable")[:top_k]
         token = tokenizer.backend.id_to_token
-        found: list[Weights] = []
-        for columns, values in _rows(embeddings):
-            order = np.argsort(-values, kind="stable")[:top_k]
-            found.append([(token(int(columns[place])), float(values[place])) for place in order])
-        return found[0] if embeddings.ndim == 1 else found
+        return [(token(int(row.columns[place])), float(row.values[place])) for place in order]
 
     @staticmethod
     def sparsity(embeddings: Any) -> dict[str, float]:

@@ -224,14 +224,12 @@ CLASSES = {
         ours=lambda model: model.encode_document(TEXTS, convert_to_sparse_tensor=False),
         checks=frozenset({"tokens", "padded batch"}),
         rows={
-            "bert": lambda: splade("bert"),
             "distilbert, sum": lambda: splade("distilbert", "sum"),
             "modernbert, log1p_relu": lambda: splade("modernbert", "max", "log1p_relu"),
             "xlm-roberta, 5 active": lambda: splade("xlm-roberta", max_active_dims=5),
             "sum, log1p_relu, chunks": lambda: splade_of_words("sum", "log1p_relu", 3),
             "static queries": inference_free,
             "autoencoder": csr,
-            "autoencoder, 3 active": lambda: csr(max_active_dims=3),
         },
     ),
     "MultiVectorEncoder": Class(

@@ -26,6 +26,7 @@ PUBLIC = [
     "inspect",
     "load",
     "Embedder",
+    "SparseEmbedder",
     "MultiVectorEmbedder",
     "HierarchicalTokenPooling",
     "maxsim",

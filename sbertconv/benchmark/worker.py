@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.benchmark.measuring import hold_to, texts_of
+from sbertconv.classes import MODEL_CLASSES, ModelClass
 from sbertconv.errors import SbertconvError
 from sbertconv.runtime import usable_cores
 
@@ -25,29 +26,36 @@ PEAK = "VmHWM:"
 QUERY = "How do I do it?"  # to which the texts are documents, where a model takes pairs
 
 
-def load_pytorch(path: str, library: str, **options: Any) -> Any:
-    """The original, a class of sentence_transformers, in float32 as the conversions are."""
+def load_pytorch(path: str, library: str, **options: Any) -> tuple[Any, ModelClass]:
+    """The original, in float32 as the conversions are; `library` is its class."""
     import sentence_transformers
     import torch
 
     torch.set_num_threads(usable_cores())
     load = getattr(sentence_transformers, library)
-    return load(path, device="cpu", model_kwargs={"dtype": torch.float32}, **options)
+    model = load(path, device="cpu", model_kwargs={"dtype": torch.float32}, **options)
+    return model, next(row for row in MODEL_CLASSES.values() if row.library == library)
 
 
-def load_artifact(path: str, **options: Any) -> Any:
+def load_artifact(path: str, **options: Any) -> tuple[Any, ModelClass]:
     """A converted folder, as `sbertconv.load` opens it."""
     from sbertconv.runtime import load
 
-    return load(path, **options)
+    model = load(path, **options)
+    return model, MODEL_CLASSES[model.artifact.manifest["model_class"]]
 
 
-LOADERS: dict[str, Callable[..., Any]] = {"pytorch": load_pytorch, "sbertconv": load_artifact}
+LOADERS: dict[str, Callable[..., tuple[Any, ModelClass]]] = {"pytorch": load_pytorch, "sbertconv": load_artifact}
 
 
 def embed(model: Any, inputs: Any, options: Mapping[str, Any]) -> Any:
     """One vector for a text, or one for each of several."""
     return model.encode(inputs, convert_to_numpy=True, **options)
+
+
+def embed_sparsely(model: Any, inputs: Any, options: Mapping[str, Any]) -> Any:
+    """The same in the form that the model itself gives, or as the options say."""
+    return model.encode(inputs, **options)
 
 
 def paired(text: str) -> tuple[str, str]:
@@ -73,23 +81,25 @@ def score(model: Any, inputs: Any, options: Mapping[str, Any]) -> Any:
 ASKED: dict[str, tuple[Callable[[str], Any], Callable[..., Any]]] = {
     "SentenceTransformer": (str, embed),
     "MultiVectorEncoder": (str, embed),
+    "SparseEncoder": (str, embed_sparsely),
     "CrossEncoder": (paired, score),
     "TextClassifier": (paired, score),
 }
 
 
 class Contest:
-    """What the commands share: the loaded model."""
+    """What the commands share: the loaded model and its class."""
 
     model: Any = None
+    model_class: ModelClass
 
     @property
     def asked(self) -> tuple[Callable[[str], Any], Callable[..., Any]]:
-        return ASKED["CrossEncoder" if hasattr(self.model, "predict") else "SentenceTransformer"]
+        return ASKED[self.model_class.name]
 
     def load(self, loader: str, path: str, options: Mapping[str, Any], text: str) -> dict[str, Any]:
         """Load the model and ask it one text: the time it was there, in seconds since 1970, and its dimension."""
-        self.model = LOADERS[loader](path, **options)
+        self.model, self.model_class = LOADERS[loader](path, **options)
         vector = self._encode(text)
         return {"time": time.time(), "dimension": vector.shape[-1]}
 
@@ -107,7 +117,7 @@ class Contest:
         """Save the embeddings or logits, float32 [texts or all their tokens, dim], as an .npy file."""
         import numpy as np
 
-        found = self._encode(texts, batch_size=batch_size)
+        found = self._encode(texts, batch_size=batch_size, **self.model_class.arrays)
         np.save(path, np.concatenate(found) if isinstance(found, list) else np.asarray(found, np.float32))
 
     def peak_memory(self) -> int:

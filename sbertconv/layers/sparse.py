@@ -49,7 +49,7 @@ class SpladePooling(keras.layers.Layer):
     def _activate(self, logits: Tensor) -> Tensor:
         weights = ops.relu(logits)
         for _ in range(self.logarithms):
-            weights = ops.log1p(weights)
+            weights = ops.log(1.0 + weights)  # tf2onnx translates no log1p
         return weights
 
     def compute_output_spec(self, inputs: Mapping[str, Tensor]) -> Tensor:

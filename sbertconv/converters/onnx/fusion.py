@@ -37,6 +37,7 @@ def fuse(model: ir.Model) -> None:
     Args:
         model: a graph as it was traced, float32, its batch and sequence dynamic.
     """
+    slice_weights(model)
     transpose_weights(model)
     passes.ShapeInferencePass()(model)
     optimizer.optimize(model)
@@ -55,6 +56,42 @@ def fuse(model: ir.Model) -> None:
     share_equal_weights(model)
     passes.CommonSubexpressionEliminationPass()(model)
     passes.RemoveUnusedNodesPass()(model)
+
+
+def slice_weights(model: ir.Model) -> None:
+    """Parts of weights as weights, cut out when they are written: a graph would cut them out in every call."""
+    for node in list(model.graph):
+        weight = node.inputs[0] if node.op_identifier()[:2] == ("", "Slice") else None
+        tensor = None if weight is None else weight.const_value
+        if weight is None or tensor is None or not weight.is_initializer():
+            continue
+        given = [_integers(value) for value in node.inputs[1:]]
+        if not all(given):
+            continue
+        starts, ends, axes, steps = given
+        cut = [slice(None)] * len(tensor.shape)
+        for axis, *bounds in zip(axes, starts, ends, steps, strict=True):
+            cut[axis] = slice(*bounds)
+        shape = [len(range(size)[part]) for size, part in zip(tensor.shape, cut, strict=True)]
+        name = f"{weight.name}.{node.outputs[0].name}"
+        part = lazy(name, tensor, partial(_cut, tensor, tuple(cut)), shape)
+        value = ir.Value(name=name, shape=part.shape, type=ir.TensorType(tensor.dtype), const_value=part)
+        model.graph.register_initializer(value)
+        node.outputs[0].replace_all_uses_with(value)
+        model.graph.remove(node, safe=True)
+
+
+def _integers(value: ir.Value | None) -> list[int]:
+    """Constant bounds, through the casts and reshapes around them; none if they are computed."""
+    while value is not None and (node := _made_by(value, "Cast", "Reshape")) is not None:
+        value = node.inputs[0]
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return [] if tensor is None else [int(number) for number in tensor.numpy().reshape(-1)]
+
+
+def _cut(tensor: ir.TensorProtocol, part: tuple[slice, ...]) -> np.ndarray:
+    found: np.ndarray = tensor.numpy()[part]
+    return found
 
 
 def pick_rows(model: ir.Model) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
 from sbertconv.converters import Context, Features, Step
@@ -16,20 +19,44 @@ def convert_transformer(module: torch.nn.Module, context: Context) -> Step:
     Raises:
         UnsupportedOptionError: see `check_transformer`.
     """
+    from sbertconv.converters.torch.splade_pooling import head_to_pool
+
     check_transformer(module, context)
     entries = entries_read(module, context)
-    return FewLogits(module, entries) if entries else TransformerStep(module, context.modality)
+    if entries:
+        return FewLogits(module, entries)
+    return TransformerStep(module, context.modality, head_to_pool(module, context))
 
 
 class TransformerStep(torch.nn.Module):
-    """Says which modality the tensors are, as `preprocess` does, and runs the module's forward."""
+    """Says which modality the tensors are, as `preprocess` does, and runs the module's forward.
 
-    def __init__(self, module: torch.nn.Module, modality: str) -> None:
+    Args:
+        module: the module of sentence-transformers.
+        modality: "text" or "image".
+        head: the last layer, if the step behind this one runs it.
+    """
+
+    def __init__(self, module: torch.nn.Module, modality: str, head: torch.nn.Linear | None = None) -> None:
         super().__init__()
+        self.heads = () if head is None else (head,)  # no weights of its own: they are the model's
         self.model = module.model
         self.dispatch = module.forward
         self.modality = modality
 
     def forward(self, features: Features) -> Features:
         taken = {name: tensor for name, tensor in features.items() if name != IS_QUERY}  # which is not the library's
-        return {**features, **self.dispatch({**taken, "modality": self.modality})}
+        with contextlib.ExitStack() as stack:
+            for head in self.heads:
+                stack.enter_context(left_out(head))
+            return {**features, **self.dispatch({**taken, "modality": self.modality})}
+
+
+@contextlib.contextmanager
+def left_out(layer: torch.nn.Module) -> Iterator[None]:
+    """A layer that gives what it takes."""
+    layer.forward = lambda given: given
+    try:
+        yield
+    finally:
+        del layer.forward
