@@ -26,7 +26,7 @@ TRAINED = 8_000  # tokens of the tokenizers that are trained on the shipped sent
 LARGE = 250_000  # tokens, as XLM-RoBERTa has
 LONG = 100_000  # characters without a space
 QUICK = 5.0  # seconds that such a text may take: with the square of its length it takes minutes
-WHOLE_TEXTS = 320
+WHOLE_TEXTS = 160
 SCRIPTS = ((0x61, 26), (0x430, 32), (0x5D0, 27), (0x627, 36), (0x905, 53), (0xE01, 46), (0xAC00, 800), (0x4E00, 3000))
 SPEEDS = {"WordPiece": ">= 0.50", "Unigram": ">= 0.30", "BPE": ">= 0.30"}
 MEGABYTES = {"WordPiece": "<= 4", "large": "<= 15"}

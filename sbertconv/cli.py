@@ -716,6 +716,11 @@ def _print_artifact(artifact: Artifact) -> None:
     manifest = artifact.manifest
     _print_notes(manifest["notes"], console)
     _print_parity(manifest["parity"], console)
+    for graph in manifest["graphs"]:
+        if proven := graph.get("text"):
+            count, size = proven["corpus"] + proven["fuzz"], _size(proven["bytes"])
+            same = f"{count:,} inputs, 0 of {proven['tokens']:,} tokens differ; {size}"
+            _print_lines(console, f"Tokenizer inside graph {graph['name']!r}: {same}")
     _print_lines(console, f"Written to {artifact.folder}")
     table = Table()
     table.add_column("file")

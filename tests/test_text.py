@@ -154,6 +154,10 @@ TOKENIZERS |= {
         Settings(max_length=48),
     ),
     "bpe, like modernbert": (with_tokens(changed(BYTES, normalizer=NFC), *SPACE_RUNS), Settings(max_length=48)),
+    "bpe, lower-cased by sentence-transformers": (
+        changed(changed(BYTES, normalizer=None), normalizer=sequence({"type": "Lowercase"}, NFC)),
+        Settings(max_length=48),
+    ),
     "bpe, like qwen": (by_expression(BYTES, list(EXPRESSIONS)[1]), Settings(max_length=64, padding_side="left")),
     "bpe, numbers of three digits": (by_expression(BYTES, list(EXPRESSIONS)[2]), Settings()),
     "bpe, like llama": (sentencepiece_bpe(), Settings(max_length=64)),
@@ -289,6 +293,14 @@ TEMPLATE = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "t
                                            for name, number in (("</s>", 3), ("<s>", 2))}}  # fmt: skip
 TOKENIZERS |= {
     "unigram, like xlm-roberta": (unigram(PRECOMPILED, XLM_R), Settings(max_length=48)),
+    "unigram, like t5": (
+        changed(
+            tiny.backend_tokenizer("unigram", add_eos_only=True),
+            normalizer=None,
+            pre_tokenizer=XLM_R["pretokenizers"][1],
+        ),
+        Settings(max_length=48),
+    ),
     "unigram, like bge-m3": (
         unigram(sequence(PRECOMPILED, replace({"Regex": " {2,}"}, " ")), METASPACE),
         Settings(max_length=48),
