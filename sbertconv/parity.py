@@ -109,7 +109,7 @@ class ParityReport:
 
     Attributes:
         rule: what every text's vector is held to, in words.
-        method: of the original, that the converted model is compared with.
+        method: of the original, that the converted model is compared with, and of what if not of that.
         quality: below float32, what the whole set of sentences is held to; one per route for texts.
     """
 
@@ -180,6 +180,7 @@ class Reference:
 
     questions: Sequence[Question]
     answers: Sequence[Sequence[Any]]
+    owner: str = ""
 
     @classmethod
     def of(cls, original: Side, embedder: ConvertedModel, texts: Sequence[str] = ()) -> Reference:
@@ -195,7 +196,7 @@ class Reference:
         """
         asked = questions(original, embedder, texts)
         try:
-            return cls(asked, [ask(original, question) for question in asked])
+            return cls(asked, [ask(original, question) for question in asked], original.owner)
         except Exception as error:
             row = MODEL_CLASSES[embedder.artifact.manifest["model_class"]]
             raise SourceError(
@@ -216,7 +217,7 @@ class Reference:
     def without_tokens(self) -> Reference:
         """The same without the questions about tokens."""
         kept = [pair for pair in zip(self.questions, self.answers, strict=True) if pair[0].method != TOKENS]
-        return Reference([question for question, _ in kept], [answers for _, answers in kept])
+        return replace(self, questions=[question for question, _ in kept], answers=[answers for _, answers in kept])
 
 
 def compare_formats(
@@ -272,7 +273,7 @@ def compare(
         if isinstance(rule, Gate) and question.name.endswith(SENTENCES):
             quality.append(_quality(model_class, question, ours, theirs, converted, rule))
     wobble, wobble_text = reference.wobble
-    method = model_class.method
+    method = f"{reference.owner}{model_class.method}"
     notes = []
     if reference.sees_padding:
         notes.append(

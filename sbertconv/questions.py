@@ -60,6 +60,10 @@ class Question:
 class Side(Protocol):
     """One of the two sides of a comparison."""
 
+    @property
+    def owner(self) -> str:
+        """Whose methods are called, before their names in a report: "", or like "the keras model's "."""
+
     def call(self, question: Question) -> Sequence[Any]:
         """The results of a method, one for each input."""
 
@@ -81,6 +85,7 @@ class Original:
     """The model of sentence-transformers."""
 
     model: Any
+    owner: str = ""
 
     def call(self, question: Question) -> Sequence[Any]:
         method = getattr(self.model, question.method)
@@ -125,6 +130,10 @@ class Converted:
     """The converted folder."""
 
     embedder: ConvertedModel
+
+    @property
+    def owner(self) -> str:
+        return f"the {self.embedder.format} model's "
 
     def call(self, question: Question) -> Sequence[Any]:
         results: Sequence[Any] = getattr(self.embedder, question.method)(list(question.inputs), **question.options)

@@ -207,6 +207,7 @@ def test_a_changed_model_becomes_an_onnx_graph(what: str, bert_keras: Path, copy
     path = folder / "keras/model.keras"
     shrink(path)
     artifact = sbertconv.to_onnx(folder if what == "folder" else path, tmp_path / "onnx")
+    assert artifact.manifest["parity"]["method"] == "the keras model's encode"
     expected = sbertconv.load(path).encode(TEXTS)
     assert np.allclose(sbertconv.load(artifact.folder, verify=True).encode(TEXTS), expected, atol=ATOL)
     assert not np.allclose(sbertconv.load(bert_keras, format="onnx").encode(TEXTS), expected, atol=1e-3)
