@@ -251,7 +251,7 @@ def test_on_the_command_line(static_folder: Path, tmp_path: Path, cli: Callable[
 def test_without_tensorrt_the_command_says_what_to_do(
     tensorrt_folder: Path, static_artifact: Path, cli: Callable[..., Ran]
 ) -> None:
-    before = snapshot(tensorrt_folder.parent)
+    before = snapshot(tensorrt_folder)
     ran = cli("build-plan", tensorrt_folder)
     assert ran.code == 1
     for words in (
@@ -260,7 +260,7 @@ def test_without_tensorrt_the_command_says_what_to_do(
         f"sh {tensorrt_folder}/build-plan.sh",
     ):
         assert words in ran.err
-    assert snapshot(tensorrt_folder.parent) == before
+    assert snapshot(tensorrt_folder) == before
     with pytest.raises(UnsupportedOptionError, match=r"\(have: onnx\).\n.*GPU: sbertconv build-plan"):
         sbertconv.load(tensorrt_folder, format="tensorrt")
     ran = cli("build-plan", static_artifact)

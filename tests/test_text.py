@@ -13,7 +13,7 @@ import cases
 import numpy as np
 import pytest
 import tiny
-from test_cross_encoder import PAIRS, cross_encoder
+from class_cases import PAIRS, cross_encoder
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import sbertconv
@@ -557,8 +557,8 @@ def test_a_keras_model_takes_texts(tmp_path: Any, bert_folder: Any, monkeypatch:
 
 
 @pytest.fixture(scope="module")
-def reranker(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return cross_encoder(tmp_path_factory.mktemp("reranker"), "bert", 1, prompts={"search": "query: "})
+def reranker() -> Any:
+    return cross_encoder("bert", 1, prompts={"search": "query: "})
 
 
 @pytest.mark.parametrize("convert", [sbertconv.to_onnx, sbertconv.to_tf])

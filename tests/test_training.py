@@ -95,7 +95,7 @@ def converted_once(name: str) -> tuple[SentenceTransformer, keras.Model]:
     original = TRAINED[name].build()
     plan = plan_model(original, "model", "keras", default_registry())
     plan.check()
-    return original, build_model(plan.routes[0], original)
+    return original, build_model(plan.routes[0], original, ["sentence_embedding"])
 
 
 def converted(name: str) -> tuple[SentenceTransformer, keras.Model]:
