@@ -64,7 +64,6 @@ class ModelClass:
         quality: below float32, what they are asked besides, how the answers are measured, and what holds for a single
             answer.
         arrays: keywords with which its method gives arrays, or tensors that are as easily made into them.
-        precisions: those that can be measured; None: all.
         pairs: whether two texts make one input, told apart by their token types.
         no_text_input: why the tokenizer cannot be inside the graph; empty: it can.
         text_pair: whether a graph with its tokenizer inside takes two texts; else it takes one.
@@ -89,7 +88,6 @@ class ModelClass:
     original: str
     questions: str
     arrays: Mapping[str, Any] = field(default_factory=dict)
-    precisions: tuple[str, ...] | None = (EXACT,)
     quality: tuple[str, str, str] = EMBEDDINGS
     pairs: bool = True
     no_text_input: str = ""
@@ -158,14 +156,6 @@ class ModelClass:
             have = ", ".join(row.name for row in MODEL_CLASSES.values() if set(SPARSE_OUTPUTS) <= set(row.outputs))
             raise UnsupportedOptionError(
                 f"{option}: a {self.name} gives no sparse vectors (have: {have}).\nLeave the option out."
-            )
-
-    def check_precision(self, precision: str) -> None:
-        """Raise UnsupportedOptionError for a precision whose quality cannot be measured on this class."""
-        if self.precisions is not None and precision not in self.precisions:
-            raise UnsupportedOptionError(
-                f"precision {precision!r} is not supported for a {self.name} (have: {', '.join(self.precisions)}).\n"
-                "Leave it out."
             )
 
     def check_text_input(self) -> None:
@@ -364,7 +354,6 @@ CROSS_ENCODER = ModelClass(
     original="sbertconv.questions:OriginalPredictions",
     questions="sbertconv.questions:about_predictions",
     quality=LOGIT_LISTS,
-    precisions=None,
     text_pair=True,
 )
 MODEL_CLASSES = {
@@ -388,7 +377,6 @@ MODEL_CLASSES = {
             runtime="sbertconv.runtime:Embedder",
             original="sbertconv.questions:Original",
             questions="sbertconv.questions:about_embeddings",
-            precisions=None,
             pairs=False,
         ),
         ModelClass(
@@ -445,7 +433,6 @@ MODEL_CLASSES = {
             runtime="sbertconv.late_interaction:MultiVectorEmbedder",
             original="sbertconv.questions:Original",
             questions="sbertconv.questions:about_token_embeddings",
-            precisions=None,
             pairs=False,
             no_text_input="pads queries in a way of its own, which such a graph does not",
             whole=True,

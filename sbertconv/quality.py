@@ -223,15 +223,17 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = vectors.astype(np.float64)
-    norms: np.ndarray = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: np.ndarray = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+    """Rows of length 1, float32: those of all sentences are as wide as a vocabulary where vectors are sparse."""
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    unit: np.ndarray = (vectors / np.maximum(norms, np.finfo(np.float32).tiny)).astype(np.float32)
     return unit
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     """The mean over the tokens of two embeddings of one text."""
-    return float((a * b).sum(axis=1).mean()) if a.shape == b.shape and len(a) else float(a.shape == b.shape)
+    if a.shape != b.shape or np.array_equal(a, b):  # also where both are nothing but zeros
+        return float(a.shape == b.shape)
+    return float((a.astype(np.float64) * b).sum(axis=1).mean())
 
 
 def _similarities(units: Sequence[np.ndarray]) -> np.ndarray:

@@ -10,6 +10,7 @@ import cases
 import numpy as np
 import pytest
 import torch
+from class_cases import splade
 from conftest import TEXTS, Ran, snapshot
 
 import sbertconv
@@ -23,6 +24,10 @@ FEW = 150
 # Precision -> bytes of the weights beside those in float32, at most; tiny matrices have many small weights beside them.
 SIZES = {"bf16": 0.85, "fp16": 0.6, "int8": 0.75, "int4": 0.7}
 ANY = {"min_cosine": 0.5, "min_spearman": 0.5, "min_top10": 0.1}  # tiny random models are no measure of quality
+KINDS: dict[str, Callable[[], Any]] = {
+    **{name: cases.CASES[name].build for name in ("t5", "modernbert", "router", "clip")},
+    "sparse": lambda: splade("distilbert"),
+}
 OPEN_GATE = Gate(0.0, 0.0, 0.0, "everything passes")
 
 
@@ -55,13 +60,19 @@ def test_every_precision_is_smaller_and_says_how_good_it_is(
 
 
 @pytest.mark.usefixtures("few_sentences")
-@pytest.mark.parametrize("name", ["t5", "modernbert", "router", "clip"])
+@pytest.mark.parametrize("name", KINDS)
 def test_int8_takes_every_kind_of_model(name: str, tmp_path: Path) -> None:
-    artifact = sbertconv.to_onnx(cases.CASES[name].build(), tmp_path / "model", precision="int8", **ANY)
+    artifact = sbertconv.to_onnx(KINDS[name](), tmp_path / "model", precision="int8", **ANY)
     texts = [graph for graph in artifact.manifest["graphs"] if graph["modality"] == "text"]
     found = artifact.manifest["parity"]["quality"]
     assert len(found) == len(texts)
     assert all(quality["min_cosine"] > 0.98 for quality in found)
+
+
+@pytest.mark.usefixtures("few_sentences")
+def test_a_weight_that_is_both_a_table_and_a_head_is_rounded_as_each(tmp_path: Path) -> None:
+    artifact = sbertconv.to_onnx(splade("bert"), tmp_path / "model", precision="int4", **ANY)
+    assert artifact.manifest["parity"]["quality"][0]["mean_cosine"] > 0.9
 
 
 @pytest.mark.usefixtures("few_sentences")

@@ -150,7 +150,6 @@ class OnnxOptions:
         Raises:
             UnsupportedOptionError: for an output, a precision or an input that does not fit the class.
         """
-        model_class.check_precision(self.precision)
         outputs = model_class.choose_outputs(self.outputs, self.activation, self.sparse)
         if self.precision != EXACT and model_class.output not in outputs:
             raise UnsupportedOptionError(

@@ -9,7 +9,7 @@ Format: https://protobuf.dev/programming-guides/encoding/ and onnx.proto.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -90,7 +90,8 @@ def read(tensor: onnx_ir.TensorProtocol, change: Callable[[np.ndarray], Found]) 
 
     found = change(tensor.numpy())
     if isinstance(tensor, onnx_ir.ExternalTensor):
-        tensor.release()
+        with suppress(BufferError):  # another weight is the same numbers, transposed, and still to be written
+            tensor.release()
     return found
 
 
