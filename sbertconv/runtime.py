@@ -332,7 +332,8 @@ class ConvertedModel:
                 if graph.section["modality"] == "image":
                     yield chosen, {"pixel_values": prepared}
                     continue
-                for rows in _split(prepared, batch_size, sees_padding):
+                share = -(-len(prepared) // self.parallel)  # of few texts, every core gets some
+                for rows in _split(prepared, min(batch_size, share), sees_padding):
                     batch = [prepared[row] for row in rows]
                     yield chosen[rows], self._tensors(graph, batch, task, prompt)
 
