@@ -289,24 +289,17 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
 
     manifest = embedder.artifact.manifest
     text_input, takes_pairs = manifest.get("text_input"), MODEL_CLASSES[manifest["model_class"]].text_pair
-    if text_input and not takes_pairs:
-        yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
-        yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)
-        yield ask_for(f"texts: {BATCH}", CORPUS)
-        yield ask_for("texts, activation", CORPUS, "scores")
-        for prompt, text in original.prompts().items():
-            if text:
-                yield ask_for(f"texts, prompt {prompt}", CORPUS, prompt_name=prompt)
-        return
-    yield Question(f"{label}pairs: {TOKENS}", [*pairs, *cut], TOKENS)
-    yield ask_for(f"pairs: {ALONE}", pairs, batch_size=1)
-    yield ask_for(f"pairs: {BATCH}", pairs)
-    if embedder.tokenize([(long, long)])["input_ids"].shape[1] <= longest_forward(graph):
+    single = text_input and not takes_pairs
+    kind, inputs, limited = ("texts", CORPUS, [long]) if single else ("pairs", pairs, cut)
+    yield Question(f"{label}{kind}: {TOKENS}", [*inputs, *limited], TOKENS)
+    yield ask_for(f"{kind}: {ALONE}", inputs, batch_size=1)
+    yield ask_for(f"{kind}: {BATCH}", inputs)
+    if not single and embedder.tokenize([(long, long)])["input_ids"].shape[1] <= longest_forward(graph):
         yield ask_for("pairs over the limit", [*cut, *pairs[:3]])
     for prompt, text in original.prompts().items():
         if text:
-            yield ask_for(f"pairs, prompt {prompt}", pairs, prompt_name=prompt)
-    yield ask_for("pairs, activation", pairs, "scores")
+            yield ask_for(f"{kind}, prompt {prompt}", inputs, prompt_name=prompt)
+    yield ask_for(f"{kind}, activation", inputs, "scores")
     if graph.tokenizer.takes_single and not text_input:
         yield Question(f"{label}texts: {TOKENS}", [*CORPUS, long], TOKENS)
         yield ask_for(f"texts: {ALONE}", CORPUS, batch_size=1)

@@ -58,10 +58,19 @@ class Context:
             self._steps[id(module)] = converter(module, self)
         return self._steps[id(module)]
 
+    @property
+    def modules(self) -> list[Any]:
+        """The modules of the route, in order."""
+        return [found for _, found in self.walk.route.modules]
+
+    def around(self, module: torch.nn.Module) -> tuple[list[Any], list[Any]]:
+        """The modules of the route before and behind one of them."""
+        place = next(place for place, found in enumerate(self.modules) if found is module)
+        return self.modules[:place], self.modules[place + 1 :]
+
     def name(self, module: torch.nn.Module) -> str:
         """The module's class in snake case, numbered from the second of its kind in the route."""
-        kinds = [type(found).__name__ for _, found in self.walk.route.modules]
-        place = next(index for index, (_, found) in enumerate(self.walk.route.modules) if found is module)
-        before = kinds[:place].count(kinds[place])
-        snake = re.sub(r"(?<=[A-Za-z0-9])(?=[A-Z][a-z])", "_", kinds[place]).lower()
+        kind = type(module).__name__
+        before = [type(found).__name__ for found in self.around(module)[0]].count(kind)
+        snake = re.sub(r"(?<=[A-Za-z0-9])(?=[A-Z][a-z])", "_", kind).lower()
         return f"{snake}_{before}" if before else snake

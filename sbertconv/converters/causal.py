@@ -22,8 +22,7 @@ def entries_read(module: torch.nn.Module, context: Context) -> list[int]:
     """
     from sentence_transformers.cross_encoder.modules import LogitScore
 
-    modules = [found for _, found in context.walk.route.modules]
-    for model, score in itertools.pairwise(modules):
+    for model, score in itertools.pairwise(context.modules):
         if module in (model, score) and type(score) is LogitScore and _has_head(model, score.module_input_name):
             return [entry for entry in (score.true_token_id, score.false_token_id) if entry is not None]
     return []

@@ -41,8 +41,7 @@ def check_token_pooling(module: torch.nn.Module, context: Context) -> None:
     """Raise UnsupportedOptionError if a module of another kind follows: what pools tokens is the run time, after the
     graph.
     """
-    modules = [found for _, found in context.walk.route.modules]
-    behind = modules[next(place for place, found in enumerate(modules) if found is module) + 1 :]
+    _, behind = context.around(module)
     if others := [type(found).__name__ for found in behind if type(found) is not type(module)]:
         raise UnsupportedOptionError(f"{', '.join(others)} behind it; only as the last module it can be converted")
 

@@ -20,7 +20,7 @@ def convert_multi_vector_mask(module: torch.nn.Module, context: Context) -> Laye
     from sbertconv.layers import MultiVectorMask
 
     check_texts(context)
-    rule = ScoringRule.of(module, [found for _, found in context.walk.route.modules])
+    rule = ScoringRule.of(module, context.modules)
     layer = MultiVectorMask(**vars(rule), name=context.name(module))
     takes = ("input_ids", "attention_mask", *([IS_QUERY] if rule.tells_queries else []))
     return features_step(layer, takes, "attention_mask")

@@ -19,7 +19,7 @@ from sbertconv.scoring import IS_QUERY, ScoringRule
 def convert_multi_vector_mask(module: torch.nn.Module, context: Context) -> Step:
     """Raises UnsupportedOptionError on a route for images."""
     check_texts(context)
-    return MultiVectorMaskStep(ScoringRule.of(module, [found for _, found in context.walk.route.modules]))
+    return MultiVectorMaskStep(ScoringRule.of(module, context.modules))
 
 
 class MultiVectorMaskStep(torch.nn.Module):

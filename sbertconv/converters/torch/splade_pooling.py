@@ -29,18 +29,15 @@ def convert_splade_pooling(module: torch.nn.Module, context: Context) -> Step:
     Raises:
         UnsupportedOptionError: for a strategy or an activation that is not known.
     """
-    modules = [found for _, found in context.walk.route.modules]
-    before = modules[: next(place for place, found in enumerate(modules) if found is module)][-1:]
-    heads = [head for found in before for head in getattr(context.convert(found), "heads", ())]
+    before, _ = context.around(module)
+    heads = [head for found in before[-1:] for head in getattr(context.convert(found), "heads", ())]
     return SpladePoolingStep(*splade_settings(module), *heads)
 
 
 def head_to_pool(module: torch.nn.Module, context: Context) -> torch.nn.Linear | None:
     """The layer that gives a model's logits, if a SpladePooling comes next and nothing is done to them in between."""
-    modules = [found for _, found in context.walk.route.modules]
-    place = next(place for place, found in enumerate(modules) if found is module)
-    after = modules[place + 1 : place + 2]
-    if [context.registry.find(context.backend, found) for found in after] != [convert_splade_pooling]:
+    _, behind = context.around(module)
+    if [context.registry.find(context.backend, found) for found in behind[:1]] != [convert_splade_pooling]:
         return None
     head = module.model.get_output_embeddings()
     if type(head) is not torch.nn.Linear:
