@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from sbertconv.artifact import Artifact
     from sbertconv.runtime import ConvertedModel
 
+BELOW_GATE = "Choose a --precision with more bits, or lower the gate if that is good enough for you: docs/precision.md"
+BEYOND_RULE = "Allow more with --atol and --rtol if that is good enough for you: docs/verification.md"
+OTHER_ANSWER = "That is a defect of the conversion, not of rounding: report it with the text and the model."
 SEES_PADDING = 1e-3  # float32 noise between batch sizes stays below 1e-5, a model that sees its padding is far above
 
 
@@ -139,15 +142,13 @@ class ParityReport:
         worst = self.worst
         if problems := [problem for quality in self.quality for problem in quality.problems]:
             raise ParityError(
-                f"The quality is below the gate: {'; '.join(problems)}. Nothing was written.\n"
-                "Choose a --precision with more bits, or lower the gate if that is good enough for you.",
-                self,
+                f"The quality is below the gate: {'; '.join(problems)}. Nothing was written.\n{BELOW_GATE}", self
             )
         what = worst.problem or f"max abs diff {worst.max_abs_diff:.1e}, cosine {worst.min_cosine:.6f}"
         raise ParityError(
             f"Parity failed for {self.backend!r}: {what} in {worst.name!r} on text "
             f"{shorten(worst.worst_text)!r}, {worst.worst_tokens} tokens. The rule is {self.rule}. "
-            "Nothing was written.",
+            f"Nothing was written.\n{BELOW_GATE if self.quality else OTHER_ANSWER if worst.problem else BEYOND_RULE}",
             self,
         )
 

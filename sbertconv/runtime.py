@@ -76,7 +76,8 @@ Batch = tuple[np.ndarray, Tensors]  # the places of its texts, and what the grap
 BUILT = {"tensorrt": "build it on the machine with the GPU: sbertconv build-plan {}"}  # formats that come later
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 WINDOW = 1024  # texts that are tokenized together and then sorted by their tokens
-TOKENS_AT_ONCE = 2048  # in one batch, padding included: more no longer fit into a core's cache
+TOKENS_PER_CORE = 512  # in one batch, padding included: more no longer fit into the core's cache
+TOKENS_AT_ONCE = 2048  # in one batch, however many cores there are: it bounds the memory
 
 
 class Graph:
@@ -316,6 +317,7 @@ class ConvertedModel:
         sees_padding = self.artifact.manifest["sees_padding"] or graph.section["modality"] == "image"
         window = batch_size if sees_padding else max(WINDOW, batch_size)
         chunks = [order[start : start + window] for start in range(0, len(order), window)]
+        tokens = min(TOKENS_AT_ONCE, TOKENS_PER_CORE * max(1, usable_cores() // self.parallel))
 
         def prepare(chosen: np.ndarray) -> Any:
             if graph.section["modality"] == "image":
@@ -333,7 +335,7 @@ class ConvertedModel:
                     yield chosen, {"pixel_values": prepared}
                     continue
                 share = -(-len(prepared) // self.parallel)  # of few texts, every core gets some
-                for rows in _split(prepared, min(batch_size, share), sees_padding):
+                for rows in _split(prepared, min(batch_size, share), sees_padding, tokens):
                     batch = [prepared[row] for row in rows]
                     yield chosen[rows], self._tensors(graph, batch, task, prompt)
 
@@ -507,15 +509,17 @@ def _characters(item: Any) -> int:
     return len(item) if isinstance(item, str) else 0
 
 
-def _split(rows: Sequence[tuple[list[int], list[int]]], batch_size: int, sees_padding: bool) -> Iterator[list[int]]:
-    """The places of the texts of each batch: all as they are, or the longest first and not too many tokens at once."""
+def _split(
+    rows: Sequence[tuple[list[int], list[int]]], batch_size: int, sees_padding: bool, tokens: int
+) -> Iterator[list[int]]:
+    """The places of the texts of each batch: all as they are, or the longest first and not so many tokens at once."""
     if sees_padding:
         yield list(range(len(rows)))
         return
     lengths = [max(len(ids), 1) for ids, _ in rows]
     order = sorted(range(len(rows)), key=lambda row: -lengths[row])
     while order:
-        count = max(1, min(batch_size, TOKENS_AT_ONCE // lengths[order[0]]))
+        count = max(1, min(batch_size, tokens // lengths[order[0]]))
         yield order[:count]
         order = order[count:]
 

@@ -41,11 +41,13 @@ class Recipe:
         name: for the manifest.
         change: (graph in float32, probe) -> the smaller graph; None: it stays as it is.
         calibrated: whether the probe is asked, so that the texts it runs matter.
+        block: how many numbers share a scale, for the manifest; None: they have none.
     """
 
     name: str
     change: Callable[[onnx_ir.Model, Probe], onnx_ir.Model] | None
     calibrated: bool = False
+    block: int | None = None
 
 
 def in_blocks(model: onnx_ir.Model, probe: Probe, *, bits: int, block: int) -> onnx_ir.Model:
@@ -404,7 +406,9 @@ RECIPES: Mapping[str, tuple[Recipe, ...]] = {
     "fp16": (Recipe("float16 where its range allows", as_float16, calibrated=True),),
     **{
         name: tuple(
-            Recipe(f"blocks of {block}", partial(in_blocks, bits=int(name.removeprefix("int")), block=block))
+            Recipe(
+                f"blocks of {block}", partial(in_blocks, bits=int(name.removeprefix("int")), block=block), block=block
+            )
             for block in blocks
         )
         for name, blocks in IN_BLOCKS.items()

@@ -127,7 +127,7 @@ def _finish(
         target.parent.mkdir(parents=True, exist_ok=True)
         data = FORMS[options.form].write(made, target)
         graphs.append({**section, "data": [path.relative_to(staging.folder).as_posix() for path in data]})
-    return {**content, "graphs": graphs, "recipe": recipe.name}
+    return {**content, "graphs": graphs, "recipe": recipe.name, "block_size": recipe.block}
 
 
 def _move(made: Path, target: Path) -> list[Path]:
