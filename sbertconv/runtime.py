@@ -23,7 +23,7 @@ from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 from sbertconv.images import pixel_values
 from sbertconv.scoring import IS_QUERY
 from sbertconv.text.settings import TEXT, TEXT_PAIR, Settings
-from sbertconv.tokenization import Tensors, Text, TextTokenizer, load_tokenizer, refuse_surrogates
+from sbertconv.tokenization import Tensors, Text, TextTokenizer, Tokens, load_tokenizer, refuse_surrogates
 
 
 def load(
@@ -194,9 +194,7 @@ class ConvertedModel:
         rows = graph.tokenizer.ids(prompted, graph.tokenizer.max_length(task))
         return self._tensors(graph, rows, task, prompt)
 
-    def _tensors(
-        self, graph: Graph, rows: Sequence[tuple[list[int], list[int]]], task: str | None, prompt: str | None
-    ) -> Tensors:
+    def _tensors(self, graph: Graph, rows: Sequence[Tokens], task: str | None, prompt: str | None) -> Tensors:
         """What the graph takes, of texts that are token ids already."""
         tensors = graph.tokenizer.padded(rows, task)
         if "token_type_ids" in graph.inputs and "token_type_ids" not in tensors:
@@ -305,39 +303,38 @@ class ConvertedModel:
     def _batches(
         self, graph: Graph, items: list[Any], order: np.ndarray, batch_size: int, prompt: str | None, task: str | None
     ) -> Iterator[Batch]:
-        """Indices and tensors of each batch. The next texts are tokenized while the ones before are embedded, and
-        sorted by their tokens, so that hardly anything is padding.
-        """
+        """Indices and tensors of each batch: of texts, where the tokenizer is in the graph, of images, or of tokens."""
+
+        def texts(chosen: np.ndarray) -> list[Text]:
+            return [graph.tokenizer.prompted(items[index], prompt) for index in chosen]
+
         if TEXT in graph.inputs:
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                texts = [graph.tokenizer.prompted(items[index], prompt) for index in chosen]
-                yield chosen, self._texts(graph, texts, task, prompt)
-            return
-        sees_padding = self.artifact.manifest["sees_padding"] or graph.section["modality"] == "image"
-        window = batch_size if sees_padding else max(WINDOW, batch_size)
-        chunks = [order[start : start + window] for start in range(0, len(order), window)]
-        tokens = min(TOKENS_AT_ONCE, TOKENS_PER_CORE * max(1, usable_cores() // self.parallel))
+            for chosen in _chunks(order, batch_size):
+                yield chosen, self._texts(graph, texts(chosen), task, prompt)
+        elif graph.section["modality"] == "image":
+            settings = graph.section["image"]
+            pixels = _ahead(
+                _chunks(order, batch_size), lambda part: pixel_values([items[index] for index in part], settings)
+            )
+            for chosen, values in pixels:
+                yield chosen, {"pixel_values": values}
+        else:
+            limit = graph.tokenizer.max_length(task)
+            for chosen, rows in self._tokens(order, batch_size, lambda part: graph.tokenizer.ids(texts(part), limit)):
+                yield chosen, self._tensors(graph, rows, task, prompt)
 
-        def prepare(chosen: np.ndarray) -> Any:
-            if graph.section["modality"] == "image":
-                return pixel_values([items[index] for index in chosen], graph.section["image"])
-            texts = [graph.tokenizer.prompted(items[index], prompt) for index in chosen]
-            return graph.tokenizer.ids(texts, graph.tokenizer.max_length(task))
-
-        with ThreadPoolExecutor(1) as ahead:
-            waiting = ahead.submit(prepare, chunks[0])
-            for number, chosen in enumerate(chunks):
-                prepared = waiting.result()
-                if number + 1 < len(chunks):
-                    waiting = ahead.submit(prepare, chunks[number + 1])
-                if graph.section["modality"] == "image":
-                    yield chosen, {"pixel_values": prepared}
-                    continue
-                share = -(-len(prepared) // self.parallel)  # of few texts, every core gets some
-                for rows in _split(prepared, min(batch_size, share), sees_padding, tokens):
-                    batch = [prepared[row] for row in rows]
-                    yield chosen[rows], self._tensors(graph, batch, task, prompt)
+    def _tokens(
+        self, order: np.ndarray, batch_size: int, tokenize: Callable[[np.ndarray], list[Tokens]]
+    ) -> Iterator[tuple[np.ndarray, list[Tokens]]]:
+        """Indices and tokens of each batch: many texts are tokenized, and then sorted by their tokens, so that hardly
+        anything is padding.
+        """
+        sees_padding = self.artifact.manifest["sees_padding"]
+        at_once = min(TOKENS_AT_ONCE, TOKENS_PER_CORE * max(1, usable_cores() // self.parallel))
+        for chosen, rows in _ahead(_chunks(order, batch_size if sees_padding else max(WINDOW, batch_size)), tokenize):
+            share = -(-len(rows) // self.parallel)  # of few texts, every core gets some
+            for places in _split(rows, min(batch_size, share), sees_padding, at_once):
+                yield chosen[places], [rows[place] for place in places]
 
     def _row(self, found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
         """One item's result: a vector, its token embeddings up to the last token, or a dict of all outputs."""
@@ -509,9 +506,22 @@ def _characters(item: Any) -> int:
     return len(item) if isinstance(item, str) else 0
 
 
-def _split(
-    rows: Sequence[tuple[list[int], list[int]]], batch_size: int, sees_padding: bool, tokens: int
-) -> Iterator[list[int]]:
+def _chunks(order: np.ndarray, size: int) -> list[np.ndarray]:
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _ahead(chunks: Sequence[np.ndarray], prepare: Callable[[np.ndarray], Any]) -> Iterator[tuple[np.ndarray, Any]]:
+    """Each chunk with what is prepared of it; the next one is prepared while the caller works on this one."""
+    with ThreadPoolExecutor(1) as worker:
+        waiting = worker.submit(prepare, chunks[0])
+        for chunk, following in zip(chunks, [*chunks[1:], None], strict=True):
+            prepared = waiting.result()
+            if following is not None:
+                waiting = worker.submit(prepare, following)
+            yield chunk, prepared
+
+
+def _split(rows: Sequence[Tokens], batch_size: int, sees_padding: bool, tokens: int) -> Iterator[list[int]]:
     """The places of the texts of each batch: all as they are, or the longest first and not so many tokens at once."""
     if sees_padding:
         yield list(range(len(rows)))

@@ -22,6 +22,7 @@ from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 Text = str | tuple[str, str]  # one text, or two that make one input
 SURROGATE = re.compile("[\ud800-\udfff]")
 Tensors = dict[str, np.ndarray]
+Tokens = tuple[list[int], list[int]]  # of one text: ids, and types (empty: all 0)
 PROMPT = "prompt"
 SLOTS = (("text",), ("query", "document"))  # what a chat template calls a text, and the two of a pair
 
@@ -51,7 +52,7 @@ class TextTokenizer(ABC):
         self.padding_side: str = section["padding_side"]
 
     @abstractmethod
-    def ids(self, texts: Sequence[Any], max_length: int | None) -> list[tuple[list[int], list[int]]]:
+    def ids(self, texts: Sequence[Any], max_length: int | None) -> list[Tokens]:
         """Token ids and type ids (empty: all 0) of each text or pair, not padded, at most `max_length` long: of a pair,
         the longer text is cut first.
         """
@@ -74,14 +75,14 @@ class TextTokenizer(ABC):
         """The tensors that the manifest lists, padded to the longest text (at least one column)."""
         return self.padded(self.ids(texts, self.max_length(task)), task)
 
-    def padded(self, rows: Sequence[tuple[list[int], list[int]]], task: str | None = None) -> Tensors:
+    def padded(self, rows: Sequence[Tokens], task: str | None = None) -> Tensors:
         """The same of texts that are token ids and type ids already."""
         expansion = self.section.get("query_expansion") if task == "query" else None
         floor = expansion["length"] if expansion and expansion["strategy"] == "fixed" else 1
         tensors = self._padded(rows, floor)
         return expanded(tensors, expansion) if expansion else tensors
 
-    def _padded(self, rows: Sequence[tuple[list[int], list[int]]], floor: int) -> Tensors:
+    def _padded(self, rows: Sequence[Tokens], floor: int) -> Tensors:
         """At least `floor` columns."""
         shape = (len(rows), max([floor, *(len(ids) for ids, _ in rows)]))
         filled = {
@@ -136,7 +137,7 @@ class FastTokenizer(TextTokenizer):
         self.backend.encode_special_tokens = section["split_special_tokens"]
         self._limit: int | None = None
 
-    def ids(self, texts: Sequence[Text], max_length: int | None) -> list[tuple[list[int], list[int]]]:
+    def ids(self, texts: Sequence[Text], max_length: int | None) -> list[Tokens]:
         cut_after = self.section["cut"] == "slice"
         if not cut_after and max_length != self._limit:
             if max_length is None:
@@ -182,7 +183,7 @@ class ChatTokenizer(FastTokenizer):
             )
         return values
 
-    def ids(self, texts: Sequence[Any], max_length: int | None) -> list[tuple[list[int], list[int]]]:
+    def ids(self, texts: Sequence[Any], max_length: int | None) -> list[Tokens]:
         """See `TextTokenizer`; takes what `prompted` gives, too."""
         given = [text if isinstance(text, dict) else self.prompted(text, None) for text in texts]
         for values in given:
@@ -248,7 +249,7 @@ class WhitespaceTokenizer(TextTokenizer):
                 return [self.index[word]]
         return []
 
-    def ids(self, texts: Sequence[str], max_length: int | None) -> list[tuple[list[int], list[int]]]:
+    def ids(self, texts: Sequence[str], max_length: int | None) -> list[Tokens]:
         found = [[row for word in self.words(text) for row in self.lookup(word)][:max_length] for text in texts]
         return [(ids, []) for ids in found]
 
