@@ -316,6 +316,19 @@ def test_policy_is_saved_and_can_be_taken_back(bert_file: Path, tmp_path: Path) 
     np.testing.assert_allclose(loaded.predict(feeds, verbose=0), exact, atol=TOLERANCE["same run"])
 
 
+@pytest.mark.parametrize("back", ["to_st", "to_onnx"])
+def test_a_model_of_half_precision_goes_back_as_float32(back: str, bert_file: Path, tmp_path: Path) -> None:
+    model, feeds = load_keras_model(bert_file), tokenized(bert_file)
+    exact = model.predict(feeds, verbose=0)
+    sbertconv.layers.set_dtype_policy(model, "mixed_bfloat16")
+    model.save(tmp_path / "model.keras")
+    before = (tmp_path / "model.keras").read_bytes()
+    getattr(sbertconv, back)(tmp_path / "model.keras", tmp_path / "back")
+    loaded = SentenceTransformer(str(tmp_path / "back")) if back == "to_st" else sbertconv.load(tmp_path / "back")
+    np.testing.assert_allclose(loaded.encode(TEXTS), exact, atol=TOLERANCE["same run"])
+    assert (tmp_path / "model.keras").read_bytes() == before
+
+
 def test_policy_that_changes_the_weights_is_refused(bert_file: Path) -> None:
     with pytest.raises(UnsupportedOptionError, match=r"'bfloat16' is not supported \(have: float32, mixed_bfloat16"):
         sbertconv.layers.set_dtype_policy(load_keras_model(bert_file), "bfloat16")

@@ -6,13 +6,15 @@ that it is enough alone.
 
 from __future__ import annotations
 
+import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact import KERAS_SUFFIX, MANIFEST, Staging, read_artifact, unpacked
+from sbertconv.artifact import KERAS_SUFFIX, MANIFEST, Artifact, Staging, read_artifact, unpacked
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.weights import weights
 from sbertconv.converters.keras.writer import SKELETON, WEIGHTS
@@ -20,6 +22,8 @@ from sbertconv.converters.writing import graph_name
 from sbertconv.engines import load_keras_model
 from sbertconv.errors import ArtifactError
 from sbertconv.runtime import ConvertedModel, open_model
+
+HALF = b'"mixed_'  # how the name of a dtype policy of half precision begins in a .keras file's config
 
 
 def keras_files(model: str | Path) -> list[Path]:
@@ -41,10 +45,28 @@ def keras_files(model: str | Path) -> list[Path]:
 
 
 def open_files(files: Sequence[Path]) -> ConvertedModel:
-    """The Keras models as they are now, behind the tokenizer and the settings that they carry."""
-    embedders: list[ConvertedModel] = [open_model(read_artifact(unpacked(file))) for file in files]
+    """The Keras models as they are now but in float32, behind the tokenizer and the settings that they carry."""
+    embedders: list[ConvertedModel] = [open_model(_in_float32(read_artifact(unpacked(file)))) for file in files]
     embedders[0].graphs = [graph for embedder in embedders for graph in embedder.graphs]
     return embedders[0]
+
+
+def _in_float32(artifact: Artifact) -> Artifact:
+    """The same, where layers compute in half precision a copy that does not: weights are float32 in both, and it is
+    these that the proof is about.
+    """
+    (graph,) = artifact.manifest["graphs"]
+    path = artifact.path(graph["formats"]["keras"])
+    with zipfile.ZipFile(path) as archive:
+        if HALF not in archive.read("config.json"):
+            return artifact
+    from sbertconv.layers import set_dtype_policy
+
+    model = load_keras_model(path)
+    set_dtype_policy(model, "float32")
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder, path.name))
+        return read_artifact(unpacked(Path(folder, path.name)))
 
 
 def write_onnx_of(embedder: ConvertedModel, source: str, staging: Staging) -> dict[str, Any]:
