@@ -1026,7 +1026,9 @@ def _print_quality(quality: Mapping[str, Any], console: Console) -> None:
     from sbertconv.parity import shorten
 
     words = QUALITY_WORDS[quality["of"]]
-    title = f"Quality on {quality['texts']:,} {words[0]}: {'passed' if quality['passed'] else 'below the gate'}"
+    result = "passed" if quality["passed"] else "below the gate"
+    of = ", ".join([f"{quality['texts']:,} {words[0]}", *quality["run"].split(": ")[:-1]])
+    title = f"Quality on {of}: {result}"
     table = Table("", "found", "gate", "on", title=title, title_justify="left")
     gate = quality["gate"]
     figures = (

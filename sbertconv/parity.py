@@ -239,7 +239,11 @@ def compare_formats(
             label = form if len(artifact.engines(form)) == 1 else engine
             names = (c.name if c.name.endswith(TOKENS) else f"{label}: {c.name}" for c in report.checks)
             named = zip(report.checks, names, strict=True)
-            report = replace(report, checks=tuple(replace(check, name=name) for check, name in named))
+            report = replace(
+                report,
+                checks=tuple(replace(check, name=name) for check, name in named),
+                quality=tuple(replace(quality, run=f"{label}: {quality.run}") for quality in report.quality),
+            )
         reports.append(report)
         reference = reference.without_tokens()
         release_memory()  # one format at a time
@@ -316,7 +320,7 @@ def _quality(
     found: QualityReport = model_class.measure_quality(
         question.inputs, theirs, ours, dict(zip(chosen, alone, strict=True)), gate
     )
-    return found
+    return replace(found, run=question.name.removesuffix(SENTENCES))
 
 
 def _check(

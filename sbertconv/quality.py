@@ -83,6 +83,7 @@ class QualityReport:
         spearman: rank correlation of all pairwise similarities.
         top1, top10: share of texts whose nearest neighbour, and mean share of the ten nearest, stay the same.
         batch_cosine, batch_text: the smallest cosine between a text's vector alone and in a mixed batch, and the text.
+        run: what the names of this run's checks begin with, such as "openvino: "; empty where there is one run.
     """
 
     gate: Gate
@@ -96,6 +97,7 @@ class QualityReport:
     batch_cosine: float
     batch_text: str
     of: str = "sentences"
+    run: str = ""
 
     @property
     def problems(self) -> list[str]:
@@ -103,7 +105,7 @@ class QualityReport:
         found = {"min_cosine": self.min_cosine, "min_spearman": self.spearman, "min_top10": self.top10}
         limits = asdict(self.gate)
         return [
-            f"{name.removeprefix('min_')} {value:.4f} < {limits[name]:g} (--{name.replace('_', '-')})"
+            f"{self.run}{name.removeprefix('min_')} {value:.4f} < {limits[name]:g} (--{name.replace('_', '-')})"
             for name, value in found.items()
             if not value >= limits[name]  # not a number is a problem
         ]

@@ -121,6 +121,17 @@ def test_a_failed_gate_publishes_nothing_and_says_what_to_try(static_folder: Pat
 
 
 @pytest.mark.usefixtures("few_sentences")
+def test_the_quality_on_each_engine_is_told_apart(static_folder: Path, tmp_path: Path, cli: Callable[..., Ran]) -> None:
+    engines = ("--engine", "openvino", "--engine", "onnxruntime")
+    ran = cli("to-onnx", static_folder, tmp_path / "model", "--precision", "int8", *engines)
+    for engine in engines[1::2]:
+        assert f"Quality on {FEW} sentences, {engine}: passed" in ran.out
+    assert sbertconv.load(tmp_path / "model").artifact.manifest["block_size"] in (32, 64)  # OpenVINO rounds in these
+    with pytest.raises(ParityError, match=r"^The quality is below the gate: openvino: cosine 0\.9"):
+        sbertconv.to_onnx(static_folder, tmp_path / "no", precision="int4", min_cosine=0.99999, engines=engines[1::2])
+
+
+@pytest.mark.usefixtures("few_sentences")
 def test_your_own_texts_are_part_of_the_gate(bert_folder: Path, tmp_path: Path, cli: Callable[..., Ran]) -> None:
     (tmp_path / "own.txt").write_text("a text of mine\nanother one\n", encoding="utf-8")
     own = ("--eval", tmp_path / "own.txt", "--min-top10", "0.5")
