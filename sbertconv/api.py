@@ -15,6 +15,7 @@ from sbertconv.artifact import (
     KERAS_SUFFIX,
     Artifact,
     Staging,
+    folder_name,
     is_keras_artifact,
     link_or_copy,
     read_artifact,
@@ -834,7 +835,7 @@ def _target(directory: str | Path | None, name: str, backend: str) -> str | Path
 
 def default_directory(name: str, backend: str) -> Path:
     """`<model's name>-<backend>` in the current folder."""
-    stem = Path(name).expanduser().resolve().name if Path(name).exists() else name.rsplit("/", 1)[-1]
+    stem = folder_name(Path(name)) if Path(name).exists() else name.rsplit("/", 1)[-1]
     stem = stem.removesuffix(KERAS_SUFFIX)
     if not stem:
         raise UnsupportedOptionError(f"{name!r} gives no name for a folder.\nPass the folder to write.")

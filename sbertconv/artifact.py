@@ -183,6 +183,11 @@ def unpacked(file: str | Path) -> Path:
     return folder
 
 
+def folder_name(folder: Path) -> str:
+    """What its user calls a folder: a link has its own name, not that of what it leads to."""
+    return Path(os.path.abspath(folder)).name
+
+
 def link_or_copy(file: Path, target: Path) -> None:
     """The same file in another place, without its bytes twice where the file system can."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from sbertconv.classes import MODEL_CLASSES
-from sbertconv.errors import ParityError, SbertconvError
+from sbertconv.errors import ParityError, SbertconvError, UnsupportedOptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -423,7 +423,12 @@ def to_openvino_command(
 def _texts_of(file: Path | None) -> list[str]:
     from sbertconv.files import read_texts
 
-    return [] if file is None else list(read_texts(file, "text"))
+    if file is None:
+        return []
+    texts = list(read_texts(file, "text"))
+    if not texts:  # a file that was named must not count as none
+        raise UnsupportedOptionError(f"{file}: no texts in it.\nCheck the file, or leave the option out.")
+    return texts
 
 
 @app.command("to-tf")

@@ -66,10 +66,13 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
 def _cell(row: Any, column: str, where: str) -> str:
     if isinstance(row, str):
         return row
-    names = list(row) if isinstance(row, dict) else []
-    if column not in names:
+    if not isinstance(row, dict):
         raise UnsupportedOptionError(
-            f"{where}: no column {column!r} (have: {', '.join(map(str, names)) or 'none'}).\nChoose one with --column."
+            f"{where}: {type(row).__name__}, where text or an object with the key {column!r} is due.\nMend the line."
+        )
+    if column not in row:
+        raise UnsupportedOptionError(
+            f"{where}: no column {column!r} (have: {', '.join(map(str, row)) or 'none'}).\nChoose one with --column."
         )
     if not isinstance(row[column], str):
         raise UnsupportedOptionError(f"{where}: {column!r} is {type(row[column]).__name__}, not text.\nMend the row.")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from sbertconv.artifact import MANIFEST
 from sbertconv.classes import (
     MODEL_CLASSES,
     ModelClass,
@@ -351,11 +352,11 @@ def _from_folder(
         for spec in specs:
             problems += _missing_files(folder, spec)
     if problems:
-        raise SourceError(
-            f"{name}: the model is incomplete:\n"
-            + "\n".join(f"  {p}" for p in problems)
-            + "\nGet a complete copy of it."
-        )
+        advice = "Get a complete copy of it."
+        if (folder / MANIFEST).is_file():
+            advice = "sbertconv wrote it: pass the model that it was made from."
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise SourceError(f"{name}: the model is incomplete:\n{listed}\n{advice}")
     return Source(name, folder, location, revision, trust_remote_code, specs, settings, model_class, notes)
 
 

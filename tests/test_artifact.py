@@ -17,6 +17,7 @@ from conftest import TEXTS, run_python, snapshot
 
 import sbertconv
 from sbertconv import ArtifactError
+from sbertconv.api import default_directory
 from sbertconv.artifact import MANIFEST, REQUIRED, Staging, read_artifact, stage
 from sbertconv.classes import MODEL_CLASSES
 
@@ -430,6 +431,16 @@ def test_a_conversion_leaves_only_its_folder(static_folder: Path, tmp_path: Path
     assert artifact.folder == tmp_path / f"{static_folder.name}-onnx"
     assert [path.name for path in tmp_path.iterdir()] == [artifact.folder.name]
     artifact.verify_hashes()
+
+
+def test_the_default_folder_is_named_after_the_link_that_was_given(
+    static_folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-model").symlink_to(static_folder)
+    assert default_directory("my-model", "onnx") == tmp_path / "my-model-onnx"
+    assert default_directory("./my-model/", "onnx") == tmp_path / "my-model-onnx"
+    assert default_directory(".", "onnx") == tmp_path / f"{tmp_path.name}-onnx"
 
 
 def test_a_link_as_target_stays_a_link(

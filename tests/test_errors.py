@@ -125,6 +125,10 @@ BAD: dict[str, Bad] = {
         lambda f: delete_weights(f, "", "2_Dense"),
         ["[0] Transformer", "[2] Dense in 2_Dense", "no weights", "complete copy"],
     ),
+    "a converted folder": Bad(
+        lambda f: [delete_weights(f, ""), (f / "sbertconv.json").write_text("{}")],
+        ["no weights", "sbertconv wrote it: pass the model that it was made from"],
+    ),
     "folder of a module missing": Bad(lambda f: shutil.rmtree(f / "2_Dense"), ["[2] Dense in 2_Dense", "missing"]),
     "weights cut": Bad(lambda f: os.truncate(f / "model.safetensors", 9000), ["cannot be loaded", "complete"]),
     "weights empty": Bad(lambda f: os.truncate(f / "model.safetensors", 0), ["cannot be loaded"]),

@@ -141,6 +141,17 @@ def test_your_own_texts_are_part_of_the_gate(bert_folder: Path, tmp_path: Path, 
     assert "smallest cosine, alone and in a batch" in ran.out
 
 
+@pytest.mark.parametrize("option", ["--eval", "--calibration"])
+def test_a_file_without_texts_is_not_passed_over(
+    option: str, static_folder: Path, tmp_path: Path, cli: Callable[..., Ran]
+) -> None:
+    (tmp_path / "own.txt").touch()
+    ran = cli("to-onnx", static_folder, tmp_path / "model", "--precision", "int8", option, tmp_path / "own.txt")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == f"{tmp_path / 'own.txt'}: no texts in it.\nCheck the file, or leave the option out.\n"
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sbertconv.artifact import folder_name
 from sbertconv.benchmark.contestants import Contestant, Worker, contestants_of, original
 from sbertconv.benchmark.measuring import alternate, machine, mixed_texts
 from sbertconv.benchmark.report import BenchReport, Figure, figures
@@ -208,7 +209,7 @@ class Run:
     def _model_name(self) -> str:
         """A Hub id as it is; a folder without the way to it, which is nobody's business in a report."""
         path = Path(self.source.name).expanduser()
-        return path.resolve().name if path.exists() else self.source.name
+        return folder_name(path) if path.exists() else self.source.name
 
     def _step(self, name: str, work: Callable[[], Any]) -> Any:
         self.on_step(name, self.done, self.total)
