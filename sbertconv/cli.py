@@ -965,11 +965,16 @@ def snippet(artifact: Artifact) -> str:
     return "\n".join(f"  {line}" for line in lines)
 
 
-def _print_parity(report: Mapping[str, Any], console: Console) -> None:
+def _quoted(text: str, width: int = 22) -> str:
+    """A text in a row of one line: some characters take two columns of a terminal, others none."""
+    from rich.cells import cell_len, set_cell_size
     from rich.markup import escape
-    from rich.table import Table
 
-    from sbertconv.parity import shorten
+    return escape(repr(text if cell_len(text) <= width else f"{set_cell_size(text, width - 3).rstrip()}..."))
+
+
+def _print_parity(report: Mapping[str, Any], console: Console) -> None:
+    from rich.table import Table
 
     title = f"Parity with {report['method']}(): {report['rule']}"
     table = Table(title=title, title_justify="left")
@@ -984,12 +989,12 @@ def _print_parity(report: Mapping[str, Any], console: Console) -> None:
             check["name"],
             str(check["texts"]),
             ("exact" if check["passed"] else "differ") if exact else _figure(check["max_abs_diff"], ".1e"),
-            "" if exact and check["passed"] else escape(repr(shorten(check["worst_text"], 24))),
+            "" if exact and check["passed"] else _quoted(check["worst_text"]),
             "" if exact and check["passed"] else str(check["worst_tokens"]),
             "" if exact else _figure(check["min_cosine"], ".7f"),
             "[green]ok[/]" if check["passed"] else "[red]FAILED[/]",
         )
-    text = escape(repr(shorten(report["wobble_text"], 24)))
+    text = _quoted(report["wobble_text"])
     table.add_section()
     table.add_row(
         f"{report['method']}(), batch 1 / 32", "", _figure(report["wobble"], ".1e"), text, "", "", "[dim]yardstick[/]"

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import COMMAND, TEXTS, Ran, run_process, run_python
+from rich.console import Console
 from sentence_transformers import SentenceTransformer
 
 import sbertconv
+from sbertconv.cli import _print_parity
 
 CHECKS = ["tokens", "each text alone", "padded batch", "padded on the left"]
 
@@ -246,3 +248,18 @@ def test_ctrl_c_ends_without_a_traceback(static_folder: Path, tmp_path: Path, cl
     assert "Nothing was written" in ran.err
     assert "Traceback" not in ran.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["機械学習モデルは文章をベクトルに変換します。", "a" * 500])
+def test_a_check_is_one_line_of_the_table(text: str) -> None:
+    check = {
+        "name": "saved_model: padded on the left", "texts": 20, "max_abs_diff": 3e-7, "worst_text": text,
+        "worst_tokens": 24, "min_cosine": 1.0, "dtype": "float32", "passed": True, "problem": None,
+    }  # fmt: skip
+    report = {
+        "method": "encode", "rule": "the rule", "checks": [check], "wobble": 2e-7, "wobble_text": text, "quality": [],
+        "notes": [], "passed": True,
+    }  # fmt: skip
+    console = Console(width=120, record=True, file=io.StringIO())
+    _print_parity(report, console)
+    assert len(console.export_text().splitlines()) == 8  # a title, a head of three, two rows, a rule between, a foot
