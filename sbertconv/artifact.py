@@ -107,7 +107,8 @@ def read_artifact(folder: str | Path) -> Artifact:
         raise ArtifactError(f"{folder}: no such folder.\nCheck the path.")
     if not path.is_file():
         raise ArtifactError(
-            f"{folder}: has no {MANIFEST}, so sbertconv did not write it.\nConvert a model first: sbertconv to-onnx"
+            f"{folder}: has no {MANIFEST}, so sbertconv did not write it.\n"
+            "Convert a model first: sbertconv to-onnx, to-openvino, to-tf or to-torch."
         )
     advice = "Copy the whole folder again, or convert the model again with --overwrite."
     try:

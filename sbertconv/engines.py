@@ -199,6 +199,7 @@ class Engine:
         opens: how it opens each format that it can.
         needs: beside the package.
         parallel: whether it can share the cores among several batches.
+        on_cores: whether the CPU's cores compute, whose caches then limit a batch.
     """
 
     package: str
@@ -206,6 +207,7 @@ class Engine:
     opens: Mapping[str, Callable[..., Run]]
     needs: str = ""
     parallel: bool = False
+    on_cores: bool = True
 
 
 # The order is that of preference where several are installed: the faster first.
@@ -221,7 +223,7 @@ ENGINES = {
     "tensorflow": Engine("tensorflow", "tf", {"saved_model": open_saved_model}),
     "litert": Engine("tensorflow", "tf", {"litert": open_litert}),
     "torch": Engine("torch", "torch", {"torch": open_torch}),
-    "tensorrt": Engine("tensorrt", "tensorrt", {"tensorrt": open_tensorrt}, "an NVIDIA GPU"),
+    "tensorrt": Engine("tensorrt", "tensorrt", {"tensorrt": open_tensorrt}, "an NVIDIA GPU", on_cores=False),
 }
 AUTO = "auto"
 

@@ -18,7 +18,7 @@ import numpy as np
 from sbertconv import similarity as similarity_functions
 from sbertconv.artifact import KERAS_SUFFIX, Artifact, read_artifact, unpacked
 from sbertconv.classes import MODEL_CLASSES
-from sbertconv.engines import AUTO, Run, check_parallel, choose_engine, open_graph
+from sbertconv.engines import AUTO, ENGINES, Run, check_parallel, choose_engine, open_graph
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 from sbertconv.images import pixel_values
 from sbertconv.scoring import IS_QUERY
@@ -330,7 +330,9 @@ class ConvertedModel:
         anything is padding.
         """
         sees_padding = self.artifact.manifest["sees_padding"]
-        at_once = min(TOKENS_AT_ONCE, TOKENS_PER_CORE * max(1, usable_cores() // self.parallel))
+        at_once = TOKENS_AT_ONCE
+        if ENGINES[self.engine].on_cores:
+            at_once = min(at_once, TOKENS_PER_CORE * max(1, usable_cores() // self.parallel))
         for chosen, rows in _ahead(_chunks(order, batch_size if sees_padding else max(WINDOW, batch_size)), tokenize):
             share = -(-len(rows) // self.parallel)  # of few texts, every core gets some
             for places in _split(rows, min(batch_size, share), sees_padding, at_once):
