@@ -18,7 +18,7 @@ from rich.console import Console
 from sentence_transformers import SentenceTransformer
 
 import sbertconv
-from sbertconv.cli import _print_parity
+from sbertconv.printing import print_parity
 
 CHECKS = ["tokens", "each text alone", "padded batch", "padded on the left"]
 
@@ -68,7 +68,7 @@ def test_the_printed_snippet_runs(minilm: tuple[Path, str], tmp_path: Path) -> N
 
 
 def test_the_snippet_is_not_wrapped_in_a_narrow_terminal(static_artifact: Path, cli: Any, monkeypatch: Any) -> None:
-    from sbertconv import cli as module
+    from sbertconv import printing as module
 
     monkeypatch.setenv("COLUMNS", "30")
     monkeypatch.setattr(module, "WIDTH", 30)
@@ -261,5 +261,5 @@ def test_a_check_is_one_line_of_the_table(text: str) -> None:
         "notes": [], "passed": True,
     }  # fmt: skip
     console = Console(width=120, record=True, file=io.StringIO())
-    _print_parity(report, console)
+    print_parity(report, console)
     assert len(console.export_text().splitlines()) == 8  # a title, a head of three, two rows, a rule between, a foot
