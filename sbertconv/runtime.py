@@ -470,13 +470,13 @@ class Embedder(TaskEncoder):
         tensor = torch.from_numpy(vectors.astype(np.float32) if vectors.dtype == np.float64 else vectors)
         return tensor if convert_to_tensor or (vectors.ndim == 1 and len(vectors)) else list(tensor)
 
-    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def similarity(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
         """All pairs under the model's similarity function: [n, dim], [m, dim] -> [n, m]."""
-        return similarity_functions.similarity(self.similarity_fn_name, a, b)
+        return similarity_functions.similarity(self.similarity_fn_name, embeddings1, embeddings2)
 
-    def similarity_pairwise(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def similarity_pairwise(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
         """Row by row under the model's similarity function: [n, dim], [n, dim] -> [n]."""
-        return similarity_functions.similarity_pairwise(self.similarity_fn_name, a, b)
+        return similarity_functions.similarity_pairwise(self.similarity_fn_name, embeddings1, embeddings2)
 
     def _truncate(self, vectors: np.ndarray, truncate_dim: int | None) -> np.ndarray:
         if truncate_dim is None:

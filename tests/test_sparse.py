@@ -110,6 +110,30 @@ def test_decode_sparsity_and_similarity_are_the_library_s(bert: tuple[SparseEnco
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_list_of_rows_is_a_matrix(sparse: bool, bert: tuple[SparseEncoder, Path, SparseEmbedder]) -> None:
+    _, _, converted = bert
+    matrix = converted.encode(TEXTS)
+    rows = converted.encode(TEXTS, convert_to_tensor=False, convert_to_sparse_tensor=sparse)
+    assert converted.decode(rows, top_k=3) == converted.decode(matrix, top_k=3)
+    assert converted.sparsity(rows) == converted.sparsity(matrix)
+    for method in (converted.similarity, converted.similarity_pairwise):  # by the library's names
+        found = method(embeddings1=rows, embeddings2=matrix)
+        np.testing.assert_allclose(found, method(matrix, matrix), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # the library's own call
+@pytest.mark.parametrize("others", [slice(None), 1], ids=["many", "one"])
+def test_intersection_is_the_library_s(others: Any, bert: tuple[SparseEncoder, Path, SparseEmbedder]) -> None:
+    model, _, converted = bert
+    theirs, ours = model.encode(TEXTS), converted.encode(TEXTS)
+    rows = theirs.to_dense()[others]
+    expected = model.intersection(theirs[0], rows.to_sparse())
+    found = converted.intersection(ours[[0], :].reshape(-1), csr_array(rows.numpy()))
+    assert found.shape == tuple(expected.shape)
+    np.testing.assert_allclose(dense(found), dense(expected), **CLOSE)
+
+
 def test_what_cannot_be_asked_is_an_error(
     bert: tuple[SparseEncoder, Path, SparseEmbedder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +145,7 @@ def test_what_cannot_be_asked_is_an_error(
         (lambda: converted.encode(TEXTS, device="cuda"), "'cuda'"),
         (lambda: converted.decode(np.zeros((1, 1, 1))), "3 dimensions"),
         (lambda: converted.decode(np.zeros(3), top_k=0), "top_k must be"),
+        (lambda: converted.intersection(np.zeros((2, 3)), np.zeros(3)), r"have no intersection"),
         (lambda: sbertconv.to_onnx(folder, tmp_path / "x", outputs=["indices"]), "nothing without each other"),
         (lambda: sbertconv.to_onnx(folder, tmp_path / "x", top_k=-1), "--top-k -1"),
         (lambda: sbertconv.to_onnx(folder, tmp_path / "x", activation=True), "--activation"),
