@@ -359,8 +359,9 @@ TOKENIZERS |= {
         Settings(ALL, 33, pair=True),
     ),
     "unigram, pairs of any length": (UNIGRAM, Settings(ALL, pair=True)),
-    "wordpiece, a limit for each task": (UNCASED, Settings(ALL, 24, limits=(8, 24, UNLIMITED))),
-    "wordpiece, pairs, a limit for each task": (UNCASED, Settings(ALL, 24, pair=True, limits=(7, 24))),
+    "wordpiece, a limit for each task": (UNCASED, Settings(ALL, 24, limits=(1, 8, 24, UNLIMITED))),
+    "wordpiece, pairs, a limit for each task": (UNCASED, Settings(ALL, 24, pair=True, limits=(2, 7, 24))),
+    "wordpiece, no room for the special tokens": (UNCASED, Settings(ALL, 1)),
 }
 
 
@@ -503,6 +504,22 @@ UNKNOWN = {
     "added tokens that overlap": (
         with_tokens(UNCASED, {"content": "[RIGHT]", "rstrip": True}, {"content": "  "}),
         ("'[RIGHT]' takes the spaces on its right, and '  ' begins with one",),
+    ),
+    "added tokens that the normalizer makes equal": (
+        with_tokens(UNCASED, *({"content": content, "normalized": True} for content in ("Wort", "WÖRT", "wort"))),
+        ("'Wort' and 'WÖRT' are both 'wort' once normalized", "'Wort' and 'wort' are both"),
+    ),
+    "an unknown token that is none, wordpiece": (
+        changed(UNCASED, model={"unk_token": "<none>"}),
+        ('model WordPiece: unk_token "<none>" is not in the vocabulary',),
+    ),
+    "an unknown token that is none, bpe": (
+        changed(BYTES, model={"unk_token": ""}),
+        ('model BPE: unk_token "" is not in the vocabulary',),
+    ),
+    "an expression that is like a known one": (
+        by_expression(BYTES, list(EXPRESSIONS)[1].replace("]?\\p{L}+", "]?[\\p{L}\\p{M}]+")),
+        ("]?[\\\\p{L}\\\\p{M}]+|", "]?\\\\p{L}+|"),
     ),
     "everything at once": (
         with_tokens(
