@@ -18,6 +18,7 @@ import torch
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.scoring import TASKS
 from sbertconv.templates import compiled_templates
+from sbertconv.tokenizer_file import read_tokenizer
 
 UNLIMITED = 10**9  # transformers says "no limit" with 1e30, sentence-transformers with inf
 
@@ -136,12 +137,10 @@ def tokenizer_json(backend: Any, section: Mapping[str, Any], pad_token: str | No
     """The tokenizer with the model's own limit and padding switched on, so that a plain
     `Tokenizer.from_file(...).encode_batch(texts)` in any language gives the tensors of `encode()`.
     """
-    from tokenizers import Tokenizer
-
     description = json.loads(backend.to_str())
     if not section["add_special_tokens"]:
         description["post_processor"] = None
-    copy = Tokenizer.from_str(json.dumps(description))
+    copy = read_tokenizer(json.dumps(description))
     copy.no_truncation()
     copy.no_padding()
     if section["max_length"] is not None and section["cut"] == "truncate":

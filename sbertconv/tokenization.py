@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
+from sbertconv.tokenizer_file import read_tokenizer
 
 Text = str | tuple[str, str]  # one text, or two that make one input
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -124,10 +125,8 @@ class FastTokenizer(TextTokenizer):
 
     def __init__(self, section: Mapping[str, Any], path: Path) -> None:
         super().__init__(section, path)
-        from tokenizers import Tokenizer
-
         try:
-            self.backend = Tokenizer.from_file(str(path))
+            self.backend = read_tokenizer(path.read_text(encoding="utf-8"))
         except Exception as error:
             raise ArtifactError(
                 f"{path}: not a readable tokenizer.json: {error}\nConvert the model again with --overwrite."

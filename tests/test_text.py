@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import sbertconv
 from sbertconv.errors import TokenizationError, UnsupportedOptionError
+from sbertconv.preprocessing import SECTION, tokenizer_json
 from sbertconv.text import Settings, compile_tokenizer, prove
 from sbertconv.text.charsmap import Charsmap, read_charsmap, write_charsmap
 from sbertconv.text.components import real
@@ -28,6 +29,7 @@ from sbertconv.text.proof import expected, reference
 from sbertconv.text.settings import UNLIMITED
 from sbertconv.text.storage import dumps, loads
 from sbertconv.text.words import CLIP, EXPRESSIONS
+from sbertconv.tokenization import FastTokenizer
 
 ALL = ("input_ids", "token_type_ids", "attention_mask")
 FUZZ = 500  # a conversion runs 20,000
@@ -357,8 +359,9 @@ TOKENIZERS |= {
         Settings(ALL, 33, pair=True),
     ),
     "unigram, pairs of any length": (UNIGRAM, Settings(ALL, pair=True)),
-    "wordpiece, a limit for each task": (UNCASED, Settings(ALL, 24, limits=(8, 24, UNLIMITED))),
-    "wordpiece, pairs, a limit for each task": (UNCASED, Settings(ALL, 24, pair=True, limits=(7, 24))),
+    "wordpiece, a limit for each task": (UNCASED, Settings(ALL, 24, limits=(1, 8, 24, UNLIMITED))),
+    "wordpiece, pairs, a limit for each task": (UNCASED, Settings(ALL, 24, pair=True, limits=(2, 7, 24))),
+    "wordpiece, no room for the special tokens": (UNCASED, Settings(ALL, 1)),
 }
 
 
@@ -410,6 +413,23 @@ def test_tokens_are_those_of_the_tokenizer(kind: str, emitter: str) -> None:
     proof = prove(RUNNERS[emitter](tables), tokenizer, settings, tables, fuzz=FUZZ, seed=1)
     assert proof.fuzz == FUZZ
     assert proof.tokens > 5 * FUZZ
+
+
+def test_scores_are_those_of_the_model_to_the_last_bit(tmp_path: Any) -> None:
+    """The last bit decides between ways of the same sum, and the library misreads it in a tokenizer.json."""
+    rounded = np.linspace(-13, -3, 500, dtype=np.float32).tolist()  # as SentencePiece has them
+    scores = {"<unk>": -20.0, "a": -6.1, "a" * 16: -9.7} | {f"b{n}": score for n, score in enumerate(rounded)}
+    own = Tokenizer(models.Unigram(list(scores.items()), 0))
+    section = {**SECTION, "add_special_tokens": False}
+    written = tokenizer_json(own, section, None)
+    (tmp_path / "tokenizer.json").write_text(written, encoding="utf-8")
+    settings = Settings()
+    read = FastTokenizer(section, tmp_path / "tokenizer.json").backend
+    for found in (read, reference(written, settings)):
+        assert dict(json.loads(found.to_str())["model"]["vocab"]) == scores
+    texts = ["a" * count for count in range(200)]
+    made = numpy_runner(compile_tokenizer(written, settings))(texts, None)
+    np.testing.assert_array_equal(made["input_ids"], expected(own, texts, settings)["input_ids"])
 
 
 def test_every_character_is_read_back_from_its_hash() -> None:
@@ -484,6 +504,22 @@ UNKNOWN = {
     "added tokens that overlap": (
         with_tokens(UNCASED, {"content": "[RIGHT]", "rstrip": True}, {"content": "  "}),
         ("'[RIGHT]' takes the spaces on its right, and '  ' begins with one",),
+    ),
+    "added tokens that the normalizer makes equal": (
+        with_tokens(UNCASED, *({"content": content, "normalized": True} for content in ("Wort", "WÖRT", "wort"))),
+        ("'Wort' and 'WÖRT' are both 'wort' once normalized", "'Wort' and 'wort' are both"),
+    ),
+    "an unknown token that is none, wordpiece": (
+        changed(UNCASED, model={"unk_token": "<none>"}),
+        ('model WordPiece: unk_token "<none>" is not in the vocabulary',),
+    ),
+    "an unknown token that is none, bpe": (
+        changed(BYTES, model={"unk_token": ""}),
+        ('model BPE: unk_token "" is not in the vocabulary',),
+    ),
+    "an expression that is like a known one": (
+        by_expression(BYTES, list(EXPRESSIONS)[1].replace("]?\\p{L}+", "]?[\\p{L}\\p{M}]+")),
+        ("]?[\\\\p{L}\\\\p{M}]+|", "]?\\\\p{L}+|"),
     ),
     "everything at once": (
         with_tokens(

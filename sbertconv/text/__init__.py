@@ -7,7 +7,7 @@ nothing is padded until the end, and a text of any length costs what its charact
 the tokenizer's own components about every code point (`characters.py`), so no part of Unicode is written down here.
 `proof.py` compares a built graph with the tokenizer, token by token.
 
-This package knows nothing of the rest of sbertconv but its errors and its corpus.
+This package knows nothing of the rest of sbertconv but its errors, its corpus and how a tokenizer is read.
 """
 
 from sbertconv.text.proof import Proof, prove

@@ -13,7 +13,7 @@ import numpy as np
 
 from sbertconv.text.bytes import byte_at, byte_counts, byte_tokens
 from sbertconv.text.characters import alphabet, numbered
-from sbertconv.text.components import NotKnownError, real
+from sbertconv.text.components import NotKnownError, real, unknown_id
 from sbertconv.text.framing import TEXT_END
 from sbertconv.text.operations import END, Operations, State, Tensor
 from sbertconv.text.tables import PageTable, SparseTable, Trie
@@ -125,7 +125,7 @@ class BPE:
             merged,
             alone,
             SparseTable.of(border[:, 0], border[:, 1], width, width)[0],
-            -1 if model["unk_token"] is None else vocabulary[model["unk_token"]],
+            -1 if model["unk_token"] is None else unknown_id(model),
             bool(model["fuse_unk"]),
             byte_tokens(vocabulary) if model["byte_fallback"] else np.zeros(0, np.int32),
             pseudo,

@@ -103,8 +103,16 @@ def refuse(found: Sequence[str]) -> None:
         )
 
 
-def shown(value: Any, width: int = 60) -> str:
-    """A value of a tokenizer.json for a message."""
+def unknown_id(model: Json) -> int:
+    """The id of the token for what is unknown; where the vocabulary lacks it, the library fails on some texts."""
+    found: int | None = model["vocab"].get(model["unk_token"])
+    if found is None:
+        raise NotKnownError(f"model {model['type']}: unk_token {shown(model['unk_token'])} is not in the vocabulary")
+    return found
+
+
+def shown(value: Any, width: int = 200) -> str:
+    """A value of a tokenizer.json for a message, of expressions enough to tell them apart."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= width else f"{text[:width]}..."
 

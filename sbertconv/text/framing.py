@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sbertconv.text.operations import INT, LONG, Operations, Tensor
-from sbertconv.text.settings import Settings
+from sbertconv.text.settings import UNLIMITED, Settings
 
 TEXT_END = -1  # among the ids
 SPECIAL = -1  # instead of a text's number
@@ -45,10 +45,12 @@ class Framing:
             firsts, counted = ([x[place] for place in places] for x in (first, counts))
         special = sum(number == SPECIAL for number, *_ in self.pieces)
         kept = counted
+        if limits is None and settings.max_length is not None:
+            limits = ops.constant(settings.max_length)
         if limits is not None:
-            kept = self._truncated(ops, counted, limits - special)
-        elif settings.max_length is not None:
-            kept = self._truncated(ops, counted, ops.constant(settings.max_length - special))
+            # The library does not cut at all where not even the special tokens have room.
+            room = ops.where(limits < special, UNLIMITED, limits - special)
+            kept = self._truncated(ops, counted, room)
         if settings.truncation_side == "left":
             firsts = [first + (count - left) for first, count, left in zip(firsts, counted, kept, strict=True)]
         rows = ops.size(kept[0])

@@ -18,6 +18,7 @@ from sbertconv.text.components import Json, parts, real
 from sbertconv.text.numpy_emitter import NumpyEmitter
 from sbertconv.text.operations import END
 from sbertconv.text.settings import UNLIMITED, Settings, Text
+from sbertconv.tokenizer_file import read_tokenizer
 
 if TYPE_CHECKING:
     from sbertconv.text.tokenizer import TextTokenizer
@@ -124,9 +125,7 @@ def prove(
 
 def reference(tokenizer_json: str, settings: Settings) -> Any:
     """The library's tokenizer with these settings."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_str(tokenizer_json)
+    tokenizer = read_tokenizer(tokenizer_json)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     if settings.max_length is not None and settings.max_length < UNLIMITED:

@@ -105,6 +105,15 @@ def _overlaps(added: Sequence[Json]) -> Iterator[str]:
         yield f"added tokens: {taking[0]!r} takes the spaces on its right, and {losing[0]!r} begins with one"
 
 
+def _equals(tokens: Mapping[int, str], added: Sequence[Json]) -> Iterator[str]:
+    """Of added tokens that the normalizer makes equal the library takes any, another one each time it is loaded."""
+    first: dict[str, int] = {}
+    for number, text in tokens.items():
+        if (other := first.setdefault(text, number)) != number:
+            same = f"{added[other]['content']!r} and {added[number]['content']!r}"
+            yield f"added tokens: {same} are both {text!r} once normalized"
+
+
 def compile_tokenizer(tokenizer_json: str, settings: Settings, refused: Sequence[str] = ()) -> TextTokenizer:
     """The tables of a tokenizer.
 
@@ -140,8 +149,10 @@ def compile_tokenizer(tokenizer_json: str, settings: Settings, refused: Sequence
             function = real("normalizer", tokenizer["normalizer"]).normalize_str
             tokens = {n: function(text) for n, text in tokens.items()}
         tokens = {n: text for n, text in tokens.items() if text}
+        found.extend(_equals(tokens, added))
         return AddedTokens.of(tokens, added) if tokens else None
 
+    raw, normalized = finder(False), finder(True)
     normalizer, pre_tokenizer = (list(chain(*compiled(section))) for section in ("normalizer", "pre_tokenizer"))
     frames = [frame for frame in compiled("post_processor") if frame is not None]
     if len(frames) > 1:
@@ -151,4 +162,4 @@ def compile_tokenizer(tokenizer_json: str, settings: Settings, refused: Sequence
     pieces = frames[0] if frames else PLAIN[: 1 + settings.pair]
     kept = tuple(piece for piece in pieces if settings.add_special_tokens or piece[0] != SPECIAL)
     framing = Framing(kept, settings)
-    return TextTokenizer(finder(False), normalizer, finder(True), pre_tokenizer, models[0], framing)
+    return TextTokenizer(raw, normalizer, normalized, pre_tokenizer, models[0], framing)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.text.characters import alphabet, numbered
+from sbertconv.text.components import unknown_id
 from sbertconv.text.framing import TEXT_END
 from sbertconv.text.operations import END, INT, Operations, Tensor
 from sbertconv.text.tables import PageTable, Trie, reachable
@@ -45,7 +46,7 @@ class WordPiece:
         return cls(
             PageTable.of(numbered(numbers), [0] * (1 + len(added))),
             trie,
-            vocabulary[model["unk_token"]],
+            unknown_id(model),
             model["max_input_chars_per_word"],
             np.array([TEXT_END, *added], np.int32),
         )
