@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from sbertconv import similarity as similarity_functions
 from sbertconv.errors import UnsupportedOptionError, require
-from sbertconv.runtime import TaskEncoder, check_batch_size, check_device
+from sbertconv.runtime import TaskEncoder, check_batch_size, check_device, check_inputs
 from sbertconv.tokenization import FastTokenizer, Tensors
 
 Weights = list[tuple[str | None, float]]
@@ -126,8 +126,7 @@ class SparseEmbedder(TaskEncoder):
         check_batch_size(batch_size)
         check_device(device)
         limit = self._limit(max_active_dims)
-        if not isinstance(inputs, Iterable) or isinstance(inputs, (Mapping, bytes)):
-            raise UnsupportedOptionError(f"{type(inputs).__name__} is not supported (have: texts).\nPass str.")
+        check_inputs(inputs)
         items = [inputs] if isinstance(inputs, str) else list(inputs)
         if not items:
             return []
@@ -177,22 +176,58 @@ class SparseEmbedder(TaskEncoder):
             vector[row.columns] = row.values
         return found
 
-    def similarity(self, a: Any, b: Any) -> np.ndarray:
-        """All pairs under the model's similarity function: [n, dim], [m, dim], sparse or not -> float32 [n, m]."""
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
+        """All pairs under the model's similarity function: [n, dim], [m, dim] or lists of rows, sparse or not ->
+        float32 [n, m].
+        """
+        a, b = _stacked(embeddings1), _stacked(embeddings2)
         if self.similarity_fn_name == "dot":  # without the zeros
             found: np.ndarray = _array(_matrix(a) @ _matrix(b).T)
             return found
         return similarity_functions.similarity(self.similarity_fn_name, _array(a), _array(b))
 
-    def similarity_pairwise(self, a: Any, b: Any) -> np.ndarray:
-        """Row by row under the model's similarity function: [n, dim], [n, dim], sparse or not -> float32 [n]."""
-        return similarity_functions.similarity_pairwise(self.similarity_fn_name, _array(a), _array(b))
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
+        """Row by row under the model's similarity function: [n, dim], [n, dim] or lists of rows, sparse or not ->
+        float32 [n]; of two single vectors [].
+        """
+        rows = (_array(_stacked(embeddings)) for embeddings in (embeddings1, embeddings2))
+        return similarity_functions.similarity_pairwise(self.similarity_fn_name, *rows)
+
+    @staticmethod
+    def intersection(embeddings_1: Any, embeddings_2: Any) -> Any:
+        """What two texts have in common: the products of their values, where those are positive.
+
+        Args:
+            embeddings_1: sparse or not, [dim].
+            embeddings_2: sparse or not, [dim] or [n, dim].
+
+        Returns:
+            A `scipy.sparse.csr_array` of the shape of `embeddings_2`, which `decode` takes.
+
+        Raises:
+            UnsupportedOptionError: for other shapes, or vectors of two lengths.
+            MissingDependencyError: if scipy is not installed.
+        """
+        require("sparse", "scipy")
+        from scipy.sparse import csr_array
+
+        shapes = embeddings_1.shape, embeddings_2.shape
+        if len(shapes[0]) != 1 or len(shapes[1]) not in (1, 2) or shapes[0][-1] != shapes[1][-1]:
+            raise UnsupportedOptionError(
+                f"{shapes[0]} and {shapes[1]} have no intersection (have: [dim] and [dim] or [n, dim]).\n"
+                "Pass one vector first."
+            )
+        one, others = (csr_array(_matrix(embeddings)) for embeddings in (embeddings_1, embeddings_2))
+        common = csr_array(others.multiply(one))
+        common.data[common.data < 0] = 0
+        common.eliminate_zeros()
+        return common.reshape(shapes[1])
 
     def decode(self, embeddings: Any, top_k: int | None = None) -> Weights | list[Weights]:
         """The tokens of a vocabulary's vector with their weights, the heaviest first.
 
         Args:
-            embeddings: sparse or not, [dim] or [n, dim].
+            embeddings: sparse or not, [dim], [n, dim] or a list of rows.
             top_k: how many at most; None: all.
 
         Returns:
@@ -205,6 +240,7 @@ class SparseEmbedder(TaskEncoder):
         """
         if top_k is not None and top_k <= 0:
             raise UnsupportedOptionError(f"top_k must be a positive integer, not {top_k}.\nLeave it out for all.")
+        embeddings = _stacked(embeddings)
         found = [self._decoded(row, top_k) for row in _rows(embeddings)]
         return found[0] if embeddings.ndim == 1 else found
 
@@ -225,17 +261,29 @@ class SparseEmbedder(TaskEncoder):
         """How many values of the vectors are not 0 on average, and the share of those that are.
 
         Args:
-            embeddings: sparse or not, [dim] or [n, dim].
+            embeddings: sparse or not, [dim], [n, dim] or a list of rows.
 
         Returns:
             {"active_dims": float, "sparsity_ratio": float}.
         """
+        embeddings = _stacked(embeddings)
         counts = [len(columns) for columns, _ in _rows(embeddings)]
         size = embeddings.shape[-1]
         if not counts or not size:
             return {"active_dims": 0.0, "sparsity_ratio": 1.0}
         active = float(np.mean(counts, dtype=np.float32))
         return {"active_dims": active, "sparsity_ratio": 1.0 - active / size}
+
+
+def _stacked(vectors: Any) -> Any:
+    """A list of rows as one matrix; anything else as it is."""
+    if not isinstance(vectors, list):
+        return vectors
+    if not vectors or not hasattr(vectors[0], "tocsr"):
+        return np.asarray(vectors)
+    from scipy.sparse import vstack
+
+    return vstack([_matrix(row) for row in vectors], format="csr")
 
 
 def _matrix(vectors: Any) -> Any:
