@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError, require
-from sbertconv.runtime import TaskEncoder, check_batch_size, check_device
+from sbertconv.runtime import TaskEncoder, check_batch_size, check_device, check_inputs
 from sbertconv.scores import SIMILARITIES, maxsim, maxsim_pairwise
 from sbertconv.scoring import TASKS
 from sbertconv.similarity import normalize
@@ -83,6 +83,7 @@ class MultiVectorEmbedder(TaskEncoder):
                 f"token_pooling is a {type(token_pooling).__name__} (have: sbertconv.HierarchicalTokenPooling).\n"
                 "Pass that."
             )
+        check_inputs(inputs)
         single = isinstance(inputs, str)
         items = [inputs] if single else list(inputs)
         if not items:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sbertconv.classes import ACTIVATIONS
 from sbertconv.errors import UnsupportedOptionError, require
-from sbertconv.runtime import ConvertedModel, check_batch_size, check_device
+from sbertconv.runtime import ConvertedModel, check_batch_size, check_device, check_inputs
 
 Activation = Callable[[Any], Any]
 
@@ -86,7 +86,7 @@ class Predictor(ConvertedModel):
         show_progress_bar: bool | None = None,
     ) -> np.ndarray:
         check_batch_size(batch_size)
-        items = [as_input(index, item) for index, item in enumerate(inputs)]
+        items = [as_input(index, item) for index, item in enumerate(listed(inputs))]
         if not items:
             return np.zeros((0, self.num_labels), np.float32)
         resolved = self._resolve_prompt(prompt, prompt_name)
@@ -139,8 +139,10 @@ class Reranker(Predictor):
             UnsupportedOptionError: for an unknown activation, prompt name or device, or an input that is no text.
         """
         check_device(device)
-        single = isinstance(inputs, str) or (len(inputs) > 0 and isinstance(inputs[0], str))
-        items = [inputs] if single else list(inputs)
+        items = listed(inputs)
+        single = bool(items) and isinstance(items[0], str)
+        if single and not isinstance(inputs, str):
+            items = [items]  # the two texts of one pair
         options = dict(
             prompt_name=prompt_name, prompt=prompt, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
@@ -225,8 +227,8 @@ class TextClassifier(Predictor):
         Args:
             inputs: a text, or a list of texts; instead of a text also a tuple of two.
             top_k: how many labels of each text, from the likeliest on; None: all.
-            function_to_apply: "sigmoid", "softmax" or "none"; None: softmax, or sigmoid for a model with several true
-                labels at once.
+            function_to_apply: "sigmoid", "softmax" or "none", in any case; None: softmax, or sigmoid for a model with
+                several true labels at once.
             batch_size: texts per batch.
             show_progress_bar: whether to show one; None is no.
             options: prompt_name and prompt of `Reranker.predict`.
@@ -237,18 +239,30 @@ class TextClassifier(Predictor):
         Raises:
             UnsupportedOptionError: for an unknown function or prompt name, or an input that is no text.
         """
-        items = [inputs] if isinstance(inputs, (str, tuple)) else list(inputs)
+        items = [inputs] if isinstance(inputs, tuple) else listed(inputs)
         options |= {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
         if function_to_apply is None:
             found = self.scores(items, **options)
         else:
-            name = "identity" if function_to_apply == "none" else function_to_apply
+            name = {"none": "identity"}.get(function_to_apply.lower(), function_to_apply.lower())
             found = activation_of(name)(self.logits(items, **options))
         rows = [
             [{"label": self.labels[place], "score": float(row[place])} for place in np.argsort(-row, kind="stable")]
             for row in found
         ]
         return [row[0] for row in rows] if top_k == 1 else [row[:top_k] for row in rows]
+
+
+def listed(inputs: Any) -> list[Any]:
+    """Texts and pairs as a list: of one text, of any sequence, or of an array of strings [n] or [n, 2].
+
+    Raises:
+        UnsupportedOptionError: for what is none of these.
+    """
+    check_inputs(inputs, "texts, pairs of texts")
+    if isinstance(inputs, str):
+        return [inputs]
+    return list(inputs.tolist() if isinstance(inputs, np.ndarray) else inputs)
 
 
 def as_input(index: int, item: Any) -> str | tuple[str, str]:

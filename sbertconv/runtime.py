@@ -443,7 +443,7 @@ class Embedder(TaskEncoder):
         if precision not in similarity_functions.PRECISIONS:
             similarity_functions.quantize(np.zeros((0, 0), np.float32), precision)
         if isinstance(inputs, (Mapping, bytes)):
-            raise UnsupportedOptionError(f"{type(inputs).__name__} is not supported (have: texts, images).\nPass str.")
+            check_inputs(inputs, "texts, images")
         single = isinstance(inputs, str) or not isinstance(inputs, Iterable) or _is_image_array(inputs)
         items: list[Any] = [inputs] if single else list(inputs)
         if not items:
@@ -475,7 +475,7 @@ class Embedder(TaskEncoder):
         return similarity_functions.similarity(self.similarity_fn_name, embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
-        """Row by row under the model's similarity function: [n, dim], [n, dim] -> [n]."""
+        """Row by row under the model's similarity function: [n, dim], [n, dim] -> [n]; of two vectors []."""
         return similarity_functions.similarity_pairwise(self.similarity_fn_name, embeddings1, embeddings2)
 
     def _truncate(self, vectors: np.ndarray, truncate_dim: int | None) -> np.ndarray:
@@ -487,6 +487,12 @@ class Embedder(TaskEncoder):
                 "Raise truncate_dim in config_sentence_transformers.json and convert the model again."
             )
         return vectors[:, :truncate_dim]
+
+
+def check_inputs(inputs: Any, have: str = "texts") -> None:
+    """Raise UnsupportedOptionError for what is no text and no sequence of them; a dict would pass as its keys."""
+    if not isinstance(inputs, Iterable) or isinstance(inputs, (Mapping, bytes)):
+        raise UnsupportedOptionError(f"{type(inputs).__name__} is not supported (have: {have}).\nPass str.")
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -56,9 +56,19 @@ def similarity(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def similarity_pairwise(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Row i of `a` with row i of `b`: [n, dim] and [n, dim] -> [n]."""
-    rows = zip(np.atleast_2d(np.asarray(a)), np.atleast_2d(np.asarray(b)), strict=True)
-    return np.array([similarity(name, x, y)[0, 0] for x, y in rows])
+    """Row i of `a` with row i of `b`: [n, dim] and [n, dim] -> [n]; [dim] and [dim] -> [].
+
+    Raises:
+        UnsupportedOptionError: for an unknown function, or if there are not as many rows of each.
+    """
+    single = np.ndim(a) == np.ndim(b) == 1
+    first, second = np.atleast_2d(np.asarray(a)), np.atleast_2d(np.asarray(b))
+    if len(first) != len(second):
+        raise UnsupportedOptionError(
+            f"{len(first)} and {len(second)} embeddings are no pairs.\nPass as many of each, or call similarity()."
+        )
+    found = np.array([similarity(name, x, y)[0, 0] for x, y in zip(first, second, strict=True)])
+    return found.reshape(()) if single else found
 
 
 def _buckets(vectors: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from sbertconv import similarity as similarity_functions
 from sbertconv.errors import UnsupportedOptionError, require
-from sbertconv.runtime import TaskEncoder, check_batch_size, check_device
+from sbertconv.runtime import TaskEncoder, check_batch_size, check_device, check_inputs
 from sbertconv.tokenization import FastTokenizer, Tensors
 
 Weights = list[tuple[str | None, float]]
@@ -126,8 +126,7 @@ class SparseEmbedder(TaskEncoder):
         check_batch_size(batch_size)
         check_device(device)
         limit = self._limit(max_active_dims)
-        if not isinstance(inputs, Iterable) or isinstance(inputs, (Mapping, bytes)):
-            raise UnsupportedOptionError(f"{type(inputs).__name__} is not supported (have: texts).\nPass str.")
+        check_inputs(inputs)
         items = [inputs] if isinstance(inputs, str) else list(inputs)
         if not items:
             return []
@@ -189,7 +188,7 @@ class SparseEmbedder(TaskEncoder):
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
         """Row by row under the model's similarity function: [n, dim], [n, dim] or lists of rows, sparse or not ->
-        float32 [n].
+        float32 [n]; of two single vectors [].
         """
         rows = (_array(_stacked(embeddings)) for embeddings in (embeddings1, embeddings2))
         return similarity_functions.similarity_pairwise(self.similarity_fn_name, *rows)

@@ -56,6 +56,11 @@ def test_predict_has_the_keywords_and_values_of_cross_encoder(bert: tuple[CrossE
     assert converted.predict(PAIRS[0]).shape == model.predict(PAIRS[0]).shape == ()
     assert converted.predict(list(PAIRS[0])) == converted.predict(PAIRS[0])
     np.testing.assert_allclose(converted.predict("one text"), model.predict("one text"), atol=1e-5)
+    for array in (np.array(PAIRS[0]), np.array(PAIRS), np.array(PAIRS, dtype=object)):
+        theirs, ours = model.predict(array), converted.predict(array)
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
+    np.testing.assert_array_equal(converted.logits("one text"), converted.logits(["one text"]))
     assert converted.predict([]).shape == (0,)
     tensors = converted.predict(PAIRS, convert_to_tensor=True), converted.predict(PAIRS, convert_to_numpy=False)
     assert torch.equal(tensors[0], torch.stack(tensors[1]))
@@ -95,6 +100,8 @@ def test_what_cannot_be_asked_is_an_error(bert: tuple[CrossEncoder, Path, Rerank
     for wrong, message in (
         (lambda: converted.predict(PAIRS, activation_fn="swish"), "'swish'.*have: identity, sigmoid"),
         (lambda: converted.predict([("a", 1)]), "Input 0"),
+        (lambda: converted.predict(None), r"NoneType.*have: texts, pairs"),
+        (lambda: converted.predict({"text": "a"}), r"dict.*have: texts, pairs"),
         (lambda: converted.predict([("a", "b", "c")]), "Input 0"),
         (lambda: converted.predict(PAIRS, prompt_name="no"), "'no'.*have: search"),
         (lambda: converted.predict(PAIRS, device="cuda"), "'cuda'"),
@@ -194,6 +201,11 @@ def test_a_bare_classifier_labels_texts_as_the_pipeline_does(tmp_path: Path, cli
         assert [[row["label"] for row in rows] for rows in ours] == [[row["label"] for row in rows] for rows in other]
         scores = [[row["score"] for rows in one for row in rows] for one in (ours, other)]
         np.testing.assert_allclose(*scores, atol=1e-5)
+    assert converted.predict(TEXTS[:1], function_to_apply="NONE") == converted.predict(
+        TEXTS[:1], function_to_apply="none"
+    )
+    with pytest.raises(sbertconv.UnsupportedOptionError, match=r"dict.*have: texts, pairs"):
+        converted.predict({"text": "a", "text_pair": "b"})  # not the labels of its keys
     pairs = CrossEncoder(str(folder), device="cpu").predict(PAIRS)
     np.testing.assert_allclose(converted.logits(PAIRS), pairs, atol=1e-5, rtol=1e-5)
     ran = cli("predict", tmp_path / "onnx", *TEXTS[:2])

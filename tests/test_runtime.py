@@ -171,12 +171,16 @@ def test_similarity(name: str, shapes: tuple[int | None, int | None], bert: Pair
     a, b = (random.normal(size=8 if n is None else (n, 8)).astype(np.float32) for n in shapes)
     monkeypatch.setattr(bert.model, "similarity_fn_name", name)
     monkeypatch.setattr(bert.embedder, "similarity_fn_name", name)
-    assert bert.embedder.similarity(a, b) == pytest.approx(bert.model.similarity(a, b).numpy(), **CLOSE)
-    if shapes[0] == shapes[1] or None in shapes:
-        return
+    assert bert.embedder.similarity(embeddings1=a, embeddings2=b) == pytest.approx(
+        bert.model.similarity(a, b).numpy(), **CLOSE
+    )
     same = random.normal(size=a.shape).astype(np.float32)
     expected = bert.model.similarity_pairwise(a, same).numpy()
-    assert bert.embedder.similarity_pairwise(a, same) == pytest.approx(expected, **CLOSE)
+    found = bert.embedder.similarity_pairwise(embeddings1=a, embeddings2=same)
+    assert found == pytest.approx(expected, **CLOSE)
+    assert found.shape == expected.shape
+    with pytest.raises(UnsupportedOptionError, match="5 embeddings are no pairs"):
+        bert.embedder.similarity_pairwise(a, random.normal(size=(5, 8)))
 
 
 def test_similarity_uses_what_the_model_was_saved_with(static: Pair) -> None:

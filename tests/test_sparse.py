@@ -110,28 +110,35 @@ def test_decode_sparsity_and_similarity_are_the_library_s(bert: tuple[SparseEnco
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["dot", "cosine", "euclidean", "manhattan"])
 @pytest.mark.parametrize("sparse", [True, False])
-def test_a_list_of_rows_is_a_matrix(sparse: bool, bert: tuple[SparseEncoder, Path, SparseEmbedder]) -> None:
-    _, _, converted = bert
+def test_lists_of_rows_are_compared_as_a_matrix_is(
+    name: str, sparse: bool, bert: tuple[SparseEncoder, Path, SparseEmbedder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converted = bert[2]
+    monkeypatch.setattr(converted, "similarity_fn_name", name)
     matrix = converted.encode(TEXTS)
     rows = converted.encode(TEXTS, convert_to_tensor=False, convert_to_sparse_tensor=sparse)
-    assert converted.decode(rows, top_k=3) == converted.decode(matrix, top_k=3)
+    for method in (converted.similarity, converted.similarity_pairwise):
+        np.testing.assert_allclose(method(embeddings1=rows, embeddings2=rows), method(matrix, matrix), **CLOSE)
+    assert converted.similarity_pairwise(rows[0], rows[0]).shape == ()
+    assert converted.decode(rows) == converted.decode(matrix)
     assert converted.sparsity(rows) == converted.sparsity(matrix)
-    for method in (converted.similarity, converted.similarity_pairwise):  # by the library's names
-        found = method(embeddings1=rows, embeddings2=matrix)
-        np.testing.assert_allclose(found, method(matrix, matrix), rtol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # the library's own call
-@pytest.mark.parametrize("others", [slice(None), 1], ids=["many", "one"])
-def test_intersection_is_the_library_s(others: Any, bert: tuple[SparseEncoder, Path, SparseEmbedder]) -> None:
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # the library's own call of torch
+def test_an_intersection_is_the_library_s(bert: tuple[SparseEncoder, Path, SparseEmbedder]) -> None:
     model, _, converted = bert
-    theirs, ours = model.encode(TEXTS), converted.encode(TEXTS)
-    rows = theirs.to_dense()[others]
-    expected = model.intersection(theirs[0], rows.to_sparse())
-    found = converted.intersection(ours[[0], :].reshape(-1), csr_array(rows.numpy()))
-    assert found.shape == tuple(expected.shape)
-    np.testing.assert_allclose(dense(found), dense(expected), **CLOSE)
+    for others in (TEXTS[1], TEXTS):
+        theirs = model.intersection(model.encode(TEXTS[0]), model.encode(others))
+        for sparse in (True, False):
+            one, other = (converted.encode(text, convert_to_sparse_tensor=sparse) for text in (TEXTS[0], others))
+            ours = converted.intersection(one, other)
+            assert (ours.shape, ours.dtype) == (tuple(theirs.shape), np.float32)
+            np.testing.assert_allclose(dense(ours), dense(theirs), **CLOSE)
+    signed = converted.intersection(np.array([1.0, -1, 0]), np.array([[-1.0, -2, 3]]))
+    np.testing.assert_array_equal(signed.toarray(), [[0, 2, 0]])
+    assert signed.nnz == 1
 
 
 def test_what_cannot_be_asked_is_an_error(
@@ -144,8 +151,9 @@ def test_what_cannot_be_asked_is_an_error(
         (lambda: converted.encode(["a", 1]), "Input 1"),
         (lambda: converted.encode(TEXTS, device="cuda"), "'cuda'"),
         (lambda: converted.decode(np.zeros((1, 1, 1))), "3 dimensions"),
+        (lambda: converted.intersection(np.zeros(3), np.zeros(2)), "no intersection"),
+        (lambda: converted.intersection(np.zeros((1, 3)), np.zeros(3)), "no intersection"),
         (lambda: converted.decode(np.zeros(3), top_k=0), "top_k must be"),
-        (lambda: converted.intersection(np.zeros((2, 3)), np.zeros(3)), r"have no intersection"),
         (lambda: sbertconv.to_onnx(folder, tmp_path / "x", outputs=["indices"]), "nothing without each other"),
         (lambda: sbertconv.to_onnx(folder, tmp_path / "x", top_k=-1), "--top-k -1"),
         (lambda: sbertconv.to_onnx(folder, tmp_path / "x", activation=True), "--activation"),
