@@ -8,6 +8,7 @@ really attends and a wrong mask, position or layer shows up in the embedding.
 from __future__ import annotations
 
 import functools
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,41 @@ SPECIAL = {
 }
 
 
+# Models are written by one process of the suite and compared in another, so both must train the same
+# vocabulary. The library's trainers go through hash maps, whose order is another one in every process.
+
+
+def _train_wordpiece(tokenizer: Tokenizer) -> None:
+    """Letters inside words get their numbers in a map's order, and merges of equal count follow those numbers.
+
+    As special tokens, for the training alone, they have theirs beforehand.
+    """
+    special = SPECIAL["wordpiece"]
+    normalized = [tokenizer.normalizer.normalize_str(line) for line in LINES]
+    words = [word for line in normalized for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(line)]
+    inside = sorted({f"##{letter}" for word in words for letter in word[1:]})
+    trainer = trainers.WordPieceTrainer(vocab_size=400, show_progress=False, special_tokens=[*special, *inside])
+    trained = Tokenizer(models.WordPiece(unk_token=special[1]))
+    trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trained.train_from_iterator(words, trainer)
+    tokenizer.model = models.WordPiece(trained.get_vocab(), unk_token=special[1])
+    tokenizer.add_special_tokens(list(special))
+
+
+def _train_unigram(tokenizer: Tokenizer) -> None:
+    """Letters that no line needs get scores 1e-4 apart in a map's order; here in the order of the letters."""
+    special = SPECIAL["unigram"]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=300, show_progress=False, special_tokens=list(special), unk_token=special[1]
+    )
+    tokenizer.train_from_iterator(LINES, trainer)
+    pieces = dict(json.loads(tokenizer.to_str())["model"]["vocab"][len(special) :])
+    names = sorted(pieces, key=lambda piece: (-round(pieces[piece], 2), piece))
+    scores = sorted((round(score, 6) for score in pieces.values()), reverse=True)
+    vocabulary = [*((token, 0.0) for token in special), *zip(names, scores, strict=True)]
+    tokenizer.model = models.Unigram(vocabulary, unk_id=1, byte_fallback=False)
+
+
 @functools.cache
 def backend_tokenizer(kind: str, *, lowercase: bool = True, add_eos_only: bool = False) -> str:
     """The JSON of a tokenizer of this kind trained on LINES; `add_eos_only` is how decoder models end a text."""
@@ -47,9 +83,7 @@ def backend_tokenizer(kind: str, *, lowercase: bool = True, add_eos_only: bool =
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
-        trainer: Any = trainers.WordPieceTrainer(
-            vocab_size=400, show_progress=False, special_tokens=list(SPECIAL[kind])
-        )
+        _train_wordpiece(tokenizer)
     elif kind == "bpe":
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -58,15 +92,13 @@ def backend_tokenizer(kind: str, *, lowercase: bool = True, add_eos_only: bool =
         trainer = trainers.BpeTrainer(
             vocab_size=400, show_progress=False, special_tokens=list(SPECIAL[kind]), initial_alphabet=alphabet
         )
+        tokenizer.train_from_iterator(LINES, trainer)
     else:
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.normalizer = normalizers.NFKC()
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()
-        trainer = trainers.UnigramTrainer(
-            vocab_size=300, show_progress=False, special_tokens=list(SPECIAL[kind]), unk_token=unk
-        )
-    tokenizer.train_from_iterator(LINES, trainer)
+        _train_unigram(tokenizer)
     ids = {token: tokenizer.token_to_id(token) for token in (bos, eos)}
     single, pair = (
         (f"$A {eos}", f"$A {eos} $B:1 {eos}:1") if add_eos_only else (f"{bos} $A {eos}", f"{bos} $A {eos} $B:1 {eos}:1")
