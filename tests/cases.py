@@ -79,9 +79,9 @@ def word_embeddings(tokenizer: Any = None, max_seq_length: int = 24) -> st.WordE
     return st.WordEmbeddings(tokenizer, weights, max_seq_length=max_seq_length)
 
 
-def words(*modules: torch.nn.Module) -> SentenceTransformer:
+def words(*modules: torch.nn.Module, **options: Any) -> SentenceTransformer:
     """Token embeddings without a transformer, where a module after them is the point."""
-    return chain(word_embeddings(tiny.tokenizer("wordpiece")), *modules)
+    return chain(word_embeddings(tiny.tokenizer("wordpiece")), *modules, **options)
 
 
 def static(*modules: torch.nn.Module) -> SentenceTransformer:
@@ -118,8 +118,8 @@ def static_embedding(max_length: int | None = None) -> st.StaticEmbedding:
 
 
 def router(*, default: str | None = "document") -> SentenceTransformer:
-    query = [tiny.transformer("bert"), pooling("cls")]
-    document = [tiny.transformer("roberta"), pooling("mean")]
+    query = [tiny.transformer("bert", num_hidden_layers=1), pooling("cls")]
+    document = [tiny.transformer("roberta", num_hidden_layers=1), pooling("mean")]
     module = st.Router.for_query_document(query, document, default_route=default, allow_empty_key=default is not None)
     return chain(module, st.Normalize(), prompts=PROMPTS)
 
@@ -161,7 +161,7 @@ def clip(module_type: type = st.CLIPModel) -> SentenceTransformer:
 
 
 def truncated() -> SentenceTransformer:
-    return bert(pooling(), st.Normalize(), truncate_dim=12)
+    return words(pooling(), st.Normalize(), truncate_dim=12)
 
 
 def lowercased() -> SentenceTransformer:
@@ -170,7 +170,9 @@ def lowercased() -> SentenceTransformer:
 
 
 def task_lengths() -> SentenceTransformer:
-    module = st.Transformer(str(tiny.transformer_folder("bert")), query_length=8, document_length=20)
+    module = st.Transformer(
+        str(tiny.transformer_folder("bert", num_hidden_layers=1)), query_length=8, document_length=20
+    )
     return chain(module, pooling(), prompts=PROMPTS)
 
 
@@ -209,7 +211,7 @@ MODULES = {
     ),
     "pooling without prompt, padded left": Case(
         lambda: chain(
-            tiny.transformer("qwen2"),
+            tiny.transformer("qwen2", num_hidden_layers=1),
             pooling(ALL_MODES, include_prompt=False),
             prompts=PROMPTS,
             default_prompt_name="query",
@@ -282,7 +284,8 @@ MODULES = {
         lambda: clip(st.Transformer), expected={"graphs": ["text", "image"]}, checks=("images",)
     ),
     "prompts, padded left": Case(
-        lambda: tiny.architecture("qwen3", prompts=PROMPTS, default_prompt_name="query"), checks=("prompt query",)
+        lambda: tiny.architecture("qwen3", layers=1, prompts=PROMPTS, default_prompt_name="query"),
+        checks=("prompt query",),
     ),
     "truncate_dim": Case(truncated, expected={"dimension": 12}),
     "lower case": Case(lowercased),

@@ -352,9 +352,9 @@ def test_every_gap_is_named_at_once(name: str, convert: Callable[..., Any], tmp_
 @pytest.mark.parametrize(
     ("build", "place", "weight"),
     [
-        (lambda: cases.router(default="document"), "document", "encoder.layer.1.attention.self.key.weight"),
-        (lambda: cases.router(default="document"), "query", "encoder.layer.1.attention.self.key.weight"),
-        (lambda: cases.router(default=None), "document", "encoder.layer.1.attention.self.key.weight"),
+        (lambda: cases.router(default="document"), "document", "encoder.layer.0.attention.self.key.weight"),
+        (lambda: cases.router(default="document"), "query", "encoder.layer.0.attention.self.key.weight"),
+        (lambda: cases.router(default=None), "document", "encoder.layer.0.attention.self.key.weight"),
         (cases.clip, "", "text_model.encoder.layers.1.self_attn.k_proj.weight"),
         (cases.clip, "", "vision_model.encoder.layers.1.self_attn.k_proj.weight"),
     ],

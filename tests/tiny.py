@@ -138,6 +138,7 @@ SMALL = dict(
     hidden_act="gelu",
 )
 DECODER = SMALL | dict(num_key_value_heads=2, head_dim=8, hidden_act="silu")
+LIKE_ANOTHER = dict(num_hidden_layers=1)  # layers as in a row above, where two of them are proven
 WORDPIECE = dict(kind="wordpiece", token_type_ids=True)
 BPE = dict(kind="bpe")
 UNIGRAM = dict(kind="unigram")
@@ -147,8 +148,8 @@ LEFT = dict(kind="bpe", padding_side="left", add_eos_only=True)
 ARCHITECTURES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "bert": (SMALL, WORDPIECE, "mean"),
     "roberta": (SMALL, BPE, "mean"),
-    "xlm-roberta": (SMALL, UNIGRAM, "cls"),
-    "camembert": (SMALL, UNIGRAM, "mean"),
+    "xlm-roberta": (SMALL | LIKE_ANOTHER, UNIGRAM, "cls"),
+    "camembert": (SMALL | LIKE_ANOTHER, UNIGRAM, "mean"),
     "mpnet": (SMALL, dict(kind="wordpiece"), "mean"),
     "distilbert": (
         dict(dim=32, n_layers=2, n_heads=4, hidden_dim=48, initializer_range=0.3, max_position_embeddings=64),
@@ -156,7 +157,7 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "mean",
     ),
     "albert": (SMALL | dict(embedding_size=16), dict(kind="unigram", token_type_ids=True), "mean"),
-    "electra": (SMALL | dict(embedding_size=16), WORDPIECE, "mean"),
+    "electra": (SMALL | LIKE_ANOTHER | dict(embedding_size=16), WORDPIECE, "mean"),
     "deberta-v2": (
         SMALL
         | dict(
@@ -172,7 +173,7 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "mean",
     ),
     "modernbert": (
-        SMALL | dict(num_hidden_layers=3, local_attention=8, global_attn_every_n_layers=2, hidden_activation="gelu"),
+        SMALL | dict(local_attention=8, global_attn_every_n_layers=2, hidden_activation="gelu"),
         BPE,
         "cls",
     ),
@@ -194,14 +195,13 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "qwen2": (DECODER, LEFT, "lasttoken"),
     "qwen3": (DECODER, LEFT, "lasttoken"),
-    "llama": (DECODER, LEFT, "lasttoken"),
-    "mistral": (DECODER | dict(sliding_window=8), LEFT, "lasttoken"),
+    "llama": (DECODER | LIKE_ANOTHER, LEFT, "lasttoken"),
+    "mistral": (DECODER | LIKE_ANOTHER | dict(sliding_window=8), LEFT, "lasttoken"),
     "gemma3_text": (
         DECODER
         | dict(
-            num_hidden_layers=3,
             sliding_window=8,
-            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            layer_types=["sliding_attention", "full_attention"],
             use_bidirectional_attention=True,
             hidden_activation="gelu_pytorch_tanh",
             query_pre_attn_scalar=8,
@@ -238,8 +238,8 @@ def transformer(model_type: str, **changes: Any) -> st.Transformer:
     return st.Transformer(str(transformer_folder(model_type, **changes)))
 
 
-def architecture(model_type: str, **options: Any) -> SentenceTransformer:
-    """Transformer -> Pooling -> Normalize for this architecture."""
-    module = transformer(model_type)
+def architecture(model_type: str, *, layers: int | None = None, **options: Any) -> SentenceTransformer:
+    """Transformer -> Pooling -> Normalize for this architecture, with as many layers as its row says if not given."""
+    module = transformer(model_type, **({} if layers is None else {"num_hidden_layers": layers}))
     pooling = st.Pooling(module.get_embedding_dimension(), ARCHITECTURES[model_type][2])
     return SentenceTransformer(modules=[module, pooling, st.Normalize()], device="cpu", **options)
