@@ -241,6 +241,17 @@ def test_texts_have_as_many_tokens_as_asked() -> None:
     assert len(set(texts)) == 5
 
 
+def test_few_texts_are_padded_as_much_as_a_thousand() -> None:
+    """A ratio to encode() would else be that of its padding."""
+
+    def padded(count: int) -> float:
+        lengths = sorted((len(text) for text in mixed_texts(count)), reverse=True)
+        batches = [lengths[start : start + 32] for start in range(0, count, 32)]
+        return sum(len(batch) * max(batch) for batch in batches) / sum(lengths)
+
+    assert padded(64) == pytest.approx(padded(1000), rel=0.1)
+
+
 @pytest.mark.parametrize(("largest", "axis"), [(0, (1, 0.2)), (9, (10, 2)), (17, (20, 5)), (1000, (1000, 200))])
 def test_axes_end_at_a_round_number(largest: float, axis: tuple[float, float]) -> None:
     assert scale(largest) == pytest.approx(axis)

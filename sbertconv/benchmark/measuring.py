@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import functools
 import importlib.metadata
+import math
 import os
 import platform
 import random
@@ -33,12 +34,26 @@ def words() -> list[str]:
     return " ".join(prose).split()
 
 
-def mixed_texts(count: int) -> list[str]:
-    """Texts of 3 to 260 words, most of them short, cut out of the prose; the same ones every time."""
+MANY = 1000  # texts; so many stand for any collection
+
+
+def mixed_texts(count: int, batch_size: int = 32) -> list[str]:
+    """Texts of 3 to 260 words, most of them short, cut out of the prose; the same ones every time.
+
+    encode() fills its batches with neighbours in length. Among few texts neighbours lie far apart, and batches are
+    mostly padding; fewer than a thousand are therefore whole batches out of a thousand.
+    """
     chance = random.Random(0)
-    lengths = [min(max(round(chance.lognormvariate(3.2, 0.9)), 3), 260) for _ in range(count)]
+    lengths = [min(max(round(chance.lognormvariate(3.2, 0.9)), 3), 260) for _ in range(max(count, MANY))]
     starts = [chance.randrange(len(words()) - length) for length in lengths]
-    return [" ".join(words()[start : start + length]) for start, length in zip(starts, lengths, strict=True)]
+    texts = [" ".join(words()[start : start + length]) for start, length in zip(starts, lengths, strict=True)]
+    if count >= MANY:
+        return texts
+    texts.sort(key=len, reverse=True)
+    size = min(batch_size, count)
+    batches = math.ceil(count / size)
+    places = [int((batch + 0.5) * MANY / batches - size / 2) for batch in range(batches)]
+    return [text for place in places for text in texts[max(0, place) :][:size]][:count]
 
 
 def texts_of(tokens: int, count: int, count_tokens: Callable[[str], int]) -> list[str]:

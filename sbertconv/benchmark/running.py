@@ -233,7 +233,8 @@ class Run:
 
     def _quality(self) -> Iterator[Figure]:
         """The smallest cosine of each one's vectors with PyTorch's; of logits, each label's less their mean are one."""
-        texts, batch_size = mixed_texts(self.settings.texts), max(self.settings.batch_sizes)
+        batch_size = max(self.settings.batch_sizes)
+        texts = mixed_texts(self.settings.texts, batch_size)
         vectors = []
         with tempfile.TemporaryDirectory(prefix="sbertconv-") as folder:
             path = Path(folder) / "vectors.npy"
@@ -285,7 +286,7 @@ class Run:
         def operations(tokens: Sequence[int]) -> float:
             return float(np.polyval(flops, tokens).sum())
 
-        texts = mixed_texts(settings.texts)
+        texts = mixed_texts(settings.texts, max(settings.batch_sizes))
         tokens = pytorch.ask("count_tokens", texts=texts)
         place = {"batch_size": max(settings.batch_sizes)}
         tasks = [throughput("mixed lengths", texts, sum(tokens), operations(tokens), place)]
