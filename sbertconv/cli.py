@@ -476,8 +476,11 @@ def verify_command(
     else:
         print_parity(report.to_json(), open_console())
     if not report.passed:
-        advice = "The folder is not this model's, or one of them changed: convert it again with --overwrite.\n"
-        print_lines(open_console(stderr=True), advice + "For rounding, allow more with --atol and --rtol.")
+        print_lines(
+            open_console(stderr=True),
+            "The folder is not this model's, or one of them changed: convert it again with --overwrite.",
+            "For rounding, allow more with --atol and --rtol.",
+        )
         raise typer.Exit(3)
 
 

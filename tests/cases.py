@@ -170,9 +170,8 @@ def lowercased() -> SentenceTransformer:
 
 
 def task_lengths() -> SentenceTransformer:
-    module = st.Transformer(
-        str(tiny.transformer_folder("bert", num_hidden_layers=1)), query_length=8, document_length=20
-    )
+    folder = tiny.transformer_folder("bert", num_hidden_layers=1)
+    module = st.Transformer(str(folder), query_length=8, document_length=20)
     return chain(module, pooling(), prompts=PROMPTS)
 
 
@@ -284,7 +283,13 @@ MODULES = {
         lambda: clip(st.Transformer), expected={"graphs": ["text", "image"]}, checks=("images",)
     ),
     "prompts, padded left": Case(
-        lambda: tiny.architecture("qwen3", layers=1, prompts=PROMPTS, default_prompt_name="query"),
+        lambda: chain(
+            tiny.transformer("qwen3", num_hidden_layers=1),
+            pooling("lasttoken"),
+            st.Normalize(),
+            prompts=PROMPTS,
+            default_prompt_name="query",
+        ),
         checks=("prompt query",),
     ),
     "truncate_dim": Case(truncated, expected={"dimension": 12}),

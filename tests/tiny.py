@@ -238,8 +238,8 @@ def transformer(model_type: str, **changes: Any) -> st.Transformer:
     return st.Transformer(str(transformer_folder(model_type, **changes)))
 
 
-def architecture(model_type: str, *, layers: int | None = None, **options: Any) -> SentenceTransformer:
-    """Transformer -> Pooling -> Normalize for this architecture, with as many layers as its row says if not given."""
-    module = transformer(model_type, **({} if layers is None else {"num_hidden_layers": layers}))
+def architecture(model_type: str, **options: Any) -> SentenceTransformer:
+    """Transformer -> Pooling -> Normalize for this architecture."""
+    module = transformer(model_type)
     pooling = st.Pooling(module.get_embedding_dimension(), ARCHITECTURES[model_type][2])
     return SentenceTransformer(modules=[module, pooling, st.Normalize()], device="cpu", **options)

@@ -286,12 +286,13 @@ class Run:
         def operations(tokens: Sequence[int]) -> float:
             return float(np.polyval(flops, tokens).sum())
 
-        texts = mixed_texts(settings.texts, max(settings.batch_sizes))
+        largest = max(settings.batch_sizes)
+        texts = mixed_texts(settings.texts, largest)
         tokens = pytorch.ask("count_tokens", texts=texts)
-        place = {"batch_size": max(settings.batch_sizes)}
+        place = {"batch_size": largest}
         tasks = [throughput("mixed lengths", texts, sum(tokens), operations(tokens), place)]
         for length in lengths:
-            same = pytorch.ask("texts_of", tokens=length, count=max(settings.batch_sizes))
+            same = pytorch.ask("texts_of", tokens=length, count=largest)
             counts = pytorch.ask("count_tokens", texts=same)
             name = f"{length} tokens"
             for batch_size in settings.batch_sizes:
