@@ -136,7 +136,8 @@ class Converted:
         return f"the {self.embedder.format} model's "
 
     def call(self, question: Question) -> Sequence[Any]:
-        results: Sequence[Any] = getattr(self.embedder, question.method)(list(question.inputs), **question.options)
+        with _changed([self.embedder], "same_batches", True):  # otherwise hardly anything would be padded
+            results: Sequence[Any] = getattr(self.embedder, question.method)(list(question.inputs), **question.options)
         return results
 
     def tokens(self, text: Any, task: str | None) -> Mapping[str, Any]:

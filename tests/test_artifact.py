@@ -7,7 +7,7 @@ import json
 import os
 import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sbertconv import ArtifactError
 from sbertconv.api import default_directory
 from sbertconv.artifact import MANIFEST, REQUIRED, Staging, read_artifact, stage
 from sbertconv.classes import MODEL_CLASSES
+from sbertconv.runtime import Graph
 
 STAGES = ["loading libraries", "loading the model", "planning", "converting", "comparing with encode()", "publishing"]
 
@@ -385,6 +386,19 @@ def test_hashes_are_verified_on_request(name: str, static_artifact: Path, copy_o
         sbertconv.load(folder, verify=True)
     with pytest.raises(ArtifactError, match=f"{name}: its sha256"):
         sbertconv.verify(folder, folder)
+
+
+def test_verify_finds_a_graph_that_reads_padding(
+    bert_folder: Path, bert_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Graph.run
+
+    def unmasked(graph: Graph, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return run(graph, {**tensors, "attention_mask": np.ones_like(tensors["attention_mask"])})
+
+    monkeypatch.setattr(Graph, "run", unmasked)
+    checks = {check.name: check.passed for check in sbertconv.verify(bert_folder, bert_artifact).checks}
+    assert (checks["each text alone"], checks["padded batch"]) == (True, False)
 
 
 def test_every_file_that_differs_is_named(static_artifact: Path, copy_of: Any) -> None:

@@ -87,6 +87,22 @@ ASKED: dict[str, tuple[Callable[[str], Any], Callable[..., Any]]] = {
 }
 
 
+def matmul_rate(dtype: str) -> float:
+    """The best rate of a matrix product of this torch dtype on the usable cores, in operations per second."""
+    import torch
+
+    torch.set_num_threads(usable_cores())
+    best = 0.0
+    for size in MATMUL_SIZES:
+        a, b = (torch.rand(size, size).to(getattr(torch, dtype)) for _ in range(2))
+        out = torch.mm(a, b)
+        for _ in range(MATMUL_CALLS):
+            start = time.perf_counter()
+            torch.mm(a, b, out=out)
+            best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best
+
+
 class Contest:
     """What the commands share: the loaded model and its class."""
 
@@ -132,18 +148,7 @@ class Contest:
 
     def matmul_rate(self) -> float:
         """The best rate of a float32 matrix product on these cores, in operations per second."""
-        import torch
-
-        torch.set_num_threads(usable_cores())
-        best = 0.0
-        for size in MATMUL_SIZES:
-            a, b = torch.rand(size, size), torch.rand(size, size)
-            out = torch.mm(a, b)
-            for _ in range(MATMUL_CALLS):
-                start = time.perf_counter()
-                torch.mm(a, b, out=out)
-                best = max(best, 2 * size**3 / (time.perf_counter() - start))
-        return best
+        return matmul_rate("float32")
 
     def limit(self) -> float | None:
         """Tokens beyond which a text is cut; None or infinity: never. Of the original, as all that follow."""
