@@ -4,6 +4,7 @@ is written once. How much memory that takes is measured by `python -m bench.larg
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from sbertconv import widening
 from sbertconv.converters.onnx.fusion import fuse
 from sbertconv.converters.onnx.precision import as_bfloat16, as_float16, in_blocks
 from sbertconv.converters.onnx.saving import save_graph
+from sbertconv.converters.onnx.writer import FORMS
+from sbertconv.engines import keep_bfloat16
 from sbertconv.source import open_source
 
 SHARED = """<ir_version: 10, opset_import: ["" : 18]>
@@ -54,6 +57,27 @@ RECIPES: dict[str, tuple[Callable[[onnx_ir.Model], onnx_ir.Model], int]] = {
     "int8": (lambda model: in_blocks(model, dict, bits=8, block=32), WEIGHTS + 4 * WEIGHTS // 32),
     "int4": (lambda model: in_blocks(model, dict, bits=4, block=32), WEIGHTS // 2 + 4 * WEIGHTS // 32),
 }
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_openvino_keeps_bfloat16_weights_as_they_are(form: str, shared: onnx_ir.Model, tmp_path: Path) -> None:
+    """In its file, and in memory, where it would hold a copy in float32 that is twice as large as the file."""
+    import openvino
+
+    draft, made = tmp_path / "draft.onnx", tmp_path / "made.onnx"
+    save_graph(shared, draft, external_data=False)
+    save_graph(as_bfloat16(onnx_ir.load(draft), dict), made, external_data=False)
+    path = tmp_path / "made.xml" if form == "openvino" else made
+    FORMS[form].write(made, path)
+    core = openvino.Core()
+    compiled = core.compile_model(keep_bfloat16(core.read_model(path)), "CPU")
+    found = Counter()
+    for node in compiled.get_runtime_model().get_ops():
+        if node.get_rt_info()["layerType"].value == "Const":
+            found[node.get_rt_info()["outputPrecisions"].value] += np.prod(node.get_output_shape(0))
+    assert found["f32"] == 0 < found["bf16"]
+    weights = path.with_suffix(".bin") if form == "openvino" else path
+    assert 2 * WEIGHTS <= weights.stat().st_size < 2 * WEIGHTS + 4000
 
 
 @pytest.mark.parametrize("name", RECIPES)

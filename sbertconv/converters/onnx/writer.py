@@ -145,7 +145,7 @@ def _to_openvino(made: Path, target: Path) -> list[Path]:
     import openvino
 
     try:
-        model = openvino.convert_model(made)
+        model = openvino.Core().read_model(made)  # convert_model would widen weights
     except Exception as error:
         raise ArtifactError(f"OpenVINO does not read the graph: {error_text(error, 3)}") from error
     openvino.save_model(model, target, compress_to_fp16=False)
