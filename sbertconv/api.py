@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -288,10 +289,11 @@ def _convert_graph(
             try:
                 content, report = _convert_and_compare(source, registry, "onnx", write, staging, bounds, on_stage)
             except ArtifactError as error:  # the graph cannot be fused, loaded or run
-                reason = str(error).splitlines()[0]
+                reason = str(error).splitlines()[0].replace(f"{staging.folder}{os.sep}", "")
                 continue
             if report.passed:
                 break
+            reason = report.failure
         if report is None:
             raise UnsupportedModuleError(
                 f"Cannot convert {source.name!r} to {options.form!r}: its graph does not run on every text of the "
@@ -299,7 +301,7 @@ def _convert_graph(
                 f"  {reason}\nRegister a converter: docs/extending.md"
             )
         if variant is not options:
-            content["notes"].append("The graph with fused operators failed the check: written without them.")
+            content["notes"].append(f"Written without fused operators. With them: {reason}")
         return _publish(staging, content, report, on_stage)
 
 

@@ -135,22 +135,23 @@ class ParityReport:
         failed = [check for check in self.checks if not check.passed]
         return max(failed or self.checks, key=lambda check: (check.max_abs_diff, bool(check.problem)))
 
+    @property
+    def failure(self) -> str:
+        """Of a report that did not pass: what failed, naming the worst text."""
+        if problems := [problem for quality in self.quality for problem in quality.problems]:
+            return f"The quality is below the gate: {'; '.join(problems)}."
+        worst = self.worst
+        what = worst.problem or f"max abs diff {worst.max_abs_diff:.1e}, cosine {worst.min_cosine:.6f}"
+        return (
+            f"Parity failed for {self.backend!r}: {what} in {worst.name!r} on text {shorten(worst.worst_text)!r}, "
+            f"{worst.worst_tokens} tokens. The rule is {self.rule}."
+        )
+
     def raise_if_failed(self) -> None:
         """Raise ParityError, naming the worst text, unless every check passed."""
-        if self.passed:
-            return
-        worst = self.worst
-        if problems := [problem for quality in self.quality for problem in quality.problems]:
-            raise ParityError(
-                f"The quality is below the gate: {'; '.join(problems)}. Nothing was written.\n{BELOW_GATE}", self
-            )
-        what = worst.problem or f"max abs diff {worst.max_abs_diff:.1e}, cosine {worst.min_cosine:.6f}"
-        raise ParityError(
-            f"Parity failed for {self.backend!r}: {what} in {worst.name!r} on text "
-            f"{shorten(worst.worst_text)!r}, {worst.worst_tokens} tokens. The rule is {self.rule}. "
-            f"Nothing was written.\n{BELOW_GATE if self.quality else OTHER_ANSWER if worst.problem else BEYOND_RULE}",
-            self,
-        )
+        if not self.passed:
+            advice = BELOW_GATE if self.quality else OTHER_ANSWER if self.worst.problem else BEYOND_RULE
+            raise ParityError(f"{self.failure} Nothing was written.\n{advice}", self)
 
     def to_json(self) -> dict[str, Any]:
         """For machines: the same content as plain types; an infinite difference (other shapes) is None."""

@@ -15,6 +15,8 @@ import onnx_ir
 import onnxruntime
 import pytest
 
+import sbertconv
+from sbertconv.converters.onnx import fusion
 from sbertconv.converters.onnx.fusion import count_attention, fuse
 from sbertconv.converters.onnx.writer import _unfused
 
@@ -135,6 +137,28 @@ def test_unfused_attentions_are_noted() -> None:
     assert _unfused(graph) is None
     graph["attention"] = {"found": 12, "fused": 11}
     assert _unfused(graph) == "text: 1 of 12 attentions are not fused."
+
+
+def stop(model: onnx_ir.Model) -> None:
+    raise ValueError("nothing fits")
+
+
+def spoil(model: onnx_ir.Model) -> None:
+    weight = next(value for value in model.graph.initializers.values() if value.dtype == onnx_ir.DataType.FLOAT)
+    weight.const_value = onnx_ir.tensor(-weight.const_value.numpy(), name=weight.name)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"), [(stop, "The graph cannot be fused: "), (spoil, "Parity failed for 'onnx': ")]
+)
+def test_a_graph_that_cannot_be_fused_is_written_without_and_says_why(
+    wrong: Any, why: str, static_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusion, "fuse", wrong)
+    manifest = sbertconv.to_onnx(static_folder, tmp_path / "model").manifest
+    assert manifest["parity"]["passed"]
+    assert not manifest["optimized"]
+    assert any(f"without fused operators. With them: {why}" in note for note in manifest["notes"])
 
 
 def test_what_a_fused_model_consists_of(bert_artifact: Path) -> None:

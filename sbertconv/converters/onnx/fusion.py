@@ -554,8 +554,19 @@ class Rotary(pattern.RewriteRuleClassBase):
         tables = [op.Squeeze(op.Slice(table, first, half, last), axes) for table in (cos, sin)]
         flat, split = (op.Constant(value_ints=[0, 0, *sizes]) for sizes in ([heads * size], [heads, size]))
         joined = _typed(op.Reshape(_permuted(op, x, (0, 2, 1, 3)), flat), x, [batch, length, heads * size])
-        turned = _typed(op.RotaryEmbedding(joined, first, *tables, _domain=CONTRIB), x, _dims(joined))
+        turned = op.RotaryEmbedding(joined, _positions(op, x, joined), *tables, interleaved=0, _domain=CONTRIB)
+        turned = _typed(turned, x, _dims(joined))
         return op.Transpose(_typed(op.Reshape(turned, split), x, [batch, length, heads, size]), perm=[0, 2, 1, 3])
+
+
+def _positions(op: Any, x: ir.Value, joined: ir.Value) -> ir.Value:
+    """0, 1, 2, ... for each text. ONNX Runtime would take one offset instead, which OpenVINO misreads. They are made
+    from an input of the graph where one has the sizes, so that they are the same everywhere.
+    """
+    sizes = _dims(joined)[:2]
+    value = next((value for value in x.graph.inputs if _dims(value) == sizes), joined)
+    ones = op.ConstantOfShape(op.Shape(value, start=0, end=2), value=ir.tensor(np.ones(1, np.int64)))
+    return op.CumSum(ones, op.Constant(value_int=1), exclusive=1)
 
 
 def _repeats_its_half(value: ir.Value | None) -> bool:

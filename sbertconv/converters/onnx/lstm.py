@@ -1,4 +1,4 @@
-"""LSTM: ONNX's own LSTM operator, which takes the length of every sequence as PyTorch's packing does.
+"""LSTM: ONNX's own LSTM operator, one per layer and direction.
 
 Operator and gate order (i, o, f, c): https://onnx.ai/onnx/operators/onnx__LSTM.html
 """
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from sbertconv.converters import Context, Features, Step
 
+KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # PyTorch's names
+
 
 def convert_lstm(module: torch.nn.Module, context: Context) -> Step:
-    """One ONNX LSTM node per layer; dropout between layers is inactive at inference."""
+    """Dropout between layers is inactive at inference."""
     return LSTMStep(module.encoder)
 
 
@@ -23,7 +25,11 @@ def onnx_gates(weight: Tensor) -> Tensor:
 
 
 class LSTMStep(torch.nn.Module):
-    """Token embeddings [batch, sequence, dim] -> [batch, sequence, directions * hidden], zero after each text."""
+    """Token embeddings [batch, sequence, dim] -> [batch, sequence, directions * hidden], zero after each text.
+
+    The operator can be told the lengths and to go backwards, which OpenVINO gets wrong: it runs over the padding. So a
+    text is turned around within its length instead, and what comes after it is cleared.
+    """
 
     def __init__(self, lstm: torch.nn.LSTM) -> None:
         super().__init__()
@@ -31,40 +37,47 @@ class LSTMStep(torch.nn.Module):
         self.layers = lstm.num_layers
         self.directions = ("", "_reverse") if lstm.bidirectional else ("",)
         for layer in range(lstm.num_layers):
-            for kind in ("weight_ih", "weight_hh"):
-                self._stack(lstm, f"{kind}_l{layer}", [(kind,)])
-            self._stack(lstm, f"bias_l{layer}", [("bias_ih", "bias_hh")])
-
-    def _stack(self, lstm: torch.nn.LSTM, name: str, kinds: list[tuple[str, ...]]) -> None:
-        """Both directions of one weight as a buffer [directions, ...]; the two biases lie side by side."""
-        layer = name.rsplit("_", 1)[1]
-        rows = [
-            torch.cat([onnx_gates(getattr(lstm, f"{kind}_{layer}{direction}")) for kind in kinds[0]])
-            for direction in self.directions
-        ]
-        self.register_buffer(name, torch.stack(rows).detach().contiguous())
+            for direction in self.directions:
+                place = f"l{layer}{direction}"
+                weights = {kind: onnx_gates(getattr(lstm, f"{kind}_{place}").detach()) for kind in KINDS}
+                self.register_buffer(f"weight_ih_{place}", weights["weight_ih"][None])
+                self.register_buffer(f"weight_hh_{place}", weights["weight_hh"][None])
+                self.register_buffer(f"bias_{place}", torch.cat([weights["bias_ih"], weights["bias_hh"]])[None])
 
     def forward(self, features: Features) -> Features:
-        hidden = features["token_embeddings"]
-        lengths = torch.clamp(features["sentence_lengths"], min=1).to(torch.int32)
-        batch, sequence = hidden.shape[0], hidden.shape[1]
+        hidden = features["token_embeddings"].transpose(0, 1)  # [sequence, batch, dim], as the operator takes it
+        lengths = torch.clamp(features["sentence_lengths"], min=1).to(torch.int64)
+        within = (torch.arange(hidden.shape[0], device=hidden.device)[:, None] < lengths)[:, :, None]
         for layer in range(self.layers):
-            output = torch.onnx.ops.symbolic(
-                "LSTM",
-                (
-                    hidden.transpose(0, 1),
-                    getattr(self, f"weight_ih_l{layer}"),
-                    getattr(self, f"weight_hh_l{layer}"),
-                    getattr(self, f"bias_l{layer}"),
-                    lengths,
-                ),
-                attrs={
-                    "hidden_size": self.hidden_size,
-                    "direction": "bidirectional" if len(self.directions) == 2 else "forward",
-                },
-                dtype=hidden.dtype,
-                shape=(sequence, len(self.directions), batch, self.hidden_size),
-                version=14,
-            )
-            hidden = output.permute(2, 0, 1, 3).flatten(2)
-        return {**features, "token_embeddings": hidden}
+            found = [self._run(hidden, lengths, f"l{layer}{direction}") for direction in self.directions]
+            hidden = torch.where(within, torch.cat(found, dim=-1), 0.0)
+        return {**features, "token_embeddings": hidden.transpose(0, 1)}
+
+    def _run(self, hidden: Tensor, lengths: Tensor, place: str) -> Tensor:
+        """One layer in one direction: [sequence, batch, dim] -> [sequence, batch, hidden]."""
+        backwards = place.endswith("_reverse")
+        weights = [getattr(self, f"{kind}_{place}") for kind in ("weight_ih", "weight_hh", "bias")]
+        output = torch.onnx.ops.symbolic(
+            "LSTM",
+            (turned(hidden, lengths) if backwards else hidden, *weights),
+            attrs={"hidden_size": self.hidden_size},
+            dtype=hidden.dtype,
+            shape=(hidden.shape[0], 1, hidden.shape[1], self.hidden_size),
+            version=14,
+        ).squeeze(1)
+        return turned(output, lengths) if backwards else output
+
+
+def turned(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """[sequence, batch, dim] with each text's tokens in reverse order, the padding where it was.
+
+    Operator: https://onnx.ai/onnx/operators/onnx__ReverseSequence.html
+    """
+    return torch.onnx.ops.symbolic(
+        "ReverseSequence",
+        (hidden, lengths),
+        attrs={"time_axis": 0, "batch_axis": 1},
+        dtype=hidden.dtype,
+        shape=tuple(hidden.shape),
+        version=10,
+    )
