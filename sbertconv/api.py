@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
     from sbertconv.converters.onnx.backend import OnnxOptions
     from sbertconv.converters.torch.backend import Pipeline
+    from sbertconv.converters.writing import Finish
     from sbertconv.parity import ParityReport, Reference
     from sbertconv.registry import Registry
     from sbertconv.source import Source
 
 OnStage = Callable[[str], None]
-# (source, model, plan, staging=...) -> the manifest's content, and the ways to write the rest without the original,
-# each of which returns the content anew
-Write = Callable[..., tuple[dict[str, Any], Sequence[Callable[[], dict[str, Any]]]]]
+# (source, model, plan, staging=...) -> the manifest's content, and the ways to write the rest without the original
+Write = Callable[..., "tuple[dict[str, Any], Sequence[Finish]]"]
 
 
 @dataclass(frozen=True)
@@ -714,10 +714,11 @@ def _convert_and_compare(
     from sbertconv.parity import compare_formats
 
     ways, reference = _convert(source, registry, backend, write, staging, bounds, on_stage)
+    measured = {**bounds.to_json(), "sees_padding": reference.sees_padding}
     while ways:
         release_memory()
         on_stage("writing")
-        content = {**ways.pop(0)(), **bounds.to_json(), "sees_padding": reference.sees_padding}
+        content = ways.pop(0)(measured)
         release_memory()
         on_stage(f"comparing with {source.model_class.method}()")
         report = compare_formats(reference, staging.manifest(content), **bounds.tolerances)
@@ -734,7 +735,7 @@ def _convert(
     staging: Staging,
     bounds: Bounds,
     on_stage: OnStage,
-) -> tuple[list[Callable[[], dict[str, Any]]], Reference]:
+) -> tuple[list[Finish], Reference]:
     """Load, plan and convert; the original answers the harness's questions and is let go, before what can do
     without it is written and long before the converted model is loaded.
     """

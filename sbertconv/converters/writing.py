@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact import Staging
@@ -19,6 +19,9 @@ from sbertconv.source import Source
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+# What writes the rest of an artifact without the original: takes what the manifest gains once that has answered, and
+# returns the whole of its content
+Finish = Callable[[Mapping[str, Any]], dict[str, Any]]
 OLD_TYPES = ("BoW", "CLIPModel", "CNN", "Dense", "Dropout", "LayerNorm", "LSTM", "Normalize", "Pooling", "Transformer",
              "WeightedLayerPooling", "WordEmbeddings", "WordWeights")  # fmt: skip
 POOLING_FLAGS = {

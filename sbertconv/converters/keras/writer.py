@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from sbertconv.converters.keras.weights import weights
 from sbertconv.converters.text import text_tables
 from sbertconv.converters.traced import quiet
 from sbertconv.converters.writing import (
+    Finish,
     graph_name,
     manifest_content,
     route_content,
@@ -45,8 +46,8 @@ Folders = Mapping[int, tuple[str, Any]]  # id of a module -> its folder and what
 
 def write_keras(
     source: Source, model: SentenceTransformer, plan: Plan, options: KerasOptions, staging: Staging
-) -> tuple[dict[str, Any], list[Callable[[], dict[str, Any]]]]:
-    """Write tokenizers and configs; returns the manifest's content, and what writes the models and returns it too.
+) -> tuple[dict[str, Any], list[Finish]]:
+    """Write tokenizers and configs; returns the manifest's content, and what writes the models.
 
     The Keras models hold weights of their own by then, so that the original need not wait for their files.
     """
@@ -69,11 +70,13 @@ def write_keras(
     content["notes"] += list(_trace_notes(plan))
     folders = module_folders(model)
     packed = _packed(source.model_class, staging, model, plan, folders, content["notes"])
+    manifests = []
     for route, graph, keras_model in zip(plan.routes, graphs, models, strict=True):
         last = keras_model.get_layer(source.model_class.output)
-        last.files = packed | {MANIFEST: _manifest(route, graph, content, folders)}
+        last.files = packed
+        manifests.append((last, _manifest(route, graph, content, folders)))
         packed = {name: data for name, data in packed.items() if not name.startswith(SKELETON)}  # once is enough
-    return content, [partial(_write_models, models, content, staging.folder)]
+    return content, [partial(_write_models, models, manifests, content, staging.folder)]
 
 
 def _tokenizer(tables: TextTokenizer) -> tuple[Run, dict[str, int]]:
@@ -93,12 +96,20 @@ def _trace_notes(plan: Plan) -> Iterator[str]:
                 )
 
 
-def _write_models(models: Sequence[keras.Model], content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Every model in every format."""
+def _write_models(
+    models: Sequence[keras.Model],
+    manifests: Sequence[tuple[Any, Mapping[str, Any]]],
+    content: Mapping[str, Any],
+    folder: Path,
+    measured: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Every model in every format, with its own manifest in the layer that carries it."""
+    for layer, manifest in manifests:
+        layer.files = {**layer.files, MANIFEST: to_json({**manifest, **measured}).encode()}
     for model, graph in zip(models, content["graphs"], strict=True):
         for form, file in graph["formats"].items():
             write_format(form, model, graph["inputs"], folder / file)
-    return content
+    return {**content, **measured}
 
 
 def _packed(
@@ -124,7 +135,7 @@ def _packed(
         return files
 
 
-def _manifest(route: Route, graph: Mapping[str, Any], content: Mapping[str, Any], folders: Folders) -> bytes:
+def _manifest(route: Route, graph: Mapping[str, Any], content: Mapping[str, Any], folders: Folders) -> dict[str, Any]:
     """The manifest of a .keras file alone, which also says where each layer's weights belong in PyTorch's files."""
     graph = {**graph, "formats": {"keras": FORMATS["keras"].file.format(name="model")}}
     content = {**content, "engines": {"keras": FORMATS["keras"].engines}, "graphs": [graph]}
@@ -132,14 +143,7 @@ def _manifest(route: Route, graph: Mapping[str, Any], content: Mapping[str, Any]
         layer.name: {**origin, "shapes": {w.name: w.shape for w in weights(layer, origin["prefix"])}}
         for layer, origin in _layers(route, folders)
     }
-    return to_json(
-        {
-            "format_version": FORMAT_VERSION,
-            **content,
-            "torch_weights": origin,
-            "files": {},
-        }
-    ).encode()
+    return {"format_version": FORMAT_VERSION, **content, "torch_weights": origin, "files": {}}
 
 
 def module_folders(model: SentenceTransformer) -> Folders:

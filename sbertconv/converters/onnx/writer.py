@@ -27,6 +27,7 @@ from sbertconv.converters.onnx.tensorrt import (
 )
 from sbertconv.converters.text import TextTables, text_tables
 from sbertconv.converters.writing import (
+    Finish,
     graph_name,
     manifest_content,
     route_content,
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 
 GRAPH = "onnx/{name}.onnx"
 PROBED = 320  # sentences
-Finish = Callable[[], dict[str, Any]]
 PACKAGES = ("torch", "sentence-transformers", "transformers", "tokenizers", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -105,8 +105,9 @@ def _finish(
     options: OnnxOptions,
     tables: Mapping[str, TextTables],
     staging: Staging,
+    measured: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write every graph as a recipe makes it from its draft; returns the manifest's content."""
+    """Write every graph as a recipe makes it from its draft; returns the manifest's content with what was measured."""
     embedder = open_model(staging.manifest(content))
     graphs = []
     for index, graph in enumerate(embedder.graphs):
@@ -127,7 +128,7 @@ def _finish(
         target.parent.mkdir(parents=True, exist_ok=True)
         data = FORMS[options.form].write(made, target)
         graphs.append({**section, "data": [path.relative_to(staging.folder).as_posix() for path in data]})
-    return {**content, "graphs": graphs, "recipe": recipe.name, "block_size": recipe.block}
+    return {**content, **measured, "graphs": graphs, "recipe": recipe.name, "block_size": recipe.block}
 
 
 def _move(made: Path, target: Path) -> list[Path]:

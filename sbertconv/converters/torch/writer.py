@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +12,7 @@ from sbertconv.artifact import Staging
 from sbertconv.classes import NOT_ZERO
 from sbertconv.converters.torch.backend import Pipeline, TorchOptions, example_tensors, exported_program, save_program
 from sbertconv.converters.writing import (
+    Finish,
     graph_name,
     manifest_content,
     route_content,
@@ -33,8 +34,8 @@ PACKAGES = ("torch", "sentence-transformers", "transformers", "tokenizers")
 
 def write_torch(
     source: Source, model: SentenceTransformer, plan: Plan, options: TorchOptions, staging: Staging
-) -> tuple[dict[str, Any], list[Callable[[], dict[str, Any]]]]:
-    """Write tokenizers, configs and programs; returns the manifest's content, and what is left to do: nothing.
+) -> tuple[dict[str, Any], list[Finish]]:
+    """Write tokenizers, configs and programs; returns the manifest's content, and what is left to do with it.
 
     The programs' weights are those of the model, so they are written while it is there.
     """
@@ -42,7 +43,7 @@ def write_torch(
     write_module_configs(model, staging)
     more = {"top_k": options.top_k} if options.top_k else {}
     content = manifest_content(source, model, plan, graphs, {FORMAT: (FORMAT,)}, PACKAGES, **more)
-    return content, [lambda: content]
+    return content, [lambda measured: {**content, **measured}]
 
 
 def _write_route(
