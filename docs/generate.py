@@ -99,9 +99,10 @@ def support_page() -> list[str]:
         "",
         "## Architectures",
         "",
-        "The transformers architectures that the tests convert to ONNX and to Keras (a .keras file and a",
-        "SavedModel), and those marked also to PyTorch, and compare, each as a tiny model with random weights. Others",
-        "are converted by the same mechanism and the same check; they are not named here because no test does.",
+        "The transformers architectures that the tests convert to ONNX, run by ONNX Runtime and OpenVINO, and to Keras",
+        "(a .keras file and a SavedModel), and those marked also to PyTorch, and compare, each as a tiny model with",
+        "random weights. Others are converted by the same mechanism and the same check; they are not named here",
+        "because no test does.",
         "",
         "*Attentions* are those that the tiny model's ONNX graph has, and *fused* those that became one operator of",
         "ONNX Runtime. A converted model's own numbers are in its manifest, under `attention` of each graph; a note in",
@@ -127,10 +128,10 @@ def support_page() -> list[str]:
         "## Module settings",
         "",
         "The other rows of the parity table in `tests/cases.py`; those marked ONNX are options of `to-onnx`, those",
-        "marked PyTorch are also converted to that.",
+        "marked PyTorch are also converted to that. OpenVINO runs all but those marked otherwise.",
         "",
         *(
-            f"- {name}{marks(ONNX=case.options, PyTorch=name in cases.TORCH_MODULES)}"
+            f"- {name}{marks(case.options, name in cases.TORCH_MODULES, 'openvino' not in case.engines)}"
             for name, case in settings.items()
         ),
         "",
@@ -154,8 +155,8 @@ def how(converter: Any) -> str:
     return "traced" if converter.__name__ == "convert_traced" else f"`{converter.__name__}`"
 
 
-def marks(**shown: Any) -> str:
-    names = ", ".join(name for name, show in shown.items() if show)
+def marks(*shown: Any) -> str:
+    names = ", ".join(name for name, show in zip(("ONNX", "PyTorch", "not OpenVINO"), shown, strict=True) if show)
     return f" ({names})" if names else ""
 
 

@@ -251,7 +251,7 @@ MODULES = {
     "cnn": Case(lambda: words(seeded(lambda: st.CNN(DIM, 8, [1, 3, 5])), pooling(dim=24))),
     "cnn with strides": Case(lambda: words(seeded(lambda: st.CNN(DIM, 8, [1, 3], [2, 2])), pooling("max", dim=16))),
     "lstm": Case(lambda: chain(word_embeddings(), seeded(lambda: st.LSTM(DIM, 8, num_layers=2)), pooling(dim=16))),
-    "lstm one direction": Case(
+    "lstm one direction, maximum of no tokens": Case(
         lambda: chain(word_embeddings(), seeded(lambda: st.LSTM(DIM, 8, bidirectional=False)), pooling("max", dim=8)),
         engines=("onnxruntime",),  # OpenVINO's maximum of minus infinities is the lowest finite number
     ),
