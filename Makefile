@@ -38,7 +38,7 @@ docs: $(READY)   ## the generated pages are up to date, and every link leads som
 bench: $(READY)  ## speed and memory beside PyTorch, as ratios of the same run
 	$(BIN)/python -m bench $(ARGS)
 
-bench-large: $(READY) ## memory while a model of 1.5 billion parameters is converted; 20 GB of disk, half an hour
+bench-large: $(READY) ## memory while a model of 1.5 billion parameters is converted; 20 GB of disk, an hour
 	$(BIN)/python -m bench.large $(ARGS)
 
 clean:           ## remove what the commands above made

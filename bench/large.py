@@ -183,17 +183,21 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def row(precision: str, result: dict[str, Any], checkpoint: int, parameters: int) -> str:
+    """One precision's line of the table."""
+    stages = result["stages"].values()
+    peak, seconds = max(stage["total"] for stage in stages), sum(stage["seconds"] for stage in stages)
+    cells = [f"{value / GIB:.1f} GiB" for value in (result["size"], peak)]
+    cells += [f"{peak / whole:.2f}x" for whole in (checkpoint, 4 * parameters)]
+    return f"| `{precision}` | {' | '.join(cells)} | {seconds / 60:.1f} min |"
+
+
 def report(name: str, checkpoint: int, parameters: int, found: dict[str, dict[str, Any]]) -> str:
     """The table for the documentation, and every stage of each precision."""
     lines = [f"{name}: {parameters / 1e9:.2f} billion parameters, a checkpoint of {checkpoint / GIB:.1f} GiB", ""]
     lines += ["| `--precision` | written | peak memory | beside the checkpoint | beside float32 weights | time |"]
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
-    for precision, result in found.items():
-        stages = result["stages"].values()
-        peak, seconds = max(stage["total"] for stage in stages), sum(stage["seconds"] for stage in stages)
-        cells = [f"{value / GIB:.1f} GiB" for value in (result["size"], peak)]
-        cells += [f"{peak / whole:.2f}x" for whole in (checkpoint, 4 * parameters)]
-        lines.append(f"| `{precision}` | {' | '.join(cells)} | {seconds / 60:.1f} min |")
+    lines += [row(precision, result, checkpoint, parameters) for precision, result in found.items()]
     for precision, result in found.items():
         lines += ["", f"{precision}, GiB above the imports: own, mapped, together, seconds"]
         for stage, peaks in result["stages"].items():
@@ -221,14 +225,15 @@ def main() -> None:
     if not (model / "model.safetensors.index.json").is_file():
         make_model(model, options.size, options.dtype)
     total = json.loads((model / "model.safetensors.index.json").read_text())["metadata"]["total_size"]
-    found = {}
+    parameters, found = total // (4 if options.dtype == "float32" else 2), {}
     for precision in options.precision or PRECISIONS:
         print(f"{precision} ...", file=sys.stderr, flush=True)
         command = python("-m", "bench.large", "--worker", *map(str, (model.resolve(), target.resolve(), precision)))
         found[precision] = json.loads(run([*command, str(options.texts), str(options.limit)]).stdout)
+        print(row(precision, found[precision], total, parameters), file=sys.stderr, flush=True)
         shutil.rmtree(target)
     print("\n".join(f"- {line}" for line in described(machine())))
-    print(report(name, total, total // (4 if options.dtype == "float32" else 2), found))
+    print(report(name, total, parameters, found))
 
 
 if __name__ == "__main__":

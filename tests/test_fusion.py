@@ -14,9 +14,11 @@ import onnx
 import onnx_ir
 import onnxruntime
 import pytest
+from onnxscript import optimizer
 
 import sbertconv
 from sbertconv.converters.onnx import fusion
+from sbertconv.converters.onnx.backend import keep_small_numbers
 from sbertconv.converters.onnx.fusion import count_attention, fuse
 from sbertconv.converters.onnx.writer import _unfused
 
@@ -130,6 +132,18 @@ def test_a_softmax_that_weighs_nothing_is_no_attention() -> None:
         one_attention(f"{KEYS} p = MatMul (q, kt) w = Softmax (p) r = Mul (w, w) result = Relu (q)")
     )
     assert count_attention(model) == {"found": 0, "fused": 0}
+
+
+SMALL_NUMBERS = """<ir_version: 10, opset_import: ["" : 18]> agraph (float[batch,4] x) => (float[batch,4] y)
+    <float epsilon = {1e-8}, float factor = {1.000005}, float zero = {0.0}, float one = {1.0}>
+    { a = Add (x, epsilon)  b = Mul (factor, a)  c = Add (zero, b)  y = Mul (c, one) }"""
+
+
+def test_an_epsilon_is_not_taken_for_zero_nor_a_factor_for_one() -> None:
+    model = onnx_ir.from_onnx_text(SMALL_NUMBERS)
+    keep_small_numbers()
+    optimizer.optimize(model)
+    assert [node.op_type for node in model.graph] == ["Add", "Mul"]
 
 
 def test_unfused_attentions_are_noted() -> None:
