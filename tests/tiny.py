@@ -211,6 +211,7 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     # Named nowhere else; each needs another part of the mechanism.
     "gpt2": (dict(n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3), LEFT, "weightedmean"),
+    "bloom": (DECODER | LIKE_ANOTHER, LEFT, "weightedmean"),
     "qwen3_moe": (DECODER | dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16), LEFT, "lasttoken"),
     "xlnet": (dict(d_model=32, n_layer=2, n_head=4, d_inner=48, initializer_range=0.3), UNIGRAM, "mean"),
 }

@@ -455,21 +455,29 @@ def _hidden(found: Scores, condition: ir.Value | None, fill: ir.Value | None, pl
 
 
 def _split(node: ir.Node) -> Iterator[Scores]:
-    """Scores whose batch and heads were one axis: a product, perhaps scaled on its keys, and biases."""
+    """Scores whose batch and heads were one axis: a product, perhaps scaled, and biases."""
     merged, shape = node.inputs
-    if len(_dims(merged)) != 3 or len(_dims(node.outputs[0])) != 4:
+    if merged is None or shape is None or len(_dims(merged)) != 3 or len(_dims(node.outputs[0])) != 4:
         return
-    biases: list[ir.Value | None] = []
-    while (total := _made_by(merged, "Add")) is not None and _dims(total.inputs[0]) == _dims(total.inputs[1]):
-        place = 0 if _made_by(total.inputs[0], "MatMul", "Add") is not None else 1
-        biases.append(total.inputs[1 - place])
-        merged = total.inputs[place]
+    biases: list[tuple[ir.Value | None, float]] = []
+    scale = 1.0
+    while (outer := _made_by(merged, "Add", "Mul", "Div")) is not None:
+        if outer.op_type == "Add":
+            left, right = (_made_by(value, "MatMul", "Add") for value in outer.inputs)
+            place = 0 if left is not None or right is None else 1
+            scores, added = outer.inputs[place], outer.inputs[1 - place]
+            if _dims(scores) != _dims(merged) or len(_dims(added)) != 3 or _dims(added)[0] != _dims(merged)[0]:
+                return
+            biases.append((added, scale))
+            merged = scores
+        else:
+            merged, scale = outer.inputs[0], scale * _factor(outer)
     product = _made_by(merged, "MatMul")
-    if product is None:
+    if product is None or not scale:
         return
-    query, key, scale = _unmerged(product.inputs[0]), product.inputs[1], 1.0
-    if (scaled := _made_by(key, "Mul", "Div")) is not None and (factor := _scalar(scaled.inputs[1])):
-        key, scale = scaled.inputs[0], factor if scaled.op_type == "Mul" else 1 / factor
+    query, key = _unmerged(product.inputs[0]), product.inputs[1]
+    if (scaled := _made_by(key, "Mul", "Div")) is not None and (factor := _factor(scaled)):
+        key, scale = scaled.inputs[0], scale * factor
     turned = _made_by(key, "Transpose")
     untransposed = None
     if turned is not None and list(turned.attributes.get_ints("perm", [])) == [0, 2, 1]:
@@ -478,10 +486,25 @@ def _split(node: ir.Node) -> Iterator[Scores]:
         return
 
     def bias(op: Any) -> Any:
-        return op.Reshape(reduce(op.Add, biases), shape)
+        return reduce(op.Add, (_split_bias(op, value, factor, merged, shape) for value, factor in biases))
 
     keys = partial(_permuted, x=untransposed, perm=(0, 1, 3, 2))
     yield Scores(query, keys, scale, bias if biases else None, ("Reshape",))
+
+
+def _split_bias(op: Any, bias: Any, factor: float, merged: ir.Value, shape: ir.Value) -> Any:
+    """A multiple of a bias with batch and heads as two axes, as `shape` has them; its rows may be one for all."""
+    if _dims(bias) != _dims(merged):
+        first = op.Slice(shape, op.Constant(value_ints=[0]), op.Constant(value_ints=[2]))
+        shape = op.Concat(first, op.Shape(bias, start=1, end=3), axis=0)
+    split = op.Reshape(bias, shape)
+    return split if factor == 1 else op.Mul(split, op.Constant(value_float=factor))
+
+
+def _factor(node: ir.Node) -> float:
+    """What a product or quotient multiplies its first input by; 0 where that is not known."""
+    number = _scalar(node.inputs[1]) or 0.0
+    return number if node.op_type == "Mul" or not number else 1 / number
 
 
 READ: dict[str, Callable[[ir.Node], Iterator[Scores]]] = {
