@@ -131,7 +131,14 @@ def support_page() -> list[str]:
         "marked PyTorch are also converted to that. OpenVINO runs all but those marked otherwise.",
         "",
         *(
-            f"- {name}{marks(case.options, name in cases.TORCH_MODULES, 'openvino' not in case.engines)}"
+            f"- {name}"
+            + marks(
+                {
+                    "ONNX": case.options,
+                    "PyTorch": name in cases.TORCH_MODULES,
+                    "not OpenVINO": "openvino" not in case.engines,
+                }
+            )
             for name, case in settings.items()
         ),
         "",
@@ -155,8 +162,8 @@ def how(converter: Any) -> str:
     return "traced" if converter.__name__ == "convert_traced" else f"`{converter.__name__}`"
 
 
-def marks(*shown: Any) -> str:
-    names = ", ".join(name for name, show in zip(("ONNX", "PyTorch", "not OpenVINO"), shown, strict=True) if show)
+def marks(shown: Mapping[str, Any]) -> str:
+    names = ", ".join(name for name, show in shown.items() if show)
     return f" ({names})" if names else ""
 
 

@@ -54,11 +54,10 @@ FUSED = {
         um = Reshape (u, merged_scores) s = Add (p, um) scores = Reshape (s, split)
         weights = Softmax <axis = -1> (scores)
         wm = Reshape (weights, merged_scores) rm = MatMul (wm, vm) result = Reshape (rm, result_shape)""",
-    "heads merged, then scaled, a bias of one row": """
+    "heads merged, then scaled, a bias of one row": f"""
         qm = Reshape (q, merged) km = Reshape (k, merged) kt = Transpose <perm = [0, 2, 1]> (km) p = MatMul (qm, kt)
         u = Add (bias, hidden_bias) um = Reshape (u, merged_scores) row = ReduceMax (um, step)
-        s = Mul (p, half) t = Add (s, row) scores = Reshape (t, split) """
-    + VALUES,
+        s = Mul (p, half) t = Add (s, row) scores = Reshape (t, split) {VALUES}""",
     "einsum": """
         qe = Transpose <perm = [2, 0, 1, 3]> (q) ke = Transpose <perm = [2, 0, 1, 3]> (k)
         ve = Transpose <perm = [2, 0, 1, 3]> (v) p = Einsum <equation = "ibnd,jbnd->bnij"> (qe, ke)

@@ -431,10 +431,15 @@ def _with(found: Scores, op_type: str, other: ir.Value | None) -> Build:
 
 
 def _multiple(node: ir.Node) -> Iterator[Scores]:
-    factor, found = _scalar(node.inputs[1]), scores_of(node.inputs[0])
+    factor, found = _factor(node), scores_of(node.inputs[0])
     if factor and found is not None:
-        scale = factor if node.op_type == "Mul" else 1 / factor
-        yield found.after(node.op_type, scale=scale, bias=found.bias and _scaled(found, scale))
+        yield found.after(node.op_type, scale=factor, bias=found.bias and _scaled(found, factor))
+
+
+def _factor(node: ir.Node) -> float:
+    """What a product or quotient multiplies its first input by; 0 where that is not known."""
+    number = _scalar(node.inputs[1]) or 0.0
+    return number if node.op_type == "Mul" or not number else 1 / number
 
 
 def _scaled(found: Scores, scale: float) -> Build:
@@ -499,12 +504,6 @@ def _split_bias(op: Any, bias: Any, factor: float, merged: ir.Value, shape: ir.V
         shape = op.Concat(first, op.Shape(bias, start=1, end=3), axis=0)
     split = op.Reshape(bias, shape)
     return split if factor == 1 else op.Mul(split, op.Constant(value_float=factor))
-
-
-def _factor(node: ir.Node) -> float:
-    """What a product or quotient multiplies its first input by; 0 where that is not known."""
-    number = _scalar(node.inputs[1]) or 0.0
-    return number if node.op_type == "Mul" or not number else 1 / number
 
 
 READ: dict[str, Callable[[ir.Node], Iterator[Scores]]] = {
