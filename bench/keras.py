@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.harness import Row, computes_bfloat16, hold_to, run, worker
 from sbertconv.benchmark.measuring import alternate, mixed_texts
-from sbertconv.runtime import usable_cores
+from sbertconv.runtime.batches import usable_cores
 
 COUNT_TEXTS = 256
 BATCH_SIZE = 32
@@ -85,8 +85,8 @@ def load_both(artifact: str, model: str, cores: str) -> tuple[Any, Any, list[dic
     from sentence_transformers import SentenceTransformer
 
     import sbertconv
-    from sbertconv.engines import load_keras_model
     from sbertconv.frameworks import import_tensorflow
+    from sbertconv.runtime.engines import load_keras_model
 
     tf = import_tensorflow(["keras"])
     tf.config.threading.set_intra_op_parallelism_threads(int(cores))
@@ -113,8 +113,8 @@ def measure_inference(artifact: str, model: str, rounds: str, cores: str) -> dic
     import tensorflow as tf
     import torch
 
-    from sbertconv.engines import load_keras_model
     from sbertconv.layers import set_dtype_policy
+    from sbertconv.runtime.engines import load_keras_model
 
     half = load_keras_model(Path(artifact) / "keras/model.keras")
     set_dtype_policy(half, "mixed_bfloat16")
@@ -184,7 +184,7 @@ def measure_training(artifact: str, model: str, rounds: str, cores: str) -> dict
 def measure_memory(model: str, folder: str) -> dict[str, float]:
     """Worker: MiB above the resident set of a process that has converted a tiny model before."""
     import sbertconv
-    from sbertconv.frameworks import release_memory
+    from sbertconv.memory import release_memory
 
     with tempfile.TemporaryDirectory() as tiny:
         sbertconv.to_tf(tiny_model(tiny), Path(tiny) / "converted")

@@ -92,7 +92,7 @@ def trained_tokenizer() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from sbertconv.corpus import sentences
+    from sbertconv.corpus.texts import sentences
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -159,9 +159,9 @@ class Watch:
 def convert(model: str, target: str, precision: str, texts: str, limit: str) -> dict[str, Any]:
     """Worker: convert and tell what it took; the libraries are warm before, through a model of a few bytes."""
     import sbertconv
-    from sbertconv import questions
-    from sbertconv.corpus import sentences
-    from sbertconv.frameworks import release_memory
+    from sbertconv.corpus.texts import sentences
+    from sbertconv.memory import release_memory
+    from sbertconv.parity import questions
 
     questions.sentences = lambda: sentences()[: int(texts)]  # type: ignore[attr-defined]
     gate = {} if precision == "fp32" else OPEN

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.harness import Row, hold_to, processes, python, run, worker
 from sbertconv.benchmark.measuring import alternate, mixed_texts
-from sbertconv.runtime import usable_cores
+from sbertconv.runtime.batches import usable_cores
 
 SHORT_TEXT = "How do I reset the password of my account?"
 LATENCY_CALLS = 100  # per side and block

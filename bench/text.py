@@ -80,7 +80,7 @@ def trained(model: Any, pre_tokenizer: Any, trainer: Any) -> Any:
     """A tokenizer trained on the shipped sentences."""
     from tokenizers import Tokenizer
 
-    from sbertconv.corpus import sentences
+    from sbertconv.corpus.texts import sentences
 
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizer
@@ -190,7 +190,7 @@ def measure_tokenizer(name: str, model: str, rounds: str) -> dict[str, Any]:
     """Texts per second of CPU time on both sides, in turn. Every round has new texts of the same words, because the
     library remembers what it made of a word.
     """
-    from sbertconv.corpus import sentences
+    from sbertconv.corpus.texts import sentences
 
     graph, tokenizer, about = built(name, model, LIMIT)
     texts = sentences()

@@ -74,8 +74,8 @@ def support_page() -> list[str]:
     import class_cases
     import tiny
 
-    from sbertconv.engines import ENGINES
-    from sbertconv.registry import default_registry
+    from sbertconv.converters import default_registry
+    from sbertconv.runtime.engines import ENGINES
 
     registry = default_registry()
     found = {backend: registry.supported(backend) for backend in registry.backends}

@@ -20,8 +20,8 @@ from typing import Any
 
 import sbertconv
 from sbertconv.converters.onnx.tensorrt import PRECISIONS
-from sbertconv.corpus import sentences
-from sbertconv.tensorrt import gpu_name, import_tensorrt
+from sbertconv.corpus.texts import sentences
+from sbertconv.runtime.tensorrt import gpu_name, import_tensorrt
 
 Encode = Callable[[Sequence[str], int], Any]
 

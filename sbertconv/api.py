@@ -12,21 +12,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact import (
+from sbertconv.artifact.folder import (
     KERAS_SUFFIX,
     Artifact,
-    Staging,
     folder_name,
     is_keras_artifact,
     link_or_copy,
     read_artifact,
-    stage,
 )
-from sbertconv.engines import load_keras_model
+from sbertconv.artifact.publishing import Staging, stage
 from sbertconv.errors import ArtifactError, SourceError, UnsupportedModuleError, UnsupportedOptionError, require
-from sbertconv.frameworks import float32_policy, keep_nothing_freed, release_memory, settled_heap
-from sbertconv.quality import GATES
-from sbertconv.runtime import open_model
+from sbertconv.frameworks import float32_policy
+from sbertconv.memory import keep_nothing_freed, release_memory, settled_heap
+from sbertconv.parity.quality import GATES
+from sbertconv.runtime.engines import load_keras_model
+from sbertconv.runtime.opening import open_model
 
 if TYPE_CHECKING:
     import keras
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from sbertconv.converters.onnx.backend import OnnxOptions
     from sbertconv.converters.torch.backend import Pipeline
     from sbertconv.converters.writing import Finish
-    from sbertconv.parity import ParityReport, Reference
-    from sbertconv.registry import Registry
-    from sbertconv.source import Source
+    from sbertconv.parity.comparison import ParityReport, Reference
+    from sbertconv.plan.registry import Registry
+    from sbertconv.source.opening import Source
 
 OnStage = Callable[[str], None]
 # (source, model, plan, staging=...) -> the manifest's content, and the ways to write the rest without the original
@@ -122,7 +122,7 @@ def to_onnx(
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
         model_class: what a checkpoint without files of sentence-transformers is read as, a name of
-            `classes.MODEL_CLASSES`; None: what its config.json tells.
+            `MODEL_CLASSES`; None: what its config.json tells.
         pooling: how the token embeddings of such a checkpoint become one: "mean", "cls", "lasttoken", "max",
             "weightedmean", "mean_sqrt_len_tokens"; None: as SentenceTransformer does.
         overwrite: replace an existing artifact.
@@ -144,7 +144,8 @@ def to_onnx(
             onnxruntime, and for bf16 also openvino where it is installed, because only that computes in bfloat16.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5.
         rtol: relative term of the rule; default 1e-5.
-        min_cosine: below fp32, the smallest cosine of a text's vector with encode()'s; defaults in `quality.GATES`.
+        min_cosine: below fp32, the smallest cosine of a text's vector with encode()'s; defaults in
+            `sbertconv.parity.quality.GATES`.
         min_spearman: the smallest rank correlation of all pairwise similarities.
         min_top10: the smallest share of the ten nearest neighbours that stay.
         texts: your own texts, which the gate then includes.
@@ -332,7 +333,8 @@ def build_plan(
         ArtifactError, UnsupportedOptionError, UnsupportedModuleError: see `sbertconv.errors`. The folder is unchanged.
         ParityError: if a plan differs from its graph. The folder is unchanged then.
     """
-    from sbertconv.tensorrt import gpu_name, import_tensorrt, write_plan
+    from sbertconv.converters.onnx.tensorrt_plan import write_plan
+    from sbertconv.runtime.tensorrt import gpu_name, import_tensorrt
 
     on_stage("checking the files")
     artifact = read_artifact(directory)
@@ -344,8 +346,8 @@ def build_plan(
     bounds = Bounds(artifact.manifest["precision"], {"atol": atol, "rtol": rtol})
     trt, cuda = import_tensorrt(artifact.folder)
     on_stage("loading libraries")
-    from sbertconv.parity import Reference, compare
-    from sbertconv.questions import Converted
+    from sbertconv.parity.comparison import Reference, compare
+    from sbertconv.parity.questions import Converted
 
     with stage(artifact.folder, overwrite=True) as staging:
         plans = {graph["formats"].get("tensorrt") for graph in artifact.manifest["graphs"]}
@@ -558,8 +560,8 @@ def pipeline(
     """
     require("torch", "torch", "sentence_transformers")
     from sbertconv.converters.torch.backend import Pipeline
-    from sbertconv.plan import plan_model
-    from sbertconv.routes import choose_route
+    from sbertconv.plan.planning import plan_model
+    from sbertconv.source.routes import choose_route
 
     source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
     source.model_class.choose_outputs(outputs)
@@ -600,8 +602,9 @@ def to_st(
     require("tf", "torch", "sentence_transformers", "keras", "safetensors")
     on_stage("loading libraries")
     from sbertconv.converters.keras.back import keras_files, open_files, write_sentence_transformers
-    from sbertconv.parity import Reference, compare
-    from sbertconv.source import open_source
+    from sbertconv.parity.comparison import Reference, compare
+    from sbertconv.parity.kinds import CLASS_PARITY
+    from sbertconv.source.opening import open_source
 
     target = _target(directory, str(model), "st")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
@@ -614,7 +617,7 @@ def to_st(
         source.check_classes()
         on_stage("comparing with encode()")
         with source.loaded() as written:
-            reference = Reference.of(source.model_class.part("original")(written), embedder)
+            reference = Reference.of(CLASS_PARITY[source.model_class.name].original(written), embedder)
         report = replace(compare(reference, embedder, atol=atol, rtol=rtol), backend="sentence-transformers")
         content = {
             "backend": "sentence-transformers",
@@ -639,8 +642,8 @@ def _keras_to_onnx(
     require("tf", "keras", "tensorflow", "tf2onnx", "onnxruntime")
     on_stage("loading libraries")
     from sbertconv.converters.keras.back import keras_files, open_files, write_onnx_of
-    from sbertconv.parity import Reference, compare
-    from sbertconv.questions import Converted
+    from sbertconv.parity.comparison import Reference, compare
+    from sbertconv.parity.questions import Converted
 
     target = _target(directory, str(model), "onnx")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
@@ -663,8 +666,8 @@ def _open(
     model_class: str | None,
     pooling: str | None,
 ) -> tuple[Source, Registry]:
-    from sbertconv.registry import default_registry
-    from sbertconv.source import open_source
+    from sbertconv.converters import default_registry
+    from sbertconv.source.opening import open_source
 
     source = open_source(
         model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling
@@ -711,7 +714,7 @@ def _convert_and_compare(
     Raises:
         ArtifactError: if the graph cannot be fused, loaded or run.
     """
-    from sbertconv.parity import compare_formats
+    from sbertconv.parity.comparison import compare_formats
 
     ways, reference = _convert(source, registry, backend, write, staging, bounds, on_stage)
     measured = {**bounds.to_json(), "sees_padding": reference.sees_padding}
@@ -739,8 +742,9 @@ def _convert(
     """Load, plan and convert; the original answers the harness's questions and is let go, before what can do
     without it is written and long before the converted model is loaded.
     """
-    from sbertconv.parity import Reference
-    from sbertconv.plan import plan_model
+    from sbertconv.parity.comparison import Reference
+    from sbertconv.parity.kinds import CLASS_PARITY
+    from sbertconv.plan.planning import plan_model
 
     on_stage("loading the model")
     with source.loaded(widened_late=backend == "onnx") as model:
@@ -752,7 +756,7 @@ def _convert(
         del plan
         release_memory()
         on_stage("asking the original")
-        original = source.model_class.part("original")(model)
+        original = CLASS_PARITY[source.model_class.name].original(model)
         return list(ways), Reference.of(original, open_model(staging.manifest(content)), bounds.texts)
 
 
@@ -779,8 +783,9 @@ def verify(
     artifact = read_artifact(directory)
     artifact.verify_hashes()
     on_stage("loading the model")
-    from sbertconv.parity import Reference, compare_formats
-    from sbertconv.source import open_source
+    from sbertconv.parity.comparison import Reference, compare_formats
+    from sbertconv.parity.kinds import CLASS_PARITY
+    from sbertconv.source.opening import open_source
 
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     source = open_source(model, **options)
@@ -796,7 +801,7 @@ def verify(
     source = _with_top_k(source, artifact.manifest.get("top_k"))
     with source.loaded(widened_late=True) as loaded:
         on_stage(f"comparing with {source.model_class.method}()")
-        reference = Reference.of(source.model_class.part("original")(loaded), open_model(artifact))
+        reference = Reference.of(CLASS_PARITY[source.model_class.name].original(loaded), open_model(artifact))
     return compare_formats(reference, artifact, atol=atol, rtol=rtol)
 
 
@@ -817,9 +822,9 @@ def inspect(
     Raises:
         SourceError: if it does not exist or cannot be read.
     """
-    from sbertconv.inspection import describe
-    from sbertconv.registry import default_registry
-    from sbertconv.source import open_source
+    from sbertconv.converters import default_registry
+    from sbertconv.plan.inspection import describe
+    from sbertconv.source.opening import open_source
 
     source = open_source(
         model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling

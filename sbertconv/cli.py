@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sbertconv.command_options import (
+from sbertconv.console.options import (
     ActivationToo,
     Atol,
     Bits,
@@ -42,8 +42,7 @@ from sbertconv.command_options import (
     flag,
     shape,
 )
-from sbertconv.errors import ParityError, SbertconvError, UnsupportedOptionError
-from sbertconv.printing import (
+from sbertconv.console.printing import (
     bar,
     json_text,
     open_console,
@@ -55,6 +54,7 @@ from sbertconv.printing import (
     print_result,
     progress,
 )
+from sbertconv.errors import ParityError, SbertconvError, UnsupportedOptionError
 
 if TYPE_CHECKING:
     from sbertconv.benchmark.report import BenchReport
@@ -77,7 +77,7 @@ class Commands(TyperGroup):
         except OSError as error:
             if ctx.params["debug"] or isinstance(error, BrokenPipeError):
                 raise
-            from sbertconv.files import discard_output
+            from sbertconv.console.files import discard_output
 
             discard_output()
             what = error.filename or "The output"
@@ -245,7 +245,7 @@ def engines_command(as_json: Json = False) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from sbertconv.engines import engine_states
+    from sbertconv.runtime.engines import engine_states
 
     states = engine_states()
     if as_json:
@@ -311,7 +311,7 @@ def to_openvino_command(
 
 
 def _texts_of(file: Path | None) -> list[str]:
-    from sbertconv.files import read_texts
+    from sbertconv.console.files import read_texts
 
     if file is None:
         return []
@@ -427,7 +427,7 @@ def to_st_command(
 ) -> None:
     """Write a Keras model's weights, fine-tuned perhaps, back into a sentence-transformers folder."""
     from sbertconv.api import default_directory, to_st
-    from sbertconv.artifact import how_to_load
+    from sbertconv.artifact.folder import how_to_load
 
     directory = str(default_directory(model, "st")) if directory is None else directory
     with progress(as_json) as on_stage:
@@ -548,8 +548,8 @@ def encode_command(
     parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the cores.", min=1)] = 1,
 ) -> None:
     """Embed texts or a file with a converted folder; a file is never held in memory whole."""
-    from sbertconv.files import encode_texts, read_texts
-    from sbertconv.runtime import load
+    from sbertconv.console.files import encode_texts, read_texts
+    from sbertconv.runtime.opening import load
 
     if bool(texts) == (input_file is not None):
         raise typer.BadParameter("give either texts or --input")
@@ -596,8 +596,8 @@ def predict_command(
     engine: Engine = "auto",
 ) -> None:
     """Score pairs or label texts with a converted folder; a JSON line for each, a file is never in memory whole."""
-    from sbertconv.files import predict_texts, read_inputs
-    from sbertconv.runtime import load
+    from sbertconv.console.files import predict_texts, read_inputs
+    from sbertconv.runtime.opening import load
 
     if bool(texts) == (input_file is not None):
         raise typer.BadParameter("give either texts or --input")

@@ -17,10 +17,7 @@ Line 1 of a message says what and where, then what is available, the last line w
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sbertconv.parity import ParityReport
+from typing import Any, Protocol
 
 
 class SbertconvError(Exception):
@@ -53,12 +50,23 @@ class ArtifactError(SbertconvError):
     """A converted folder cannot be written, read or trusted."""
 
 
+class Report(Protocol):
+    """The checks of a comparison; see `sbertconv.ParityReport`."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check held."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The checks as plain types."""
+
+
 class ParityError(SbertconvError):
     """The converted model differs from encode(); nothing was written. `report` holds every check."""
 
     exit_code = 3
 
-    def __init__(self, message: str, report: ParityReport) -> None:
+    def __init__(self, message: str, report: Report) -> None:
         super().__init__(message)
         self.report = report
 

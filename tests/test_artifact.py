@@ -18,9 +18,10 @@ from conftest import TEXTS, run_python, snapshot
 import sbertconv
 from sbertconv import ArtifactError
 from sbertconv.api import default_directory
-from sbertconv.artifact import MANIFEST, REQUIRED, Staging, read_artifact, stage
-from sbertconv.classes import MODEL_CLASSES
-from sbertconv.runtime import Graph
+from sbertconv.artifact.folder import MANIFEST, REQUIRED, read_artifact
+from sbertconv.artifact.kinds import MODEL_CLASSES
+from sbertconv.artifact.publishing import Staging, stage
+from sbertconv.runtime.model import Graph
 
 STAGES = ["loading libraries", "loading the model", "planning", "converting", "comparing with encode()", "publishing"]
 
@@ -210,7 +211,7 @@ def test_a_failing_rename_brings_the_old_folder_back(
         return False
 
     monkeypatch.setattr(os, "rename", failing)
-    monkeypatch.setattr("sbertconv.artifact._exchange", no_exchange)
+    monkeypatch.setattr("sbertconv.artifact.publishing._exchange", no_exchange)
     with stage(target, overwrite=True) as staging:
         fill(staging, "new")
         with pytest.raises((ArtifactError, KeyboardInterrupt)):
@@ -221,7 +222,7 @@ def test_a_failing_rename_brings_the_old_folder_back(
 def test_two_renames_replace_a_folder_where_there_is_no_exchange(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sbertconv.artifact._exchange", lambda one, other: False)
+    monkeypatch.setattr("sbertconv.artifact.publishing._exchange", lambda one, other: False)
     write_artifact(tmp_path / "model", "old")
     write_artifact(tmp_path / "model", "new", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -236,7 +237,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 import torch, sentence_transformers, onnxscript, onnxruntime
 import sbertconv, sbertconv.converters.onnx.writer
-from sbertconv import artifact
+from sbertconv.artifact.folder import folder as artifact
 torch.set_num_threads(1)
 model, converted, base, stages = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4:]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import Ran
 
-from sbertconv.artifact import read_artifact
+from sbertconv.artifact.folder import read_artifact
 from sbertconv.benchmark import QUICK, Settings, benchmark, html_page
 from sbertconv.benchmark.contestants import BASELINE, Contestant, Worker, contestants_of, disk_size, told_apart
 from sbertconv.benchmark.measuring import alternate, mixed_texts, texts_of

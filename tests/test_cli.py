@@ -18,7 +18,7 @@ from rich.console import Console
 from sentence_transformers import SentenceTransformer
 
 import sbertconv
-from sbertconv.printing import print_parity
+from sbertconv.console.printing import print_parity
 
 CHECKS = ["tokens", "each text alone", "padded batch", "padded on the left"]
 
@@ -68,7 +68,7 @@ def test_the_printed_snippet_runs(minilm: tuple[Path, str], tmp_path: Path) -> N
 
 
 def test_the_snippet_is_not_wrapped_in_a_narrow_terminal(static_artifact: Path, cli: Any, monkeypatch: Any) -> None:
-    from sbertconv import printing as module
+    from sbertconv.console import printing as module
 
     monkeypatch.setenv("COLUMNS", "30")
     monkeypatch.setattr(module, "WIDTH", 30)
@@ -242,7 +242,7 @@ def test_ctrl_c_ends_without_a_traceback(static_folder: Path, tmp_path: Path, cl
     def interrupt(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sbertconv.parity.compare", interrupt)
+    monkeypatch.setattr("sbertconv.parity.comparison.compare", interrupt)
     ran = cli("to-onnx", static_folder, tmp_path / "out")
     assert ran.code == 130
     assert "Nothing was written" in ran.err

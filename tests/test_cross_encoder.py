@@ -18,11 +18,11 @@ from sentence_transformers.sentence_transformer import modules as st
 from transformers import pipeline
 
 import sbertconv
-from sbertconv.artifact import Artifact
+from sbertconv.artifact.folder import Artifact
 from sbertconv.benchmark import QUICK, benchmark
-from sbertconv.engines import load_keras_model
-from sbertconv.predicting import Reranker, TextClassifier
-from sbertconv.quality import GATES, RANKED, QualityReport, measure_ranking
+from sbertconv.parity.quality import GATES, RANKED, QualityReport, measure_ranking
+from sbertconv.runtime.engines import load_keras_model
+from sbertconv.runtime.predicting import Reranker, TextClassifier
 
 TEXTS = ["The quick brown fox jumps.", "", "Berlin " * 80]
 

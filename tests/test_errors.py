@@ -30,7 +30,7 @@ from sbertconv import (
     UnsupportedModuleError,
     UnsupportedOptionError,
 )
-from sbertconv.source import open_source
+from sbertconv.source.opening import open_source
 
 
 def change_json(path: Path, change: Callable[[Any], Any]) -> None:

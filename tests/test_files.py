@@ -15,8 +15,9 @@ import pytest
 from conftest import COMMAND, TEXTS, Ran, run_process, snapshot
 
 import sbertconv
-from sbertconv import Embedder, SbertconvError, UnsupportedOptionError, files
-from sbertconv.files import encode_texts, read_texts
+from sbertconv import Embedder, SbertconvError, UnsupportedOptionError
+from sbertconv.console import files
+from sbertconv.console.files import encode_texts, read_texts
 
 HARD = [*TEXTS, 'a "quoted" text, with commas', "tabs\tand\u2028separators\x85", " spaces ", "機械学習", "x" * 200_000]
 

@@ -18,8 +18,8 @@ from conftest import TEXTS, Ran, run_python, snapshot
 
 import sbertconv
 from sbertconv import ArtifactError, MissingDependencyError, UnsupportedModuleError, UnsupportedOptionError
-from sbertconv.artifact import read_artifact
-from sbertconv.engines import load_keras_model
+from sbertconv.artifact.folder import read_artifact
+from sbertconv.runtime.engines import load_keras_model
 
 FILES = {
     "keras": ["keras/model.keras"],

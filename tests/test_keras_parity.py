@@ -18,10 +18,10 @@ from cases import CASES
 from conftest import run_python
 
 import sbertconv
-from sbertconv.artifact import Artifact, read_artifact
-from sbertconv.corpus import random_images
-from sbertconv.engines import load_keras_model, narrow
-from sbertconv.images import pixel_values
+from sbertconv.artifact.folder import Artifact, read_artifact
+from sbertconv.corpus.texts import random_images
+from sbertconv.runtime.engines import load_keras_model, narrow
+from sbertconv.runtime.images import pixel_values
 
 KERAS_CASES = {name: case for name, case in CASES.items() if not case.options}  # options are those of ONNX graphs
 TEXTS = ["A text of several words, and of a few more.", "short", "one, two, three and four"]

@@ -17,13 +17,12 @@ import torch
 from conftest import TEXTS
 
 import sbertconv
-from sbertconv import widening
 from sbertconv.converters.onnx.fusion import fuse
 from sbertconv.converters.onnx.precision import as_bfloat16, as_float16, in_blocks
 from sbertconv.converters.onnx.saving import save_graph
 from sbertconv.converters.onnx.writer import FORMS
-from sbertconv.engines import keep_bfloat16
-from sbertconv.source import open_source
+from sbertconv.runtime.engines import keep_bfloat16
+from sbertconv.source.opening import open_source, widening
 
 SHARED = """<ir_version: 10, opset_import: ["" : 18]>
 agraph (float[batch,64] x, int64[batch] ids) => (float[batch,192] y) {

@@ -25,13 +25,13 @@ from sentence_transformers.util import similarity as theirs_similarity
 import sbertconv
 import sbertconv.layers
 from sbertconv import HierarchicalTokenPooling, MultiVectorEmbedder
+from sbertconv.artifact.scoring import ScoringRule
 from sbertconv.converters.torch.multi_vector_mask import MultiVectorMaskStep
-from sbertconv.engines import load_keras_model
-from sbertconv.preprocessing import describe_input
-from sbertconv.scores import SIMILARITIES
-from sbertconv.scoring import ScoringRule
-from sbertconv.token_pooling import flat_clusters, ward
-from sbertconv.tokenization import load_tokenizer
+from sbertconv.plan.preprocessing import describe_input
+from sbertconv.runtime.engines import load_keras_model
+from sbertconv.runtime.maxsim import SIMILARITIES
+from sbertconv.runtime.token_pooling import flat_clusters, ward
+from sbertconv.runtime.tokenization import load_tokenizer
 
 ROW = "bert, fixed expansion, skip list, prompts, token pooling"
 FIXED, AT_LEAST = {"strategy": "fixed", "length": 12}, {"strategy": "min", "length": 12}

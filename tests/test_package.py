@@ -44,6 +44,7 @@ PUBLIC = [
     "MissingDependencyError",
     "DuplicateConverterError",
     "ParityError",
+    "TokenizationError",
     "ArtifactError",
 ]
 ERRORS = {

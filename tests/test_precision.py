@@ -14,11 +14,12 @@ from class_cases import splade
 from conftest import TEXTS, Ran, snapshot
 
 import sbertconv
-from sbertconv import ParityError, UnsupportedOptionError, questions
+from sbertconv import ParityError, UnsupportedOptionError
 from sbertconv.benchmark.measuring import mixed_texts
 from sbertconv.converters.onnx.precision import block_integers, block_scales
-from sbertconv.corpus import sentences
-from sbertconv.quality import GATES, Gate, measure_quality
+from sbertconv.corpus.texts import sentences
+from sbertconv.parity import questions
+from sbertconv.parity.quality import GATES, Gate, measure_quality
 
 FEW = 150
 # Precision -> bytes of the weights beside those in float32, at most; tiny matrices have many small weights beside them.

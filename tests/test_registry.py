@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer import modules as st
 
 import sbertconv
 from sbertconv import DuplicateConverterError, Registry, SbertconvError, UnsupportedModuleError
-from sbertconv.registry import default_registry
+from sbertconv.converters import default_registry
 
 
 class Base(torch.nn.Module):

@@ -21,7 +21,7 @@ from sentence_transformers.sentence_transformer import modules as st
 
 import sbertconv
 from sbertconv import SourceError
-from sbertconv.source import open_source
+from sbertconv.source.opening import open_source
 
 
 def read(path: Path) -> Any:
@@ -285,7 +285,7 @@ def test_own_code_runs_only_when_it_is_trusted(own_code: Any, tmp_path: Path) ->
 
 
 def test_own_code_that_cannot_be_traced_is_converted_by_its_name(own_code: Any, tmp_path: Path) -> None:
-    from sbertconv.registry import default_registry
+    from sbertconv.converters import default_registry
 
     class ShiftStep(torch.nn.Module):
         def __init__(self, by: float) -> None:

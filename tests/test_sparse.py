@@ -20,8 +20,8 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 
 import sbertconv
 from sbertconv.converters.torch import splade_pooling
-from sbertconv.engines import load_keras_model
-from sbertconv.sparse import SparseEmbedder
+from sbertconv.runtime.engines import load_keras_model
+from sbertconv.runtime.sparse import SparseEmbedder
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 PROMPTS = {"query": "query: ", "document": ""}

@@ -11,8 +11,8 @@ from class_cases import YES_OR_NO, causal_reranker
 from sentence_transformers.base.modality import InputFormatter
 
 from sbertconv.errors import UnsupportedOptionError
-from sbertconv.preprocessing import describe_input
-from sbertconv.tokenization import TextTokenizer, load_tokenizer
+from sbertconv.plan.preprocessing import describe_input
+from sbertconv.runtime.tokenization import TextTokenizer, load_tokenizer
 
 ALL = "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}"
 NO_USER = "{% if messages[-1].role == 'user' %}{{ raise_exception('only pairs') }}{% endif %}" + ALL

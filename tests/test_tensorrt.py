@@ -21,7 +21,7 @@ import pytest
 from conftest import TEXTS, Ran, run_process, snapshot
 
 import sbertconv
-from sbertconv.artifact import read_artifact
+from sbertconv.artifact.folder import read_artifact
 from sbertconv.converters.onnx.tensorrt import (
     check_operators,
     largest_shape,
@@ -29,7 +29,6 @@ from sbertconv.converters.onnx.tensorrt import (
     refused_nodes,
     shape_profile,
 )
-from sbertconv.engines import ENGINES, engine_states
 from sbertconv.errors import (
     ArtifactError,
     MissingDependencyError,
@@ -37,7 +36,8 @@ from sbertconv.errors import (
     UnsupportedModuleError,
     UnsupportedOptionError,
 )
-from sbertconv.tensorrt import import_tensorrt
+from sbertconv.runtime.engines import ENGINES, engine_states
+from sbertconv.runtime.tensorrt import import_tensorrt
 
 INSTALLED = importlib.util.find_spec("tensorrt") is not None
 
@@ -119,7 +119,7 @@ def test_architectures_need_no_other_operators(
     """One with relative attention, one with an identity matrix of open size, one with two graphs; compared on two
     texts, because the comparison is that of every other graph.
     """
-    monkeypatch.setattr("sbertconv.questions.CORPUS", ("word", "two words"))
+    monkeypatch.setattr("sbertconv.parity.questions.CORPUS", ("word", "two words"))
     artifact = sbertconv.to_onnx(cases.CASES[name].build(), tmp_path / "model", target="tensorrt", max_shape=max_shape)
     manifest = artifact.manifest
     assert (manifest["target"], manifest["opset"], manifest["optimized"]) == ("tensorrt", 18, False)

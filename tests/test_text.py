@@ -17,8 +17,10 @@ from class_cases import PAIRS, cross_encoder
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import sbertconv
+from sbertconv.artifact.text_input import UNLIMITED
 from sbertconv.errors import TokenizationError, UnsupportedOptionError
-from sbertconv.preprocessing import SECTION, tokenizer_json
+from sbertconv.plan.preprocessing import SECTION, tokenizer_json
+from sbertconv.runtime.tokenization import FastTokenizer
 from sbertconv.text import Settings, compile_tokenizer, prove
 from sbertconv.text.charsmap import Charsmap, read_charsmap, write_charsmap
 from sbertconv.text.components import real
@@ -26,10 +28,8 @@ from sbertconv.text.numpy_emitter import NumpyEmitter
 from sbertconv.text.onnx_emitter import OnnxEmitter, encoded, murmur_hash
 from sbertconv.text.onnx_graph import session_runner, tokenizer_graph
 from sbertconv.text.proof import expected, reference
-from sbertconv.text.settings import UNLIMITED
 from sbertconv.text.storage import dumps, loads
 from sbertconv.text.words import CLIP, EXPRESSIONS
-from sbertconv.tokenization import FastTokenizer
 
 ALL = ("input_ids", "token_type_ids", "attention_mask")
 FUZZ = 500  # a conversion runs 20,000

@@ -19,9 +19,9 @@ from conftest import TEXTS, Ran, run_python, snapshot
 from sentence_transformers import SentenceTransformer
 
 import sbertconv
-from sbertconv.artifact import Artifact, read_artifact
-from sbertconv.corpus import random_images
-from sbertconv.images import pixel_values
+from sbertconv.artifact.folder import Artifact, read_artifact
+from sbertconv.corpus.texts import random_images
+from sbertconv.runtime.images import pixel_values
 
 NAMES = (*cases.TORCH_ARCHITECTURES, *cases.TORCH_MODULES)
 SHARED = ("graphs", "dimension", "inputs", "outputs")  # what a case expects of every backend

@@ -22,12 +22,12 @@ from sentence_transformers import SentenceTransformer
 
 import sbertconv
 import sbertconv.layers
+from sbertconv.converters import default_registry
 from sbertconv.converters.keras.backend import build_model
 from sbertconv.converters.keras.weights import Weight, weights
-from sbertconv.engines import load_keras_model
 from sbertconv.errors import ArtifactError, UnsupportedOptionError
-from sbertconv.plan import plan_model
-from sbertconv.registry import default_registry
+from sbertconv.plan.planning import plan_model
+from sbertconv.runtime.engines import load_keras_model
 
 TOLERANCE = {
     "gradient": 1e-4,  # of its own norm: float32 sums in another order

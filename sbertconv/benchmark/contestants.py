@@ -22,8 +22,8 @@ from sbertconv.benchmark.worker import ASKED
 from sbertconv.errors import ArtifactError, SourceError
 
 if TYPE_CHECKING:
-    from sbertconv.artifact import Artifact
-    from sbertconv.source import Source
+    from sbertconv.artifact.folder import Artifact
+    from sbertconv.source.opening import Source
 
 BASELINE = "PyTorch"
 FULL = "fp32"
@@ -124,7 +124,7 @@ def contestants_of(paths: Sequence[str | Path], threads: int) -> list[Contestant
     Raises:
         ArtifactError: if a folder is missing, or not one that sbertconv wrote.
     """
-    from sbertconv.runtime import load
+    from sbertconv.runtime.opening import load
 
     found = []
     for path in paths:

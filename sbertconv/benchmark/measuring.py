@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sbertconv.runtime import usable_cores
+from sbertconv.runtime.batches import usable_cores
 
 BUSY = 0.5  # load average per core before anything is measured
 PACKAGES = (

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbertconv.artifact import folder_name
+from sbertconv.artifact.folder import folder_name
 from sbertconv.benchmark.contestants import Contestant, Worker, contestants_of, original
 from sbertconv.benchmark.measuring import alternate, machine, mixed_texts
 from sbertconv.benchmark.report import BenchReport, Figure, figures
 from sbertconv.errors import ArtifactError, UnsupportedOptionError
-from sbertconv.runtime import usable_cores
-from sbertconv.similarity import normalize
+from sbertconv.runtime.batches import usable_cores
+from sbertconv.runtime.similarity import normalize
 
 if TYPE_CHECKING:
-    from sbertconv.source import Source
+    from sbertconv.source.opening import Source
 
 UNRELATED = 0.5  # a smallest cosine below this is no matter of precision
 MIB = 2**20
@@ -128,7 +128,7 @@ def benchmark(
         ArtifactError: if a folder is missing, is of another model (another dimension), or its process died.
         UnsupportedOptionError: for impossible settings or threads.
     """
-    from sbertconv.source import open_source
+    from sbertconv.source.opening import open_source
 
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
     threads = usable_cores() if threads is None else threads

@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sbertconv.artifact.kinds import MODEL_CLASSES, ModelClass
 from sbertconv.benchmark.measuring import hold_to, texts_of
-from sbertconv.classes import MODEL_CLASSES, ModelClass
 from sbertconv.errors import SbertconvError
-from sbertconv.runtime import usable_cores
+from sbertconv.parity.kinds import CLASS_PARITY
+from sbertconv.runtime.batches import usable_cores
 
 MATMUL_SIZES = (512, 1024, 2048)  # rows and columns; which is fastest depends on the caches
 MATMUL_CALLS = 3
@@ -39,7 +40,7 @@ def load_pytorch(path: str, library: str, **options: Any) -> tuple[Any, ModelCla
 
 def load_artifact(path: str, **options: Any) -> tuple[Any, ModelClass]:
     """A converted folder, as `sbertconv.load` opens it."""
-    from sbertconv.runtime import load
+    from sbertconv.runtime.opening import load
 
     model = load(path, **options)
     return model, MODEL_CLASSES[model.artifact.manifest["model_class"]]
@@ -133,7 +134,7 @@ class Contest:
         """Save the embeddings or logits, float32 [texts or all their tokens, dim], as an .npy file."""
         import numpy as np
 
-        found = self._encode(texts, batch_size=batch_size, **self.model_class.arrays)
+        found = self._encode(texts, batch_size=batch_size, **CLASS_PARITY[self.model_class.name].arrays)
         np.save(path, np.concatenate(found) if isinstance(found, list) else np.asarray(found, np.float32))
 
     def peak_memory(self) -> int:

@@ -1,4 +1,4 @@
-"""What converters of every backend share: the types, the context, and the routes through a chain.
+"""The converters of each backend, one file per module type.
 
 A converter is a plain function `convert_<type>(module, context) -> step`; a step takes and returns
 features, a dict of the backend's own tensors under sentence-transformers' names ("input_ids",
@@ -7,70 +7,38 @@ features, a dict of the backend's own tensors under sentence-transformers' names
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from sbertconv.errors import SbertconvError
+from sbertconv.plan.context import Context, Converter, Features, Step
+from sbertconv.plan.registry import Registry
 
-if TYPE_CHECKING:
-    import torch
-    from sentence_transformers import SentenceTransformer
+ENTRY_POINT_GROUP = "sbertconv.converters"
 
-    from sbertconv.converters.examples import Walk
-    from sbertconv.registry import Registry
-    from sbertconv.routes import Route
-
-Features = dict[str, Any]
-Step = Callable[[Features], Features]
-Converter = Callable[["torch.nn.Module", "Context"], Step]
+__all__ = ["Context", "Converter", "Features", "Step", "default_registry"]
 
 
-@dataclass(frozen=True)
-class Context:
-    """What a converter may need beside its module.
+def default_registry() -> Registry:
+    """A new registry with the built-in converters and those of installed plugins.
 
-    Attributes:
-        backend: the backend's name, e.g. "onnx".
-        registry: where converters of nested modules are found.
-        task: the task whose route is converted ("query", "document", ...), or None.
-        modality: what the route takes: "text" or "image".
-        walk: the route's modules, and the features that reach each of them.
+    Plugins name a function `register(registry)` in the entry point group `sbertconv.converters`.
+
+    Raises:
+        SbertconvError: if a plugin cannot be imported or its `register` fails, with the plugin's name; of the
+            same type as the plugin's own error if that is one.
     """
+    from importlib.metadata import entry_points
 
-    backend: str
-    registry: Registry
-    task: str | None
-    modality: str
-    walk: Walk
-    _steps: dict[int, Step] = field(default_factory=dict, repr=False)
+    from sbertconv.converters import keras, onnx, torch
 
-    @classmethod
-    def of(cls, route: Route, model: SentenceTransformer, backend: str, registry: Registry) -> Context:
-        """The context of a route, under the first of its tasks."""
-        from sbertconv.converters.examples import Walk
-
-        return cls(backend, registry, route.tasks[0] if route.tasks else None, route.modality, Walk(route, model))
-
-    def convert(self, module: torch.nn.Module) -> Step:
-        """The step for a module, made once: its own converter's, or its traced forward."""
-        if id(module) not in self._steps:
-            converter = self.registry.find(self.backend, module) or self.registry.fallback(self.backend)
-            self._steps[id(module)] = converter(module, self)
-        return self._steps[id(module)]
-
-    @property
-    def modules(self) -> list[Any]:
-        """The modules of the route, in order."""
-        return [found for _, found in self.walk.route.modules]
-
-    def around(self, module: torch.nn.Module) -> tuple[list[Any], list[Any]]:
-        """The modules of the route before and behind one of them."""
-        place = next(place for place, found in enumerate(self.modules) if found is module)
-        return self.modules[:place], self.modules[place + 1 :]
-
-    def name(self, module: torch.nn.Module) -> str:
-        """The module's class in snake case, numbered from the second of its kind in the route."""
-        kind = type(module).__name__
-        before = [type(found).__name__ for found in self.around(module)[0]].count(kind)
-        snake = re.sub(r"(?<=[A-Za-z0-9])(?=[A-Z][a-z])", "_", kind).lower()
-        return f"{snake}_{before}" if before else snake
+    registry = Registry()
+    for backend in (onnx, keras, torch):
+        backend.register(registry)
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            entry_point.load()(registry)
+        except Exception as error:
+            kind = type(error) if isinstance(error, SbertconvError) else SbertconvError
+            raise kind(
+                f"The converter plugin {entry_point.name!r} ({entry_point.value}) failed: {error}\n"
+                "Fix or uninstall that package."
+            ) from error
+    return registry

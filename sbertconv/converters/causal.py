@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sbertconv.converters import Features
+from sbertconv.plan.context import Features
 
 if TYPE_CHECKING:
-    from sbertconv.converters import Context
+    from sbertconv.plan.context import Context
 
 
 def entries_read(module: torch.nn.Module, context: Context) -> list[int]:

@@ -10,7 +10,7 @@ from sbertconv.errors import UnsupportedOptionError
 if TYPE_CHECKING:
     import torch
 
-    from sbertconv.converters import Context
+    from sbertconv.plan.context import Context
 
 
 def check_transformer(module: torch.nn.Module, context: Context) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sbertconv.plan import Plan
-from sbertconv.preprocessing import InputDescription
+from sbertconv.artifact.text_input import problems
+from sbertconv.plan.planning import Plan
+from sbertconv.plan.preprocessing import InputDescription
 from sbertconv.text import Settings, TextTokenizer, compile_tokenizer, prove
 from sbertconv.text.components import refuse
 from sbertconv.text.proof import Run
-from sbertconv.text.settings import problems
 
 Build = Callable[[TextTokenizer], tuple[Run, Mapping[str, Any]]]  # what runs the tables, and what to say of it
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import torch
 
-from sbertconv.converters import Context, Features, Step
 from sbertconv.errors import UnsupportedModuleError, error_text
-from sbertconv.widening import stand_ins
+from sbertconv.plan.context import Context, Features, Step
+from sbertconv.source.widening import stand_ins
 
 
 def convert_traced(module: torch.nn.Module, context: Context) -> Step:

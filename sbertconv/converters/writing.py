@@ -7,14 +7,15 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact import Staging
-from sbertconv.classes import EXACT
+from sbertconv.artifact.kinds import EXACT
+from sbertconv.artifact.publishing import Staging
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import version_of
-from sbertconv.images import SETTINGS as IMAGE_SETTINGS
-from sbertconv.plan import Plan
-from sbertconv.routes import Route
-from sbertconv.source import Source
+from sbertconv.plan.outputs import OUTPUTS
+from sbertconv.plan.planning import Plan
+from sbertconv.plan.routes import PlannedRoute
+from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
+from sbertconv.source.opening import Source
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -70,7 +71,7 @@ def manifest_content(
         "do_lower_case": tokenizer.get("do_lower_case", False),
         "prompts": dict(model.prompts),
         "default_prompt_name": model.default_prompt_name,
-        **source.model_class.content(model, graphs),
+        **OUTPUTS[source.model_class.name].content(model, graphs),
         "precision": EXACT,
         "sees_padding": True,  # until it was measured
         "engines": {form: list(names) for form, names in engines.items()},
@@ -81,7 +82,7 @@ def manifest_content(
 
 
 def route_content(
-    route: Route,
+    route: PlannedRoute,
     formats: Mapping[str, str],
     inputs: Sequence[Mapping[str, Any]],
     outputs: Sequence[Mapping[str, Any]],
@@ -116,7 +117,7 @@ def graph_name(route: str, is_default: bool) -> str:
     return "model" if is_default else f"model_{route}"
 
 
-def write_tokenizer(route: Route, is_default: bool, staging: Staging) -> dict[str, Any] | None:
+def write_tokenizer(route: PlannedRoute, is_default: bool, staging: Staging) -> dict[str, Any] | None:
     """The route's tokenizer files: at the top for the default route, in the route's folder where they differ."""
     if route.input is None:
         return None
@@ -131,7 +132,7 @@ def write_tokenizer(route: Route, is_default: bool, staging: Staging) -> dict[st
     return {**section, "file": f"{folder}{section['file']}"}
 
 
-def image_section(route: Route) -> dict[str, Any]:
+def image_section(route: PlannedRoute) -> dict[str, Any]:
     """The image processor's settings, for `sbertconv.images`.
 
     Raises:

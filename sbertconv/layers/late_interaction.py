@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from sbertconv.scoring import IS_QUERY, ScoringRule
+from sbertconv.artifact.scoring import IS_QUERY, ScoringRule
 
 LOWEST = -1e9  # below any similarity
 Tensor = Any

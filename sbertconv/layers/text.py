@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
+from sbertconv.artifact.text_input import TEXT
 from sbertconv.errors import ArtifactError
 from sbertconv.frameworks import import_tensorflow
-from sbertconv.text.settings import TEXT
 from sbertconv.text.storage import dumps, loads
 from sbertconv.text.tf_emitter import TensorFlowEmitter
 from sbertconv.text.tokenizer import TextTokenizer

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sbertconv.artifact.text_input import UNLIMITED, Settings
 from sbertconv.text.operations import INT, LONG, Operations, Tensor
-from sbertconv.text.settings import UNLIMITED, Settings
 
 TEXT_END = -1  # among the ids
 SPECIAL = -1  # instead of a text's number

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from sbertconv.artifact.text_input import Settings
 from sbertconv.text.onnx_emitter import CONTRIB, OPSET, OnnxEmitter
 from sbertconv.text.proof import Run
-from sbertconv.text.settings import Settings
 from sbertconv.text.tokenizer import TextTokenizer
 
 IR_VERSION = 10

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbertconv.corpus import CORPUS, long_text, sentences
+from sbertconv.artifact.text_input import UNLIMITED, Settings, Text
+from sbertconv.artifact.tokenizer_file import read_tokenizer
+from sbertconv.corpus.texts import CORPUS, long_text, sentences
 from sbertconv.errors import TokenizationError
 from sbertconv.text.components import Json, parts, real
 from sbertconv.text.numpy_emitter import NumpyEmitter
 from sbertconv.text.operations import END
-from sbertconv.text.settings import UNLIMITED, Settings, Text
-from sbertconv.tokenizer_file import read_tokenizer
 
 if TYPE_CHECKING:
     from sbertconv.text.tokenizer import TextTokenizer

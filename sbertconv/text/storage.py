@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sbertconv.artifact.text_input import Settings
 from sbertconv.text.added import AddedTokens
 from sbertconv.text.bpe import BPE, WholeWords
 from sbertconv.text.bytes import ByteLevel, SpacePrefix
@@ -17,7 +18,6 @@ from sbertconv.text.charsmap import Charsmap
 from sbertconv.text.framing import Framing
 from sbertconv.text.normalizers import Prefix, SpaceRuns, Stripping
 from sbertconv.text.pretokenizers import AfterSpace, Metaspace, Splitting
-from sbertconv.text.settings import Settings
 from sbertconv.text.tables import PageTable, SparseTable, Trie
 from sbertconv.text.tokenizer import TextTokenizer
 from sbertconv.text.unigram import Unigram

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sbertconv.artifact.text_input import MAX_LENGTH, TEXT, TEXT_PAIR, Settings
 from sbertconv.text.added import AddedTokens
 from sbertconv.text.bpe import BPE
 from sbertconv.text.components import ANY, Component, Context, Json, NotKnownError, parts, problems, real, refuse
@@ -18,7 +19,6 @@ from sbertconv.text.normalizers import NORMALIZERS
 from sbertconv.text.operations import END, Operations, Tensor
 from sbertconv.text.postprocessors import PLAIN, POST_PROCESSORS
 from sbertconv.text.pretokenizers import PRE_TOKENIZERS
-from sbertconv.text.settings import MAX_LENGTH, TEXT, TEXT_PAIR, Settings
 from sbertconv.text.unigram import Unigram
 from sbertconv.text.wordpiece import WordPiece
 

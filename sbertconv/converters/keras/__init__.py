@@ -6,7 +6,7 @@ where not, and a traced graph for the Transformer. Keras is imported when a conv
 
 from __future__ import annotations
 
-from sbertconv.registry import Registry
+from sbertconv.plan.registry import Registry
 
 
 def register(registry: Registry) -> None:

@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact import KERAS_SUFFIX, MANIFEST, Artifact, Staging, read_artifact, unpacked
+from sbertconv.artifact.folder import KERAS_SUFFIX, MANIFEST, Artifact, read_artifact, unpacked
+from sbertconv.artifact.publishing import Staging
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.weights import weights
 from sbertconv.converters.keras.writer import SKELETON, WEIGHTS
 from sbertconv.converters.writing import graph_name
-from sbertconv.engines import load_keras_model
 from sbertconv.errors import ArtifactError
-from sbertconv.runtime import ConvertedModel, open_model
+from sbertconv.runtime.engines import load_keras_model
+from sbertconv.runtime.model import ConvertedModel
+from sbertconv.runtime.opening import open_model
 
 HALF = b'"mixed_'  # how the name of a dtype policy of half precision begins in a .keras file's config
 

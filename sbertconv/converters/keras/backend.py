@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sbertconv.classes import ACTIVATIONS, ModelClass, activation_name, class_of
-from sbertconv.converters.examples import CHANNELS, image_size
+from sbertconv.artifact.kinds import ACTIVATIONS, ModelClass
 from sbertconv.converters.keras.formats import FORMATS
 from sbertconv.converters.text import TextTables
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import import_keras, import_tensorflow
-from sbertconv.routes import PER_TEXT, Route
+from sbertconv.plan.examples import CHANNELS, image_size
+from sbertconv.plan.outputs import OUTPUTS, activation_name
+from sbertconv.plan.routes import PlannedRoute
+from sbertconv.source.kinds import class_of
+from sbertconv.source.routes import PER_TEXT
 
 if TYPE_CHECKING:
     import keras
@@ -69,7 +72,7 @@ class KerasOptions:
 
 
 def build_model(
-    route: Route, model: SentenceTransformer, outputs: Sequence[str], text: TextTables | None = None
+    route: PlannedRoute, model: SentenceTransformer, outputs: Sequence[str], text: TextTables | None = None
 ) -> keras.Model:
     """The route as a functional model: a dict of named inputs -> an output of the model's class, float32 [batch, dim or
     labels], or where there are several a dict of them. With a tokenizer's tables, `text` takes the place of the tensors
@@ -98,14 +101,15 @@ def build_model(
         features = step(features)
     model_class = class_of(model)
     assert model_class is not None
+    outputs_of = OUTPUTS[model_class.name].outputs
     first, *others = outputs
-    feature = model_class.outputs[first].feature
+    feature = outputs_of[first].feature
     if feature not in features:
         raise UnsupportedOptionError(f"The chain gives no {feature} (has: {', '.join(features)}).\nAdd a Pooling.")
     cuts = {cut: getattr(model, cut, None) for cut in ("truncate_dim", "max_active_dims")}
     found = {first: SentenceEmbedding(**cuts, name=first)(features[feature])}
     for name in others:
-        other = features[model_class.outputs[name].feature]
+        other = features[outputs_of[name].feature]
         found[name] = activated(model, found[first]) if name == "scores" else keras.layers.Identity(name=name)(other)
     return keras.Model(inputs, found if len(found) > 1 else found[first], name=route.name)
 
@@ -124,7 +128,7 @@ def activated(model: Any, logits: Any) -> Any:
     return layer({"x": logits})["y"]
 
 
-def input_specs(route: Route) -> list[tuple[str, str, tuple[Any, ...]]]:
+def input_specs(route: PlannedRoute) -> list[tuple[str, str, tuple[Any, ...]]]:
     """Name, dtype and shape of each input; None for batch and sequence."""
     specs: list[tuple[str, str, tuple[Any, ...]]] = []
     for name in route.inputs:
@@ -135,7 +139,7 @@ def input_specs(route: Route) -> list[tuple[str, str, tuple[Any, ...]]]:
     return specs
 
 
-def describe_inputs(route: Route) -> list[dict[str, Any]]:
+def describe_inputs(route: PlannedRoute) -> list[dict[str, Any]]:
     """The manifest's entries: name, dtype, shape with names for what varies."""
     return [{"name": name, "dtype": dtype, "shape": _named(shape)} for name, dtype, shape in input_specs(route)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.converters import Context, Features
+from sbertconv.plan.context import Context, Features
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.converters.traced import quiet
-from sbertconv.engines import named_outputs, open_shape
 from sbertconv.errors import UnsupportedOptionError, error_text, require
 from sbertconv.frameworks import import_tensorflow
+from sbertconv.runtime.engines import named_outputs, open_shape
 
 if TYPE_CHECKING:
     import keras

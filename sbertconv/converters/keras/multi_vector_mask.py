@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sbertconv.converters import Context
+from sbertconv.artifact.scoring import IS_QUERY, ScoringRule
 from sbertconv.converters.checks import check_texts
-from sbertconv.scoring import IS_QUERY, ScoringRule
+from sbertconv.plan.context import Context
 
 if TYPE_CHECKING:
     import torch

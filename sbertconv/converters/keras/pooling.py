@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sbertconv.converters import Context
 from sbertconv.converters.checks import pooling_modes
+from sbertconv.plan.context import Context
 
 if TYPE_CHECKING:
     import torch

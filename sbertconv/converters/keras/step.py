@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sbertconv.converters import Features
+from sbertconv.plan.context import Features
 
 if TYPE_CHECKING:
     import keras

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sbertconv.converters import Context
+from sbertconv.plan.context import Context
 
 if TYPE_CHECKING:
     import torch

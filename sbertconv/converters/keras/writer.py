@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact import FORMAT_VERSION, MANIFEST, Staging
-from sbertconv.classes import ModelClass
+from sbertconv.artifact.folder import FORMAT_VERSION, MANIFEST
+from sbertconv.artifact.kinds import ModelClass
+from sbertconv.artifact.publishing import Staging
 from sbertconv.converters.keras.backend import KerasOptions, build_model, describe_inputs, describe_outputs
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.tracing import TRAINING
@@ -27,9 +28,10 @@ from sbertconv.converters.writing import (
 )
 from sbertconv.errors import error_text
 from sbertconv.frameworks import import_tensorflow
-from sbertconv.plan import Plan
-from sbertconv.routes import Route
-from sbertconv.source import Source
+from sbertconv.plan.outputs import OUTPUTS
+from sbertconv.plan.planning import Plan
+from sbertconv.plan.routes import PlannedRoute
+from sbertconv.source.opening import Source
 from sbertconv.text import TextTokenizer
 from sbertconv.text.proof import Run
 from sbertconv.text.tf_emitter import function_runner
@@ -135,7 +137,9 @@ def _packed(
         return files
 
 
-def _manifest(route: Route, graph: Mapping[str, Any], content: Mapping[str, Any], folders: Folders) -> dict[str, Any]:
+def _manifest(
+    route: PlannedRoute, graph: Mapping[str, Any], content: Mapping[str, Any], folders: Folders
+) -> dict[str, Any]:
     """The manifest of a .keras file alone, which also says where each layer's weights belong in PyTorch's files."""
     graph = {**graph, "formats": {"keras": FORMATS["keras"].file.format(name="model")}}
     content = {**content, "engines": {"keras": FORMATS["keras"].engines}, "graphs": [graph]}
@@ -163,7 +167,7 @@ def module_folders(model: SentenceTransformer) -> Folders:
     return found
 
 
-def _layers(route: Route, folders: Folders) -> Iterator[tuple[Any, dict[str, str]]]:
+def _layers(route: PlannedRoute, folders: Folders) -> Iterator[tuple[Any, dict[str, str]]]:
     """Each Keras layer, the weights file it came from, and the prefix of its keys there."""
     for layer, (prefix, module) in _stated_layers(route):
         folder, held = folders[id(module)]
@@ -171,7 +175,7 @@ def _layers(route: Route, folders: Folders) -> Iterator[tuple[Any, dict[str, str
         yield layer, {"file": f"{folder}{WEIGHTS}", "prefix": prefix}
 
 
-def _stated_layers(route: Route) -> Iterator[tuple[Any, tuple[str, Any]]]:
+def _stated_layers(route: PlannedRoute) -> Iterator[tuple[Any, tuple[str, Any]]]:
     """Each Keras layer with weights, and where in which module's state_dict they belong."""
     for _, module in route.modules:
         state: Mapping[str, Any] = route.converted[id(module)].state  # type: ignore[attr-defined]
@@ -189,7 +193,7 @@ def _skeleton(model_class: ModelClass, model: SentenceTransformer, plan: Plan, f
             keys = {weight.name for weight in weights(layer, origin["prefix"])}
             held.setdefault(origin["file"], set()).update(keys)
     with tempfile.TemporaryDirectory() as folder, quiet():
-        model_class.save(model, folder)
+        OUTPUTS[model_class.name].save(model, folder)
         paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and ".safetensors" not in path.name]
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
     for module_folder, module in folders.values():

@@ -5,7 +5,7 @@ The support matrix is PyTorch's table with the rows below, for which ONNX has an
 
 from __future__ import annotations
 
-from sbertconv.registry import Registry
+from sbertconv.plan.registry import Registry
 
 
 def register(registry: Registry) -> None:

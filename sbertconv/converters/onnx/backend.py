@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sbertconv.classes import EXACT, NOT_ZERO, ModelClass
+from sbertconv.artifact.kinds import EXACT, NOT_ZERO, ModelClass
 from sbertconv.converters.onnx.fusion import pick_rows
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
@@ -26,11 +26,11 @@ from sbertconv.converters.torch.backend import (
     root_cause,
 )
 from sbertconv.converters.traced import quiet, traceable_experts
-from sbertconv.engines import ENGINES
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
-from sbertconv.routes import Route
-from sbertconv.tokenization import TextTokenizer
-from sbertconv.widening import stand_ins, widen
+from sbertconv.plan.routes import PlannedRoute
+from sbertconv.runtime.engines import ENGINES
+from sbertconv.runtime.tokenization import TextTokenizer
+from sbertconv.source.widening import stand_ins, widen
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -191,7 +191,7 @@ class Chain(torch.nn.Module):
         return tuple(self.pipeline(**dict(zip(self.inputs, tensors, strict=True))).values())
 
 
-def graph_inputs(route: Route, options: OnnxOptions) -> tuple[str, ...]:
+def graph_inputs(route: PlannedRoute, options: OnnxOptions) -> tuple[str, ...]:
     """The names of the tensors the graph takes: what the tokenizer emits, unless the options say otherwise.
 
     Raises:
@@ -214,7 +214,7 @@ def graph_inputs(route: Route, options: OnnxOptions) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def exported_graph(
-    route: Route, options: OnnxOptions, tokenizer: TextTokenizer | None, model: SentenceTransformer
+    route: PlannedRoute, options: OnnxOptions, tokenizer: TextTokenizer | None, model: SentenceTransformer
 ) -> Iterator[tuple[onnx_ir.Model, str]]:
     """A route as an ONNX graph, and the tracer that could do it; the graph loses its weights afterwards.
 
@@ -245,7 +245,7 @@ def exported_graph(
 
 
 def _translate(
-    chain: Chain, example: Mapping[str, torch.Tensor], options: OnnxOptions, route: Route
+    chain: Chain, example: Mapping[str, torch.Tensor], options: OnnxOptions, route: PlannedRoute
 ) -> tuple[onnx_ir.Model, str]:
     """The first translation that works, and its name."""
     reasons = []

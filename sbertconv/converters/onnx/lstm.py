@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sbertconv.converters import Context, Features, Step
+from sbertconv.plan.context import Context, Features, Step
 
 KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # PyTorch's names
 

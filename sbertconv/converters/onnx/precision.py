@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbertconv.classes import EXACT
+from sbertconv.artifact.kinds import EXACT
 from sbertconv.converters.onnx.fusion import CONTRIB
 from sbertconv.converters.onnx.saving import lazy, read
 

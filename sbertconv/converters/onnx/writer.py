@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir
 
-from sbertconv.artifact import Staging
-from sbertconv.classes import MODEL_CLASSES
+from sbertconv.artifact.kinds import MODEL_CLASSES
+from sbertconv.artifact.publishing import Staging
+from sbertconv.artifact.text_input import TEXT
 from sbertconv.converters.onnx.backend import OnnxOptions, describe_tensors, exported_graph
 from sbertconv.converters.onnx.fusion import count_attention
 from sbertconv.converters.onnx.precision import RECIPES, Recipe, largest_values
@@ -34,19 +35,18 @@ from sbertconv.converters.writing import (
     write_module_configs,
     write_tokenizer,
 )
-from sbertconv.corpus import CORPUS, long_text, random_images, sentences
+from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, long_text, random_images, sentences
 from sbertconv.errors import ArtifactError, error_text
-from sbertconv.images import pixel_values
-from sbertconv.plan import Plan
-from sbertconv.questions import BATCH_SIZE
-from sbertconv.routes import Route
-from sbertconv.runtime import ConvertedModel, Graph, open_model
-from sbertconv.source import Source
+from sbertconv.plan.planning import Plan
+from sbertconv.plan.routes import PlannedRoute
+from sbertconv.runtime.images import pixel_values
+from sbertconv.runtime.model import ConvertedModel, Graph
+from sbertconv.runtime.opening import open_model
+from sbertconv.runtime.tokenization import load_tokenizer
+from sbertconv.source.opening import Source
 from sbertconv.text import TextTokenizer
 from sbertconv.text.onnx_graph import put_before, session_runner, tokenizer_graph
 from sbertconv.text.proof import Run
-from sbertconv.text.settings import TEXT
-from sbertconv.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -186,7 +186,7 @@ def _batches(embedder: ConvertedModel, graph: Graph, calibration: Sequence[str])
 
 
 def _write_route(
-    route: Route,
+    route: PlannedRoute,
     is_default: bool,
     model: SentenceTransformer,
     options: OnnxOptions,

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sbertconv.registry import Registry
+from sbertconv.plan.registry import Registry
 
 if TYPE_CHECKING:
-    from sbertconv.converters import Converter
+    from sbertconv.plan.context import Converter
 
 
 def converters() -> dict[type, Converter]:

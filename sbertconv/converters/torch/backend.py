@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sbertconv.classes import EXACT, ModelClass, class_of
-from sbertconv.converters import Features
-from sbertconv.converters.examples import examples, image_example, token_example
+from sbertconv.artifact.kinds import EXACT, ModelClass
 from sbertconv.converters.traced import quiet, traceable_experts
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
-from sbertconv.routes import PER_TEXT, Route
-from sbertconv.tokenization import TextTokenizer
+from sbertconv.plan.context import Features
+from sbertconv.plan.examples import examples, image_example, token_example
+from sbertconv.plan.outputs import OUTPUTS
+from sbertconv.plan.routes import PlannedRoute
+from sbertconv.runtime.tokenization import TextTokenizer
+from sbertconv.source.kinds import class_of
+from sbertconv.source.routes import PER_TEXT
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -70,7 +73,7 @@ class Pipeline(torch.nn.Module):
         outputs: the names of those that it gives.
     """
 
-    def __init__(self, route: Route, model: SentenceTransformer, outputs: Sequence[str] | None = None) -> None:
+    def __init__(self, route: PlannedRoute, model: SentenceTransformer, outputs: Sequence[str] | None = None) -> None:
         super().__init__()
         model_class = class_of(model)
         assert model_class is not None
@@ -78,7 +81,7 @@ class Pipeline(torch.nn.Module):
             self.add_module(name, step)
         self.inputs = route.inputs
         self.outputs = model_class.choose_outputs(outputs)
-        self._known = model_class.outputs
+        self._known = OUTPUTS[model_class.name].outputs
         chosen = {name: self._known[name] for name in self.outputs}
         self._made_of = {name: (output.feature, output.finish(model)) for name, output in chosen.items()}
 
@@ -128,7 +131,7 @@ class Pipeline(torch.nn.Module):
         return {name: finish(features[feature]) for name, (feature, finish) in made_of.items()}
 
 
-def example_tensors(route: Route, inputs: Sequence[str], tokenizer: TextTokenizer | None) -> dict[str, Tensor]:
+def example_tensors(route: PlannedRoute, inputs: Sequence[str], tokenizer: TextTokenizer | None) -> dict[str, Tensor]:
     """A batch to trace with, in the order of the inputs."""
     if tokenizer is None:
         return image_example(route)
@@ -147,7 +150,9 @@ def dynamic_shapes(names: Sequence[str]) -> dict[str, dict[int, object]]:
     return {name: dict.fromkeys(dynamic_axes(name), torch.export.Dim.DYNAMIC) for name in names}
 
 
-def exported_program(pipeline: Pipeline, route: Route, example: Mapping[str, Tensor]) -> torch.export.ExportedProgram:
+def exported_program(
+    pipeline: Pipeline, route: PlannedRoute, example: Mapping[str, Tensor]
+) -> torch.export.ExportedProgram:
     """The pipeline as a traced program with named inputs and outputs, without weights that lead to no output.
 
     Raises:
@@ -162,7 +167,7 @@ def exported_program(pipeline: Pipeline, route: Route, example: Mapping[str, Ten
         return pruned(program.run_decompositions({}))
 
 
-def save_program(program: torch.export.ExportedProgram, route: Route, path: Path) -> None:
+def save_program(program: torch.export.ExportedProgram, route: PlannedRoute, path: Path) -> None:
     """Write the .pt2 file, and the folders above it.
 
     Raises:
@@ -174,7 +179,7 @@ def save_program(program: torch.export.ExportedProgram, route: Route, path: Path
 
 
 @contextlib.contextmanager
-def _explained(what: str, route: Route) -> Iterator[None]:
+def _explained(what: str, route: PlannedRoute) -> Iterator[None]:
     """PyTorch's own errors as one line about the route."""
     try:
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sbertconv.converters import Context, Features, Step
+from sbertconv.plan.context import Context, Features, Step
 
 
 def convert_bow(module: torch.nn.Module, context: Context) -> Step:

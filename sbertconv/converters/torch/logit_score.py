@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from sbertconv.converters import Context, Step
 from sbertconv.converters.causal import score_of_few
+from sbertconv.plan.context import Context, Step
 
 
 def convert_logit_score(module: torch.nn.Module, context: Context) -> Step:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sbertconv.converters import Context, Features, Step
+from sbertconv.plan.context import Context, Features, Step
 
 
 def convert_lstm(module: torch.nn.Module, context: Context) -> Step:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sbertconv.converters import Context, Features, Step
+from sbertconv.artifact.scoring import IS_QUERY, ScoringRule
 from sbertconv.converters.checks import check_texts
-from sbertconv.scoring import IS_QUERY, ScoringRule
+from sbertconv.plan.context import Context, Features, Step
 
 
 def convert_multi_vector_mask(module: torch.nn.Module, context: Context) -> Step:

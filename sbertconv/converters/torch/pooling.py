@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sbertconv.converters import Context, Features, Step
 from sbertconv.converters.checks import pooling_modes
+from sbertconv.plan.context import Context, Features, Step
 
 SMALLEST_WEIGHT = 1e-9  # the library's own guard against an empty text
 

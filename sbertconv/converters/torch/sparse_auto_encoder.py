@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import linear
 
-from sbertconv.converters import Context, Features, Step
 from sbertconv.converters.checks import active_latents
+from sbertconv.plan.context import Context, Features, Step
 
 SMALLEST_DEVIATION = 1e-5  # the library's own guard
 

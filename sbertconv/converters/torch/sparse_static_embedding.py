@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from sbertconv.converters import Context, Features, Step
 from sbertconv.converters.torch.pooling import positions
+from sbertconv.plan.context import Context, Features, Step
 
 
 def convert_sparse_static_embedding(module: torch.nn.Module, context: Context) -> Step:

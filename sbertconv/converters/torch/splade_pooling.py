@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from sbertconv.converters import Context, Features, Step
 from sbertconv.converters.checks import splade_settings
+from sbertconv.plan.context import Context, Features, Step
 
 COLUMNS = 4096  # of the vocabulary at a time
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from sbertconv.converters import Context, Features, Step
 from sbertconv.converters.checks import check_static_embedding
+from sbertconv.plan.context import Context, Features, Step
 
 
 def convert_static_embedding(module: torch.nn.Module, context: Context) -> Step:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from sbertconv.converters import Context, Step
 from sbertconv.converters.checks import check_token_pooling
+from sbertconv.plan.context import Context, Step
 
 
 def convert_token_pooling(module: torch.nn.Module, context: Context) -> Step:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import torch
 
-from sbertconv.converters import Context, Features, Step
+from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.converters.causal import FewLogits, entries_read
 from sbertconv.converters.checks import check_transformer
-from sbertconv.scoring import IS_QUERY
+from sbertconv.plan.context import Context, Features, Step
 
 
 def convert_transformer(module: torch.nn.Module, context: Context) -> Step:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
-from sbertconv.artifact import Staging
-from sbertconv.classes import NOT_ZERO
+from sbertconv.artifact.kinds import NOT_ZERO
+from sbertconv.artifact.publishing import Staging
 from sbertconv.converters.torch.backend import Pipeline, TorchOptions, example_tensors, exported_program, save_program
 from sbertconv.converters.writing import (
     Finish,
@@ -19,10 +19,10 @@ from sbertconv.converters.writing import (
     write_module_configs,
     write_tokenizer,
 )
-from sbertconv.plan import Plan
-from sbertconv.routes import Route
-from sbertconv.source import Source
-from sbertconv.tokenization import load_tokenizer
+from sbertconv.plan.planning import Plan
+from sbertconv.plan.routes import PlannedRoute
+from sbertconv.runtime.tokenization import load_tokenizer
+from sbertconv.source.opening import Source
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -47,7 +47,7 @@ def write_torch(
 
 
 def _write_route(
-    route: Route, is_default: bool, model: SentenceTransformer, options: TorchOptions, staging: Staging
+    route: PlannedRoute, is_default: bool, model: SentenceTransformer, options: TorchOptions, staging: Staging
 ) -> dict[str, Any]:
     """Write one route's tokenizer and program; returns the manifest's entry."""
     section = write_tokenizer(route, is_default, staging)

@@ -1,0 +1,222 @@
+"""The converted folder as it is read: its manifest, its files, and the artifact inside a .keras file."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sbertconv.artifact.kinds import class_named
+from sbertconv.errors import ArtifactError
+
+FORMAT_VERSION = 1
+MANIFEST = "sbertconv.json"
+KERAS_SUFFIX = ".keras"
+PACKED = "/sbertconv/"  # where the last layer of a .keras file keeps the rest of the model
+REQUIRED = ("model_class", "backend", "engines", "graphs", "files", "precision", "prompts", "sees_padding")
+GRAPH_KEYS = ("name", "formats", "modality", "tasks", "inputs", "outputs", "tokenizer")
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A converted folder that exists: its manifest and, when just written, its parity report is inside it."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats that every graph was written in."""
+        return tuple(self.manifest["graphs"][0]["formats"])
+
+    def engines(self, form: str) -> tuple[str, ...]:
+        """The engines that a format was proven on."""
+        return tuple(self.manifest["engines"][form])
+
+    def path(self, name: str) -> Path:
+        """A file of the manifest by its name.
+
+        Raises:
+            ArtifactError: if the name leaves the folder, or the file is missing or not as long as it was.
+        """
+        path = inside(self.folder, name)
+        expected = self.manifest["files"].get(name)
+        if expected is None or not path.is_file():
+            raise ArtifactError(f"{path}: the file is missing.\nConvert the model again with --overwrite.")
+        if path.stat().st_size != expected["size"]:
+            raise ArtifactError(
+                f"{path}: {path.stat().st_size:,} bytes instead of {expected['size']:,}: truncated or replaced.\n"
+                "Copy the whole folder again, or convert the model again with --overwrite."
+            )
+        return path
+
+    def verify_hashes(self) -> None:
+        """Compare every file with its sha256 in the manifest.
+
+        Raises:
+            ArtifactError: naming every file that is missing or differs.
+        """
+        problems = []
+        for name, expected in self.manifest["files"].items():
+            path = inside(self.folder, name)
+            if not path.is_file():
+                problems.append(f"{name}: missing")
+            elif sha256(path) != expected["sha256"]:
+                problems.append(f"{name}: its sha256 is not that of the manifest")
+        if problems:
+            raise ArtifactError(
+                f"{self.folder}: not as it was written:\n"
+                + "\n".join(f"  {problem}" for problem in problems)
+                + "\nCopy the whole folder again, or convert the model again with --overwrite."
+            )
+
+
+def how_to_load(folder: str | Path) -> str:
+    """What opens a folder that to-st wrote, in Python."""
+    manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+    name = manifest.get("model_class", "SentenceTransformer")
+    row = class_named(name, folder, ArtifactError)
+    return row.loads.format(library=row.library, folder=str(folder))
+
+
+def read_artifact(folder: str | Path) -> Artifact:
+    """Read a folder's manifest and check that it can be trusted as a description.
+
+    Raises:
+        ArtifactError: for a missing, foreign or unreadable folder, a newer format, or a path that leaves it.
+    """
+    folder = Path(folder).expanduser()
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such folder.\nCheck the path.")
+    if not path.is_file():
+        raise ArtifactError(
+            f"{folder}: has no {MANIFEST}, so sbertconv did not write it.\n"
+            "Convert a model first: sbertconv to-onnx, to-openvino, to-tf or to-torch."
+        )
+    advice = "Copy the whole folder again, or convert the model again with --overwrite."
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version = manifest["format_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: not a readable manifest: {type(error).__name__}: {error}\n{advice}") from error
+    if version != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path}: format version {version!r}, this sbertconv reads version {FORMAT_VERSION}.\nUpdate sbertconv."
+        )
+    if manifest.get("backend") == "sentence-transformers":
+        raise ArtifactError(f"{folder}: written by to-st, not a converted model.\nOpen it with {how_to_load(folder)}.")
+    missing = [key for key in REQUIRED if key not in manifest]
+    if not missing:
+        own = class_named(manifest["model_class"], path, ArtifactError).keys
+        missing = [key for key in own if key not in manifest]
+    if missing:
+        raise ArtifactError(f"{path}: {', '.join(missing)} missing.\n{advice}")
+    try:
+        names = [name for name, file in manifest["files"].items() if file["sha256"] and file["size"] >= 0]
+        graphs = [{key: graph[key] for key in GRAPH_KEYS} for graph in manifest["graphs"]]
+        names += [file for graph in graphs for file in graph["formats"].values()]
+        names += [graph["tokenizer"]["file"] for graph in graphs if graph["tokenizer"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path}: not a readable manifest: {type(error).__name__}: {error}\n{advice}") from error
+    for name in names:
+        inside(folder, name)
+    return Artifact(folder, manifest)
+
+
+def is_keras_artifact(model: Any) -> bool:
+    """Whether this is the path of a .keras file, or of a folder that `to-tf` wrote."""
+    if not isinstance(model, (str, Path)):
+        return False
+    path = Path(model).expanduser()
+    if path.suffix == KERAS_SUFFIX and path.is_file():
+        return True
+    try:
+        return bool(json.loads((path / MANIFEST).read_text(encoding="utf-8"))["backend"] == "keras")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def unpacked(file: str | Path) -> Path:
+    """The artifact inside a .keras file, as a folder that lives as long as this process.
+
+    Raises:
+        ArtifactError: if the file is missing, or was not written from a converted model.
+    """
+    file = Path(file).expanduser()
+    folder = Path(tempfile.mkdtemp(prefix="sbertconv-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if PACKED in name and not name.endswith("/")]
+            for name in names:
+                path = inside(folder, name.partition(PACKED)[2])
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(archive.read(name))
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{file}: not a readable .keras file: {error}\nCheck the path.") from error
+    if not (folder / MANIFEST).is_file():
+        raise ArtifactError(
+            f"{file}: holds no {MANIFEST}, so it does not come from sbertconv.\n"
+            "Convert a model with sbertconv to-tf, and save the Keras model that it gives."
+        )
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    model = inside(folder, manifest["graphs"][0]["formats"]["keras"])
+    link_or_copy(file, model)
+    manifest["files"] = described(folder)
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+def folder_name(folder: Path) -> str:
+    """What its user calls a folder: a link has its own name, not that of what it leads to."""
+    return Path(os.path.abspath(folder)).name
+
+
+def link_or_copy(file: Path, target: Path) -> None:
+    """The same file in another place, without its bytes twice where the file system can."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file.resolve(), target)
+    except OSError:  # another file system
+        shutil.copyfile(file, target)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file of the folder.
+
+    Raises:
+        ArtifactError: if the name is absolute, climbs out, or follows a link out of the folder.
+    """
+    path = folder / name
+    climbs = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name.replace("\\", "/")).parts
+    if climbs or not path.resolve().is_relative_to(folder.resolve()):
+        raise ArtifactError(f"{folder / MANIFEST}: the path {name!r} leaves the folder.\nDo not use this folder.")
+    return path
+
+
+def described(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and sha256 of every file of a folder but its manifest, by its name in it."""
+    return {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

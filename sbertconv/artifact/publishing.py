@@ -1,0 +1,169 @@
+"""A folder that is staged beside its target and published by one rename."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sbertconv.artifact.folder import FORMAT_VERSION, MANIFEST, Artifact, described
+from sbertconv.errors import ArtifactError
+
+STAGING = re.compile(r"\.(?P<target>.+)\.sbertconv-(?P<pid>\d+)(-[0-9a-f]+)?(-scratch|(?P<old>-old))?")
+SCRATCH = "-scratch"
+RENAME_EXCHANGE = 2  # linux/fs.h
+AT_FDCWD = -100
+
+
+class Staging:
+    """A hidden folder beside the target that becomes the target in one rename.
+
+    The name holds the process id, so that the next run removes what a killed one left behind.
+    """
+
+    def __init__(self, target: Path, overwrite: bool) -> None:
+        self.target = target
+        self.overwrite = overwrite
+        self.folder = target.parent / f".{target.name}.sbertconv-{os.getpid()}-{secrets.token_hex(4)}"
+
+    def scratch(self) -> Path:
+        """A folder beside the artifact for what is not part of it; it goes when the staging ends."""
+        folder = self.folder.with_name(f"{self.folder.name}{SCRATCH}")
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def write(self, name: str, text: str) -> None:
+        """Write a text file of the artifact."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def manifest(self, content: Mapping[str, Any]) -> Artifact:
+        """Write the manifest, with size and sha256 of every file written so far."""
+        full = {"format_version": FORMAT_VERSION, **content, "files": described(self.folder)}
+        self.write(MANIFEST, json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        return Artifact(self.folder, full)
+
+    def publish(self) -> None:
+        """Rename the staged folder to the target; an old target is exchanged for it and then removed.
+
+        Raises:
+            ArtifactError: if the target came into being meanwhile, or cannot be replaced.
+        """
+        try:
+            if self.target.exists():
+                self._refuse_existing()
+                replace_folder(self.folder, self.target)
+            else:
+                os.rename(self.folder, self.target)
+        except OSError as error:
+            raise ArtifactError(f"{self.target}: cannot be written: {error.strerror}.\nNothing was changed.") from error
+
+    def _refuse_existing(self) -> None:
+        if not self.overwrite:
+            raise ArtifactError(f"{self.target}: exists already.\nPass --overwrite to replace it, or another folder.")
+        if not self.target.is_dir():
+            raise ArtifactError(f"{self.target}: exists and is not a folder.\nChoose another folder.")
+        if any(self.target.iterdir()) and not (self.target / MANIFEST).is_file():
+            raise ArtifactError(
+                f"{self.target}: exists and was not written by sbertconv, so it is not replaced.\n"
+                "Choose another folder, or remove it yourself."
+            )
+        if foreign := self._foreign_files():
+            raise ArtifactError(
+                f"{self.target}: holds files that sbertconv did not write and replacing it would delete: "
+                f"{', '.join(foreign[:4])}{', ...' if len(foreign) > 4 else ''}.\nMove them, or choose another folder."
+            )
+
+    def _foreign_files(self) -> list[str]:
+        """Files of the target that its manifest does not name."""
+        try:
+            known = {MANIFEST, *json.loads((self.target / MANIFEST).read_text(encoding="utf-8"))["files"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            known = {MANIFEST}
+        found = (path.relative_to(self.target).as_posix() for path in self.target.rglob("*") if not path.is_dir())
+        return sorted(name for name in found if name not in known)
+
+
+@contextlib.contextmanager
+def stage(target: str | Path, *, overwrite: bool = False) -> Iterator[Staging]:
+    """A staging folder for `target`; whatever happens inside, only `publish()` touches the target.
+
+    Raises:
+        ArtifactError: if the target exists without `overwrite`, or its parent cannot be written.
+    """
+    target = Path(target).expanduser().resolve()  # a link stays, what it leads to is replaced
+    staging = Staging(target, overwrite)
+    if target.exists():
+        staging._refuse_existing()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        staging.folder.mkdir()
+    except OSError as error:
+        raise ArtifactError(
+            f"{target}: cannot be written: {error.strerror}.\nChoose a folder you may write."
+        ) from error
+    try:
+        yield staging
+    except OSError as error:
+        raise ArtifactError(
+            f"{target}: writing failed: {error.strerror or error}.\nNothing was changed; make room and try again."
+        ) from error
+    finally:
+        shutil.rmtree(staging.folder, ignore_errors=True)
+        shutil.rmtree(staging.folder.with_name(f"{staging.folder.name}{SCRATCH}"), ignore_errors=True)
+
+
+def _sweep(target: Path) -> None:
+    """Remove the staging folders of runs that were killed; an old folder that stood aside comes back."""
+    for path in target.parent.iterdir():
+        match = STAGING.fullmatch(path.name)
+        if not match or match["target"] != target.name or _is_running(int(match["pid"])):
+            continue
+        if match["old"] and not target.exists():
+            os.rename(path, target)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Put `new` in the place of `old`. On Linux one system call exchanges them, so that a kill at any moment
+    leaves one whole folder there; elsewhere the old one steps aside and comes back if the rename fails.
+    """
+    if not _exchange(new, old):
+        aside = new.with_name(new.name + "-old")
+        os.rename(old, aside)
+        try:
+            os.rename(new, old)
+        except BaseException:  # an interrupt included
+            os.rename(aside, old)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    return bool(renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0)

@@ -1,0 +1,1 @@
+"""The command line's arguments, files and printed tables."""

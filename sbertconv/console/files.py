@@ -1,0 +1,369 @@
+"""Texts from a file, embeddings to a file, a block at a time."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial, wraps
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sbertconv.errors import UnsupportedOptionError, require
+
+if TYPE_CHECKING:
+    from sbertconv.runtime.sparse import SparseEmbedder, SparseRow
+
+BLOCK = 4096  # texts held at once: enough to sort by length, small beside a model
+ENCODING = "utf-8-sig"  # UTF-8, with or without the byte order mark that spreadsheets and editors of Windows write
+LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 131,072 characters; a C long may have 32 bits
+
+
+def _read_lines(path: Path, column: str) -> Iterator[str]:
+    with path.open(encoding=ENCODING, newline="\n") as file:
+        for line in file:
+            yield line.rstrip("\r\n")
+
+
+def _read_jsonl(path: Path, column: str) -> Iterator[str]:
+    for number, line in enumerate(_read_lines(path, column), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UnsupportedOptionError(f"{path}, line {number}: not JSON: {error}\nMend the line.") from error
+        yield _cell(row, column, f"{path}, line {number}")
+
+
+def _read_csv(path: Path, column: str) -> Iterator[str]:
+    csv.field_size_limit(LONGEST_CELL)
+    with path.open(encoding=ENCODING, newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), 2):
+            yield _cell(row, column, f"{path}, row {number}")
+
+
+def _read_parquet(path: Path, column: str) -> Iterator[str]:
+    require("parquet", "pyarrow")
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        if column not in file.schema_arrow.names:
+            _cell(dict.fromkeys(file.schema_arrow.names), column, str(path))
+        batches = file.iter_batches(BLOCK, columns=[column])
+        texts = (text for batch in batches for text in batch.column(0).to_pylist())
+        for number, text in enumerate(texts):
+            yield _cell({column: text}, column, f"{path}, row {number}")
+
+
+def _cell(row: Any, column: str, where: str) -> str:
+    if isinstance(row, str):
+        return row
+    if not isinstance(row, dict):
+        raise UnsupportedOptionError(
+            f"{where}: {type(row).__name__}, where text or an object with the key {column!r} is due.\nMend the line."
+        )
+    if column not in row:
+        raise UnsupportedOptionError(
+            f"{where}: no column {column!r} (have: {', '.join(map(str, row)) or 'none'}).\nChoose one with --column."
+        )
+    if not isinstance(row[column], str):
+        raise UnsupportedOptionError(f"{where}: {column!r} is {type(row[column]).__name__}, not text.\nMend the row.")
+    return str(row[column])
+
+
+READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
+    ".txt": _read_lines,
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+
+
+def read_texts(path: Path, column: str = "text") -> Iterator[str]:
+    """The texts of a file: the lines of .txt, one column or key of .jsonl, .csv and .parquet.
+
+    Raises:
+        UnsupportedOptionError: for an unknown ending, a missing or broken file, a missing column, or a row
+            without text.
+    """
+    if path.suffix not in READERS:
+        raise UnsupportedOptionError(f"{path}: cannot read {path.suffix!r} (have: {', '.join(READERS)}).\nConvert it.")
+    if not path.is_file():
+        raise UnsupportedOptionError(f"{path}: no such file.\nCheck the path.")
+    return _read(path, column)
+
+
+def _read(path: Path, column: str) -> Iterator[str]:
+    """What the reader of this ending gives; a broken file is one kind of error, whichever library tells of it."""
+    try:
+        yield from READERS[path.suffix](path, column)
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: text that is not UTF-8, and pyarrow's ArrowInvalid
+        raise UnsupportedOptionError(
+            f"{path}: cannot be read: {error}\nCheck that the file is complete and, if it is text, saved as UTF-8."
+        ) from error
+
+
+def read_inputs(path: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """The texts of one column, or the pairs of two.
+
+    Raises:
+        UnsupportedOptionError: for more columns, for two of a file that has none, and what `read_texts` raises.
+    """
+    if len(columns) == 1:
+        return read_texts(path, columns[0])
+    if len(columns) > 2 or path.suffix == ".txt":
+        raise UnsupportedOptionError(
+            f"{path}: {len(columns)} columns (have: one, or two of .jsonl, .csv and .parquet).\nPass --column so."
+        )
+    return zip(*(read_texts(path, column) for column in columns), strict=True)
+
+
+Write = Callable[[Any], None]  # takes rows: an array, or what JSON has for each
+
+
+@contextmanager
+def _write_json_lines() -> Iterator[Write]:
+    """JSON lines on stdout, for as long as somebody reads them."""
+
+    def write(block: Iterable[Any]) -> None:
+        for row in block:
+            content = row.tolist() if isinstance(row, (np.ndarray, np.generic)) else row
+            sys.stdout.write(json.dumps(content, ensure_ascii=False) + "\n")
+
+    try:
+        yield write
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has enough
+        discard_output()
+
+
+def discard_output() -> None:
+    """What is still buffered for stdout goes nowhere, so that the process ends without a second error about it."""
+    with suppress(OSError):  # not a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def _write_npy(path: Path) -> Iterator[Write]:
+    """One .npy array; the header is written again at the end, when the number of rows is known.
+
+    numpy pads the header so that a growing first dimension always fits into it.
+    """
+    rows = 0
+    dtype, width = np.dtype(np.float32), (0,)
+    with path.open("wb") as file:
+
+        def header() -> None:
+            description = {
+                "descr": np.lib.format.dtype_to_descr(dtype),
+                "fortran_order": False,
+                "shape": (rows, *width),
+            }
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(file, description)
+
+        def write(block: Any) -> None:
+            nonlocal rows, dtype, width
+            if not isinstance(block, np.ndarray):
+                raise UnsupportedOptionError(
+                    ".npy: texts with a vector for each token are no single array (have: .parquet).\n"
+                    "Choose that, or leave --output out for JSON lines."
+                )
+            if rows == 0:
+                dtype, width = block.dtype, block.shape[1:]
+                header()
+            rows += len(block)
+            file.write(np.ascontiguousarray(block).tobytes())
+
+        yield write
+        header()
+
+
+@contextmanager
+def _write_parquet(path: Path) -> Iterator[Write]:
+    require("parquet", "pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writers: list[Any] = []
+
+    def vectors(rows: np.ndarray) -> Any:
+        return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows).reshape(-1)), rows.shape[1])
+
+    def write(block: Any) -> None:
+        if isinstance(block, np.ndarray):
+            column = vectors(block)
+        else:  # the vectors of each text's tokens
+            ends = np.cumsum([0, *map(len, block)], dtype=np.int32)
+            column = pa.ListArray.from_arrays(pa.array(ends), vectors(np.concatenate(block)))
+        table = pa.table({"embedding": column})
+        if not writers:
+            writers.append(pq.ParquetWriter(path, table.schema))
+        writers[0].write_table(table)
+
+    try:
+        yield write
+    finally:
+        for writer in writers:
+            writer.close()
+
+
+WRITERS: dict[str, Callable[[Path], AbstractContextManager[Write]]] = {".npy": _write_npy, ".parquet": _write_parquet}
+
+
+@contextmanager
+def _write_npz(path: Path, embedder: SparseEmbedder) -> Iterator[Write]:
+    """One matrix as scipy.sparse.load_npz reads it; it is in memory until all of it is there."""
+    require("sparse", "scipy")
+    from scipy.sparse import save_npz
+
+    found: list[SparseRow] = []
+    yield found.extend
+    with path.open("wb") as file:
+        save_npz(file, embedder.matrix(found))
+
+
+def predict_texts(model: Any, inputs: Iterable[Any], **options: Any) -> None:
+    """Score or label a stream of texts or pairs in blocks, as JSON lines on stdout.
+
+    Args:
+        model: a loaded artifact.
+        inputs: any iterable; at most BLOCK of them are in memory.
+        options: of its `predict_all`.
+
+    Raises:
+        UnsupportedOptionError: for an artifact that gives embeddings.
+    """
+    from sbertconv.runtime.predicting import Predictor
+
+    if not isinstance(model, Predictor):
+        raise UnsupportedOptionError(
+            f"{model.artifact.folder}: a {model.artifact.manifest['model_class']} gives embeddings, no predictions.\n"
+            "Use sbertconv encode."
+        )
+    stream = iter(inputs)
+    with _write_json_lines() as write:
+        while block := list(islice(stream, BLOCK)):
+            write(model.predict_all(block, **options))
+
+
+def encode_texts(
+    embedder: Any,
+    texts: Iterable[str],
+    output: Path | None,
+    *,
+    progress: bool = False,
+    tokens: bool = False,
+    **options: Any,
+) -> int:
+    """Embed a stream of texts in blocks; returns how many.
+
+    Args:
+        embedder: a loaded artifact with `encode`.
+        texts: any iterable; at most BLOCK texts and their embeddings are in memory.
+        output: a .npy or .parquet file, of sparse vectors an .npz file, which appears only when it is complete; None:
+            JSON lines on stdout.
+        progress: show a counter on stderr.
+        tokens: of sparse vectors, tokens in place of columns; JSON lines alone.
+        options: of its `encode`.
+
+    Raises:
+        UnsupportedOptionError: for an unknown ending, an option that its `encode` does not have, or an int8 precision,
+            whose ranges need all embeddings.
+    """
+    if options.get("precision") in ("int8", "uint8"):
+        raise UnsupportedOptionError(
+            "precision int8 and uint8 take their ranges from all embeddings at once, a stream has none "
+            "(have: float32, binary, ubinary).\nEncode in float32 and quantize the result."
+        )
+    if not hasattr(embedder, "encode"):
+        name = embedder.artifact.manifest["model_class"]
+        raise UnsupportedOptionError(
+            f"{embedder.artifact.folder}: a {name} gives no embeddings.\nUse sbertconv predict."
+        )
+    encode, writers = _encoding(embedder, output is None, tokens)
+    options = {key: value for key, value in options.items() if value not in (None, False, "float32")}
+    if idle := [key for key in options if key not in inspect.signature(encode).parameters]:
+        names = ", ".join(f"--{key.replace('_', '-')}" for key in idle)
+        raise UnsupportedOptionError(
+            f"{names}: a {embedder.artifact.manifest['model_class']} has no such option.\nLeave it out."
+        )
+    if output is not None and output.suffix not in writers:
+        raise UnsupportedOptionError(
+            f"{output}: cannot write {output.suffix!r} (have: {', '.join(writers)}).\nChoose another ending."
+        )
+    with _writer(output, writers) as write, _counter(progress) as count_up:
+        stream, count = iter(texts), 0
+        while block := list(islice(stream, BLOCK)):
+            write(encode(block, **options))
+            count += len(block)
+            count_up(count)
+        if output and not count:
+            raise UnsupportedOptionError(f"No texts, so {output} was not written.\nCheck the input.")
+    return count
+
+
+def _encoding(embedder: Any, as_lines: bool, tokens: bool) -> tuple[Callable[..., Any], Mapping[str, Any]]:
+    """What embeds a block of texts, and what writes it to a file, by its ending."""
+    from sbertconv.runtime.sparse import SparseEmbedder
+
+    if not isinstance(embedder, SparseEmbedder):
+        if tokens:
+            raise UnsupportedOptionError("--tokens: this model gives no weights of tokens.\nLeave the option out.")
+        return embedder.encode, WRITERS
+    if tokens and not as_lines:
+        raise UnsupportedOptionError("--tokens: a matrix has columns.\nLeave it out, or --output.")
+    writers = {".npz": partial(_write_npz, embedder=embedder)}
+    if not as_lines:
+        return embedder.rows, writers
+    tell: Callable[[SparseRow], dict[Any, Any]] = embedder.tokens if tokens else _columns_and_values
+
+    @wraps(embedder.rows)
+    def lines(texts: Sequence[str], **options: Any) -> list[dict[Any, Any]]:
+        return [tell(row) for row in embedder.rows(texts, **options)]
+
+    return lines, writers
+
+
+def _columns_and_values(row: SparseRow) -> dict[str, Any]:
+    return {"indices": row.columns.tolist(), "values": row.values.tolist()}
+
+
+@contextmanager
+def _writer(output: Path | None, writers: Mapping[str, Any]) -> Iterator[Write]:
+    """Writes beside the file and renames at the end, so that a half-written result is never seen; None: stdout."""
+    if output is None:
+        with _write_json_lines() as write:
+            yield write
+        return
+    hidden = output.with_name(f".{output.name}.partial")
+    try:
+        with writers[output.suffix](hidden) as write:
+            yield write
+        hidden.replace(output)
+    except OSError as error:
+        raise UnsupportedOptionError(
+            f"{output}: cannot be written: {error.strerror or error}.\nChoose another place."
+        ) from error
+    finally:
+        with suppress(OSError):  # a file where its folder should be: there is nothing to remove, and that is said above
+            hidden.unlink()
+
+
+@contextmanager
+def _counter(progress: bool) -> Iterator[Callable[[int], None]]:
+    if not progress:
+        yield lambda count: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("encoding") as status:
+        yield lambda count: status.update(f"encoded {count:,} texts")

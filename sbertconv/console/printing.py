@@ -1,0 +1,339 @@
+"""What the commands show: progress on stderr, tables or JSON on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from sbertconv.errors import ParityError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sbertconv.artifact.folder import Artifact
+    from sbertconv.benchmark.report import BenchReport
+
+WIDTH = 120  # of tables that go to a file or a pipe
+SHOWN = ("model_class", "architecture", "tokenizer", "embedding_dimension", "num_labels", "labels", "activation",
+         "max_active_dims", "max_seq_length", "similarity_fn_name", "truncate_dim", "prompts", "default_prompt_name",
+         "revision")  # fmt: skip
+
+
+def open_console(stderr: bool = False) -> Console:
+    """As wide as the terminal; where there is none, wide enough for the tables."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
+    return console
+
+
+def print_lines(console: Console, *lines: str) -> None:
+    """Text that is copied or searched for: no markup, and no line breaks of our own."""
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress(as_json: bool) -> Iterator[Any]:
+    """A spinner, and for machines the report of a comparison that failed, under the key that it has in a manifest."""
+    try:
+        with _spinner(as_json) as on_stage:
+            yield on_stage
+    except ParityError as error:
+        if as_json:
+            print_json({"folder": None, "parity": error.report.to_json()})
+        raise
+
+
+@contextlib.contextmanager
+def _spinner(quiet: bool) -> Iterator[Any]:
+    """The stage's name and the time it took; silent where nobody watches."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda stage: None
+        return
+    import time
+
+    from rich.console import Console
+
+    console = Console(file=sys.stderr, highlight=False)  # stages redirect sys.stderr, the spinner goes on
+    running: list[tuple[str, float]] = []
+
+    def finish() -> None:
+        if running:
+            name, start = running.pop()
+            console.print(f"[green]done[/] {name} [dim]{time.perf_counter() - start:.1f} s[/]")
+
+    with console.status("starting") as status:
+
+        def on_stage(name: str) -> None:
+            finish()
+            running.append((name, time.perf_counter()))
+            status.update(name)
+
+        yield on_stage
+        finish()
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[Any]:
+    """A bar with what is measured now; silent where nobody watches."""
+    if not sys.stderr.isatty():
+        yield lambda name, done, total: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=open_console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+        yield lambda name, done, total: progress.update(task, description=name, completed=done, total=total)
+
+
+def json_text(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, default=str)
+
+
+def print_json(content: Any) -> None:
+    typer.echo(json_text(content))
+
+
+def print_result(artifact: Artifact, as_json: bool) -> None:
+    if as_json:
+        print_json({"folder": str(artifact.folder), **artifact.manifest})
+    else:
+        _print_artifact(artifact)
+
+
+def _print_artifact(artifact: Artifact) -> None:
+    from rich.table import Table
+
+    console = open_console()
+    manifest = artifact.manifest
+    _print_notes(manifest["notes"], console)
+    print_parity(manifest["parity"], console)
+    for graph in manifest["graphs"]:
+        if proven := graph.get("text"):
+            count, size = proven["corpus"] + proven["fuzz"], _size(proven["bytes"])
+            same = f"{count:,} inputs, 0 of {proven['tokens']:,} tokens differ; {size}"
+            print_lines(console, f"Tokenizer inside graph {graph['name']!r}: {same}")
+    print_lines(console, f"Written to {artifact.folder}")
+    table = Table()
+    table.add_column("file")
+    table.add_column("size", justify="right")
+    for name, file in manifest["files"].items():
+        table.add_row(name, _size(file["size"]))
+    console.print(table)
+    print_lines(console, "Run it:", snippet(artifact))
+    if manifest.get("target") == "tensorrt":
+        print_lines(
+            console, "On the machine with the GPU, build its plan:", f"  sbertconv build-plan {artifact.folder}"
+        )
+
+
+def print_bench(report: BenchReport) -> None:
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    console = open_console()
+    for content in report.tables():
+        columns = (Column(heading, justify="right", overflow="fold") for heading in content.header)
+        table = Table(Column(overflow="fold"), *columns, title=content.title, title_justify="left")
+        for name, cells in content.rows:
+            table.add_row(escape(name), *(f"{cell.value}\n[dim]{cell.ratio}[/]".rstrip() for cell in cells))
+        console.print(table)
+    print_lines(console, *report.description)
+
+
+def _print_notes(notes: Iterable[str], console: Console) -> None:
+    print_lines(console, *(f"Note: {note}" for note in notes))
+
+
+def _size(count: int) -> str:
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} B"
+
+
+def snippet(artifact: Artifact) -> str:
+    """Five lines of Python that run the artifact."""
+    manifest = artifact.manifest
+    texts = 'texts = ["A sentence.", "Another one."]'
+    sparse = [
+        texts,
+        f"embeddings = model.encode(texts)  # scipy CSR, [2, {manifest.get('embedding_dimension')}]",
+        "print(model.decode(embeddings, top_k=5))",
+    ]
+    calls = {
+        ("SentenceTransformer", "sentence_embedding"): [
+            texts,
+            f"embeddings = model.encode(texts)  # numpy, [2, {manifest.get('embedding_dimension')}]",
+            "print(model.similarity(embeddings, embeddings))",
+        ],
+        ("SentenceTransformer", "token_embeddings"): [
+            texts,
+            'tokens = model.encode(texts, output_value="token_embeddings")',
+            "print([matrix.shape for matrix in tokens])",
+        ],
+        ("SparseEncoder", "sentence_embedding"): sparse,
+        ("SparseEncoder", "values"): sparse,
+        ("MultiVectorEncoder", "token_embeddings"): [
+            'queries = model.encode_query(["A question?"])  # a numpy array [tokens, dim] for each',
+            'documents = model.encode_document(["An answer.", "Something else."])',
+            "print(model.similarity(queries, documents))  # MaxSim, [1, 2]",
+        ],
+        ("CrossEncoder", "logits"): [
+            'pairs = [("A question?", "An answer."), ("A question?", "Something else.")]',
+            f"scores = model.predict(pairs)  # numpy, a row per pair, {manifest.get('num_labels')} label(s)",
+            "print(scores)",
+        ],
+        ("TextClassifier", "logits"): [
+            texts,
+            "labels = model.predict(texts)  # the likeliest of each text",
+            "print(labels)",
+        ],
+    }
+    outputs = {(manifest["model_class"], output["name"]) for output in manifest["graphs"][0]["outputs"]}
+    lines = [
+        "import sbertconv",
+        f"model = sbertconv.load({str(artifact.folder)!r})",
+        *next(lines for name, lines in calls.items() if name in outputs),
+    ]
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _quoted(text: str, width: int = 22) -> str:
+    """A text in a row of one line: some characters take two columns of a terminal, others none."""
+    from rich.cells import cell_len, set_cell_size
+    from rich.markup import escape
+
+    return escape(repr(text if cell_len(text) <= width else f"{set_cell_size(text, width - 3).rstrip()}..."))
+
+
+def print_parity(report: Mapping[str, Any], console: Console) -> None:
+    from rich.table import Table
+
+    title = f"Parity with {report['method']}(): {report['rule']}"
+    table = Table(title=title, title_justify="left")
+    for name, justify in (
+        ("check", "left"), ("texts", "right"), ("max abs diff", "right"), ("on", "left"), ("tokens", "right"),
+        ("min cosine", "right"), ("", "left"),
+    ):  # fmt: skip
+        table.add_column(name, justify=justify, no_wrap=name != "on", overflow="fold")  # type: ignore[arg-type]
+    for check in report["checks"]:
+        exact = check["dtype"] == "int64"
+        table.add_row(
+            check["name"],
+            str(check["texts"]),
+            ("exact" if check["passed"] else "differ") if exact else _figure(check["max_abs_diff"], ".1e"),
+            "" if exact and check["passed"] else _quoted(check["worst_text"]),
+            "" if exact and check["passed"] else str(check["worst_tokens"]),
+            "" if exact else _figure(check["min_cosine"], ".7f"),
+            "[green]ok[/]" if check["passed"] else "[red]FAILED[/]",
+        )
+    text = _quoted(report["wobble_text"])
+    table.add_section()
+    table.add_row(
+        f"{report['method']}(), batch 1 / 32", "", _figure(report["wobble"], ".1e"), text, "", "", "[dim]yardstick[/]"
+    )
+    console.print(table)
+    print_lines(console, *(f"{check['name']}: {check['problem']}" for check in report["checks"] if check["problem"]))
+    for quality in report["quality"]:
+        _print_quality(quality, console)
+    _print_notes(report["notes"], console)
+
+
+# What the quality was measured of -> what its inputs and its figures are called.
+QUALITY_WORDS = {
+    "sentences": (
+        "sentences",
+        "smallest cosine",
+        "mean cosine",
+        "rank correlation of all similarities",
+        "nearest neighbour stays",
+        "ten nearest neighbours stay",
+        "smallest cosine, alone and in a batch",
+    ),
+    "lists": (
+        "inputs in ranked lists",
+        "smallest correlation of a list's logits",
+        "mean correlation",
+        "rank correlation of all logits",
+        "first of a list stays",
+        "first ten stay",
+        "correlation, alone and in a batch",
+    ),
+}
+
+
+def _print_quality(quality: Mapping[str, Any], console: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from sbertconv.parity.comparison import shorten
+
+    words = QUALITY_WORDS[quality["of"]]
+    result = "passed" if quality["passed"] else "below the gate"
+    of = ", ".join([f"{quality['texts']:,} {words[0]}", *quality["run"].split(": ")[:-1]])
+    title = f"Quality on {of}: {result}"
+    table = Table("", "found", "gate", "on", title=title, title_justify="left")
+    gate = quality["gate"]
+    figures = (
+        ("min_cosine", gate["min_cosine"], quality["worst_text"]),
+        ("mean_cosine", None, ""),
+        ("spearman", gate["min_spearman"], ""),
+        ("top1", None, ""),
+        ("top10", gate["min_top10"], ""),
+        ("batch_cosine", None, quality["batch_text"]),
+    )
+    for name, (key, limit, text) in zip(words[1:], figures, strict=True):
+        shown = escape(repr(shorten(text, 40))) if text else ""
+        table.add_row(name, _figure(quality[key], ".5f"), "" if limit is None else f">= {limit:g}", shown)
+    console.print(table)
+
+
+def _figure(value: float | None, form: str) -> str:
+    """A number of a report, where None stands for one that is not finite."""
+    return "-" if value is None else format(value, form)
+
+
+def print_description(description: Mapping[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    console = open_console()
+    print_lines(console, description["name"])
+    modules = description["modules"]
+    backends = list(modules[0]["backends"]) if modules else []
+    table = Table("", *(Column(name, overflow="fold") for name in ("module", "settings", *backends)))
+    problems = []
+    for module in modules:
+        settings = ", ".join(f"{key}={_short_value(value)}" for key, value in module["settings"].items())
+        table.add_row(module["label"], escape(module["name"]), escape(settings), *map(_by, module["backends"].values()))
+        found = dict.fromkeys(result["problem"] for result in module["backends"].values() if result["problem"])
+        problems += [f"[{module['label']}] {module['name']}: {problem}" for problem in found]
+    console.print(table)
+    print_lines(console, *problems)
+    for key in SHOWN:
+        value = description.get(key)
+        if key in description and key in ("embedding_dimension", "activation") and value is None:
+            value = "unknown until loaded"
+        if value not in (None, {}):
+            print_lines(console, f"{key.replace('_', ' ')}: {value}")
+    _print_notes(description["notes"], console)
+
+
+def _by(result: Mapping[str, str]) -> str:
+    from rich.markup import escape
+
+    return "[red]unsupported[/]" if result["problem"] else escape(result["by"])
+
+
+def _short_value(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."

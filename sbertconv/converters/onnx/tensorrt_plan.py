@@ -1,0 +1,54 @@
+"""An ONNX graph -> a TensorRT plan for the GPU of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sbertconv.errors import UnsupportedModuleError
+from sbertconv.runtime.tensorrt import log_of
+
+
+def write_plan(trt: Any, graph: Path, profile: Mapping[str, Mapping[str, list[int]]], plan: Path) -> None:
+    """Build a graph's plan for the GPU of this machine.
+
+    The network is strongly typed, so that it computes in the graph's own types; TF32 is off, because its ten bits of
+    mantissa are far from float32.
+
+    Args:
+        trt: the package tensorrt.
+        graph: the .onnx file.
+        profile: name of an input -> its shapes: "min", "opt" and "max".
+        plan: the file to write.
+
+    Raises:
+        UnsupportedModuleError: if TensorRT cannot parse the graph, with every node that it refuses, or build it.
+    """
+    log = log_of(trt)
+    log.taken()
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(graph)):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        lines = [f"  {error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
+        raise UnsupportedModuleError(
+            f"TensorRT {trt.__version__} cannot parse {graph.name}:\n" + "\n".join(lines) + "\n"
+            "Update TensorRT, or run the graph with ONNX Runtime."
+        )
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)
+    shapes = builder.create_optimization_profile()
+    for name, sizes in profile.items():
+        shapes.set_shape(name, *(tuple(sizes[kind]) for kind in ("min", "opt", "max")))
+    config.add_optimization_profile(shapes)
+    built = builder.build_serialized_network(network, config)
+    if built is None:
+        largest = ", ".join(f"{name} {sizes['max']}" for name, sizes in profile.items())
+        raise UnsupportedModuleError(
+            f"TensorRT {trt.__version__} cannot build {graph.name} up to {largest}: {log.taken()}\n"
+            "If memory was short, convert again with a smaller --max-shape."
+        )
+    plan.parent.mkdir(parents=True, exist_ok=True)
+    plan.write_bytes(built)

@@ -1,0 +1,56 @@
+"""The texts and images that every conversion is checked on, chosen to be difficult."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from itertools import cycle, islice
+
+import numpy as np
+
+BATCH_SIZE = 32
+
+
+CORPUS = (
+    "word",
+    "",
+    "   \t\n ",
+    "a",
+    "The quick brown fox jumps over the lazy dog.",
+    "How many people live in New York and in Berlin? About 3,850,809, said the city on 2024-06-30.",
+    "UPPER and lower and Ünïcödé ça où naïve Straße",
+    "機械学習モデルは文章をベクトルに変換します。",
+    "机器学习把文本变成向量，句子越相似，向量越接近。",
+    "기계 학습 모델은 문장을 벡터로 바꿉니다",
+    "مرحبا بالعالم، كيف حالك اليوم؟",
+    "สวัสดีชาวโลก วันนี้อากาศดีมาก",
+    "नमस्ते दुनिया, आज मौसम अच्छा है।",
+    "👩‍👩‍👧‍👦 family 🏳️‍🌈 flag 👍🏽 thumb é e\u0301 ﬁ",
+    "control\x00\x01\x1f\x7f\u200b\u200d\ufeff characters",
+    "[CLS] typed [SEP] by [MASK] a </s> user <s> <pad> [PAD] <unk> <|endoftext|>",
+    "https://example.org/?q=a%20b&x=1#top user@example.org C:\\path\\file.txt",
+    "def f(x):\n    return {'a': x ** 2, \"b\": [1, 2.5e-3]}  # code",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "Sentence embeddings map a text to a vector, so that similar texts get similar vectors, and search, clustering "
+    "and paraphrase mining become questions of distance in that space rather than of words that happen to match.",
+)  # fmt: skip
+LONG_WORDS = ("over", "the", "limit", "of", "every", "model", "go", "these", "words", "Berlin", "3.5", "naïve")
+
+
+@cache
+def sentences() -> tuple[str, ...]:
+    """1,200 sentences of Python's manual and docstrings (see README.md), for what needs many texts."""
+    return tuple(files("sbertconv").joinpath("corpus/sentences.txt").read_text(encoding="utf-8").splitlines())
+
+
+def long_text(limit: int | None) -> str:
+    """A text with more tokens than the limit, or than 512 where there is none."""
+    return " ".join(islice(cycle(LONG_WORDS), (limit or 512) + 8))
+
+
+def random_images() -> list[np.ndarray]:
+    """Images of several shapes and colours, uint8 [height, width, 3]."""
+    random = np.random.default_rng(0)
+    shapes = ((64, 64), (48, 80), (90, 30), (33, 47))
+    noisy = [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
+    return [*noisy, np.full((40, 40, 3), 255, np.uint8), np.zeros((50, 20, 3), np.uint8)]

@@ -1,0 +1,419 @@
+"""The parity harness: a converted folder against `SentenceTransformer.encode()` or `CrossEncoder.predict()`, text by
+text.
+
+Both sides get the same texts in the same batches through these public methods, so that tokenizer, prompt,
+truncation, padding, graph and dtype are all inside the comparison. Rule: |a - b| <= atol + rtol * |b|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sbertconv.artifact.kinds import MODEL_CLASSES, ModelClass
+from sbertconv.corpus.texts import BATCH_SIZE
+from sbertconv.errors import ParityError, SourceError
+from sbertconv.memory import release_memory, trim_heap
+from sbertconv.parity.kinds import CLASS_PARITY
+from sbertconv.parity.quality import ALONE_STEP, GATES, Gate, QualityReport
+from sbertconv.parity.questions import (
+    ALONE,
+    BATCH,
+    SENTENCES,
+    TOKENS,
+    Converted,
+    Question,
+    Side,
+    ask,
+    longest_forward,
+    questions,
+)
+
+if TYPE_CHECKING:
+    from sbertconv.artifact.folder import Artifact
+    from sbertconv.runtime.model import ConvertedModel
+
+BELOW_GATE = "Choose a --precision with more bits, or lower the gate if that is good enough for you: docs/precision.md"
+BEYOND_RULE = "Allow more with --atol and --rtol if that is good enough for you: docs/verification.md"
+OTHER_ANSWER = "That is a defect of the conversion, not of rounding: report it with the text and the model."
+SEES_PADDING = 1e-3  # float32 noise between batch sizes stays below 1e-5, a model that sees its padding is far above
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """|a - b| <= atol + rtol * |b|, and why these numbers."""
+
+    atol: float
+    rtol: float
+    reason: str
+
+    def holds(self, diff: np.ndarray, theirs: np.ndarray, cosine: float) -> bool:
+        """Whether one text's vector is near enough."""
+        return bool((diff <= self.atol + self.rtol * np.abs(theirs)).all())
+
+    def __str__(self) -> str:
+        return f"|a - b| <= {self.atol:.0e} + {self.rtol:.0e} |b|"
+
+
+FLOAT32 = Tolerance(
+    1e-5,
+    1e-5,
+    "float32 sums in another order differ by up to 7e-6 (encode() from itself between batch sizes); "
+    "the relative term is for embeddings that are not normalised",
+)
+TOLERANCES = {  # by backend, where the precision is exact
+    "onnx": FLOAT32,
+    "keras": FLOAT32,
+    "torch": Tolerance(
+        1e-6,
+        1e-6,
+        "the same kernels on the same batches as encode(): what is left are the few operations that a trace says "
+        "otherwise (a mask where all tokens count, LSTM, EmbeddingBag), 8 steps of float32 at 1",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison of one list of texts.
+
+    Attributes:
+        name: what was compared, e.g. "padded batch".
+        texts: how many.
+        max_abs_diff: the largest absolute difference.
+        worst_text: the text it came from.
+        worst_tokens: its length in tokens.
+        min_cosine: the smallest cosine between the two sides' vectors of one text.
+        non_finite: values that are NaN or infinite on one side only, or of different kind.
+        shape, dtype: of the converted model's result.
+        passed: whether every value keeps the rule, and shapes and dtypes agree.
+        problem: why not, in words, where numbers do not say it.
+    """
+
+    name: str
+    texts: int
+    max_abs_diff: float
+    worst_text: str
+    worst_tokens: int
+    min_cosine: float
+    non_finite: int
+    shape: tuple[int, ...]
+    dtype: str
+    passed: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Every check of one conversion, and encode()'s own wobble as the yardstick.
+
+    Attributes:
+        rule: what every text's vector is held to, in words.
+        method: of the original, that the converted model is compared with, and of what if not of that.
+        quality: below float32, what the whole set of sentences is held to; one per route for texts.
+    """
+
+    backend: str
+    rule: str
+    checks: tuple[Check, ...]
+    wobble: float
+    wobble_text: str
+    notes: tuple[str, ...] = ()
+    quality: tuple[QualityReport, ...] = ()
+    method: str = "encode"
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks) and all(quality.passed for quality in self.quality)
+
+    @property
+    def worst(self) -> Check:
+        """The failed check with the largest difference, or of all checks if none failed."""
+        failed = [check for check in self.checks if not check.passed]
+        return max(failed or self.checks, key=lambda check: (check.max_abs_diff, bool(check.problem)))
+
+    @property
+    def failure(self) -> str:
+        """Of a report that did not pass: what failed, naming the worst text."""
+        if problems := [problem for quality in self.quality for problem in quality.problems]:
+            return f"The quality is below the gate: {'; '.join(problems)}."
+        worst = self.worst
+        what = worst.problem or f"max abs diff {worst.max_abs_diff:.1e}, cosine {worst.min_cosine:.6f}"
+        return (
+            f"Parity failed for {self.backend!r}: {what} in {worst.name!r} on text {shorten(worst.worst_text)!r}, "
+            f"{worst.worst_tokens} tokens. The rule is {self.rule}."
+        )
+
+    def raise_if_failed(self) -> None:
+        """Raise ParityError, naming the worst text, unless every check passed."""
+        if not self.passed:
+            advice = BELOW_GATE if self.quality else OTHER_ANSWER if self.worst.problem else BEYOND_RULE
+            raise ParityError(f"{self.failure} Nothing was written.\n{advice}", self)
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines: the same content as plain types; an infinite difference (other shapes) is None."""
+        quality = [quality.to_json() for quality in self.quality]
+        content = {**asdict(self), "quality": quality, "passed": self.passed}
+        for check in content["checks"]:
+            check["max_abs_diff"] = check["max_abs_diff"] if np.isfinite(check["max_abs_diff"]) else None
+        return content
+
+
+def shorten(text: str, width: int = 32) -> str:
+    """A text for a table cell or a message."""
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def rule_of(manifest: Mapping[str, Any], atol: float | None, rtol: float | None) -> Tolerance | Gate:
+    """What an artifact is held to: the tables' numbers for its precision, or the user's own."""
+    if manifest["precision"] in GATES:
+        gate: Gate = CLASS_PARITY[manifest["model_class"]].gate(**manifest["gate"])
+        return gate
+    default = TOLERANCES[manifest["backend"]]
+    return Tolerance(default.atol if atol is None else atol, default.rtol if rtol is None else rtol, default.reason)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the original model answered; holds no reference to it."""
+
+    questions: Sequence[Question]
+    answers: Sequence[Sequence[Any]]
+    owner: str = ""
+
+    @classmethod
+    def of(cls, original: Side, embedder: ConvertedModel, texts: Sequence[str] = ()) -> Reference:
+        """Ask the original everything that will be asked of the converted model, which does not run yet.
+
+        Args:
+            original: a model in float32 on the CPU.
+            embedder: the converted folder; its tokenizers and its manifest decide what is asked.
+            texts: further ones for the quality of a smaller model.
+
+        Raises:
+            SourceError: if the original cannot answer.
+        """
+        asked = questions(original, embedder, texts)
+        try:
+            return cls(asked, [ask(original, question) for question in asked], original.owner)
+        except Exception as error:
+            row = MODEL_CLASSES[embedder.artifact.manifest["model_class"]]
+            raise SourceError(
+                f"{row.method}() of the model itself fails: {type(error).__name__}: {error}\n"
+                f"Mend the model: {row.library} must be able to take every text."
+            ) from error
+
+    @cached_property
+    def wobble(self) -> tuple[float, str]:
+        """How far encode() is from itself between batches of one and all texts in one, and on which text."""
+        return _wobble(list(zip(self.questions, self.answers, strict=True)))
+
+    @property
+    def sees_padding(self) -> bool:
+        """Whether a text's vector depends on the padding of its batch: then only equal batches can be compared."""
+        return self.wobble[0] > SEES_PADDING
+
+    def without_tokens(self) -> Reference:
+        """The same without the questions about tokens."""
+        kept = [pair for pair in zip(self.questions, self.answers, strict=True) if pair[0].method != TOKENS]
+        return replace(self, questions=[question for question, _ in kept], answers=[answers for _, answers in kept])
+
+
+def compare_formats(
+    reference: Reference, artifact: Artifact, *, atol: float | None = None, rtol: float | None = None
+) -> ParityReport:
+    """Ask every format of an artifact the same, on every engine that the manifest names, one after the other; tokens
+    are the same for all.
+
+    Args and Raises: see `compare`.
+    """
+    from sbertconv.runtime.opening import open_model
+
+    reports: list[ParityReport] = []
+    runs = [(form, engine) for form in artifact.formats for engine in artifact.engines(form)]
+    for form, engine in runs:
+        report = compare(reference, open_model(artifact, form, engine), atol=atol, rtol=rtol)
+        if len(runs) > 1:
+            label = form if len(artifact.engines(form)) == 1 else engine
+            names = (c.name if c.name.endswith(TOKENS) else f"{label}: {c.name}" for c in report.checks)
+            named = zip(report.checks, names, strict=True)
+            report = replace(
+                report,
+                checks=tuple(replace(check, name=name) for check, name in named),
+                quality=tuple(replace(quality, run=f"{label}: {quality.run}") for quality in report.quality),
+            )
+        reports.append(report)
+        reference = reference.without_tokens()
+        release_memory()  # one format at a time
+    checks, quality = ([part for report in reports for part in getattr(report, name)] for name in ("checks", "quality"))
+    return replace(reports[0], checks=tuple(checks), quality=tuple(quality))
+
+
+def compare(
+    reference: Reference, embedder: ConvertedModel, *, atol: float | None = None, rtol: float | None = None
+) -> ParityReport:
+    """Ask the converted model the same and apply the rule.
+
+    Args:
+        reference: the original's answers.
+        embedder: the converted folder, loaded from disk.
+        atol: overrides the table's absolute tolerance.
+        rtol: overrides the table's relative tolerance.
+
+    Raises:
+        ArtifactError: if the graph cannot be loaded or fails on a batch.
+    """
+    rule = rule_of(embedder.artifact.manifest, atol, rtol)
+    asked = list(zip(reference.questions, reference.answers, strict=True))
+    converted = Converted(embedder)
+    model_class = MODEL_CLASSES[embedder.artifact.manifest["model_class"]]
+    embedder.open()  # takes more memory than running: before anything else is there
+    trim_heap()
+    checks, quality = [], []
+    for question, theirs in asked:
+        ours = ask(converted, question)
+        checks.append(_check(question, ours, theirs, embedder, rule))
+        if isinstance(rule, Gate) and question.name.endswith(SENTENCES):
+            quality.append(_quality(model_class, question, ours, theirs, converted, rule))
+    wobble, wobble_text = reference.wobble
+    method = f"{reference.owner}{model_class.method}"
+    notes = []
+    if reference.sees_padding:
+        notes.append(
+            f"{method}() differs from itself by {wobble:.1e} between batch 1 and batch {BATCH_SIZE}: "
+            "this model sees the padding; only equal batches are compared."
+        )
+    over = [
+        np.size(answers[-1].get("input_ids", ()))
+        for question, answers in asked
+        if question.method == TOKENS and answers[-1]
+    ]
+    forward = min(longest_forward(graph) for graph in embedder.graphs)
+    if longest := max((length for length in over if length > forward), default=0):
+        notes.append(f"Texts over the limit of {longest} tokens were compared by their tokens alone.")
+    return ParityReport(
+        embedder.artifact.manifest["backend"],
+        str(rule),
+        tuple(checks),
+        wobble,
+        wobble_text,
+        tuple(notes),
+        tuple(quality),
+        method,
+    )
+
+
+def _quality(
+    model_class: ModelClass,
+    question: Question,
+    ours: Sequence[Any],
+    theirs: Sequence[Any],
+    converted: Converted,
+    gate: Gate,
+) -> QualityReport:
+    """All the answers together, and some of them from a batch of one."""
+    chosen = range(0, len(question.inputs), ALONE_STEP)
+    options = {**question.options, "batch_size": 1}
+    alone = ask(converted, replace(question, inputs=[question.inputs[index] for index in chosen], options=options))
+    found: QualityReport = CLASS_PARITY[model_class.name].measure_quality(
+        question.inputs, theirs, ours, dict(zip(chosen, alone, strict=True)), gate
+    )
+    return replace(found, run=question.name.removesuffix(SENTENCES))
+
+
+def _check(
+    question: Question, ours: Sequence[Any], theirs: Sequence[Any], embedder: ConvertedModel, rule: Tolerance | Gate
+) -> Check:
+    """Apply the rule to the answers to one question."""
+    if question.method == TOKENS:
+        measured = [_measure_tokens(a, b) for a, b in zip(ours, theirs, strict=True)]
+    else:
+        measured = [_measure(a, b, rule) for a, b in zip(ours, theirs, strict=True)]
+    worst = max(range(len(measured)), key=lambda index: measured[index].diff)
+    item = question.inputs[worst]
+    text = item if isinstance(item, (str, tuple)) else None
+    first = ours[0]["input_ids"] if question.method == TOKENS else ours[0]
+    non_finite = sum(m.non_finite for m in measured)
+    problems = [m.problem for m in measured if m.problem]
+    if non_finite:
+        problems.append(f"{non_finite} values are NaN or infinite on one side")
+    return Check(
+        name=question.name,
+        texts=len(measured),
+        max_abs_diff=measured[worst].diff,
+        worst_text=f"image {worst}" if text is None else shown(text),
+        worst_tokens=0 if text is None else _count_tokens(embedder, text, question.task),
+        min_cosine=min(m.cosine for m in measured),
+        non_finite=non_finite,
+        shape=(len(measured), *first.shape[-1:]),
+        dtype=str(first.dtype),
+        passed=all(m.passed for m in measured),
+        problem="; ".join(problems[:1]),
+    )
+
+
+def _wobble(asked: Sequence[tuple[Question, Sequence[Any]]]) -> tuple[float, str]:
+    """encode() against itself, on the default route: every text alone and all in one batch."""
+    found = [answers for question, answers in asked if question.name.endswith((ALONE, BATCH))][:2]
+    if len(found) < 2:
+        return 0.0, ""
+    differences = [_measure(alone, batch, FLOAT32).diff for alone, batch in zip(*found, strict=True)]
+    worst = max(range(len(differences)), key=differences.__getitem__)
+    inputs = next(question.inputs for question, _ in asked if question.name.endswith(ALONE))
+    return differences[worst], shown(inputs[worst])
+
+
+def shown(text: str | tuple[str, str]) -> str:
+    """A text, or the two of a pair with a bar between them."""
+    return text if isinstance(text, str) else " | ".join(text)
+
+
+def _count_tokens(embedder: ConvertedModel, text: Any, task: str | None) -> int:
+    tokens = embedder.tokenize([text], task)
+    return int(tokens["attention_mask"].sum() if "attention_mask" in tokens else tokens["input_ids"].size)
+
+
+@dataclass(frozen=True)
+class _Measure:
+    diff: float
+    cosine: float
+    non_finite: int
+    passed: bool
+    problem: str = ""
+
+
+def _measure(a: np.ndarray, b: np.ndarray, rule: Tolerance | Gate) -> _Measure:
+    """One pair of arrays. Values that are not finite must be the same on both sides: -inf is max pooling's
+    answer to an empty text.
+    """
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return _Measure(float("inf"), 0.0, 0, False, f"{a.dtype} {a.shape} instead of {b.dtype} {b.shape}")
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(a) & np.isfinite(b)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    non_finite = int((~finite & ~same).sum())
+    a, b = np.where(finite, a, 0), np.where(finite, b, 0)
+    diff = np.abs(a - b)
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    cosine = float((a * b).sum() / norms) if norms > 0 else float(not diff.any())
+    passed = non_finite == 0 and rule.holds(diff, b, cosine)
+    return _Measure(float(diff.max(initial=0)), cosine, non_finite, passed)
+
+
+def _measure_tokens(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> _Measure:
+    """How many values of the shared tensors differ; another length counts every token.
+
+    Bags of words count in the library's tokenizer and have no ids to compare; a text without words has no
+    ids in the library's flat lists and one column of padding in ours.
+    """
+    found = 0
+    for name in ("input_ids", "token_type_ids", "attention_mask"):
+        if name in ours and name in theirs:
+            a, b = ours[name], np.atleast_2d(theirs[name])
+            if b.size:
+                found += int((a != b).sum()) if a.shape == b.shape else max(a.size, b.size)
+    return _Measure(float(found), 1.0, 0, found == 0, "tokenized differently" if found else "")

@@ -1,0 +1,1 @@
+"""Stage 2, plan: the converter of each module, the context of a conversion, tokenizers and outputs described."""

@@ -1,0 +1,137 @@
+"""Source + registry -> Plan: what converts each module, or why nothing does; every gap at once, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.errors import SbertconvError, SourceError, UnsupportedModuleError
+from sbertconv.plan.context import Context
+from sbertconv.plan.preprocessing import describe_input
+from sbertconv.plan.registry import Registry
+from sbertconv.plan.routes import DescribedRoute, PlannedRoute
+from sbertconv.source.chain import ModuleSpec
+from sbertconv.source.opening import Source, module_settings
+from sbertconv.source.routes import Route, find_routes, live_modules
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+TRACED = "its traced forward"
+
+
+@dataclass(frozen=True)
+class PlanStep:
+    """One module for one backend: converted by `by`, or `problem` says why not."""
+
+    label: str
+    name: str
+    settings: Mapping[str, Any]
+    by: str
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The conversion of one model to one backend.
+
+    Attributes:
+        source: the model's name.
+        backend: the backend's name.
+        steps: one entry per module, nested modules of a router included.
+        routes: one per graph; empty for a plan made without weights, or with gaps.
+    """
+
+    source: str
+    backend: str
+    steps: tuple[PlanStep, ...]
+    routes: tuple[PlannedRoute, ...] = field(default=(), repr=False)
+
+    @property
+    def gaps(self) -> tuple[PlanStep, ...]:
+        return tuple(step for step in self.steps if step.problem)
+
+    def check(self) -> None:
+        """Raise UnsupportedModuleError with every gap, if there is one."""
+        if not self.gaps:
+            return
+        lines = [f"  [{step.label}] {step.name}: {step.problem}" for step in self.gaps]
+        count = len(self.steps)
+        raise UnsupportedModuleError(
+            f"Cannot convert {self.source!r} to {self.backend!r}: "
+            f"{len(self.gaps)} of {count} module{'s' if count > 1 else ''} "
+            f"{'are' if len(self.gaps) > 1 else 'is'} unsupported.\n" + "\n".join(lines) + "\n"
+            "Register a converter: docs/extending.md"
+        )
+
+
+def plan_files(source: Source, backend: str, registry: Registry) -> Plan:
+    """The plan as far as the model's files tell; a module without a converter is traced when converting."""
+    return Plan(source.name, backend, tuple(_plan_spec(spec, source, backend, registry) for spec in source.modules))
+
+
+def _plan_spec(spec: ModuleSpec, source: Source, backend: str, registry: Registry) -> PlanStep:
+    try:
+        converter = registry.find(backend, source.resolve(spec))
+    except SourceError as error:
+        return PlanStep(spec.label, spec.type, spec.settings, "", str(error))
+    by = converter.__name__ if converter else f"{TRACED} (tried when converting)"
+    return PlanStep(spec.label, spec.name, spec.settings, by)
+
+
+def plan_model(model: SentenceTransformer, name: str, backend: str, registry: Registry) -> Plan:
+    """The plan for a loaded model: every converter has run.
+
+    A gap is a module that neither converts nor traces, a setting that its converter refuses, or a tokenizer
+    that cannot be reproduced.
+    """
+    problems: dict[str, str] = {}
+    routes = tuple(_described(route, problems) for route in find_routes(model))
+    contexts = [Context.of(route, model, backend, registry) for route in routes]
+    for route, context in zip(routes, contexts, strict=True):
+        _convert_all(route, context, problems)
+    steps = []
+    for label, module in live_modules(model):
+        converter = registry.find(backend, module)
+        by = converter.__name__ if converter else TRACED
+        steps.append(PlanStep(label, type(module).__name__, module_settings(module), by, problems.get(label, "")))
+    planned = tuple(
+        _planned(route, context, model) for route, context in zip(routes, contexts, strict=True) if not problems
+    )
+    return Plan(name, backend, tuple(steps), planned)
+
+
+def _fields(route: Route) -> dict[str, Any]:
+    return {entry.name: getattr(route, entry.name) for entry in fields(route)}
+
+
+def _described(route: Route, problems: dict[str, str]) -> DescribedRoute:
+    """The route with the description of its input."""
+    if route.modality != "text":
+        return DescribedRoute(**_fields(route), input=None)
+    label, module = route.modules[0]
+    try:
+        return DescribedRoute(**_fields(route), input=describe_input(module))
+    except SbertconvError as error:
+        problems.setdefault(label, str(error))
+        return DescribedRoute(**_fields(route), input=None)
+
+
+def _planned(route: DescribedRoute, context: Context, model: SentenceTransformer) -> PlannedRoute:
+    """The route with its steps, which exist already: every converter has run."""
+    return PlannedRoute(
+        **_fields(route),
+        steps=tuple(context.convert(module) for module in model.children()),
+        converted={id(module): context.convert(module) for _, module in route.modules},
+    )
+
+
+def _convert_all(route: DescribedRoute, context: Context, problems: dict[str, str]) -> None:
+    """Run every converter of a route."""
+    for label, module in route.modules:
+        try:
+            context.convert(module)
+        except SbertconvError as error:
+            known = context.registry.find(context.backend, module)
+            problems.setdefault(label, str(error) if known else f"no converter, and tracing it failed: {error}")

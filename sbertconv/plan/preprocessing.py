@@ -1,0 +1,232 @@
+"""What an input module does to a text before the graph, written down for the run time.
+
+`describe_input` turns the tokenizer that a model really uses into the manifest's `tokenizer` entry and the
+files that `sbertconv.tokenization` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sbertconv.artifact.scoring import TASKS
+from sbertconv.artifact.tokenizer_file import read_tokenizer
+from sbertconv.errors import UnsupportedOptionError
+from sbertconv.plan.templates import compiled_templates
+
+UNLIMITED = 10**9  # transformers says "no limit" with 1e30, sentence-transformers with inf
+
+
+@dataclass(frozen=True)
+class InputDescription:
+    """The manifest's `tokenizer` entry and the files it needs, by their name in the artifact."""
+
+    section: Mapping[str, Any]
+    files: Mapping[str, str]
+
+
+def describe_input(module: torch.nn.Module) -> InputDescription:
+    """Describe the tokenizer of the first module of a route.
+
+    Raises:
+        UnsupportedOptionError: if the tokenizer is of a kind that the run time cannot reproduce.
+    """
+    tokenizer = getattr(module, "tokenizer", None)
+    for base in (*type(module).__mro__, *type(tokenizer).__mro__):
+        if describe := DESCRIBERS.get(base.__name__):
+            return describe(module, tokenizer)
+    raise UnsupportedOptionError(
+        f"tokenizer {type(tokenizer).__name__} is not supported (have: {', '.join(DESCRIBERS)})"
+    )
+
+
+def limit(length: float | None) -> int | None:
+    """A length limit in tokens, None for the libraries' ways to say "none"."""
+    return None if length is None or length > UNLIMITED else int(length)
+
+
+SECTION: dict[str, Any] = {
+    "tensors": ["input_ids", "attention_mask"],
+    "max_length": None,
+    "task_max_length": {},
+    "cut": "truncate",
+    "truncation_side": "right",
+    "padding_side": "right",
+    "pad_id": 0,
+    "pad_type_id": 0,
+    "special_ids": [],
+    "add_special_tokens": True,
+    "split_special_tokens": False,
+    "do_lower_case": False,
+    "query_expansion": None,
+}
+
+
+def describe_transformers(module: torch.nn.Module, tokenizer: Any, **more: Any) -> InputDescription:
+    """A transformers tokenizer that is backed by the tokenizers library; `more` are entries that differ."""
+    if not tokenizer.is_fast:
+        raise UnsupportedOptionError(f"{type(tokenizer).__name__} is written in Python; it has no tokenizer.json")
+    text_options = dict(getattr(module, "processing_kwargs", {}).get("text", {}))
+    expansion = described_expansion(module, tokenizer)
+    lengths = task_lengths(module, expansion, "max_length" in text_options)
+    max_length = limit(text_options.pop("max_length", tokenizer.model_max_length))
+    if text_options.pop("truncation", "longest_first") not in (True, "longest_first"):
+        raise UnsupportedOptionError("processing_kwargs: truncation must be 'longest_first'")
+    if text_options.pop("padding", True) not in (True, "longest"):
+        raise UnsupportedOptionError("processing_kwargs: padding must be True or 'longest'")
+    if text_options:
+        raise UnsupportedOptionError(f"processing_kwargs: {', '.join(text_options)} is not supported for text")
+    names = [name for name in ("token_type_ids", "attention_mask") if name in tokenizer.model_input_names]
+    section = SECTION | {
+        "kind": "fast",
+        "file": "tokenizer.json",
+        "tensors": ["input_ids", *names],
+        "max_length": max_length,
+        "task_max_length": lengths,
+        "truncation_side": tokenizer.truncation_side,
+        "padding_side": tokenizer.padding_side,
+        "pad_id": tokenizer.pad_token_id or 0,
+        "pad_type_id": tokenizer.pad_token_type_id,
+        "special_ids": sorted(tokenizer.all_special_ids),
+        "split_special_tokens": bool(tokenizer.split_special_tokens),
+        "do_lower_case": bool(getattr(module, "do_lower_case", False)),
+        **more,
+        "query_expansion": expansion,
+    }
+    if "message" in getattr(module, "modality_config", ()):
+        restore = module.processing_kwargs.get("chat_template", {}).get("restore_suffix", True)
+        section |= {"kind": "chat", "templates": compiled_templates(module), "restore_suffix": bool(restore)}
+        section |= {"add_special_tokens": False}  # the template has them
+    files = {
+        "tokenizer.json": tokenizer_json(tokenizer.backend_tokenizer, section, tokenizer.pad_token),
+        "tokenizer_config.json": tokenizer_config(tokenizer),
+        "special_tokens_map.json": json.dumps(tokenizer.special_tokens_map, indent=2, ensure_ascii=False, default=str),
+    }
+    return InputDescription(section, files)
+
+
+def described_expansion(module: torch.nn.Module, tokenizer: Any) -> dict[str, Any] | None:
+    """The query expansion of a Transformer, its token as the id that the library takes, or None."""
+    expansion: Any = getattr(module, "query_expansion", None)
+    if expansion is None:
+        return None
+    token = expansion["token"] or tokenizer.mask_token or tokenizer.eos_token
+    kept = {key: expansion[key] for key in ("strategy", "attend", "length")}
+    return {**kept, "token_id": tokenizer.convert_tokens_to_ids(token)}
+
+
+def task_lengths(module: torch.nn.Module, expansion: Mapping[str, Any] | None, is_set: bool) -> dict[str, int]:
+    """Task -> its limit in tokens where that is not the model's, in the library's order of precedence: a fixed
+    expansion, `max_length` of the processing_kwargs (`is_set`), the module's own lengths.
+    """
+    given = {} if is_set else {task: getattr(module, f"{task}_length", None) for task in TASKS}
+    found = {task: int(length) for task, length in given.items() if length is not None}
+    if expansion and (expansion["strategy"] == "fixed" or "query" in found):
+        fixed = expansion["strategy"] == "fixed"
+        found["query"] = expansion["length"] if fixed else max(found["query"], expansion["length"])
+    return found
+
+
+def tokenizer_json(backend: Any, section: Mapping[str, Any], pad_token: str | None) -> str:
+    """The tokenizer with the model's own limit and padding switched on, so that a plain
+    `Tokenizer.from_file(...).encode_batch(texts)` in any language gives the tensors of `encode()`.
+    """
+    description = json.loads(backend.to_str())
+    if not section["add_special_tokens"]:
+        description["post_processor"] = None
+    copy = read_tokenizer(json.dumps(description))
+    copy.no_truncation()
+    copy.no_padding()
+    if section["max_length"] is not None and section["cut"] == "truncate":
+        copy.enable_truncation(section["max_length"], direction=section["truncation_side"])
+    if pad_token is not None:
+        copy.enable_padding(
+            direction=section["padding_side"],
+            pad_id=section["pad_id"],
+            pad_type_id=section["pad_type_id"],
+            pad_token=pad_token,
+        )
+    return str(copy.to_str(pretty=True))
+
+
+def tokenizer_config(tokenizer: Any) -> str:
+    """Transformers' own file, with the class name that every version of transformers knows."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        config = json.loads((Path(folder) / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    return json.dumps(config, indent=2, ensure_ascii=False)
+
+
+def describe_tokenizers(module: torch.nn.Module, tokenizer: Any) -> InputDescription:
+    """StaticEmbedding's bare tokenizer: no special tokens, no padding; the limit is that of its file, if any."""
+    truncation = tokenizer.truncation or {}
+    section = SECTION | {
+        "kind": "fast",
+        "file": "tokenizer.json",
+        "add_special_tokens": False,
+        "max_length": truncation.get("max_length"),
+        "truncation_side": truncation.get("direction", "right"),
+    }
+    padding = tokenizer.id_to_token(section["pad_id"])
+    return InputDescription(section, {"tokenizer.json": tokenizer_json(tokenizer, section, padding)})
+
+
+def describe_sparse_static(module: torch.nn.Module, tokenizer: Any) -> InputDescription:
+    """SparseStaticEmbedding's transformers tokenizer: the text's own tokens alone, under the tokenizer's own limit."""
+    return describe_transformers(torch.nn.Module(), tokenizer, tensors=SECTION["tensors"], add_special_tokens=False)
+
+
+def describe_wrapper(module: torch.nn.Module, tokenizer: Any) -> InputDescription:
+    """WordEmbeddings over a transformers tokenizer: its ids, cut at the end without regard to special tokens."""
+    described = describe_transformers(torch.nn.Module(), tokenizer.tokenizer)
+    section = {
+        **described.section,
+        "tensors": SECTION["tensors"],
+        "max_length": limit(module.max_seq_length),
+        "cut": "slice",
+        "padding_side": "right",
+        "pad_id": 0,
+    }
+    text = tokenizer_json(tokenizer.tokenizer.backend_tokenizer, section, tokenizer.tokenizer.pad_token)
+    return InputDescription(section, {**described.files, "tokenizer.json": text})
+
+
+def describe_words(kind: str, file: str, *settings: str) -> Callable[[torch.nn.Module, Any], InputDescription]:
+    """The word tokenizers, under the file names that sentence-transformers gives them."""
+
+    def describe(module: torch.nn.Module, tokenizer: Any) -> InputDescription:
+        section = SECTION | {
+            "kind": kind,
+            "file": file,
+            "cut": "slice",
+            "max_length": limit(getattr(module, "max_seq_length", None)),
+            "do_lower_case": bool(tokenizer.do_lower_case),
+        }
+        config = {
+            "vocab": list(tokenizer.word2idx),
+            "stop_words": sorted(tokenizer.stop_words),
+            "do_lower_case": tokenizer.do_lower_case,
+            **{name: getattr(tokenizer, name) for name in settings},
+        }
+        return InputDescription(section, {file: json.dumps(config, ensure_ascii=False)})
+
+    return describe
+
+
+# Class of a module, or of its tokenizer -> what describes it.
+DESCRIBERS: dict[str, Callable[[torch.nn.Module, Any], InputDescription]] = {
+    "SparseStaticEmbedding": describe_sparse_static,
+    "PreTrainedTokenizerBase": describe_transformers,
+    "Tokenizer": describe_tokenizers,
+    "TransformersTokenizerWrapper": describe_wrapper,
+    "WhitespaceTokenizer": describe_words("whitespace", "whitespacetokenizer_config.json"),
+    "PhraseTokenizer": describe_words("phrase", "phrasetokenizer_config.json", "ngram_separator", "max_ngram_length"),
+}

@@ -1,0 +1,141 @@
+"""A tokenizer's chat template -> literal pieces with slots for the texts, so that the run time needs no Jinja.
+
+sentence-transformers sends a text as a message of the role "user", a pair as messages of the roles "query" and
+"document", and a prompt as a "system" message before them (`InputFormatter` of sentence_transformers.base.modality).
+Rendering words that occur nowhere else tells where each of them lands; whether the template does nothing else with
+them is then proven on texts made to make it show.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.corpus.texts import CORPUS
+from sbertconv.errors import UnsupportedOptionError, error_text
+from sbertconv.runtime.tokenization import PROMPT, SLOTS, render
+
+if TYPE_CHECKING:
+    import torch
+
+# What a template might look at, or change: white space at the ends, quotes, markup, its own syntax, length, emptiness.
+HOSTILE = (
+    " both ends \n",
+    "\n",
+    "'\"\\/&<>`",
+    "<think>a</think>\n\nb",
+    "{{ x }}{% y %}{# z #}",
+    "None",
+    "0",
+    "x" * 5000,
+)
+OF_TOKENIZING = ("padding", "truncation", "max_length", "return_tensors", "restore_suffix")  # not of rendering
+CLOCK = "strftime_now"  # what transformers calls it in a template
+
+
+def compiled_templates(module: torch.nn.Module) -> list[dict[str, Any]]:
+    """What the chat template makes of a text and of a pair, each without and with a prompt.
+
+    Returns:
+        For every way that the library takes: {"slots": [name], "pieces": [a string, or {"slot": name}]}.
+
+    Raises:
+        UnsupportedOptionError: if the library does not take what the model is for, texts or pairs, or a template does
+            more than to put them between pieces of its own.
+    """
+    options = _rendering_options(module)
+    constants = _constants(module)
+    needed = SLOTS[module.transformer_task != "feature-extraction"]
+    found = []
+    for slots in (names for case in SLOTS for names in (case, (PROMPT, *case))):
+        try:
+            pieces = _pieces(module, slots, options)
+        except Exception as error:  # templates raise what they like for a role that they do not know
+            if slots == needed:
+                raise UnsupportedOptionError(
+                    f"its chat template cannot carry a {' and a '.join(slots)}: {error_text(error)}"
+                ) from error
+            continue
+        _prove(module, slots, pieces, options, constants)
+        found.append({"slots": list(slots), "pieces": pieces})
+    return found
+
+
+def _rendering_options(module: Any) -> dict[str, Any]:
+    """The options that a model passes to its template."""
+    if module._chat_template_declares_task():
+        raise UnsupportedOptionError("its chat template asks for the task, which an artifact cannot tell it")
+    options = dict(module.processing_kwargs.get("chat_template", {}))
+    if sizes := [name for name in OF_TOKENIZING[:-1] if name in options]:
+        raise UnsupportedOptionError(f"processing_kwargs: chat_template: {', '.join(sizes)} is not supported")
+    return {name: value for name, value in options.items() if name not in OF_TOKENIZING}
+
+
+def _rendered(module: Any, values: Mapping[str, str], options: Mapping[str, Any]) -> str:
+    """The library's own way from texts to one string.
+
+    Raises:
+        Exception: whatever the template or the library raises.
+    """
+    formatter = module.input_formatter
+    texts = [text for slot, text in values.items() if slot != PROMPT]
+    given = {"text": [texts[0] if len(texts) == 1 else tuple(texts)]}
+    messages = formatter.batch_to_message("text", given)[1]["message"]
+    if formatter.has_pair_roles(messages) and (failure := formatter.pair_roles_failure(dict(options))):
+        raise UnsupportedOptionError(failure)
+    if PROMPT in values:
+        messages = formatter.prepend_prompt_to_messages(messages, values[PROMPT])
+    found: str = module.processor.apply_chat_template(messages[0], tokenize=False, **options)
+    return found
+
+
+def _pieces(module: Any, slots: Sequence[str], options: Mapping[str, Any]) -> list[Any]:
+    """Literal strings, and slots between them."""
+    marks = {slot: f"\ue000{slot}\ue001" for slot in slots}  # private characters: in no template
+    pieces: list[Any] = [_rendered(module, marks, options)]
+    for slot, mark in marks.items():
+        split: list[Any] = []
+        for piece in pieces:
+            parts = piece.split(mark) if isinstance(piece, str) else [piece]
+            split += [part for pair in zip(parts, itertools.repeat({"slot": slot})) for part in pair][:-1]
+        pieces = split
+    return [piece for piece in pieces if piece != ""]
+
+
+def _prove(
+    module: Any, slots: Sequence[str], pieces: Sequence[Any], options: Mapping[str, Any], constants: Sequence[str]
+) -> None:
+    """Raise UnsupportedOptionError if the pieces give another string than the template for any of the texts."""
+    for values in _hostile(slots, constants):
+        try:
+            expected = _rendered(module, values, options)
+        except Exception as error:
+            expected = error_text(error)
+        if render(pieces, values) != expected:
+            slot = next((slot for slot, text in values.items() if text != slot), slots[0])
+            raise UnsupportedOptionError(
+                f"its chat template does more with a {slot} than to put it between pieces of its own, e.g. with "
+                f"{values[slot]!r:.60}; an artifact can do no more than that"
+            )
+
+
+def _hostile(slots: Sequence[str], constants: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Each text in each slot while the others hold their names, and the same text in all of them."""
+    plain = {slot: slot for slot in slots}
+    around = [f"{before} {after}" for before, after in itertools.product(constants, repeat=2)]
+    for text in dict.fromkeys([*HOSTILE, *CORPUS, *constants, *around]):
+        yield from ({**plain, slot: text} for slot in slots)
+        yield dict.fromkeys(slots, text)
+
+
+def _constants(module: Any) -> list[str]:
+    """The strings in a template's expressions, which are what a text might be compared with."""
+    import jinja2
+
+    source = module.processor.get_chat_template(module.processing_kwargs.get("chat_template", {}).get("chat_template"))
+    tokens = [(kind, value) for _, kind, value in jinja2.Environment().lex(source)]
+    if ("name", CLOCK) in tokens:
+        raise UnsupportedOptionError("its chat template writes the date of the day, which an artifact does not know")
+    return sorted({ast.literal_eval(value) for kind, value in tokens if kind == "string"} - {""})

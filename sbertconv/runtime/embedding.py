@@ -1,0 +1,123 @@
+"""A converted SentenceTransformer: dense embeddings of texts and images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.runtime import similarity as similarity_functions
+from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device, check_inputs
+
+
+class Embedder(TaskEncoder):
+    """A converted SentenceTransformer; `encode` has the keywords and results of `SentenceTransformer.encode`.
+
+    Attributes:
+        similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan".
+        truncate_dim: how many dimensions the graph gives, if not all.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.truncate_dim: int | None = self.artifact.manifest.get("truncate_dim")
+
+    def encode(
+        self,
+        inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        output_value: str | None = "sentence_embedding",
+        precision: str = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: str | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        task: str | None = None,
+    ) -> Any:
+        """Embed texts (or images), as `SentenceTransformer.encode` does.
+
+        Args:
+            inputs: one text or a sequence of texts; for an image model also Pillow images or arrays.
+            prompt_name: the name of a saved prompt.
+            prompt: a prompt as text; wins over `prompt_name`.
+            batch_size: texts per batch; texts are sorted by length first.
+            show_progress_bar: whether to show one; None is no.
+            output_value: "sentence_embedding", "token_embeddings", or None for a dict of everything per input.
+            precision: "float32", "int8", "uint8", "binary" or "ubinary".
+            convert_to_numpy: False gives a list of torch tensors (torch must be installed).
+            convert_to_tensor: one torch tensor (torch must be installed).
+            device: only the CPU; here for the same signature.
+            normalize_embeddings: divide by the Euclidean length.
+            truncate_dim: keep this many leading dimensions.
+            task: the task that a router chooses its route by.
+
+        Returns:
+            A float32 array [n, dim], or [dim] for a single input; lists of arrays [tokens, dim] for
+            "token_embeddings".
+
+        Raises:
+            UnsupportedOptionError: for an unknown prompt name, output, precision, device or task.
+        """
+        check_batch_size(batch_size)
+        if truncate_dim is not None and truncate_dim <= 0:
+            raise UnsupportedOptionError(
+                f"truncate_dim must be a positive integer, not {truncate_dim}.\nLeave it out to keep every dimension."
+            )
+        check_device(device)
+        if precision not in similarity_functions.PRECISIONS:
+            similarity_functions.quantize(np.zeros((0, 0), np.float32), precision)
+        if isinstance(inputs, (Mapping, bytes)):
+            check_inputs(inputs, "texts, images")
+        single = isinstance(inputs, str) or not isinstance(inputs, Iterable) or _is_image_array(inputs)
+        items: list[Any] = [inputs] if single else list(inputs)
+        if not items:
+            return self._as_asked(np.array([]), convert_to_numpy, convert_to_tensor)
+        rows = self._run(
+            items, self._resolve_prompt(prompt, prompt_name), batch_size, bool(show_progress_bar), output_value, task
+        )
+        if output_value != "sentence_embedding":
+            return rows[0] if single else rows
+        vectors = self._truncate(np.stack(rows), truncate_dim)
+        if normalize_embeddings:
+            vectors = similarity_functions.normalize(vectors)
+        vectors = similarity_functions.quantize(vectors, precision)
+        return self._as_asked(vectors[0] if single else vectors, convert_to_numpy, convert_to_tensor)
+
+    @staticmethod
+    def _as_asked(vectors: np.ndarray, convert_to_numpy: bool, convert_to_tensor: bool) -> Any:
+        """The container that `SentenceTransformer.encode` returns for these two options."""
+        if convert_to_numpy and not convert_to_tensor:
+            return vectors
+        require("onnx", "torch")
+        import torch
+
+        tensor = torch.from_numpy(vectors.astype(np.float32) if vectors.dtype == np.float64 else vectors)
+        return tensor if convert_to_tensor or (vectors.ndim == 1 and len(vectors)) else list(tensor)
+
+    def similarity(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
+        """All pairs under the model's similarity function: [n, dim], [m, dim] -> [n, m]."""
+        return similarity_functions.similarity(self.similarity_fn_name, embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
+        """Row by row under the model's similarity function: [n, dim], [n, dim] -> [n]; of two vectors []."""
+        return similarity_functions.similarity_pairwise(self.similarity_fn_name, embeddings1, embeddings2)
+
+    def _truncate(self, vectors: np.ndarray, truncate_dim: int | None) -> np.ndarray:
+        if truncate_dim is None:
+            return vectors
+        if self.truncate_dim is not None and truncate_dim > self.truncate_dim:
+            raise UnsupportedOptionError(
+                f"truncate_dim={truncate_dim}: the graph gives the first {self.truncate_dim} dimensions only.\n"
+                "Raise truncate_dim in config_sentence_transformers.json and convert the model again."
+            )
+        return vectors[:, :truncate_dim]
+
+
+def _is_image_array(inputs: Any) -> bool:
+    return isinstance(inputs, np.ndarray) and inputs.ndim == 3

@@ -1,0 +1,381 @@
+"""A converted folder -> embeddings, with numpy, tokenizers and what runs its format; no torch."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sbertconv.artifact.folder import Artifact
+from sbertconv.artifact.scoring import IS_QUERY
+from sbertconv.artifact.text_input import TEXT, TEXT_PAIR, Settings
+from sbertconv.errors import ArtifactError, UnsupportedOptionError
+from sbertconv.runtime.batches import (
+    BATCH_COST,
+    TOKENS_AT_ONCE,
+    TOKENS_PER_CORE,
+    WINDOW,
+    Batch,
+    cheapest_batches,
+    chunks,
+    count_characters,
+    prepared_ahead,
+    usable_cores,
+)
+from sbertconv.runtime.engines import AUTO, ENGINES, Run, check_parallel, choose_engine, open_graph
+from sbertconv.runtime.images import pixel_values
+from sbertconv.runtime.tokenization import Tensors, Text, TextTokenizer, Tokens, load_tokenizer, refuse_surrogates
+
+BUILT = {"tensorrt": "build it on the machine with the GPU: sbertconv build-plan {}"}  # formats that come later
+
+
+class Graph:
+    """One graph of an artifact: tensors in, outputs out. It is opened when first used."""
+
+    def __init__(
+        self, artifact: Artifact, section: Mapping[str, Any], form: str, engine: str, parallel: int = 1
+    ) -> None:
+        self.artifact = artifact
+        self.parallel = parallel
+        self.section = section
+        self.form = form
+        self.engine = engine
+        self.inputs = [tensor["name"] for tensor in section["inputs"]]
+        self.outputs = [tensor["name"] for tensor in section["outputs"]]
+
+    @property
+    def task(self) -> str | None:
+        """The first of the tasks that lead here, or None where none is named."""
+        name: str | None = next(iter(self.section["tasks"]), None)
+        return name
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        self.artifact.path(self.section["tokenizer"]["file"])
+        return load_tokenizer(self.section["tokenizer"], self.artifact.folder)
+
+    @cached_property
+    def opened(self) -> Run:
+        return open_graph(self.artifact, self.section, self.form, self.engine, usable_cores(), self.parallel)
+
+    def run(self, tensors: Tensors) -> dict[str, np.ndarray]:
+        """Run one batch.
+
+        Raises:
+            ArtifactError: if the graph fails on it.
+        """
+        feeds = {name: tensors[name] for name in self.inputs}
+        run = self.opened
+        try:
+            return run(feeds)
+        except Exception as error:
+            shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in feeds.items())
+            file = self.section["formats"][self.form]
+            raise ArtifactError(
+                f"{file} failed on {shapes}: {error}\nConvert the model again with --overwrite."
+            ) from error
+
+
+class ConvertedModel:
+    """A loaded artifact: its graphs, and what brings texts to them.
+
+    Attributes:
+        prompts: prompt name -> prompt, as saved with the model.
+        default_prompt_name: the prompt that encode() uses unless told otherwise, or None.
+        format: which of the artifact's formats runs.
+        engine: what runs it.
+        parallel: how many batches run at once.
+        same_batches: whether batches are those of the library, because answers depend on the padding or because
+            it is to be compared.
+    """
+
+    def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO, parallel: int = 1) -> None:
+        self.artifact = artifact
+        manifest = artifact.manifest
+        self.format = artifact.formats[0] if form is None else form
+        if self.format not in artifact.formats:
+            advice = BUILT.get(self.format, "convert the model again with --format.").format(artifact.folder)
+            raise UnsupportedOptionError(
+                f"{artifact.folder}: format {form!r} is not there (have: {', '.join(artifact.formats)}).\n"
+                f"Choose one of these, or {advice}"
+            )
+        self.engine = choose_engine(artifact, self.format, engine)
+        check_parallel(self.engine, parallel)
+        self.parallel = parallel
+        self.same_batches: bool = manifest["sees_padding"]
+        self.prompts: dict[str, str] = dict(manifest["prompts"])
+        self.default_prompt_name: str | None = manifest.get("default_prompt_name")
+        self.graphs = [Graph(artifact, section, self.format, self.engine, parallel) for section in manifest["graphs"]]
+
+    def open(self) -> None:
+        """Load every graph now; otherwise each is loaded when first used.
+
+        Raises:
+            ArtifactError: if a file cannot be loaded.
+        """
+        for graph in self.graphs:
+            _ = graph.opened
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """The limit in tokens beyond which a text is cut, or None."""
+        limit: int | None = self.artifact.manifest.get("max_seq_length")
+        return limit
+
+    def graph(self, modality: str, task: str | None) -> Graph:
+        """The graph for this modality and task.
+
+        Raises:
+            UnsupportedOptionError: if the artifact has none.
+        """
+        candidates = [graph for graph in self.graphs if graph.section["modality"] == modality]
+        for graph in candidates:
+            if not graph.section["tasks"] or task in graph.section["tasks"]:
+                return graph
+        tasks = sorted({name for graph in candidates for name in graph.section["tasks"] if name is not None})
+        have = (
+            f"tasks: {', '.join(tasks)}" if candidates else f"{', '.join(g.section['modality'] for g in self.graphs)}"
+        )
+        wanted = f"task {task!r}" if candidates else f"{modality} inputs"
+        raise UnsupportedOptionError(f"The model has no route for {wanted} (have: {have}).\nChoose one of these.")
+
+    def tokenize(self, texts: Sequence[Text], task: str | None = None, prompt: str | None = None) -> Tensors:
+        """The tensors that the graph takes for one batch of texts or pairs, int64 [batch, sequence]."""
+        graph = self.graph("text", task)
+        prompted = [graph.tokenizer.prompted(text, prompt) for text in texts]
+        rows = graph.tokenizer.ids(prompted, graph.tokenizer.max_length(task))
+        return self._tensors(graph, rows, task, prompt)
+
+    def _tensors(self, graph: Graph, rows: Sequence[Tokens], task: str | None, prompt: str | None) -> Tensors:
+        """What the graph takes, of texts that are token ids already."""
+        tensors = graph.tokenizer.padded(rows, task)
+        if "token_type_ids" in graph.inputs and "token_type_ids" not in tensors:
+            tensors["token_type_ids"] = np.zeros_like(tensors["input_ids"])
+        return tensors | self._per_text(graph, len(rows), task, prompt)
+
+    def _texts(self, graph: Graph, texts: Sequence[Text], task: str | None, prompt: str | None) -> Tensors:
+        """What a graph with its tokenizer inside takes.
+
+        Raises:
+            UnsupportedOptionError: for a pair where it takes one text, or the other way around.
+        """
+        pair = TEXT_PAIR in graph.inputs
+        for text in texts:
+            if isinstance(text, str) is pair:
+                taken, given = ("pairs", "one text") if pair else ("one text each", "a pair")
+                raise UnsupportedOptionError(
+                    f"A graph with its tokenizer inside takes {taken}, and {text!r:.60} is {given}.\n"
+                    "Convert the model without --text-input to run both."
+                )
+        refuse_surrogates(texts)
+        settings = Settings.of(graph.section["tokenizer"], pair)
+        feeds = settings.feeds(texts, graph.tokenizer.max_length(task) if settings.limits else None)
+        return {**feeds, **self._per_text(graph, len(texts), task, prompt)}
+
+    @staticmethod
+    def _per_text(graph: Graph, count: int, task: str | None, prompt: str | None) -> Tensors:
+        """What the graph takes of that which is said once for each of so many texts, int64 [batch]."""
+        said: dict[str, Callable[[], int]] = {
+            "prompt_length": lambda: graph.tokenizer.prompt_length(prompt, task) if prompt else 0,
+            IS_QUERY: lambda: task == "query",
+        }
+        return {name: np.full(count, value(), np.int64) for name, value in said.items() if name in graph.inputs}
+
+    def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
+        if prompt is not None:
+            return prompt
+        name = self.default_prompt_name if prompt_name is None else prompt_name
+        if name is None:
+            return None
+        if name not in self.prompts:
+            raise UnsupportedOptionError(
+                f"Prompt {name!r} is not known (have: {', '.join(self.prompts) or 'none'}).\n"
+                "Choose one of these, or pass the text itself as prompt=."
+            )
+        return self.prompts[name]
+
+    def _modality(self, items: Sequence[Any]) -> str:
+        """Texts or images, one kind at a time; anything else is an error with its place."""
+        if all(isinstance(item, str) for item in items):
+            return "text"
+        takes_images = any(graph.section["modality"] == "image" for graph in self.graphs)
+        for index, item in enumerate(items):
+            if isinstance(item, str) == takes_images or item is None:
+                raise UnsupportedOptionError(
+                    f"Input {index} is {type(item).__name__} "
+                    f"(have: {'texts or images, not both at once' if takes_images else 'texts'}).\nPass str."
+                )
+        return "image"
+
+    def _run(
+        self,
+        items: list[Any],
+        prompt: str | None,
+        batch_size: int,
+        progress: bool,
+        output: str | None,
+        task: str | None,
+    ) -> list[Any]:
+        """One result per item, in the order given."""
+        modality = self._modality(items)
+        graph = self.graph(modality, task)
+        if output is not None and output not in graph.outputs:
+            raise UnsupportedOptionError(
+                f"The graph has no output {output!r} (have: {', '.join(graph.outputs)}).\n"
+                f"Choose one of these, or convert the model with to-onnx --output {output}."
+            )
+        lengths = [-count_characters(item) for item in items]
+        order = np.argsort(lengths)  # the library's own call: where padding is seen, batches must be the same
+        results: list[Any] = [None] * len(items)
+        progress_of = _Progress(len(items)) if progress else contextlib.nullcontext(lambda count: None)
+        with progress_of as advance:
+            batches = self._batches(graph, items, order, batch_size, prompt, task)
+            for (chosen, tensors), found in self._answers(graph, batches):
+                for row, index in enumerate(chosen):
+                    results[index] = self._row(found, output, row, tensors)
+                advance(len(chosen))
+        return results
+
+    def _answers(self, graph: Graph, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Tensors]]:
+        """Each batch with what the graph gives for it, in order."""
+        if self.parallel == 1:
+            for batch in batches:
+                yield batch, graph.run(batch[1])
+            return
+        with ThreadPoolExecutor(self.parallel) as pool:
+            running: deque[tuple[Batch, Future[Tensors]]] = deque()
+            for batch in batches:
+                running.append((batch, pool.submit(graph.run, batch[1])))
+                if len(running) > self.parallel:  # one waits, so that no core does
+                    done, answer = running.popleft()
+                    yield done, answer.result()
+            for done, answer in running:
+                yield done, answer.result()
+
+    def _batches(
+        self, graph: Graph, items: list[Any], order: np.ndarray, batch_size: int, prompt: str | None, task: str | None
+    ) -> Iterator[Batch]:
+        """Indices and tensors of each batch: of texts, where the tokenizer is in the graph, of images, or of tokens."""
+
+        def texts(chosen: np.ndarray) -> list[Text]:
+            return [graph.tokenizer.prompted(items[index], prompt) for index in chosen]
+
+        if TEXT in graph.inputs:
+            for chosen in chunks(order, batch_size):
+                yield chosen, self._texts(graph, texts(chosen), task, prompt)
+        elif graph.section["modality"] == "image":
+            settings = graph.section["image"]
+            pixels = prepared_ahead(
+                chunks(order, batch_size), lambda part: pixel_values([items[index] for index in part], settings)
+            )
+            for chosen, values in pixels:
+                yield chosen, {"pixel_values": values}
+        else:
+            limit = graph.tokenizer.max_length(task)
+            for chosen, rows in self._tokens(order, batch_size, lambda part: graph.tokenizer.ids(texts(part), limit)):
+                yield chosen, self._tensors(graph, rows, task, prompt)
+
+    def _tokens(
+        self, order: np.ndarray, batch_size: int, tokenize: Callable[[np.ndarray], list[Tokens]]
+    ) -> Iterator[tuple[np.ndarray, list[Tokens]]]:
+        """Indices and tokens of each batch: many texts are tokenized, and then sorted by their tokens, so that hardly
+        anything is padding.
+        """
+        at_once = cost = TOKENS_AT_ONCE  # no more batches than must be
+        if ENGINES[self.engine].on_cores:
+            cores = max(1, usable_cores() // self.parallel)
+            at_once, cost = min(at_once, TOKENS_PER_CORE * cores), BATCH_COST * cores
+        size = batch_size if self.same_batches else max(WINDOW, batch_size)
+        for chosen, rows in prepared_ahead(chunks(order, size), tokenize):
+            if self.same_batches:
+                yield chosen, rows
+                continue
+            share = -(-len(rows) // self.parallel)  # of few texts, every core gets some
+            lengths = [max(len(ids), 1) for ids, _ in rows]
+            for places in cheapest_batches(lengths, min(batch_size, share), at_once, cost):
+                yield chosen[places], [rows[place] for place in places]
+
+    def _row(self, found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
+        """One item's result: a vector, its token embeddings up to the last token, or a dict of all outputs."""
+        if output is None:
+            return {name: values[row] for name, values in {**tensors, **found}.items()}
+        values = found[output][row]
+        if output == "token_embeddings" and "attention_mask" in tensors:
+            kept = np.flatnonzero(tensors["attention_mask"][row])
+            return values[: kept[-1] + 1 if len(kept) else 1]
+        return values
+
+
+class TaskEncoder(ConvertedModel):
+    """What gives embeddings, of a text as such or of a query or a document.
+
+    Attributes:
+        similarity_fn_name: how embeddings are compared.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.similarity_fn_name: str = self.artifact.manifest["similarity_fn_name"]
+
+    def get_embedding_dimension(self) -> int:
+        """The length of a vector."""
+        return int(self.artifact.manifest["embedding_dimension"])
+
+    @abstractmethod
+    def encode(self, inputs: Any, *args: Any, **options: Any) -> Any:
+        """Embed texts."""
+
+    def encode_query(self, inputs: Any, **options: Any) -> Any:
+        """`encode` with the task "query" and, if the model has one, the prompt "query"."""
+        return self._encode_task("query", ("query",), inputs, options)
+
+    def encode_document(self, inputs: Any, **options: Any) -> Any:
+        """`encode` with the task "document" and the first of the prompts "document", "passage", "corpus"."""
+        return self._encode_task("document", ("document", "passage", "corpus"), inputs, options)
+
+    def _encode_task(self, task: str, names: Sequence[str], inputs: Any, options: dict[str, Any]) -> Any:
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            options["prompt_name"] = next((name for name in names if name in self.prompts), None)
+        return self.encode(inputs, task=task, **options)
+
+
+def check_inputs(inputs: Any, have: str = "texts") -> None:
+    """Raise UnsupportedOptionError for what is no text and no sequence of them; a dict would pass as its keys."""
+    if not isinstance(inputs, Iterable) or isinstance(inputs, (Mapping, bytes)):
+        raise UnsupportedOptionError(f"{type(inputs).__name__} is not supported (have: {have}).\nPass str.")
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise UnsupportedOptionError unless it is positive."""
+    if batch_size <= 0:
+        raise UnsupportedOptionError(f"batch_size must be a positive integer, not {batch_size}.\nPass 32.")
+
+
+def check_device(device: str | None) -> None:
+    """Raise UnsupportedOptionError for any but the CPU."""
+    if device is not None and str(device) != "cpu":
+        raise UnsupportedOptionError(f"device {device!r} is not supported (have: cpu).\nLeave it out.")
+
+
+class _Progress:
+    """A bar on stderr; entering it gives a function that takes how many more are done."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._bar = Progress(console=Console(stderr=True))
+        self._task = self._bar.add_task("Texts", total=total)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._bar.start()
+        return lambda count: self._bar.advance(self._task, count)
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()

@@ -1,0 +1,409 @@
+"""A Hub id, a folder or a live SentenceTransformer -> Source: what the model is, checked before it is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.artifact.folder import MANIFEST
+from sbertconv.artifact.kinds import MODEL_CLASSES, ModelClass, class_named
+from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, require
+from sbertconv.source.bare import BARE, POOLING, TOKEN_MODULES
+from sbertconv.source.chain import ModuleSpec
+from sbertconv.source.checkpoints import architecture
+from sbertconv.source.files import missing_files, read_json
+from sbertconv.source.kinds import CLASS_SOURCES, class_of
+from sbertconv.source.routes import live_modules, type_name
+from sbertconv.source.weights import missing_weights, refuse_missing, refuse_non_finite
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+OWN_TYPES = "sentence_transformers."
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json", "lstm_config.json",
+                "wordembedding_config.json")  # fmt: skip
+HAS_TRANSFORMERS_CONFIG = {"Transformer", "MLMTransformer", "CLIPModel"}  # their config.json is not the module's own
+SAME_TYPES = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}  # as the library has it
+HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that exists and whose description could be read.
+
+    Attributes:
+        name: the Hub id, the folder's path, or the live model's own name.
+        folder: where its description lies on disk; None for a live object.
+        location: what SentenceTransformer loads; None for a live object.
+        revision: the Hub commit, if it came from the Hub.
+        modules: the chain, routers opened up.
+        settings: config_sentence_transformers.json.
+        notes: what was assumed, to be said aloud.
+        model_class: what kind of model it is.
+        changes: attributes of the model that are others while it is loaded.
+        pooling: of a bare checkpoint, the mode asked for in the place of the library's own.
+    """
+
+    name: str
+    folder: Path | None
+    location: str | None
+    revision: str | None
+    trust_remote_code: bool
+    modules: tuple[ModuleSpec, ...]
+    settings: Mapping[str, Any]
+    model_class: ModelClass
+    notes: tuple[str, ...] = ()
+    live: SentenceTransformer | None = field(default=None, repr=False)
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    pooling: str | None = None
+
+    @contextlib.contextmanager
+    def loaded(self, *, widened_late: bool = False) -> Iterator[SentenceTransformer]:
+        """The model in float32 on the CPU, in evaluation mode, every weight present and finite.
+
+        A live model is left as it was: a copy is made if it is not float32 on the CPU, and modules that were
+        in training mode are so again afterwards.
+
+        Args:
+            widened_late: leave the large weights of a half-precision checkpoint in its file, see `widening`.
+
+        Raises:
+            SourceError: if weights are missing, corrupt or not finite, or the model cannot be built.
+        """
+        model = self._load_from_files(widened_late) if self.live is None else _float32_on_cpu(self.live)
+        training = [module for module in model.modules() if module.training]
+        own = {name: getattr(model, name) for name in self.changes}
+        model.eval()
+        try:
+            for name, value in self.changes.items():
+                setattr(model, name, value)
+            refuse_non_finite(model, self.name)
+            size = getattr(model, "truncate_dim", None)
+            if size is not None and size <= 0:
+                raise SourceError(
+                    f"{self.name}: its truncate_dim is {size}, which leaves nothing of an embedding.\n"
+                    "Mend truncate_dim in config_sentence_transformers.json."
+                )
+            yield model
+        finally:
+            for name, value in own.items():
+                setattr(model, name, value)
+            for module in training:
+                module.training = True
+            if model is not self.live:
+                _empty(model)
+
+    def resolve(self, spec: ModuleSpec) -> type:
+        """The class of a module.
+
+        Raises:
+            SourceError: if it lies outside sentence-transformers and was not trusted, or does not exist.
+        """
+        from sentence_transformers.util import import_module_class
+
+        if self.location is None:
+            return self._live_types[spec.type]
+        if not spec.type.startswith(OWN_TYPES) and not self.trust_remote_code:
+            raise SourceError(f"{spec.type} is code from outside sentence-transformers; --trust-remote-code runs it")
+        try:
+            resolved: type = import_module_class(
+                spec.type, self.location, trust_remote_code=self.trust_remote_code, revision=self.revision
+            )
+        except Exception as error:
+            raise SourceError(f"{spec.type} cannot be imported: {error_text(error, 3)}") from error
+        return resolved
+
+    @property
+    def _live_types(self) -> dict[str, type]:
+        return {type_name(type(module)): type(module) for _, module in live_modules(self.live)} if self.live else {}
+
+    def check_classes(self) -> None:
+        """Raise SourceError, naming all of them, if classes of the chain cannot be imported or were not trusted."""
+        problems = []
+        for spec in self.modules:
+            try:
+                self.resolve(spec)
+            except SourceError as error:
+                problems.append(f"  [{spec.label}] {error}")
+        if problems:
+            raise SourceError(
+                f"{self.name}: {len(problems)} of {len(self.modules)} modules cannot be loaded:\n"
+                + "\n".join(problems)
+                + "\nPass --trust-remote-code if you trust the code that comes with the model; "
+                "install the packages that it needs."
+            )
+
+    def _load_from_files(self, widened_late: bool) -> SentenceTransformer:
+        import sentence_transformers
+        import torch
+
+        from sbertconv.source import widening
+
+        # Code that comes with a model may write through views of its weights, which would be lost.
+        late = widening.widened_late() if widened_late and not self.trust_remote_code else contextlib.nullcontext()
+        load = getattr(sentence_transformers, self.model_class.library)
+        with _quiet(), missing_weights() as missing, late:
+            try:
+                model: SentenceTransformer = load(
+                    self.location,
+                    device="cpu",
+                    revision=self.revision,
+                    trust_remote_code=self.trust_remote_code,
+                    model_kwargs={"dtype": torch.float32},
+                )
+            except Exception as error:
+                raise SourceError(
+                    f"{self.name}: cannot be loaded: {error_text(error, 3)}\n"
+                    f"Check that its files are complete and readable: {load.__name__} must be able to load it."
+                ) from error
+        model = model.float()
+        if self.pooling is not None:
+            model[1] = type(model[1])(model[0].get_embedding_dimension(), self.pooling)
+        kind = CLASS_SOURCES[self.model_class.name]
+        kind.prepare(model)
+        refuse_missing(model, missing, self.name, kind.feature)
+        return model
+
+
+def _float32_on_cpu(model: SentenceTransformer) -> SentenceTransformer:
+    """The model itself if it is that already, or a copy."""
+    import torch
+
+    weights = [weight for weight in model.state_dict().values() if weight.is_floating_point()]
+    if all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights):
+        return model
+    return copy.deepcopy(model).cpu().float()
+
+
+def _empty(model: SentenceTransformer) -> None:
+    """Give the weights' memory back: exporters keep references to a few, and one is enough to hold the whole
+    memory-mapped file.
+    """
+    import torch
+
+    from sbertconv.source.widening import Widened
+
+    for weight in (*model.parameters(), *model.buffers()):
+        if isinstance(weight, Widened):
+            weight.empty()
+        else:
+            weight.data = torch.empty(0, dtype=weight.dtype)
+
+
+def open_source(
+    model: str | Path | SentenceTransformer,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    model_class: str | None = None,
+    pooling: str | None = None,
+) -> Source:
+    """Find a model and read its description; no weights are loaded.
+
+    Args:
+        model: a Hub id, a folder, or a live SentenceTransformer.
+        revision: a Hub branch, tag or commit.
+        trust_remote_code: whether code that comes with the model may run.
+        model_class: a name of `MODEL_CLASSES`: what a checkpoint without files of sentence-transformers is read as;
+            None: what its config.json tells.
+        pooling: how the token embeddings of such a checkpoint become one; None: as in SentenceTransformer.
+
+    Raises:
+        SourceError: if it does not exist, is not a model, or its files cannot be read.
+        UnsupportedOptionError: for a class or a pooling that is not known, or that the model cannot have.
+        MissingDependencyError: if sentence-transformers is not installed.
+    """
+    require("onnx", "torch", "sentence_transformers")
+    if not isinstance(model, (str, Path)):
+        source = _from_live(model)
+    elif (path := Path(model).expanduser()).exists():
+        source = _from_folder(path, str(model), str(path), None, trust_remote_code, model_class)
+    else:
+        source = _from_hub(str(model), revision, trust_remote_code, model_class)
+    if model_class not in (None, source.model_class.name):
+        raise UnsupportedOptionError(
+            f"--class {model_class}: {source.name} is a {source.model_class.name}, and says so itself (the option is "
+            "for checkpoints without files of sentence-transformers).\nLeave it out."
+        )
+    return source if pooling is None else _pooled(source, pooling)
+
+
+def _pooled(source: Source, mode: str) -> Source:
+    """The source with another pooling.
+
+    Raises:
+        UnsupportedOptionError: for a mode that is not known, or where the model has a chain of its own.
+    """
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    *before, last = source.modules
+    if source.live is not None or last.path or last.type != POOLING:
+        raise UnsupportedOptionError(
+            f"--pooling {mode}: {source.name} is a {source.model_class.name} with a chain of its own (the option is "
+            "for embedding models without files of sentence-transformers).\nLeave it out."
+        )
+    if mode not in Pooling.POOLING_MODES:
+        raise UnsupportedOptionError(
+            f"--pooling {mode}: not known (have: {', '.join(Pooling.POOLING_MODES)}).\nChoose one of these."
+        )
+    chain = (*before, replace(last, settings={"pooling_mode": mode}))
+    return replace(source, modules=chain, notes=(f"{BARE}, with {mode} pooling as asked for.",), pooling=mode)
+
+
+def _from_live(model: Any) -> Source:
+    model_class = class_of(model)
+    if model_class is None:
+        have = ", ".join(dict.fromkeys(row.library for row in MODEL_CLASSES.values()))
+        raise SourceError(
+            f"{type(model).__module__}.{type(model).__name__} is not a model sbertconv converts "
+            f"(have: a Hub id, a folder, {have}).\nPass one of these."
+        )
+    specs = tuple(
+        ModuleSpec(label, type_name(type(module)), "", module_settings(module)) for label, module in live_modules(model)
+    )
+    name = model.model_card_data.base_model or "model"
+    return Source(name, None, None, None, False, specs, {}, model_class, live=model)
+
+
+def module_settings(module: Any) -> Mapping[str, Any]:
+    """A live module's own settings, as it would save them."""
+    describe = getattr(module, "get_config_dict", None)
+    return dict(describe()) if callable(describe) else {}
+
+
+def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_class: str | None) -> Source:
+    if not HUB_ID.fullmatch(name) or name.startswith((".", "~")):
+        raise SourceError(f"{name}: no such folder, and not a Hub id (owner/name).\nCheck the path.")
+    from huggingface_hub import snapshot_download
+
+    candidates = [name] if "/" in name else [f"sentence-transformers/{name}", name]
+    reason: Exception | None = None
+    for candidate in candidates:
+        try:
+            folder = Path(snapshot_download(candidate, revision=revision, allow_patterns=HUB_METADATA))
+        except Exception as error:
+            reason = error
+        else:
+            return _from_folder(folder, candidate, candidate, folder.name, trust_remote_code, model_class)
+    raise SourceError(
+        f"{name}: no such folder, and the Hub does not give it"
+        f"{f' at revision {revision}' if revision else ''}: {error_text(reason, 3)}\n"
+        "Check the spelling, the revision and the connection, or pass a folder."
+    ) from reason
+
+
+def _from_folder(
+    folder: Path, name: str, location: str, revision: str | None, trust_remote_code: bool, wanted: str | None
+) -> Source:
+    local = revision is None
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: is a file, not a model folder.\nPass the folder that holds modules.json.")
+    has_modules, has_config = (folder / "modules.json").is_file(), (folder / "config.json").is_file()
+    if not (has_modules or has_config):
+        inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+        raise SourceError(
+            f"{folder}: not a model folder: neither modules.json nor config.json (found: {inside}).\n"
+            "Pass the folder that SentenceTransformer.save_pretrained wrote."
+        )
+    problems: list[str] = []
+    settings_file = folder / "config_sentence_transformers.json"
+    settings = read_json(settings_file) if settings_file.is_file() else {}
+    model_class = _recognised(folder, settings, has_modules, wanted)
+    if has_modules:
+        specs = tuple(_read_modules(folder))
+        notes: tuple[str, ...] = ()
+        if settings.get("model_type") in model_class.also:
+            specs, notes = (
+                (*specs, *TOKEN_MODULES),
+                ("Saved by PyLate: converted with what MultiVectorEncoder adds to it.",),
+            )
+    else:
+        specs, notes = CLASS_SOURCES[model_class.name].chain(read_json(folder / "config.json"))
+    if local:
+        for spec in specs:
+            problems += missing_files(folder, spec)
+    if problems:
+        advice = "Get a complete copy of it."
+        if (folder / MANIFEST).is_file():
+            advice = "sbertconv wrote it: pass the model that it was made from."
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise SourceError(f"{name}: the model is incomplete:\n{listed}\n{advice}")
+    return Source(name, folder, location, revision, trust_remote_code, specs, settings, model_class, notes)
+
+
+def _recognised(folder: Path, settings: Mapping[str, Any], has_modules: bool, wanted: str | None) -> ModelClass:
+    """The class that the files say: older files of sentence-transformers do not, and are all of its first one. A bare
+    checkpoint may be read as another.
+    """
+    chosen = None if wanted is None else class_named(wanted, f"--class {wanted}", UnsupportedOptionError)
+    if has_modules or "model_type" in settings:
+        return class_named(settings.get("model_type", "SentenceTransformer"), folder)
+    config = read_json(folder / "config.json")
+    if chosen is None:
+        return next(row for row in MODEL_CLASSES.values() if CLASS_SOURCES[row.name].claims(config))
+    if not CLASS_SOURCES[chosen.name].takes(config):
+        have = ", ".join(name for name, kind in CLASS_SOURCES.items() if kind.takes(config))
+        raise UnsupportedOptionError(
+            f"--class {wanted}: {folder} holds a {architecture(config) or 'model without a head'} (have: {have}).\n"
+            "Choose one of these, or leave it out."
+        )
+    return chosen
+
+
+def _read_modules(folder: Path) -> Iterator[ModuleSpec]:
+    """The specs of modules.json, routers opened up."""
+    entries = read_json(folder / "modules.json", object)
+    whole = (isinstance(e, dict) and isinstance(e.get("type"), str) and isinstance(e.get("path"), str) for e in entries)
+    if not isinstance(entries, list) or not entries or not all(whole):
+        raise SourceError(
+            f"{folder / 'modules.json'}: not a list of modules with type and path.\nGet a complete copy of the model."
+        )
+    for index, entry in enumerate(entries):
+        type_ = SAME_TYPES.get(entry["type"], entry["type"])
+        yield from _read_module(folder, str(entry.get("name", index)), type_, entry["path"])
+
+
+def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[ModuleSpec]:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise SourceError(
+            f"{folder / 'modules.json'}: module [{label}] has the path {path!r}, which leaves the folder.\n"
+            "Do not use this model."
+        )
+    here = folder / path
+    names = CONFIG_FILES if type_.rsplit(".", 1)[-1] in HAS_TRANSFORMERS_CONFIG else (*CONFIG_FILES, "config.json")
+    files = [file for name in names for file in here.glob(name)]
+    settings = read_json(files[0]) if files else {}
+    yield ModuleSpec(label, type_, path, settings)
+    types = settings.get("types") or {}
+    for route, nested in (settings.get("structure") or {}).items():
+        for index, name in enumerate(nested):
+            if name not in types:
+                raise SourceError(f"{files[0]}: no type for {name!r}.\nGet a complete copy of the model.")
+            yield from _read_module(folder, f"{label}.{route}.{index}", types[name], f"{path}/{name}".lstrip("/"))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no load reports while a model loads; what matters in them is checked here."""
+    from transformers.utils import logging as transformers_logging
+
+    bars = transformers_logging.is_progress_bar_enabled()
+    loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
+    levels = [logger.level for logger in loggers]
+    transformers_logging.disable_progress_bar()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

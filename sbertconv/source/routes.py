@@ -1,0 +1,138 @@
+"""The distinct ways through a chain: one for a plain model, one per route of a router, one per modality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sbertconv.artifact.scoring import IS_QUERY, TASKS, ScoringRule
+from sbertconv.errors import UnsupportedOptionError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+AnyRoute = TypeVar("AnyRoute", bound="Route")
+MODALITIES = ("text", "image")
+PER_TEXT = ("prompt_length", IS_QUERY)  # inputs of a graph that are one number for each text
+
+
+@dataclass(frozen=True)
+class Route:
+    """One way through the chain, which becomes one graph.
+
+    Attributes:
+        name: "text", "image", or the name of a router's route.
+        modality: "text" or "image".
+        tasks: the tasks that take this route; None stands for "no task given". Empty: every task.
+        modules: label and module in order, the router replaced by the modules it chooses.
+    """
+
+    name: str
+    modality: str
+    tasks: tuple[str | None, ...]
+    modules: tuple[tuple[str, Any], ...]
+
+    @property
+    def takes_prompt_length(self) -> bool:
+        """Whether a pooling leaves the prompt's tokens out."""
+        return not all(getattr(module, "include_prompt", True) for _, module in self.modules)
+
+    @property
+    def scoring_rules(self) -> tuple[ScoringRule, ...]:
+        """The rule of each MultiVectorMask, in order."""
+        modules = [module for _, module in self.modules]
+        return tuple(ScoringRule.of(module, modules) for module in modules if hasattr(module, "skiplist_tasks"))
+
+    @property
+    def architecture(self) -> str:
+        """The transformers model type, or the input module's class."""
+        module = self.modules[0][1]
+        return str(getattr(getattr(module, "config", None), "model_type", type(module).__name__))
+
+
+def live_modules(model: SentenceTransformer) -> Iterator[tuple[str, Any]]:
+    """Label and module along the chain, routers followed by the modules of all their routes."""
+
+    def walk(prefix: str, named: Any) -> Iterator[tuple[str, Any]]:
+        for name, module in named:
+            label = f"{prefix}{name}"
+            yield label, module
+            for route, nested in (getattr(module, "sub_modules", None) or {}).items():
+                yield from walk(f"{label}.{route}.", nested.named_children())
+
+    return walk("", model.named_children())
+
+
+def find_routes(model: SentenceTransformer) -> tuple[Route, ...]:
+    """Every distinct way through the chain; the first one is what encode() takes by default.
+
+    Raises:
+        UnsupportedOptionError: if the model takes neither texts nor images.
+    """
+    found: dict[tuple[str, tuple[str, ...]], Route] = {}
+    named = {name for _, module in live_modules(model) for name in getattr(module, "sub_modules", ())}
+    tasks = (None, *TASKS, *sorted(named - set(TASKS))) if named else (None,)
+    for modality in MODALITIES:
+        if modality not in model.modalities:
+            continue
+        for task in tasks:
+            try:
+                chosen, modules = _walk(model, task, modality)
+            except ValueError:  # the router has no route for this task and modality
+                continue
+            name = "_".join(chosen) or modality
+            route = found.setdefault((modality, chosen), Route(name, modality, (), modules))
+            if named:
+                found[modality, chosen] = replace(route, tasks=(*route.tasks, task))
+    if not found:
+        raise UnsupportedOptionError(
+            f"The model takes {', '.join(map(str, model.modalities))} (have: {', '.join(MODALITIES)}).\n"
+            "Only models of texts and images are converted."
+        )
+    names = [route.name for route in found.values()]
+    return tuple(
+        route if names.count(route.name) == 1 else replace(route, name=f"{route.name}_{route.modality}")
+        for route in found.values()
+    )
+
+
+def choose_route(routes: Sequence[AnyRoute], modality: str | None, task: str | None) -> AnyRoute:
+    """The first route for this modality (None: any) and task.
+
+    Raises:
+        UnsupportedOptionError: if there is none.
+    """
+    for route in routes:
+        if modality in (None, route.modality) and (not route.tasks or task in route.tasks):
+            return route
+    have = "; ".join(
+        route.modality + (f" for the tasks {', '.join(map(str, route.tasks))}" if route.tasks else "")
+        for route in routes
+    )
+    wanted = f"task {task!r}" if modality is None else f"modality {modality!r} and task {task!r}"
+    raise UnsupportedOptionError(f"The model has no route for {wanted} (have: {have}).\nChoose one of these.")
+
+
+def _walk(model: SentenceTransformer, task: str | None, modality: str) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """The routers' choices and the modules along one route."""
+    chosen: list[str] = []
+
+    def along(prefix: str, named: Any) -> Iterator[tuple[str, Any]]:
+        for name, module in named:
+            label = f"{prefix}{name}"
+            if hasattr(module, "sub_modules"):
+                route = module._resolve_route(task=task, modality=modality)
+                chosen.append(route)
+                yield from along(f"{label}.{route}.", module.sub_modules[route].named_children())
+            else:
+                yield label, module
+
+    modules = tuple(along("", model.named_children()))
+    return tuple(chosen), modules
+
+
+def type_name(module_type: type | str) -> str:
+    """The dotted name of a module class: `package.module.Class`."""
+    return module_type if isinstance(module_type, str) else f"{module_type.__module__}.{module_type.__qualname__}"

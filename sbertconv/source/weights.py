@@ -1,0 +1,110 @@
+"""Weights that are missing from a model's files, or not finite: found before anything is converted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sbertconv.errors import SourceError
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+PROBE_TEXTS = ["a text to see whether the weights that are missing matter", "short"]
+PIECE = 1 << 22  # numbers that are looked at together
+MATTERS = 1e-5  # float32 noise is below; a random query or value weight moves an embedding by 0.1 and more
+
+MissingWeights = list[tuple[Any, str]]
+
+
+@contextlib.contextmanager
+def missing_weights() -> Iterator[MissingWeights]:
+    """Collects (model, parameter name) for every weight that transformers did not find and made up.
+
+    transformers only logs them, and from_pretrained's output_loading_info does not reach through
+    SentenceTransformer, so its report function is listened to while the model loads.
+    """
+    from transformers import modeling_utils
+
+    missing: MissingWeights = []
+    report = modeling_utils.log_state_dict_report
+
+    def listen(*args: Any, **kwargs: Any) -> Any:
+        missing.extend((kwargs["model"], key) for key in sorted(kwargs["loading_info"].missing_keys))
+        return report(*args, **kwargs)
+
+    modeling_utils.log_state_dict_report = listen
+    try:
+        yield missing
+    finally:
+        modeling_utils.log_state_dict_report = report
+
+
+def refuse_missing(model: SentenceTransformer, missing: MissingWeights, name: str, feature: str) -> None:
+    """Made-up weights are fine only where the feature that the chain ends with does not depend on them (a pooler that
+    Pooling skips).
+
+    One batch per route is run with these weights at zero and once more with random ones.
+
+    Raises:
+        SourceError: naming the weights, if the feature differs.
+    """
+    import torch
+
+    weights = [(key, owner.get_parameter(key)) for owner, key in missing if key in dict(owner.named_parameters())]
+    if not weights:
+        return
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _, weight in weights:
+            weight.normal_(generator=generator)
+        random = _probe(model, feature)
+        for _, weight in weights:
+            weight.zero_()
+        zero = _probe(model, feature)
+    if any(np.abs(a - b).max() > MATTERS for a, b in zip(random, zero, strict=True)):
+        raise SourceError(
+            f"{name}: {len(weights)} weights are missing from its files and would be random: "
+            f"{_listed([key for key, _ in weights])}\nGet a complete copy of the model."
+        )
+
+
+def _probe(model: SentenceTransformer, feature: str) -> list[np.ndarray]:
+    """The feature of one small batch per route."""
+    from sbertconv.corpus.texts import random_images
+    from sbertconv.source.routes import find_routes
+
+    found = []
+    for route in find_routes(model):
+        inputs: list[Any] = PROBE_TEXTS if route.modality == "text" else random_images()[:2]
+        task = {"task": route.tasks[0]} if route.tasks and route.tasks[0] else {}
+        found.append(model(model.preprocess(inputs, **task), **task)[feature].numpy())
+    return found
+
+
+def refuse_non_finite(model: SentenceTransformer, name: str) -> None:
+    """Raise SourceError, naming them, if weights hold NaN or infinity."""
+    from sbertconv.source.widening import stored
+
+    bad = [key for key, weight in model.named_parameters() if not _is_finite(stored(weight))]
+    if bad:
+        raise SourceError(
+            f"{name}: {len(bad)} weights hold NaN or infinity: {_listed(bad)}\n"
+            "Its embeddings cannot be right; get or train another copy."
+        )
+
+
+def _is_finite(weight: torch.Tensor) -> bool:
+    """Looks at some rows at a time: what is computed from a whole table takes as much memory as that."""
+    import torch
+
+    rows = max(1, PIECE * len(weight) // weight.numel()) if weight.ndim > 1 and weight.numel() else PIECE
+    return all(bool(torch.isfinite(part).all()) for part in torch.atleast_1d(weight.detach()).split(rows))
+
+
+def _listed(keys: list[str]) -> str:
+    return f"{', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}"
