@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,33 @@ class Bounds:
     def to_json(self) -> dict[str, Any]:
         """What the manifest says about it."""
         return {"gate": asdict(GATES[self.precision].changed(self.gate))} if self.precision in GATES else {}
+
+
+# What to_onnx has a use for where the model is a Keras model of to_tf.
+KERAS_TO_ONNX = {"model", "directory", "overwrite", "atol", "rtol", "on_stage"}
+# Keywords that the command line calls by another name than theirs with dashes.
+COMMAND_LINE_NAMES = {
+    "model_class": "--class",
+    "outputs": "--output",
+    "engines": "--engine",
+    "texts": "--eval",
+    "optimize": "--no-optimize",
+    "registry": "registry=",
+}
+
+
+def _refuse_idle(function: Callable[..., Any], arguments: Mapping[str, Any], used: Collection[str], model: Any) -> None:
+    """Raise UnsupportedOptionError for every argument that differs from its default and would not be used."""
+    given = [
+        COMMAND_LINE_NAMES.get(name, f"--{name.replace('_', '-')}")
+        for name, parameter in signature(function).parameters.items()
+        if name not in used and arguments[name] != parameter.default
+    ]
+    if given:
+        raise UnsupportedOptionError(
+            f"{model}: {', '.join(given)}: a Keras model has its inputs and outputs already, and is written with "
+            "opset 18 in fp32.\nLeave the options out."
+        )
 
 
 def _say_nothing(stage_name: str) -> None:
@@ -168,28 +196,9 @@ def to_onnx(
         ParityError: if the written graph differs from encode(), or fails the gate. Nothing is published then.
         TokenizationError: if the tokenizer in the graph gives one other token. Nothing is written then.
     """
+    arguments = dict(locals())
     if is_keras_artifact(model):
-        asked = {
-            "--class": model_class,
-            "--pooling": pooling,
-            "--opset": opset != 18,
-            "--output": outputs is not None,
-            "--activation": activation,
-            "--sparse": sparse,
-            "--top-k": top_k,
-            "--external-data": external_data is not None,
-            "--token-type-ids": token_type_ids is not None,
-            "--no-optimize": not optimize,
-            "--precision": precision != "fp32",
-            "--text-input": text_input,
-            "--target": target != "onnxruntime",
-            "--max-shape": max_shape,
-        }
-        if given := [option for option, value in asked.items() if value]:
-            raise UnsupportedOptionError(
-                f"{model}: {', '.join(given)}: a Keras model has its inputs and outputs already, and is written with "
-                "opset 18 in fp32.\nLeave the options out."
-            )
+        _refuse_idle(to_onnx, arguments, KERAS_TO_ONNX, model)
         return _keras_to_onnx(model, directory, overwrite, (atol, rtol), on_stage)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
     on_stage("loading libraries")
@@ -231,6 +240,7 @@ def to_openvino(
     activation: bool = False,
     sparse: bool = False,
     top_k: int | None = None,
+    outputs: Sequence[str] | None = None,
     token_type_ids: bool | None = None,
     precision: str = "fp32",
     atol: float | None = None,
@@ -252,6 +262,7 @@ def to_openvino(
     from sbertconv.converters.onnx.backend import OnnxOptions
 
     options = OnnxOptions(
+        outputs=None if outputs is None else tuple(outputs),
         activation=activation,
         sparse=sparse,
         top_k=top_k,

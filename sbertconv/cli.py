@@ -35,6 +35,7 @@ from sbertconv.console.options import (
     SparseOutput,
     Target,
     TextInput,
+    TokenTypeIds,
     TopK,
     Trust,
     count,
@@ -137,13 +138,7 @@ def to_onnx_command(
         bool | None,
         flag("--external-data/--no-external-data", "Weights in a file beside the graph; default: past 2 GB."),
     ] = None,
-    token_type_ids: Annotated[
-        bool | None,
-        flag(
-            "--token-type-ids/--no-token-type-ids",
-            "Always or never take token_type_ids; default: as the tokenizer emits.",
-        ),
-    ] = None,
+    token_type_ids: TokenTypeIds = None,
     optimize: Annotated[
         bool, flag("--optimize/--no-optimize", "ONNX Runtime's fused operators (default), or ai.onnx only.")
     ] = True,
@@ -272,6 +267,8 @@ def to_openvino_command(
     activation: ActivationToo = False,
     sparse: SparseOutput = False,
     top_k: TopK = None,
+    output: Outputs = None,
+    token_type_ids: TokenTypeIds = None,
     precision: Precision = Bits.fp32,
     atol: Atol = None,
     rtol: Rtol = None,
@@ -297,6 +294,8 @@ def to_openvino_command(
             activation=activation,
             sparse=sparse,
             top_k=top_k,
+            outputs=None if output is None else [name.value for name in output],
+            token_type_ids=token_type_ids,
             precision=precision.value,
             atol=atol,
             rtol=rtol,
@@ -310,12 +309,12 @@ def to_openvino_command(
     print_result(artifact, as_json)
 
 
-def _texts_of(file: Path | None) -> list[str]:
+def _texts_of(file: Path | None) -> tuple[str, ...]:
     from sbertconv.console.files import read_texts
 
     if file is None:
-        return []
-    texts = list(read_texts(file, "text"))
+        return ()
+    texts = tuple(read_texts(file, "text"))
     if not texts:  # a file that was named must not count as none
         raise UnsupportedOptionError(f"{file}: no texts in it.\nCheck the file, or leave the option out.")
     return texts

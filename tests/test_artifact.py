@@ -237,7 +237,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 import torch, sentence_transformers, onnxscript, onnxruntime
 import sbertconv, sbertconv.converters.onnx.writer
-from sbertconv.artifact.folder import folder as artifact
+from sbertconv.artifact import publishing as artifact
 torch.set_num_threads(1)
 model, converted, base, stages = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4:]
 

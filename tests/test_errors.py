@@ -539,3 +539,29 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert ran.code == 1
     assert "Traceback (most recent call last)" in ran.err
     assert "nowhere: no such folder" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "said"),
+    [
+        ("engines", ["openvino"], "--engine"),
+        ("min_cosine", 0.5, "--min-cosine"),
+        ("min_spearman", 0.5, "--min-spearman"),
+        ("min_top10", 0.5, "--min-top10"),
+        ("texts", ["a text"], "--eval"),
+        ("calibration", ["a text"], "--calibration"),
+        ("revision", "main", "--revision"),
+        ("trust_remote_code", True, "--trust-remote-code"),
+        ("registry", sbertconv.Registry(), "registry="),
+        ("opset", 20, "--opset"),
+        ("model_class", "CrossEncoder", "--class"),
+        ("optimize", False, "--no-optimize"),
+    ],
+)
+def test_an_option_without_a_use_for_a_keras_model_is_refused_by_name(
+    keyword: str, value: Any, said: str, tmp_path: Path
+) -> None:
+    model = tmp_path / "model.keras"
+    model.write_bytes(b"")
+    with pytest.raises(UnsupportedOptionError, match=f"{said}: a Keras model has its inputs and outputs already"):
+        sbertconv.to_onnx(model, tmp_path / "onnx", **{keyword: value})

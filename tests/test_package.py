@@ -64,6 +64,7 @@ COMMANDS = [
     "engines",
     "to-tf",
     "to-torch",
+    "to-openvino",
     "to-st",
     "verify",
     "inspect",

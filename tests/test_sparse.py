@@ -245,7 +245,7 @@ def test_the_command_line(
     assert (ran.code, ran.err) == (0, "")
     np.testing.assert_allclose(load_npz(tmp_path / "vectors.npz").toarray(), expected, **CLOSE)
     for wrong, message in (
-        (("--normalize", "a"), "--normalize-embeddings: a SparseEncoder has no such option"),
+        (("--normalize", "a"), "--normalize: a SparseEncoder has no such option"),
         (("--input", tmp_path / "texts.txt", "--output", tmp_path / "vectors.npy"), "have: .npz"),
         (("--input", tmp_path / "texts.txt", "--output", tmp_path / "v.npz", "--tokens"), "a matrix has columns"),
     ):

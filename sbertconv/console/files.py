@@ -292,7 +292,9 @@ def encode_texts(
     encode, writers = _encoding(embedder, output is None, tokens)
     options = {key: value for key, value in options.items() if value not in (None, False, "float32")}
     if idle := [key for key in options if key not in inspect.signature(encode).parameters]:
-        names = ", ".join(f"--{key.replace('_', '-')}" for key in idle)
+        names = ", ".join(
+            "--normalize" if key == "normalize_embeddings" else f"--{key.replace('_', '-')}" for key in idle
+        )
         raise UnsupportedOptionError(
             f"{names}: a {embedder.artifact.manifest['model_class']} has no such option.\nLeave it out."
         )

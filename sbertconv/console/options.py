@@ -149,5 +149,11 @@ TopK = Annotated[
     int | None,
     typer.Option(help="Of a SparseEncoder, how many values stay; default: the model's.", min=1, show_default=False),
 ]
+TokenTypeIds = Annotated[
+    bool | None,
+    flag(
+        "--token-type-ids/--no-token-type-ids", "Always or never take token_type_ids; default: as the tokenizer emits."
+    ),
+]
 Atol = Annotated[float | None, _tolerance("absolute")]
 Rtol = Annotated[float | None, _tolerance("relative")]
