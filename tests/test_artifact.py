@@ -320,12 +320,6 @@ def rename_in_manifest(folder: Path, name: str) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace("onnx/model.onnx", name), encoding="utf-8")
 
 
-def link_out(folder: Path) -> None:
-    """The graph lies outside, behind a link."""
-    (folder / "onnx/model.onnx").rename(folder.parent / "model.onnx")
-    (folder / "onnx/model.onnx").symlink_to(folder.parent / "model.onnx")
-
-
 def drop(folder: Path, *keys: str) -> None:
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     (folder / MANIFEST).write_text(json.dumps({k: v for k, v in manifest.items() if k not in keys}), encoding="utf-8")
@@ -348,7 +342,6 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "absolute path": (lambda folder: rename_in_manifest(folder, "/etc/passwd"), "leaves the folder"),
     "path upwards": (lambda folder: rename_in_manifest(folder, "onnx/../../model.onnx"), "leaves the folder"),
     "path upwards, as Windows writes it": (lambda f: rename_in_manifest(f, r"..\\model.onnx"), "leaves the folder"),
-    "link to the outside": (link_out, "leaves the folder"),
     "graph missing": (lambda folder: (folder / "onnx/model.onnx").unlink(), "model.onnx: .*missing"),
     "graph truncated": (lambda folder: os.truncate(folder / "onnx/model.onnx", 1000), "1,000 bytes instead of"),
     "graph empty": (lambda folder: os.truncate(folder / "onnx/model.onnx", 0), "0 bytes instead of"),

@@ -6,12 +6,13 @@ import atexit
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from sbertconv.artifact.kinds import class_named
@@ -24,6 +25,8 @@ PACKED = "/sbertconv/"  # where the last layer of a .keras file keeps the rest o
 REQUIRED = ("model_class", "backend", "engines", "graphs", "files", "precision", "prompts", "sees_padding")
 GRAPH_KEYS = ("name", "formats", "modality", "tasks", "inputs", "outputs", "tokenizer")
 CHUNK = 1 << 20
+LARGEST_RATIO = 100  # of an archive's size unpacked; tokenizer files reach 10, weights 1.1
+GRAPH_NAME = re.compile(r"[^/\\\x00-\x1f]{1,100}")  # it becomes part of file names
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def read_artifact(folder: str | Path) -> Artifact:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path}: not a readable manifest: {type(error).__name__}: {error}\n{advice}") from error
     if version != FORMAT_VERSION:
         raise ArtifactError(
@@ -126,10 +129,13 @@ def read_artifact(folder: str | Path) -> Artifact:
         graphs = [{key: graph[key] for key in GRAPH_KEYS} for graph in manifest["graphs"]]
         names += [file for graph in graphs for file in graph["formats"].values()]
         names += [graph["tokenizer"]["file"] for graph in graphs if graph["tokenizer"]]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ArtifactError(f"{path}: not a readable manifest: {type(error).__name__}: {error}\n{advice}") from error
     for name in names:
         inside(folder, name)
+    for graph in graphs:
+        if not isinstance(graph["name"], str) or not GRAPH_NAME.fullmatch(graph["name"]):
+            raise ArtifactError(f"{path}: the graph name {graph['name']!r} is no name.\nDo not use this folder.")
     return Artifact(folder, manifest)
 
 
@@ -157,11 +163,13 @@ def unpacked(file: str | Path) -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
         with zipfile.ZipFile(file) as archive:
+            refuse_bomb(archive, file)
             names = [name for name in archive.namelist() if PACKED in name and not name.endswith("/")]
             for name in names:
-                path = inside(folder, name.partition(PACKED)[2])
+                path = inside(folder, name.partition(PACKED)[2], file)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(archive.read(name))
+                with archive.open(name) as packed, path.open("wb") as written:
+                    shutil.copyfileobj(packed, written, CHUNK)
     except (OSError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{file}: not a readable .keras file: {error}\nCheck the path.") from error
     if not (folder / MANIFEST).is_file():
@@ -169,12 +177,29 @@ def unpacked(file: str | Path) -> Path:
             f"{file}: holds no {MANIFEST}, so it does not come from sbertconv.\n"
             "Convert a model with sbertconv to-tf, and save the Keras model that it gives."
         )
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    model = inside(folder, manifest["graphs"][0]["formats"]["keras"])
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        model = inside(folder, manifest["graphs"][0]["formats"]["keras"], file)
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise ArtifactError(
+            f"{file}: its {MANIFEST} is not readable: {type(error).__name__}: {error}\nGet a complete copy of the file."
+        ) from error
     link_or_copy(file, model)
     manifest["files"] = described(folder)
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     return folder
+
+
+def refuse_bomb(archive: zipfile.ZipFile, file: Path) -> None:
+    """Raise ArtifactError for an archive that unpacks to far more than it holds; sizes are those of its directory."""
+    packed, unpacked_size = (
+        sum(getattr(member, size) for member in archive.infolist()) for size in ("compress_size", "file_size")
+    )
+    if unpacked_size > LARGEST_RATIO * packed + CHUNK:
+        raise ArtifactError(
+            f"{file}: {packed:,} bytes that unpack to {unpacked_size:,}: no model compresses so well.\n"
+            "Do not use this file."
+        )
 
 
 def folder_name(folder: Path) -> str:
@@ -191,17 +216,25 @@ def link_or_copy(file: Path, target: Path) -> None:
         shutil.copyfile(file, target)
 
 
-def inside(folder: Path, name: str) -> Path:
-    """The path of a file of the folder.
+def inside(folder: Path, name: str, where: object = None) -> Path:
+    """The path of a file of the folder, by a name that a file says. The folder itself may consist of links, as it does
+    in the Hub's cache: they are its owner's; names are not.
+
+    Args:
+        folder: where the file lies, or will lie.
+        name: its path in the folder, as a file says it.
+        where: the file that says it, for the message; default the folder's manifest.
 
     Raises:
-        ArtifactError: if the name is absolute, climbs out, or follows a link out of the folder.
+        ArtifactError: if the name is no relative path that stays in the folder.
     """
-    path = folder / name
-    climbs = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name.replace("\\", "/")).parts
-    if climbs or not path.resolve().is_relative_to(folder.resolve()):
-        raise ArtifactError(f"{folder / MANIFEST}: the path {name!r} leaves the folder.\nDo not use this folder.")
-    return path
+    posix = str(name).replace("\\", "/")
+    path = PurePosixPath(posix)
+    stays = isinstance(name, str) and path.parts and not (path.is_absolute() or PureWindowsPath(posix).drive)
+    if not stays or ".." in path.parts or "\0" in name:
+        said = folder / MANIFEST if where is None else where
+        raise ArtifactError(f"{said}: the path {name!r} leaves the folder.\nDo not use this folder.")
+    return folder / name
 
 
 def described(folder: Path) -> dict[str, dict[str, Any]]:

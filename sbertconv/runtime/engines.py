@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.folder import Artifact
+from sbertconv.artifact.folder import Artifact, refuse_bomb
 from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError, error_text, require
 from sbertconv.frameworks import import_keras, import_tensorflow, version_of
+from sbertconv.runtime.programs import check_program
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
@@ -87,6 +89,8 @@ def load_keras_model(path: Any) -> Any:
     keras = import_keras()
     importlib.import_module("sbertconv.layers")  # registers them
     with tempfile.TemporaryDirectory() as folder:  # Keras would hold the whole file in memory beside the model
+        with zipfile.ZipFile(path) as archive:
+            refuse_bomb(archive, Path(path))
         shutil.unpack_archive(path, folder, "zip")
         return keras.saving.load_model(folder, compile=False)
 
@@ -181,7 +185,9 @@ def open_torch(artifact: Artifact, section: Mapping[str, Any], threads: int) -> 
     require("torch", "torch")
     import torch
 
-    module = torch.export.load(graph_file(artifact, section, "torch")).module()
+    path = graph_file(artifact, section, "torch")
+    check_program(path)
+    module = torch.export.load(path).module()
 
     def run(feeds: Arrays) -> Arrays:
         with torch.inference_mode():

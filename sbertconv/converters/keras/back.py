@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.folder import KERAS_SUFFIX, MANIFEST, Artifact, read_artifact, unpacked
+from sbertconv.artifact.folder import KERAS_SUFFIX, MANIFEST, Artifact, inside, read_artifact, unpacked
 from sbertconv.artifact.publishing import Staging
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.weights import weights
@@ -120,6 +120,8 @@ def write_sentence_transformers(embedder: ConvertedModel, name: str, staging: St
     problems: list[str] = []
     for graph in embedder.graphs:
         _read_weights(_model(graph), graph.artifact.manifest["torch_weights"], files, problems)
+    for place in files:
+        inside(staging.folder, place, name)
     if problems:
         raise ArtifactError(
             f"{name}: the weights do not fit the sentence-transformers model:\n"
@@ -141,7 +143,7 @@ def write_sentence_transformers(embedder: ConvertedModel, name: str, staging: St
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     for place, tensors in files.items():
-        target = staging.folder / place
+        target = inside(staging.folder, place, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         safetensors.numpy.save_file(tensors, target, {"format": "pt"})
         target.chmod(0o644)  # safetensors leaves it to the owner alone

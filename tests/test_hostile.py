@@ -1,0 +1,201 @@
+"""Files that nobody should trust: nothing is run, nothing is written outside, nobody is told."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TEXTS, run_python, snapshot
+
+import sbertconv
+from sbertconv import ArtifactError
+from sbertconv.artifact.folder import MANIFEST
+
+PACKED_MANIFEST = f"/sbertconv/{MANIFEST}"
+
+
+WATCHED = """
+import builtins, os, sys
+plain = builtins.__import__
+def watched(name, *rest):
+    if name == "onnxruntime" and name not in sys.modules:
+        print(os.environ.get("ORT_DISABLE_TELEMETRY"))
+    return plain(name, *rest)
+builtins.__import__ = watched
+import sbertconv
+sbertconv.load(sys.argv[1], engine="onnxruntime").encode(["a text"])
+"""
+
+
+class Exploit:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.mark,))
+
+
+def rewritten(file: Path, change: Callable[[str, bytes], bytes], added: Mapping[str, bytes] | None = None) -> None:
+    """A zip file with each member's content changed, and others added."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in {**members, **(added or {})}.items():
+            archive.writestr(name, change(name, content))
+
+
+def edit_packed(file: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the manifest inside a .keras file."""
+
+    def change(name: str, content: bytes) -> bytes:
+        if not name.endswith(PACKED_MANIFEST):
+            return content
+        manifest = json.loads(content)
+        edit(manifest)
+        return json.dumps(manifest).encode()
+
+    rewritten(file, change)
+
+
+@pytest.fixture(scope="session")
+def torch_folder(built_once: Any, static_folder: Path) -> Path:
+    return Path(built_once("static-torch", lambda folder: sbertconv.to_torch(static_folder, folder)))
+
+
+def pickled(mark: Path) -> bytes:
+    return pickle.dumps(Exploit(mark))
+
+
+def saved(mark: Path) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(((Exploit(mark),), {}), buffer)
+    return buffer.getvalue()
+
+
+def evaluating(content: bytes) -> bytes:
+    program = json.loads(content)
+    program["graph_module"]["graph"]["sym_int_values"]["hostile"] = {
+        "as_expr": {"expr_str": "__import__('os').getcwd()", "hint": None}
+    }
+    return json.dumps(program).encode()
+
+
+def calling(content: bytes) -> bytes:
+    program = json.loads(content)
+    program["graph_module"]["graph"]["nodes"][0]["target"] = "torch.hub.load"
+    return json.dumps(program).encode()
+
+
+PROGRAMS: dict[str, tuple[str, Callable[[bytes, Path], bytes], str]] = {
+    "pickled example inputs": ("sample_inputs/model.pt", lambda content, mark: saved(mark), "more than tensors"),
+    "pickled constants": (
+        "model_constants_config.json",
+        lambda content, mark: json.dumps({"config": {"a": {"path_name": "a", "use_pickle": True}}}).encode(),
+        "a is pickled",
+    ),
+    "an expression of Python": ("models/model.json", lambda content, mark: evaluating(content), "evaluates __import__"),
+    "a call outside ATen": ("models/model.json", lambda content, mark: calling(content), "calls torch.hub.load"),
+    "JSON that is none": ("models/model.json", lambda content, mark: b"[" * 100_000, "not a readable PyTorch program"),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_hostile_program_is_refused_before_it_runs(
+    name: str, torch_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    member, change, said = PROGRAMS[name]
+    folder, mark = copy_of(torch_folder), tmp_path / "mark"
+    (program,) = folder.rglob("*.pt2")
+    rewritten(program, lambda path, content: change(content, mark) if path.endswith(member) else content)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest["files"][program.relative_to(folder).as_posix()]["size"] = program.stat().st_size
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=said):
+        sbertconv.load(folder).encode(TEXTS)
+    assert not mark.exists()
+
+
+def test_a_program_that_was_not_touched_opens(torch_folder: Path, static_artifact: Path) -> None:
+    np.testing.assert_allclose(
+        sbertconv.load(torch_folder).encode(TEXTS), sbertconv.load(static_artifact).encode(TEXTS), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("place", ["{outside}/stolen.safetensors", "../stolen.safetensors", "a/../../stolen"])
+def test_the_way_back_writes_no_file_that_leaves_the_target(
+    place: str, bert_keras: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    file = copy_of(bert_keras) / "keras/model.keras"
+    place = place.format(outside=tmp_path)
+
+    def lead_out(manifest: dict[str, Any]) -> None:
+        for origin in manifest["torch_weights"].values():
+            origin["file"] = place
+
+    edit_packed(file, lead_out)
+    before = snapshot(tmp_path)
+    with pytest.raises(ArtifactError, match="leaves the folder"):
+        sbertconv.to_st(file, tmp_path / "st")
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["a/../../../stolen", "..\\stolen", "", "a\nb", 7])
+def test_a_graph_has_a_name_that_is_safe_in_a_file_name(
+    name: Any, bert_keras: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    file = copy_of(bert_keras) / "keras/model.keras"
+    edit_packed(file, lambda manifest: manifest["graphs"][0].update(name=name))
+    before = snapshot(tmp_path)
+    with pytest.raises(ArtifactError, match="is no name"):
+        sbertconv.to_onnx(file, tmp_path / "onnx")
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"graphs": []}', b'{"graphs": 7}', b"[" * 100_000])
+def test_a_broken_manifest_in_a_keras_file_is_one_error(
+    content: bytes, bert_keras: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    file = copy_of(bert_keras) / "keras/model.keras"
+    rewritten(file, lambda name, packed: content if name.endswith(PACKED_MANIFEST) else packed)
+    with pytest.raises(ArtifactError, match="is not readable"):
+        sbertconv.load(file)
+
+
+def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_not_unpacked(tmp_path: Path) -> None:
+    file = tmp_path / "model.keras"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"layer{PACKED_MANIFEST}", bytes(50 << 20))
+    with pytest.raises(ArtifactError, match="no model compresses so well"):
+        sbertconv.load(file)
+
+
+def test_a_folder_of_links_opens_as_the_hub_caches_it(static_artifact: Path, tmp_path: Path) -> None:
+    snapshots, blobs = tmp_path / "snapshots/main", tmp_path / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted(static_artifact.rglob("*"))):
+        if path.is_file():
+            shutil.copy(path, blobs / str(number))
+            link = snapshots / path.relative_to(static_artifact)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(blobs / str(number), link.parent))
+    expected = sbertconv.load(static_artifact).encode(TEXTS)
+    np.testing.assert_array_equal(sbertconv.load(snapshots, verify=True).encode(TEXTS), expected)
+
+
+def test_running_a_model_reports_to_nobody(static_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime reads the variable once, when it is imported."""
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")  # importing sbertconv in this process has set it
+    ran = run_python(WATCHED, static_artifact)
+    assert (ran.code, ran.out.split()) == (0, ["1"]), ran.err
