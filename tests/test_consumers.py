@@ -16,6 +16,7 @@ from sentence_transformers.sentence_transformer import modules as st
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer
 
+import sbertconv
 from sbertconv.artifact import stage
 from sbertconv.converters.writing import write_module_configs
 from sbertconv.preprocessing import describe_input
@@ -205,3 +206,40 @@ def test_the_real_model_says_one_limit(minilm_folder: Path, tmp_path: Path) -> N
     assert read(folder, "tokenizer.json")["truncation"]["max_length"] == 256
     assert read(folder, "sentence_bert_config.json")["max_seq_length"] == 256
     assert [len(row) for row in as_fastembed(folder, [LONG * 3])] == [256]
+
+
+def feeds_of(folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The texts as tensors of int64, and the folder's own answer."""
+    model = sbertconv.load(folder)
+    return load_tokenizer(model.artifact.manifest["graphs"][0]["tokenizer"], folder)(TEXTS), model.encode(
+        TEXTS, batch_size=len(TEXTS)
+    )
+
+
+def test_a_saved_model_takes_the_integers_of_tokenizers(bert_keras: Path) -> None:
+    import tensorflow as tf
+
+    feeds, expected = feeds_of(bert_keras)
+    loaded = tf.saved_model.load(str(bert_keras / "saved_model"))
+    wide = {name: tf.constant(tensor) for name, tensor in feeds.items()}
+    narrow = {name: tf.cast(tensor, "int32") for name, tensor in wide.items()}
+    assert {tensor.dtype for tensor in wide.values()} == {tf.int64}
+    for found in (
+        loaded.signatures["serving_default"](**narrow),
+        loaded.signatures["serving_int64"](**wide),
+        loaded.serve(narrow),
+        loaded.serve(wide),
+    ):
+        np.testing.assert_allclose(found["sentence_embedding"], expected, atol=1e-5)
+
+
+def test_a_saved_model_is_a_layer_of_keras(bert_keras: Path) -> None:
+    import keras
+
+    feeds, expected = feeds_of(bert_keras)
+    layer = keras.layers.TFSMLayer(str(bert_keras / "saved_model"))
+    np.testing.assert_allclose(layer(feeds)["sentence_embedding"], expected, atol=1e-5)
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in feeds}
+    model = keras.Model(inputs, layer(inputs)["sentence_embedding"])
+    narrow = {name: tensor.astype("int32") for name, tensor in feeds.items()}
+    np.testing.assert_allclose(model.predict(narrow, verbose=0), expected, atol=1e-5)
