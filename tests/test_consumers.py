@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import class_cases
 import numpy as np
 import pytest
 import tiny
+from conftest import snapshot
 from sentence_transformers.sentence_transformer import modules as st
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer
 
 import sbertconv
-from sbertconv.artifact import stage
+from sbertconv.artifact import described, stage
+from sbertconv.consumers import CONSUMERS
 from sbertconv.converters.writing import write_module_configs
+from sbertconv.corpus import CORPUS
 from sbertconv.preprocessing import describe_input
 from sbertconv.tokenization import load_tokenizer
 
@@ -243,3 +247,72 @@ def test_a_saved_model_is_a_layer_of_keras(bert_keras: Path) -> None:
     model = keras.Model(inputs, layer(inputs)["sentence_embedding"])
     narrow = {name: tensor.astype("int32") for name, tensor in feeds.items()}
     np.testing.assert_allclose(model.predict(narrow, verbose=0), expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def pooled_artifact(built_once: Any) -> Path:
+    """Transformer, Pooling, Normalize: what consumers that pool themselves can be right for; do not write to it."""
+    outputs = ["sentence_embedding", "token_embeddings"]
+    return Path(
+        built_once("pooled-onnx", lambda where: sbertconv.to_onnx(tiny.architecture("bert"), where, outputs=outputs))
+    )
+
+
+def test_a_folder_is_packed_for_every_consumer(pooled_artifact: Path, tmp_path: Path, cli: Any) -> None:
+    names = [argument for name in CONSUMERS for argument in ("--for", name)]
+    ran = cli("pack", pooled_artifact, tmp_path / "packed", *names)
+    assert ran.code == 0, ran.err
+    manifest = read(tmp_path / "packed", "sbertconv.json")
+    assert list(manifest["consumers"]) == list(CONSUMERS)
+    for name, proof in manifest["consumers"].items():
+        assert proof["max_abs_diff"] < 1e-5, name
+        assert f"{name}: {proof['texts']} texts" in ran.out
+    assert manifest["consumers"]["fastembed"]["texts"] == len(CORPUS) + 5
+    assert not manifest["consumers"]["transformers.js"]["over_limit"]
+    expected = sbertconv.load(pooled_artifact).encode(TEXTS)
+    np.testing.assert_array_equal(sbertconv.load(tmp_path / "packed").encode(TEXTS), expected)
+    config = next((tmp_path / "packed/model_repository").glob("*/config.pbtxt")).read_text(encoding="utf-8")
+    assert "data_type: TYPE_INT64 dims: [ -1 ]" in config
+    assert 'name: "sentence_embedding" data_type: TYPE_FP32 dims: [ 32 ]' in config
+
+
+def test_packing_leaves_the_folder_as_it_was(pooled_artifact: Path, tmp_path: Path) -> None:
+    before = snapshot(pooled_artifact)
+    sbertconv.pack(pooled_artifact, tmp_path / "packed", list(CONSUMERS))
+    assert snapshot(pooled_artifact) == before
+
+
+@pytest.mark.parametrize(
+    ("artifact", "name", "expected"),
+    [
+        ("bert_artifact", "sentence-transformers", "pools token vectors itself, and Dense would be left out"),
+        ("static_artifact", "fastembed", "stops without a limit in tokens"),
+        ("static_artifact", "triton", "puts no prompt before a text, and encode() puts 'document'"),
+        ("bert_keras", "transformers.js", "takes ONNX graphs"),
+        ("bert_text_artifact", "triton", "convert without --text-input"),
+        ("bert_artifact", "chromadb", "not known (have: fastembed, "),
+    ],
+)
+def test_a_consumer_that_would_be_wrong_is_refused(
+    artifact: str, name: str, expected: str, tmp_path: Path, request: Any
+) -> None:
+    with pytest.raises(sbertconv.UnsupportedOptionError) as caught:
+        sbertconv.pack(request.getfixturevalue(artifact), tmp_path / "packed", [name])
+    assert expected in str(caught.value)
+    assert name in str(caught.value)
+    assert not (tmp_path / "packed").exists()
+
+
+def test_a_folder_that_a_consumer_cuts_otherwise_is_not_published(pooled_artifact: Path, tmp_path: Path) -> None:
+    """The limit of a call in tokenizer_config.json, which only fastembed reads."""
+    folder = tmp_path / "model"
+    shutil.copytree(pooled_artifact, folder)
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps({**read(folder, config.name), "max_length": 16}), encoding="utf-8")
+    manifest = read(folder, "sbertconv.json")
+    manifest["files"] = described(folder)
+    (folder / "sbertconv.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(sbertconv.ParityError, match="fastembed does not give the vectors of encode") as caught:
+        sbertconv.pack(folder, tmp_path / "packed", ["fastembed", "triton"])
+    assert [check.passed for check in caught.value.report.checks] == [False, True]
+    assert not (tmp_path / "packed").exists()
