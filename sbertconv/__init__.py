@@ -24,6 +24,7 @@ _PUBLIC = {
     "to_st": "sbertconv.api",
     "to_torch": "sbertconv.api",
     "pipeline": "sbertconv.api",
+    "pack": "sbertconv.consumers",
     "verify": "sbertconv.api",
     "inspect": "sbertconv.api",
     "load": "sbertconv.runtime.opening",

@@ -234,6 +234,37 @@ def build_plan_command(
     print_lines(console, "Run it:", f"  sbertconv.load({str(artifact.folder)!r}, format='tensorrt')")
 
 
+@app.command("pack")
+def pack_command(
+    folder: Annotated[Path, typer.Argument(help="A folder of to-onnx.", show_default=False)],
+    directory: Annotated[Path, typer.Argument(help="Where to write.", show_default=False)],
+    consumers: Annotated[
+        list[str],
+        typer.Option(
+            "--for",
+            help="What will open it: fastembed, text-embeddings-inference, sentence-transformers, transformers.js or "
+            "triton; repeat for several.",
+            show_default=False,
+        ),
+    ],
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Lay a converted folder out for other software, proven equal to encode() as that reads it."""
+    from sbertconv.consumers import pack
+
+    with progress(as_json) as on_stage:
+        artifact = pack(folder, directory, consumers, overwrite=overwrite, on_stage=on_stage)
+    if as_json:
+        print_json({"folder": str(artifact.folder), **artifact.manifest})
+        return
+    console = open_console()
+    for name, proof in artifact.manifest["consumers"].items():
+        print_lines(console, f"{name}: {proof['texts']} texts, at most {proof['max_abs_diff']:.1e} from encode()")
+        print_lines(console, f"  reads {proof['reads']}")
+    print_lines(console, f"Written to {artifact.folder}")
+
+
 @app.command("engines")
 def engines_command(as_json: Json = False) -> None:
     """List what runs converted models, and which of it is installed here."""

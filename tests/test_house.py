@@ -13,7 +13,7 @@ import sbertconv
 
 ROOT = Path(sbertconv.__file__).parent
 GROUND = ("errors", "memory", "frameworks", "artifact", "corpus", "text", "layers", "runtime")
-CONVERSION = ("source", "plan", "converters", "parity")
+CONVERSION = ("source", "plan", "converters", "parity", "consumers")
 FACE = ("benchmark", "console", "api", "cli", "__init__")
 ORDER = GROUND + CONVERSION + FACE
 HEAVY = {"torch", "transformers", "sentence_transformers", "onnx"}

@@ -22,6 +22,7 @@ PUBLIC = [
     "to_st",
     "to_torch",
     "pipeline",
+    "pack",
     "verify",
     "inspect",
     "load",
@@ -61,6 +62,7 @@ ERRORS = {
 COMMANDS = [
     "to-onnx",
     "build-plan",
+    "pack",
     "engines",
     "to-tf",
     "to-torch",

@@ -13,6 +13,7 @@ from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import version_of
 from sbertconv.plan.outputs import OUTPUTS
 from sbertconv.plan.planning import Plan
+from sbertconv.plan.preprocessing import token_limit
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
 from sbertconv.source.opening import Source
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Finish = Callable[[Mapping[str, Any]], dict[str, Any]]
 OLD_TYPES = ("BoW", "CLIPModel", "CNN", "Dense", "Dropout", "LayerNorm", "LSTM", "Normalize", "Pooling", "Transformer",
              "WeightedLayerPooling", "WordEmbeddings", "WordWeights")  # fmt: skip
+TRANSFORMER_CONFIG = "sentence_bert_config.json"
 POOLING_FLAGS = {
     "cls": "pooling_mode_cls_token",
     "max": "pooling_mode_max_tokens",
@@ -164,6 +166,8 @@ def write_module_configs(model: SentenceTransformer, staging: Staging) -> None:
         file = getattr(module, "config_file_name", "config.json")
         if type_ == "Pooling":
             config |= old_pooling_flags(config)
+        if file == TRANSFORMER_CONFIG:
+            config |= old_transformer_settings(module)
         if config or path:
             staging.write(f"{path}/{file}".lstrip("/"), to_json(config))
         transformers_config: Any = getattr(module, "config", None)
@@ -181,6 +185,17 @@ def old_pooling_flags(config: Mapping[str, Any]) -> dict[str, Any]:
         "word_embedding_dimension": config["embedding_dimension"],
         **{flag: mode in modes for mode, flag in POOLING_FLAGS.items()},
     }
+
+
+def old_transformer_settings(module: Any) -> dict[str, Any]:
+    """What readers of the format before version 5 require: the limit in tokens and whether texts are lowered. Without
+    a limit it is what the position table holds; None: neither is there.
+    """
+    length = token_limit(module, module.tokenizer)
+    if length is None:
+        table = getattr(module.config.get_text_config(), "max_position_embeddings", None)
+        length = table if table and table > 0 else None  # XLNet says -1
+    return {"max_seq_length": length, "do_lower_case": bool(getattr(module, "do_lower_case", False))}
 
 
 def to_json(content: Any) -> str:

@@ -21,6 +21,14 @@ from sbertconv.errors import UnsupportedOptionError
 from sbertconv.plan.templates import compiled_templates
 
 UNLIMITED = 10**9  # transformers says "no limit" with 1e30, sentence-transformers with inf
+NO_LIMIT = int(1e30)  # as transformers writes it, and its readers expect it
+# What transformers writes into tokenizer_config.json of one call or of one loading: readers take it for a setting of
+# the tokenizer, `max_length` even for a limit
+NOT_SETTINGS = frozenset({
+    "backend", "cache_dir", "force_download", "is_local", "local_files_only", "max_length", "pad_to_multiple_of",
+    "padding", "padding_strategy", "return_tensors", "revision", "stride", "subfolder", "token", "tokenizer_file",
+    "truncation", "truncation_strategy", "trust_remote_code",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,12 @@ def limit(length: float | None) -> int | None:
     return None if length is None or length > UNLIMITED else int(length)
 
 
+def token_limit(module: torch.nn.Module, tokenizer: Any) -> int | None:
+    """The most tokens that encode() gives the model, where no task has a limit of its own."""
+    text_options = getattr(module, "processing_kwargs", {}).get("text", {})
+    return limit(text_options.get("max_length", tokenizer.model_max_length))
+
+
 SECTION: dict[str, Any] = {
     "tensors": ["input_ids", "attention_mask"],
     "max_length": None,
@@ -75,7 +89,8 @@ def describe_transformers(module: torch.nn.Module, tokenizer: Any, **more: Any) 
     text_options = dict(getattr(module, "processing_kwargs", {}).get("text", {}))
     expansion = described_expansion(module, tokenizer)
     lengths = task_lengths(module, expansion, "max_length" in text_options)
-    max_length = limit(text_options.pop("max_length", tokenizer.model_max_length))
+    max_length = token_limit(module, tokenizer)
+    text_options.pop("max_length", None)
     if text_options.pop("truncation", "longest_first") not in (True, "longest_first"):
         raise UnsupportedOptionError("processing_kwargs: truncation must be 'longest_first'")
     if text_options.pop("padding", True) not in (True, "longest"):
@@ -105,7 +120,7 @@ def describe_transformers(module: torch.nn.Module, tokenizer: Any, **more: Any) 
         section |= {"add_special_tokens": False}  # the template has them
     files = {
         "tokenizer.json": tokenizer_json(tokenizer.backend_tokenizer, section, tokenizer.pad_token),
-        "tokenizer_config.json": tokenizer_config(tokenizer),
+        "tokenizer_config.json": tokenizer_config(tokenizer, section),
         "special_tokens_map.json": json.dumps(tokenizer.special_tokens_map, indent=2, ensure_ascii=False, default=str),
     }
     return InputDescription(section, files)
@@ -155,14 +170,34 @@ def tokenizer_json(backend: Any, section: Mapping[str, Any], pad_token: str | No
     return str(copy.to_str(pretty=True))
 
 
-def tokenizer_config(tokenizer: Any) -> str:
-    """Transformers' own file, with the class name that every version of transformers knows."""
+def tokenizer_config(tokenizer: Any, section: Mapping[str, Any]) -> str:
+    """Transformers' own file, with the class name that every version of transformers knows, and the limit and the
+    sides of tokenizer.json.
+    """
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         config = json.loads((Path(folder) / "tokenizer_config.json").read_text(encoding="utf-8"))
-    if config.get("tokenizer_class") == "TokenizersBackend":
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    return json.dumps(config, indent=2, ensure_ascii=False)
+    kept = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
+    # Only this class takes tokenizer.json as it is; others add the special tokens of their architecture again
+    if config.get("tokenizer_class") == "TokenizersBackend" or not section["add_special_tokens"]:
+        kept["tokenizer_class"] = "PreTrainedTokenizerFast"
+    return to_text({**kept, **common_settings(section)})
+
+
+def common_settings(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of tokenizer.json that tokenizer_config.json repeats. A limit that is not the tokenizer's own cut
+    is left out: a reader that asks for one had better stop than cut elsewhere.
+    """
+    length = section["max_length"] if section["cut"] == "truncate" else None
+    return {
+        "model_max_length": NO_LIMIT if length is None else length,
+        "truncation_side": section["truncation_side"],
+        "padding_side": section["padding_side"],
+    }
+
+
+def to_text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False)
 
 
 def describe_tokenizers(module: torch.nn.Module, tokenizer: Any) -> InputDescription:
@@ -176,7 +211,15 @@ def describe_tokenizers(module: torch.nn.Module, tokenizer: Any) -> InputDescrip
         "truncation_side": truncation.get("direction", "right"),
     }
     padding = tokenizer.id_to_token(section["pad_id"])
-    return InputDescription(section, {"tokenizer.json": tokenizer_json(tokenizer, section, padding)})
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": section["tensors"],
+        **common_settings(section),
+        **({"pad_token": padding} if padding in special else {}),  # elsewhere a reader would take a word for special
+    }
+    files = {"tokenizer.json": tokenizer_json(tokenizer, section, padding), "tokenizer_config.json": to_text(config)}
+    return InputDescription(section, files)
 
 
 def describe_sparse_static(module: torch.nn.Module, tokenizer: Any) -> InputDescription:
@@ -196,7 +239,8 @@ def describe_wrapper(module: torch.nn.Module, tokenizer: Any) -> InputDescriptio
         "pad_id": 0,
     }
     text = tokenizer_json(tokenizer.tokenizer.backend_tokenizer, section, tokenizer.tokenizer.pad_token)
-    return InputDescription(section, {**described.files, "tokenizer.json": text})
+    config = tokenizer_config(tokenizer.tokenizer, section)
+    return InputDescription(section, {**described.files, "tokenizer.json": text, "tokenizer_config.json": config})
 
 
 def describe_words(kind: str, file: str, *settings: str) -> Callable[[torch.nn.Module, Any], InputDescription]:

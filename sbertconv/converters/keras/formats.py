@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 OPSET = 18
+INTEGERS = ("int32", "int64")  # of token ids: as Keras has them, and as tokenizers give them
 SAVED_MODEL = "saved_model.pb"  # TensorFlow's own name for it
 Inputs = Sequence[Mapping[str, Any]]  # the manifest's entries: name, dtype, shape
 
@@ -27,14 +28,44 @@ def write_keras(model: keras.Model, inputs: Inputs, path: Path) -> None:
 
 
 def write_saved_model(model: keras.Model, inputs: Inputs, path: Path) -> None:
-    """A SavedModel with `serving_default`, for plain TensorFlow. Keras' own export would write the weights twice."""
+    """A SavedModel for plain TensorFlow. Keras' own export would write the weights twice.
+
+    `serving_default` takes int32 and `serving_int64` int64, tensors by name; `serve`, for keras.layers.TFSMLayer, takes
+    one dict of either.
+    """
     tf = import_tensorflow(["saved_model"])
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
-    module.serve = serving_function(model, inputs)
-    signature = module.serve.get_concrete_function()
+    module.run = serving_function(model, inputs)
+    run = module.run.get_concrete_function()
+
+    def serve(named: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = run(
+            **{entry["name"]: tf.cast(named[entry["name"]], entry["dtype"]) for entry in inputs}
+        )
+        return found
+
+    def widened(**named: Any) -> dict[str, Any]:
+        return serve(named)
+
+    module.serve = tf.function(serve)
+    signatures = {"serving_default": run}
+    for integers in INTEGERS if any(entry["dtype"] == "int32" for entry in inputs) else INTEGERS[:1]:
+        specs = {spec.name: spec for spec in input_specs(inputs, integers)}
+        module.serve.get_concrete_function(specs)
+        if integers != "int32":
+            signatures[f"serving_{integers}"] = tf.function(widened).get_concrete_function(**specs)
     with quiet():
-        tf.saved_model.save(module, str(path.parent), signatures={"serving_default": signature})
+        tf.saved_model.save(module, str(path.parent), signatures=signatures)
+
+
+def input_specs(inputs: Inputs, integers: str) -> list[Any]:
+    """Batch and sequence open; token ids in the dtype `integers`."""
+    tf = import_tensorflow(["saved_model"])
+    return [
+        tf.TensorSpec(open_shape(entry), integers if entry["dtype"] == "int32" else entry["dtype"], entry["name"])
+        for entry in inputs
+    ]
 
 
 def serving_function(model: keras.Model, inputs: Inputs, integers: str = "int32") -> Any:
@@ -46,10 +77,7 @@ def serving_function(model: keras.Model, inputs: Inputs, integers: str = "int32"
         integers: the dtype that the function takes token ids in.
     """
     tf = import_tensorflow(["saved_model"])
-    specs = [
-        tf.TensorSpec(open_shape(entry), integers if entry["dtype"] == "int32" else entry["dtype"], entry["name"])
-        for entry in inputs
-    ]
+    specs = input_specs(inputs, integers)
 
     def serve(*tensors: Any) -> dict[str, Any]:
         feeds = {

@@ -1,0 +1,470 @@
+"""Folders laid out for software that opens them by itself, and proven as that software reads them.
+
+A row of `CONSUMERS` has the consumer's own rule in Python: its files, its cut, its pick of an output, its pooling.
+`pack` publishes a folder when the vectors of every reader are those of `load(folder).encode()`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbertconv.artifact.folder import Artifact, link_or_copy, read_artifact
+from sbertconv.artifact.publishing import Staging, stage
+from sbertconv.corpus.texts import CORPUS, long_text
+from sbertconv.errors import ArtifactError, ParityError, UnsupportedOptionError, require
+from sbertconv.parity.comparison import FLOAT32, Check, ParityReport, Tolerance
+
+BATCH = 8
+LONGEST = 1024  # tokens of a text that is compared
+OVER = 5  # texts over the limit
+SENTENCE, TOKENS, HIDDEN = "sentence_embedding", "token_embeddings", "last_hidden_state"
+TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+KIND = ("SentenceTransformer", "onnx")  # the class and the backend that every consumer can be right for
+SERVER_KEYS = ("architectures", "model_type", "hidden_size", "num_hidden_layers", "max_position_embeddings")
+TRITON_TYPES = {"int64": "TYPE_INT64", "float32": "TYPE_FP32"}
+TRITON_INPUT = re.compile(r'name: "(\w+)"')
+Manifest = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """One software.
+
+    Attributes:
+        name: what the user calls it.
+        reads: its files and its output, in words.
+        refuses: manifest -> why its answers would be wrong, each with the way out.
+        layout: artifact, staging -> what is written besides the artifact's own files.
+        read: packed folder, one batch of texts -> the vectors that it gives.
+        over_limit: whether it cuts a text over the limit as encode() does; else only shorter ones are proven.
+    """
+
+    name: str
+    reads: str
+    refuses: Callable[[Manifest], list[str]]
+    layout: Callable[[Artifact, Staging], None]
+    read: Callable[[Path, Sequence[str]], np.ndarray]
+    over_limit: bool = True
+
+
+def pack(
+    folder: str | Path,
+    directory: str | Path,
+    consumers: Sequence[str],
+    *,
+    overwrite: bool = False,
+    atol: float = FLOAT32.atol,
+    rtol: float = FLOAT32.rtol,
+    on_stage: Callable[[str], None] = lambda name: None,
+) -> Artifact:
+    """Copy a converted folder into the layout of other software, proven equal to the folder as that software reads it.
+
+    Args:
+        folder: what `to_onnx` wrote.
+        directory: where to write; `load` opens it as well.
+        consumers: names of `CONSUMERS`.
+        overwrite: replace an existing artifact.
+        atol: absolute term of the rule |a - b| <= atol + rtol * |b|.
+        rtol: relative term of the rule.
+        on_stage: called with the name of each stage as it starts.
+
+    Returns:
+        The published artifact; `consumers` in its manifest says for which software it is proven, and how well.
+
+    Raises:
+        ArtifactError: for a folder that is not as it was written, or a target that cannot be.
+        UnsupportedOptionError: for a consumer that is not known, or whose answers would be wrong; names the way out.
+        ParityError: if the answers of a reader differ. Nothing is published then.
+    """
+    rows = named(consumers)
+    require("onnx", "onnx", "onnxruntime")
+    from sbertconv.runtime.opening import open_model
+
+    on_stage("checking the files")
+    artifact = read_artifact(folder)
+    artifact.verify_hashes()
+    refused = [f"  {row.name}: {reason}" for row in rows for reason in row.refuses(artifact.manifest)]
+    if refused:
+        raise UnsupportedOptionError(
+            f"{folder}: its vectors would be wrong, or none, in what it is packed for:\n"
+            + "\n".join(refused)
+            + "\nMend that, or leave the consumer out."
+        )
+    with stage(directory, overwrite=overwrite) as staging:
+        on_stage("writing")
+        for name in artifact.manifest["files"]:
+            target = staging.folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(artifact.path(name), target)
+        for row in rows:
+            row.layout(artifact, staging)
+        written = staging.manifest({**artifact.manifest, "consumers": {}})
+        on_stage("comparing")
+        model = open_model(written, "onnx")
+        rule = Tolerance(atol, rtol, FLOAT32.reason)
+        checks = [compared(row, model, staging.folder, rule) for row in rows]
+        report = ParityReport("onnx", str(rule), tuple(checks), 0.0, "")
+        if not report.passed:
+            worst = report.worst
+            raise ParityError(
+                f"{worst.name} does not give the vectors of encode(): {worst.problem} on "
+                f"text {worst.worst_text[:40]!r}. The rule is {rule}. Nothing was written.\nLeave this consumer out.",
+                report,
+            )
+        proven = {
+            row.name: {
+                "reads": row.reads,
+                "texts": check.texts,
+                "max_abs_diff": check.max_abs_diff,
+                "over_limit": row.over_limit and (model.max_seq_length or 0) <= LONGEST,
+            }
+            for row, check in zip(rows, checks, strict=True)
+        }
+        staging.manifest({**artifact.manifest, "consumers": proven})
+        on_stage("publishing")
+        staging.publish()
+        return read_artifact(staging.target)
+
+
+def named(names: Sequence[str]) -> list[Consumer]:
+    """The rows of these names, each once."""
+    unknown = [name for name in names if name not in CONSUMERS]
+    if unknown or not names:
+        raise UnsupportedOptionError(
+            f"{', '.join(unknown) or 'no consumer'}: not known (have: {', '.join(CONSUMERS)}).\nName one with --for."
+        )
+    return [CONSUMERS[name] for name in dict.fromkeys(names)]
+
+
+def compared(row: Consumer, model: Any, folder: Path, rule: Tolerance) -> Check:
+    """The reader against encode(), in equal batches: the corpus, and texts over the limit."""
+    length = model.max_seq_length or 512
+    over = [f"{start} {long_text(length)}" for start in CORPUS[3 : 3 + OVER]] if length <= LONGEST else []
+    texts = [*CORPUS, *over]
+    if not row.over_limit:
+        texts = [text for text in texts if model.tokenize([text])["input_ids"].shape[1] < length]
+    worst, diff, cosine, problem = "", 0.0, 1.0, ""
+    for start in range(0, len(texts), BATCH):
+        batch = texts[start : start + BATCH]
+        ours, theirs = row.read(folder, batch), model.encode(batch, batch_size=BATCH)
+        if ours.shape != theirs.shape:
+            worst, diff, problem = batch[0], float("inf"), f"shape {ours.shape} instead of {theirs.shape}"
+            break
+        for text, a, b in zip(batch, ours.astype(np.float64), theirs.astype(np.float64), strict=True):
+            gap, norms = np.abs(a - b), float(np.linalg.norm(a) * np.linalg.norm(b))
+            cosine = min(cosine, float(a @ b) / norms if norms else 1.0)
+            if not bool((gap <= rule.atol + rule.rtol * np.abs(b)).all()):  # NaN included
+                problem = problem or f"max abs diff {gap.max():.1e}"
+            if not float(gap.max()) <= diff or not worst:
+                worst, diff = text, float(gap.max())
+    tokens = model.tokenize([worst])["input_ids"].shape[1]
+    shape = (len(texts), int(model.get_embedding_dimension() or 0))
+    return Check(row.name, len(texts), diff, worst, tokens, cosine, 0, shape, "float32", not problem, problem)
+
+
+# What a consumer cannot be right for
+
+
+def one_text_graph(manifest: Manifest) -> Iterable[str]:
+    """What every consumer asks: one graph from token ids to vectors, whose tokenizer.json is the whole tokenizer."""
+    if (manifest["model_class"], manifest["backend"]) != KIND or "onnx" not in manifest["engines"]:
+        yield "takes ONNX graphs of SentenceTransformer models alone; convert one with to-onnx."
+        return
+    graph, *others = manifest["graphs"]
+    if others:
+        yield "knows no routes or towers; save the part that it is for as a model, and convert that."
+    if graph["modality"] != "text" or graph["tokenizer"] is None or manifest.get("text_input"):
+        yield "brings its own tokenizer and gives token ids; convert without --text-input."
+        return
+    tokenizer = graph["tokenizer"]
+    if extra := [entry["name"] for entry in graph["inputs"] if entry["name"] not in TOKEN_INPUTS]:
+        yield f"cannot feed {', '.join(extra)}; save the model with include_prompt=True in its Pooling."
+    if tokenizer["kind"] != "fast" or tokenizer["cut"] != "truncate":
+        yield "reads a tokenizer.json that cuts by itself, and this model has another tokenizer; use sbertconv.load."
+
+
+def no_default_prompt(manifest: Manifest) -> Iterable[str]:
+    if manifest["prompts"].get(manifest["default_prompt_name"] or ""):
+        yield (
+            f"puts no prompt before a text, and encode() puts {manifest['default_prompt_name']!r}; save the model "
+            "without default_prompt_name, and put the prompt there yourself."
+        )
+
+
+def has_output(name: str, first: bool = False) -> Callable[[Manifest], Iterable[str]]:
+    def check(manifest: Manifest) -> Iterable[str]:
+        found = [entry["name"] for entry in manifest["graphs"][0]["outputs"]]
+        if name not in (found[:1] if first else found):
+            where = "as the first output" if first else "as an output"
+            yield f"needs {name} {where}; convert with --output {name}{'' if first else ' besides the others'}."
+
+    return check
+
+
+def has_limit(manifest: Manifest) -> Iterable[str]:
+    if manifest["max_seq_length"] is None:
+        yield "stops without a limit in tokens; set max_seq_length and convert again."
+
+
+def has_config(manifest: Manifest) -> Iterable[str]:
+    if "config.json" not in manifest["files"]:
+        yield "needs the config.json of a transformer, which this model has not; use sbertconv.load."
+
+
+def only_float32(manifest: Manifest) -> Iterable[str]:
+    if manifest["precision"] != "fp32":
+        yield f"takes float32 alone, and this is {manifest['precision']}; convert without --precision."
+
+
+def pools_itself(manifest: Manifest) -> Iterable[str]:
+    """The modules after the pooling have no weights in the folder, so that it could not run them."""
+    if other := [name for name in manifest["chain"] if name not in ("Transformer", "Pooling", "Normalize")]:
+        yield f"pools token vectors itself, and {', '.join(other)} would be left out; use {SENTENCE} with another one."
+
+
+def all_of(*checks: Callable[[Manifest], Iterable[str]]) -> Callable[[Manifest], list[str]]:
+    """The reasons of every check; what does not even have one graph of texts is not asked further."""
+    first, *others = (one_text_graph, *checks)
+
+    def refuses(manifest: Manifest) -> list[str]:
+        found = list(first(manifest))
+        return found or [reason for check in others for reason in check(manifest)]
+
+    return refuses
+
+
+# Layouts
+
+
+def as_it_is(artifact: Artifact, staging: Staging) -> None:
+    """The artifact's own files are what is read."""
+
+
+def inference_server_layout(artifact: Artifact, staging: Staging) -> None:
+    """The files are read as they are; what it cannot start without must be there.
+
+    Raises:
+        UnsupportedOptionError: if config.json has no position table or no other field that it requires.
+    """
+    config = from_json(staging.folder / "config.json")
+    if missing := [key for key in SERVER_KEYS if config.get(key) is None]:
+        raise UnsupportedOptionError(
+            f"{artifact.folder}: text-embeddings-inference requires {', '.join(missing)} in config.json, which this "
+            "architecture has not.\nLeave the consumer out."
+        )
+
+
+def transformers_js_layout(artifact: Artifact, staging: Staging) -> None:
+    """Which file to take, so that the browser does not ask for a quantized one. "fp32" stands for no suffix."""
+    config = json.loads((staging.folder / "config.json").read_text(encoding="utf-8"))
+    data = bool(artifact.manifest["graphs"][0]["data"])
+    config["transformers.js_config"] = {"dtype": "fp32", "use_external_data_format": data}
+    staging.write("config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
+def hidden_layout(artifact: Artifact, staging: Staging) -> None:
+    """The token vectors under their second name, at the end of the outputs."""
+    import onnx
+
+    path = staging.folder / artifact.manifest["graphs"][0]["formats"]["onnx"]
+    proto = onnx.load(str(path), load_external_data=False)
+    if HIDDEN in [value.name for value in proto.graph.output]:
+        return
+    tokens = next(value for value in proto.graph.output if value.name == TOKENS)
+    proto.graph.node.append(onnx.helper.make_node("Identity", [TOKENS], [HIDDEN]))
+    proto.graph.output.add().CopyFrom(tokens)
+    proto.graph.output[-1].name = HIDDEN
+    onnx.save(proto, str(path))
+
+
+def triton_layout(artifact: Artifact, staging: Staging) -> None:
+    """A model repository beside the tokenizer's files. The tokens of a request are its client's."""
+    graph = artifact.manifest["graphs"][0]
+    name = re.sub(r"\W+", "_", Path(artifact.manifest["source"]["name"]).name)
+    folder = f"model_repository/{name}"
+    for file in (graph["formats"]["onnx"], *graph["data"]):
+        link_or_copy(staging.folder / file, staging.folder / folder / "1" / Path(file).name)
+    inputs, outputs = (tensors(graph[key]) for key in ("inputs", "outputs"))
+    staging.write(
+        f"{folder}/config.pbtxt",
+        f'name: "{name}"\nbackend: "onnxruntime"\nmax_batch_size: 32\ninput [{inputs}]\noutput [{outputs}]\n'
+        "dynamic_batching {}\n",
+    )
+
+
+def tensors(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Entries of config.pbtxt; the batch is not among the sizes."""
+    found = []
+    for entry in entries:
+        sizes = ", ".join(str(size) if isinstance(size, int) else "-1" for size in entry["shape"][1:])
+        found.append(f'\n  {{ name: "{entry["name"]}" data_type: {TRITON_TYPES[entry["dtype"]]} dims: [ {sizes} ] }}')
+    return ",".join(found) + "\n"
+
+
+# Readers
+
+
+def from_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def run(path: Path, encodings: Sequence[Any], output: str | None, typed: bool = True) -> np.ndarray:
+    """One output of a graph, None: its first, from what the tokenizers library gives."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    fed = {
+        "input_ids": [encoding.ids for encoding in encodings],
+        "attention_mask": [encoding.attention_mask for encoding in encodings],
+        "token_type_ids": [encoding.type_ids if typed else [0] * len(encoding.ids) for encoding in encodings],
+    }
+    wanted = [value.name for value in session.get_inputs()]
+    found = session.run([output] if output else None, {name: np.array(fed[name], np.int64) for name in wanted})
+    return np.asarray(found[0])
+
+
+def file_tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def read_fastembed(folder: Path, texts: Sequence[str]) -> np.ndarray:
+    """Cut at the smaller of two keys, special tokens added once more, output 0, no pooling, no normalization."""
+    from tokenizers import AddedToken
+
+    tokenizer, config = file_tokenizer(folder), from_json(folder / "tokenizer_config.json")
+    limits = [config.get(key) for key in ("model_max_length", "max_length")]
+    limits = [limit for limit in limits if isinstance(limit, int) and 0 < limit < 2**63]
+    tokenizer.enable_truncation(min(limits), direction=config.get("truncation_side") or "right")
+    special = folder / "special_tokens_map.json"
+    for value in from_json(special).values() if special.is_file() else ():
+        for token in value if isinstance(value, list) else [value]:
+            tokenizer.add_special_tokens([AddedToken(**token) if isinstance(token, dict) else token])
+    padding = tokenizer.padding or {}
+    tokenizer.enable_padding(
+        direction=config.get("padding_side") or padding.get("direction", "right"),
+        pad_id=padding["pad_id"],
+        pad_type_id=padding.get("pad_type_id", 0),
+        pad_token=padding["pad_token"],
+        pad_to_multiple_of=padding.get("pad_to_multiple_of"),
+    )
+    return run(folder / "onnx/model.onnx", tokenizer.encode_batch(list(texts)), None, typed=False)
+
+
+def read_inference_server(folder: Path, texts: Sequence[str]) -> np.ndarray:
+    """The limit of sentence_bert_config.json, padding by its own hand, sentence_embedding as it is."""
+    tokenizer, settings = file_tokenizer(folder), from_json(folder / "sentence_bert_config.json")
+    config = from_json(folder / "config.json")
+    tokenizer.enable_truncation(min(settings["max_seq_length"], config["max_position_embeddings"]))
+    pad = config.get("pad_token_id") or 0
+    tokenizer.enable_padding(direction=from_json(folder / "tokenizer_config.json")["padding_side"], pad_id=pad)
+    return run(folder / "onnx/model.onnx", tokenizer.encode_batch(list(texts)), SENTENCE)
+
+
+def read_transformers_js(folder: Path, texts: Sequence[str]) -> np.ndarray:
+    """Cut after the special tokens; the file of `transformers.js_config`, its sentence_embedding."""
+    tokenizer, config = file_tokenizer(folder), from_json(folder / "tokenizer_config.json")
+    tokenizer.no_truncation()
+    suffix = {"fp32": ""}[from_json(folder / "config.json")["transformers.js_config"]["dtype"]]
+    encodings = tokenizer.encode_batch(list(texts))
+    for encoding in encodings:
+        encoding.truncate(min(len(encoding), config["model_max_length"]))
+    return run(folder / f"onnx/model{suffix}.onnx", encodings, SENTENCE)
+
+
+def read_optimum(folder: Path, texts: Sequence[str]) -> np.ndarray:
+    """last_hidden_state of the graph, then the modules of modules.json."""
+    tokenizer, settings = file_tokenizer(folder), from_json(folder / "config_sentence_transformers.json")
+    tokenizer.enable_truncation(
+        from_json(folder / "sentence_bert_config.json")["max_seq_length"],
+        direction=from_json(folder / "tokenizer_config.json")["truncation_side"],
+    )
+    prompt = settings["prompts"].get(settings["default_prompt_name"] or "", "")
+    encodings = tokenizer.encode_batch([prompt + text for text in texts])
+    tokens = run(folder / "onnx/model.onnx", encodings, HIDDEN)
+    mask = np.array([encoding.attention_mask for encoding in encodings], np.float32)[:, :, None]
+    found = tokens
+    for module in from_json(folder / "modules.json"):
+        kind = module["type"].rsplit(".", 1)[-1]
+        if kind == "Pooling":
+            found = pooled(found, mask, from_json(folder / module["path"] / "config.json"))
+        if kind == "Normalize":
+            found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    return found
+
+
+def pooled(tokens: np.ndarray, mask: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """Pooling by the flags that every version reads, in that order."""
+    rows, count = np.arange(len(tokens)), np.maximum(mask.sum(1), 1e-9)
+    last = (mask[:, :, 0] * np.arange(1, mask.shape[1] + 1)).argmax(1)
+    first = mask[:, :, 0].argmax(1)
+    ways: dict[str, Callable[[], np.ndarray]] = {
+        "pooling_mode_cls_token": lambda: tokens[rows, first],
+        "pooling_mode_max_tokens": lambda: np.where(mask > 0, tokens, -np.inf).max(1),
+        "pooling_mode_mean_tokens": lambda: (tokens * mask).sum(1) / count,
+        "pooling_mode_mean_sqrt_len_tokens": lambda: (tokens * mask).sum(1) / np.sqrt(count),
+        "pooling_mode_lasttoken": lambda: tokens[rows, last],
+    }
+    return np.concatenate([way() for flag, way in ways.items() if config[flag]], axis=1)
+
+
+def read_triton(folder: Path, texts: Sequence[str]) -> np.ndarray:
+    """The one model of the repository, fed with what config.pbtxt names by a client with tokenizer.json."""
+    (config,) = folder.glob("model_repository/*/config.pbtxt")
+    inputs, outputs = config.read_text(encoding="utf-8").split("output [")
+    encodings = file_tokenizer(folder).encode_batch(list(texts))
+    if not set(TRITON_INPUT.findall(inputs)[1:]) <= set(TOKEN_INPUTS) or SENTENCE not in TRITON_INPUT.findall(outputs):
+        raise ArtifactError(f"{config}: other tensors than a client of token ids has.\nLeave triton out.")
+    return run(config.parent / "1/model.onnx", encodings, SENTENCE)
+
+
+CONSUMERS: dict[str, Consumer] = {
+    row.name: row
+    for row in (
+        Consumer(
+            "fastembed",
+            "onnx/model.onnx, its first output, with PoolingType.DISABLED and normalization=False",
+            all_of(no_default_prompt, has_limit, has_output(SENTENCE, first=True)),
+            as_it_is,
+            read_fastembed,
+        ),
+        Consumer(
+            "text-embeddings-inference",
+            f"onnx/model.onnx, its output {SENTENCE}",
+            all_of(no_default_prompt, has_config, has_limit, only_float32, has_output(SENTENCE)),
+            inference_server_layout,
+            read_inference_server,
+        ),
+        Consumer(
+            "sentence-transformers",
+            f'onnx/model.onnx, its output {HIDDEN}, with backend="onnx", or optimum',
+            all_of(has_config, has_limit, pools_itself, has_output(TOKENS)),
+            hidden_layout,
+            read_optimum,
+        ),
+        Consumer(
+            "transformers.js",
+            f"onnx/model.onnx, its output {SENTENCE}, through AutoModel; texts up to the limit",
+            all_of(no_default_prompt, has_config, has_limit, has_output(SENTENCE)),
+            transformers_js_layout,
+            read_transformers_js,
+            over_limit=False,
+        ),
+        Consumer(
+            "triton",
+            f"model_repository, its output {SENTENCE}; the client has tokenizer.json",
+            all_of(no_default_prompt, has_output(SENTENCE)),
+            triton_layout,
+            read_triton,
+        ),
+    )
+}
