@@ -185,11 +185,21 @@ Write = Callable[[Any], None]  # takes rows: an array, or what JSON has for each
 @contextmanager
 def _write_json_lines() -> Iterator[Write]:
     """JSON lines on stdout, for as long as somebody reads them."""
+    count = 0
 
     def write(block: Iterable[Any]) -> None:
+        nonlocal count
         for row in block:
             content = row.tolist() if isinstance(row, (np.ndarray, np.generic)) else row
-            sys.stdout.write(json.dumps(content, ensure_ascii=False) + "\n")
+            try:
+                line = json.dumps(content, ensure_ascii=False, allow_nan=False)
+            except ValueError as error:  # NaN and infinity are no JSON
+                raise UnsupportedOptionError(
+                    f"Row {count} has a value that is not finite, which JSON cannot hold.\n"
+                    "Check the model on this text, or write a file with --output."
+                ) from error
+            sys.stdout.write(line + "\n")
+            count += 1
 
     try:
         yield write

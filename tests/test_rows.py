@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from sbertconv import UnsupportedOptionError
-from sbertconv.files import read_texts
+from sbertconv.files import encode_texts, read_texts
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,13 @@ def test_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "in.parquet")
     with pytest.raises(UnsupportedOptionError, match=r"in.parquet: several columns are called 'text'"):
         list(read_texts(tmp_path / "in.parquet"))
+
+
+def test_a_vector_that_is_no_json_is_an_error_with_its_row(capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken:
+        def encode(self, texts: list[str]) -> np.ndarray:
+            return np.array([[1.0], [np.nan]], np.float32)
+
+    with pytest.raises(UnsupportedOptionError, match="Row 1 has a value that is not finite"):
+        encode_texts(Broken(), ["one", "two"], None)
+    assert capsys.readouterr().out == "[1.0]\n"
