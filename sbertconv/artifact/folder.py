@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -31,10 +31,43 @@ GRAPH_NAME = re.compile(r"[^/\\\x00-\x1f]{1,100}")  # it becomes part of file na
 
 @dataclass(frozen=True)
 class Artifact:
-    """A converted folder that exists: its manifest and, when just written, its parity report is inside it."""
+    """A converted folder that exists: its manifest and, when just written, its parity report is inside it.
+
+    Attributes:
+        folder: where its files lie.
+        manifest: what describes them.
+        packed: the .keras file that the folder was unpacked from, or None.
+    """
 
     folder: Path
     manifest: Mapping[str, Any]
+    packed: Path | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Absolute paths: another process may have another working folder."""
+        packed = self.packed and Path(os.path.abspath(self.packed))
+        return {**vars(self), "folder": Path(os.path.abspath(self.folder)), "packed": packed}
+
+    def reopened(self) -> Artifact:
+        """The same artifact in another process, read again.
+
+        Raises:
+            ArtifactError: if it is not there, or is another one by now.
+        """
+        place = self.packed or self.folder
+        try:
+            found = read_artifact(unpacked(place) if self.packed else place)
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"{place}: the model was loaded from here and cannot be opened again in this process.\n{error}\n"
+                "Bring the folder to the same path, or load() it here."
+            ) from error
+        if found.manifest["files"] != self.manifest["files"]:
+            raise ArtifactError(
+                f"{place}: not the files that the model was loaded from in another process.\n"
+                "Bring the same folder to this path, or load() this one."
+            )
+        return replace(found, packed=self.packed)
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -160,7 +193,7 @@ def unpacked(file: str | Path) -> Path:
     """
     file = Path(file).expanduser()
     folder = Path(tempfile.mkdtemp(prefix="sbertconv-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(_remove, folder, os.getpid())
     try:
         with zipfile.ZipFile(file) as archive:
             refuse_bomb(archive, file)
@@ -200,6 +233,12 @@ def refuse_bomb(archive: zipfile.ZipFile, file: Path) -> None:
             f"{file}: {packed:,} bytes that unpack to {unpacked_size:,}: no model compresses so well.\n"
             "Do not use this file."
         )
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """A process that was forked off ends without taking the folder from the one that made it."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def folder_name(folder: Path) -> str:

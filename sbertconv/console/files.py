@@ -27,27 +27,71 @@ LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 131,072 characters; a 
 
 
 def _read_lines(path: Path, column: str) -> Iterator[str]:
+    """Each line is a text, an empty one too."""
     with path.open(encoding=ENCODING, newline="\n") as file:
         for line in file:
             yield line.rstrip("\r\n")
 
 
 def _read_jsonl(path: Path, column: str) -> Iterator[str]:
+    """Each line is a row. Blank lines end a file; one with a row behind it is no row, and all behind it would move up.
+    A key that stands twice in an object is refused: JSON does not say which of them counts.
+    """
+    blank = None
     for number, line in enumerate(_read_lines(path, column), 1):
         if not line.strip():
+            blank = blank or number
             continue
+        if blank is not None:
+            raise UnsupportedOptionError(
+                f'{path}, line {blank}: blank, where a row is due.\nRemove the line, or write "" for an empty text.'
+            )
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=lambda pairs: _once(pairs, column))
         except ValueError as error:
             raise UnsupportedOptionError(f"{path}, line {number}: not JSON: {error}\nMend the line.") from error
         yield _cell(row, column, f"{path}, line {number}")
 
 
 def _read_csv(path: Path, column: str) -> Iterator[str]:
+    """The first row has the names. With one column, an empty line is the empty text: so the csv module and
+    spreadsheets write it. With more of them empty lines end a file, and one with a row behind it is refused, as are
+    a row with more cells than there are names, a quote that is never closed or has text behind it, and the column's
+    name if it stands twice.
+    """
     csv.field_size_limit(LONGEST_CELL)
     with path.open(encoding=ENCODING, newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), 2):
-            yield _cell(row, column, f"{path}, row {number}")
+        rows = csv.reader(file, strict=True)
+        number, start, blank = 1, 1, None
+        try:
+            names = next(rows, [])
+            while True:
+                start = rows.line_num + 1
+                cells = next(rows, None)
+                if cells is None:
+                    return
+                number += 1
+                where = f"{path}, row {number}"
+                if not cells and len(names) != 1:
+                    blank = blank or where
+                    continue
+                if blank is not None:
+                    raise UnsupportedOptionError(f"{blank}: empty, where a row is due.\nRemove the line.")
+                if names.count(column) > 1:
+                    raise UnsupportedOptionError(
+                        f"{path}: {names.count(column)} columns are called {column!r}.\nRename all but one."
+                    )
+                if len(cells) > len(names):
+                    raise UnsupportedOptionError(
+                        f"{where}: {len(cells)} cells, where {len(names)} are due.\nQuote the commas of a text."
+                    )
+                given = [*(cells or [""]), *[None] * (len(names) - max(len(cells), 1))]
+                yield _cell(dict(zip(names, given, strict=True)), column, where)
+        except csv.Error as error:
+            raise UnsupportedOptionError(
+                f'{path}, row {number + 1}, which begins in line {start}: {error}.\nClose its quotes, and write "" '
+                "for one inside a quoted text."
+            ) from error
 
 
 def _read_parquet(path: Path, column: str) -> Iterator[str]:
@@ -55,12 +99,20 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
+        if file.schema_arrow.names.count(column) > 1:
+            raise UnsupportedOptionError(f"{path}: several columns are called {column!r}.\nRename all but one.")
         if column not in file.schema_arrow.names:
             _cell(dict.fromkeys(file.schema_arrow.names), column, str(path))
         batches = file.iter_batches(BLOCK, columns=[column])
         texts = (text for batch in batches for text in batch.column(0).to_pylist())
         for number, text in enumerate(texts):
             yield _cell({column: text}, column, f"{path}, row {number}")
+
+
+def _once(pairs: list[tuple[str, Any]], column: str) -> dict[str, Any]:
+    if sum(name == column for name, _ in pairs) > 1:
+        raise ValueError(f"the key {column!r} stands twice")
+    return dict(pairs)
 
 
 def _cell(row: Any, column: str, where: str) -> str:
@@ -88,7 +140,8 @@ READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
 
 
 def read_texts(path: Path, column: str = "text") -> Iterator[str]:
-    """The texts of a file: the lines of .txt, one column or key of .jsonl, .csv and .parquet.
+    """The texts of a file: the lines of .txt, one column or key of .jsonl, .csv and .parquet. Text i is that of row i:
+    a row without one stops the reading.
 
     Raises:
         UnsupportedOptionError: for an unknown ending, a missing or broken file, a missing column, or a row
@@ -132,11 +185,21 @@ Write = Callable[[Any], None]  # takes rows: an array, or what JSON has for each
 @contextmanager
 def _write_json_lines() -> Iterator[Write]:
     """JSON lines on stdout, for as long as somebody reads them."""
+    count = 0
 
     def write(block: Iterable[Any]) -> None:
+        nonlocal count
         for row in block:
             content = row.tolist() if isinstance(row, (np.ndarray, np.generic)) else row
-            sys.stdout.write(json.dumps(content, ensure_ascii=False) + "\n")
+            try:
+                line = json.dumps(content, ensure_ascii=False, allow_nan=False)
+            except ValueError as error:  # NaN and infinity are no JSON
+                raise UnsupportedOptionError(
+                    f"Row {count} has a value that is not finite, which JSON cannot hold.\n"
+                    "Check the model on this text, or write a file with --output."
+                ) from error
+            sys.stdout.write(line + "\n")
+            count += 1
 
     try:
         yield write

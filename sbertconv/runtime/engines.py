@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import os
 import queue
 import shutil
 import sys
 import tempfile
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -127,7 +129,13 @@ def open_litert(artifact: Artifact, section: Mapping[str, Any], threads: int) ->
         warnings.simplefilter("ignore")  # that this interpreter will move to a package of its own
         interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
     runner = interpreter.get_signature_runner("serving_default")
-    return lambda feeds: dict(runner(**{name: narrow(array) for name, array in feeds.items()}))
+    lock = threading.Lock()  # an interpreter has one set of buffers
+
+    def run(feeds: Arrays) -> Arrays:
+        with lock:
+            return dict(runner(**{name: narrow(array) for name, array in feeds.items()}))
+
+    return run
 
 
 def open_openvino(artifact: Artifact, section: Mapping[str, Any], threads: int, parallel: int = 1, *, form: str) -> Run:
@@ -218,6 +226,7 @@ class Engine:
         needs: beside the package.
         parallel: whether it can share the cores among several batches.
         on_cores: whether the CPU's cores compute, whose caches then limit a batch.
+        forks: whether it starts again in a child of a process that has used it; another one would wait for ever.
     """
 
     package: str
@@ -226,6 +235,7 @@ class Engine:
     needs: str = ""
     parallel: bool = False
     on_cores: bool = True
+    forks: bool = True
 
 
 # The order is that of preference where several are installed: the faster first.
@@ -237,11 +247,13 @@ ENGINES = {
         parallel=True,
     ),
     "onnxruntime": Engine("onnxruntime", "", {"onnx": open_onnx}, parallel=True),
-    "keras": Engine("keras", "tf", {"keras": open_keras}),
-    "tensorflow": Engine("tensorflow", "tf", {"saved_model": open_saved_model}),
+    "keras": Engine("keras", "tf", {"keras": open_keras}, forks=False),
+    "tensorflow": Engine("tensorflow", "tf", {"saved_model": open_saved_model}, forks=False),
     "litert": Engine("tensorflow", "tf", {"litert": open_litert}),
-    "torch": Engine("torch", "torch", {"torch": open_torch}),
-    "tensorrt": Engine("tensorrt", "tensorrt", {"tensorrt": open_tensorrt}, "an NVIDIA GPU", on_cores=False),
+    "torch": Engine("torch", "torch", {"torch": open_torch}, forks=False),
+    "tensorrt": Engine(
+        "tensorrt", "tensorrt", {"tensorrt": open_tensorrt}, "an NVIDIA GPU", on_cores=False, forks=False
+    ),
 }
 AUTO = "auto"
 
@@ -285,6 +297,22 @@ def choose_engine(artifact: Artifact, form: str, engine: str = AUTO) -> str:
     return (installed or proven)[0]
 
 
+def check_forked(engine: str) -> None:
+    """Raise UnsupportedOptionError for an engine that a fork has brought here at work, unless it can start again."""
+    if engine in _INHERITED and not ENGINES[engine].forks:
+        raise UnsupportedOptionError(
+            f"{engine} has run before this process was forked, and does not run in a child "
+            f"(have: {', '.join(name for name, found in ENGINES.items() if found.forks)}).\n"
+            "Start processes with the method spawn or forkserver, or before the first answer."
+        )
+
+
+_USED: set[str] = set()  # engines that have opened a graph in this process
+_INHERITED: set[str] = set()  # those of the processes that it was forked from
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=lambda: _INHERITED.update(_USED))
+
+
 def check_parallel(engine: str, parallel: int) -> None:
     """Raise UnsupportedOptionError unless this engine runs so many batches at once."""
     able = [name for name, found in ENGINES.items() if found.parallel]
@@ -304,6 +332,8 @@ def open_graph(
         MissingDependencyError: if the engine is not installed.
     """
     package = ENGINES[engine].package
+    check_forked(engine)
+    _USED.add(engine)
     try:
         shared = {"parallel": parallel} if ENGINES[engine].parallel else {}
         return ENGINES[engine].opens[form](artifact, section, threads, **shared)

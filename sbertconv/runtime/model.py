@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
+import threading
+import weakref
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,7 +39,12 @@ BUILT = {"tensorrt": "build it on the machine with the GPU: sbertconv build-plan
 
 
 class Graph:
-    """One graph of an artifact: tensors in, outputs out. It is opened when first used."""
+    """One graph of an artifact: tensors in, outputs out. It is opened when first used, once for all threads.
+
+    A pickled or copied graph is opened again where it arrives, from the folder that it came from. So is one that a
+    `fork` has brought into a child: the threads of an engine stay behind in the parent, and its session would wait
+    for them for ever.
+    """
 
     def __init__(
         self, artifact: Artifact, section: Mapping[str, Any], form: str, engine: str, parallel: int = 1
@@ -48,6 +56,36 @@ class Graph:
         self.engine = engine
         self.inputs = [tensor["name"] for tensor in section["inputs"]]
         self.outputs = [tensor["name"] for tensor in section["outputs"]]
+        self._close()
+        self._moved = False
+
+    def _close(self) -> None:
+        self._lock = threading.RLock()
+        self._run: Run | None = None
+        self._tokenizer: TextTokenizer | None = None
+        _GRAPHS.add(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in OPENED}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._close()
+        self._moved = True
+
+    def _forked(self) -> None:
+        """Forget what a fork has copied. It is kept in memory, since its end would wait for its threads too."""
+        for opened in (self._run, self._tokenizer):
+            if opened is not None:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened))
+        self._close()
+        self._moved = True
+
+    def _arrive(self) -> None:
+        """Read the artifact again, if this is another process than that which loaded it."""
+        if self._moved:
+            self.artifact = self.artifact.reopened()
+            self._moved = False
 
     @property
     def task(self) -> str | None:
@@ -55,14 +93,24 @@ class Graph:
         name: str | None = next(iter(self.section["tasks"]), None)
         return name
 
-    @cached_property
+    @property
     def tokenizer(self) -> TextTokenizer:
-        self.artifact.path(self.section["tokenizer"]["file"])
-        return load_tokenizer(self.section["tokenizer"], self.artifact.folder)
+        with self._lock:
+            if self._tokenizer is None:
+                self._arrive()
+                self.artifact.path(self.section["tokenizer"]["file"])
+                self._tokenizer = load_tokenizer(self.section["tokenizer"], self.artifact.folder)
+            return self._tokenizer
 
-    @cached_property
+    @property
     def opened(self) -> Run:
-        return open_graph(self.artifact, self.section, self.form, self.engine, usable_cores(), self.parallel)
+        with self._lock:
+            if self._run is None:
+                self._arrive()
+                self._run = open_graph(
+                    self.artifact, self.section, self.form, self.engine, usable_cores(), self.parallel
+                )
+            return self._run
 
     def run(self, tensors: Tensors) -> dict[str, np.ndarray]:
         """Run one batch.
@@ -80,6 +128,20 @@ class Graph:
             raise ArtifactError(
                 f"{file} failed on {shapes}: {error}\nConvert the model again with --overwrite."
             ) from error
+
+
+OPENED = ("_lock", "_run", "_tokenizer")  # of a graph, what stays in its process
+_GRAPHS: weakref.WeakSet[Graph] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In the child, before anything else runs there: a lock may be held by a thread that is not there any more."""
+    for graph in list(_GRAPHS):
+        graph._forked()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class ConvertedModel:

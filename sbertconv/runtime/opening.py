@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,8 @@ def load(
         ArtifactError: if the folder is missing, foreign, truncated, from a newer version or tampered with.
         UnsupportedOptionError: if the folder does not hold that format, or the engine does not run it.
     """
-    if Path(folder).suffix == KERAS_SUFFIX and not Path(folder).is_dir():
-        folder = unpacked(folder)
-    artifact = read_artifact(folder)
+    packed = Path(folder) if Path(folder).suffix == KERAS_SUFFIX and not Path(folder).is_dir() else None
+    artifact = replace(read_artifact(unpacked(packed) if packed else folder), packed=packed)
     if verify:
         artifact.verify_hashes()
     return open_model(artifact, format, engine, parallel)

@@ -6,10 +6,12 @@ tensors [batch, sequence] that the graph takes.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import re
 import string
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -134,18 +136,27 @@ class FastTokenizer(TextTokenizer):
         self.backend.no_padding()
         self.backend.no_truncation()
         self.backend.encode_special_tokens = section["split_special_tokens"]
-        self._limit: int | None = None
+        self._cutting: dict[int | None, Any] = {}
+        self._lock = threading.Lock()
+
+    def _cut_at(self, limit: int | None) -> Any:
+        """The tokenizer with this limit: one for each, because threads may ask for different ones at once."""
+        with self._lock:
+            if limit not in self._cutting:
+                backend = copy.deepcopy(self.backend) if self._cutting else self.backend
+                backend.encode_special_tokens = self.section["split_special_tokens"]  # a copy does not have it
+                if limit is None:
+                    backend.no_truncation()
+                else:
+                    backend.enable_truncation(limit, direction=self.section["truncation_side"])
+                self._cutting[limit] = backend
+            return self._cutting[limit]
 
     def ids(self, texts: Sequence[Text], max_length: int | None) -> list[Tokens]:
         cut_after = self.section["cut"] == "slice"
-        if not cut_after and max_length != self._limit:
-            if max_length is None:
-                self.backend.no_truncation()
-            else:
-                self.backend.enable_truncation(max_length, direction=self.section["truncation_side"])
-            self._limit = max_length
         refuse_surrogates(texts)
-        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=self.section["add_special_tokens"])
+        backend = self._cut_at(None if cut_after else max_length)
+        encodings = backend.encode_batch_fast(list(texts), add_special_tokens=self.section["add_special_tokens"])
         end = max_length if cut_after else None
         typed = "token_type_ids" in self.section["tensors"]  # reading them costs a list per text
         return [(encoding.ids[:end], encoding.type_ids[:end] if typed else []) for encoding in encodings]

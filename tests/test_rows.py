@@ -1,0 +1,71 @@
+"""Row i of a file belongs to text i: a reader gives it, or stops with the file and the row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sbertconv import UnsupportedOptionError
+from sbertconv.console.files import encode_texts, read_texts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "texts"),
+    [
+        ("in.txt", "one\n\nthree\n", ["one", "", "three"]),
+        ("in.csv", "text\none\n\nthree\n", ["one", "", "three"]),
+        ("in.csv", 'text\none\n""\nthree\n', ["one", "", "three"]),
+        ("in.csv", "id,text\n1,one\n2,\n", ["one", ""]),
+        ("in.csv", 'text\n"a ""quoted"" text,\non two lines"\ntwo\n', ['a "quoted" text,\non two lines', "two"]),
+        ("in.csv", "id,text\n1,one\n\n", ["one"]),
+        ("in.csv", "id,id,text\n1,2,one\n", ["one"]),
+        ("in.jsonl", '{"text": "one"}\n{"text": ""}\n""\n', ["one", "", ""]),
+        ("in.jsonl", '{"text": "one"}\n\n  \n', ["one"]),
+    ],
+)
+def test_every_row_has_its_text(name: str, content: str, texts: list[str], tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert list(read_texts(tmp_path / name)) == texts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("in.csv", "id,text\n1,one\n\n3,three\n", "in.csv, row 3: empty, where a row is due"),
+        (
+            "in.csv",
+            'id,text\n1,one\n2,"two\n3,three\n',
+            "in.csv, row 3, which begins in line 3: unexpected end",
+        ),
+        ("in.csv", 'id,text\n1,"a\nb"\n2,"two" more\n', "in.csv, row 3, which begins in line 4"),
+        ("in.csv", "text,text\none,two\n", "in.csv: 2 columns are called 'text'"),
+        ("in.csv", "id,text\n1,one, with a comma\n", "in.csv, row 2: 3 cells, where 2 are due"),
+        ("in.jsonl", '{"text": "one"}\n\n{"text": "three"}\n', "in.jsonl, line 2: blank, where a row is due"),
+        ("in.jsonl", '{"text": "one", "text": "two"}\n', "in.jsonl, line 1: .*the key 'text' stands twice"),
+    ],
+)
+def test_a_row_that_is_none_stops_the_reading(name: str, content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(UnsupportedOptionError, match=words):
+        list(read_texts(tmp_path / name))
+
+
+def test_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["one"]), pa.array(["two"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "in.parquet")
+    with pytest.raises(UnsupportedOptionError, match=r"in.parquet: several columns are called 'text'"):
+        list(read_texts(tmp_path / "in.parquet"))
+
+
+def test_a_vector_that_is_no_json_is_an_error_with_its_row(capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken:
+        def encode(self, texts: list[str]) -> np.ndarray:
+            return np.array([[1.0], [np.nan]], np.float32)
+
+    with pytest.raises(UnsupportedOptionError, match="Row 1 has a value that is not finite"):
+        encode_texts(Broken(), ["one", "two"], None)
+    assert capsys.readouterr().out == "[1.0]\n"

@@ -1,0 +1,223 @@
+"""A loaded model in other processes and in many threads: it opens itself again and gives the same answers."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import multiprocessing
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TEXTS, run_python
+
+import sbertconv
+from sbertconv import ArtifactError
+
+WAYS: dict[str, Callable[[Any], Any]] = {
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+}
+if importlib.util.find_spec("cloudpickle"):
+    import cloudpickle
+
+    WAYS["cloudpickle"] = lambda model: pickle.loads(cloudpickle.dumps(model))
+
+ENGINES = [("onnx", "onnxruntime"), ("onnx", "openvino")]
+NO_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+FORK = """
+import os, sys, warnings
+import numpy as np
+import sbertconv
+warnings.simplefilter("ignore")
+folder, form, engine, first = sys.argv[1:]
+texts = ["one", "the second text is longer", ""]
+model = sbertconv.load(folder, format=form, engine=engine)
+expected = model.encode(texts) if first == "used" else None
+reading, writing = os.pipe()
+child = os.fork()
+if child == 0:
+    import faulthandler
+    faulthandler.dump_traceback_later(60, exit=True)
+    os.write(writing, model.encode(texts).tobytes())
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+found = np.frombuffer(os.read(reading, 1 << 16), np.float32).reshape(3, -1)
+assert np.array_equal(found, model.encode(texts))
+assert expected is None or np.array_equal(found, expected)
+"""
+
+
+@pytest.fixture
+def bert(bert_artifact: Path) -> sbertconv.Embedder:
+    return sbertconv.load(bert_artifact, engine="onnxruntime")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
+@pytest.mark.parametrize(("form", "engine"), ENGINES)
+def test_a_copy_gives_the_same_answers(way: str, used: bool, form: str, engine: str, bert_artifact: Path) -> None:
+    pytest.importorskip(engine)
+    model = sbertconv.load(bert_artifact, format=form, engine=engine, parallel=2)
+    model.prompts["own"] = "my own: "
+    if used:
+        model.encode(TEXTS)
+    other = WAYS[way](model)
+    assert (other.format, other.engine, other.parallel) == (form, engine, 2)
+    assert other.prompts == model.prompts
+    assert np.array_equal(other.encode(TEXTS, prompt_name="own"), model.encode(TEXTS, prompt_name="own"))
+
+
+@pytest.fixture(scope="module")
+def reranker_artifact(built_once: Any) -> Path:
+    def build(folder: Path) -> None:
+        import class_cases
+
+        sbertconv.to_onnx(class_cases.cross_encoder("bert", 1), folder)
+
+    return Path(built_once("travel-reranker", build))
+
+
+def test_a_reranker_travels(reranker_artifact: Path) -> None:
+    model = sbertconv.load(reranker_artifact)
+    pairs = [("a query", text) for text in TEXTS]
+    expected = model.predict(pairs)
+    assert np.array_equal(pickle.loads(pickle.dumps(model)).predict(pairs), expected)
+
+
+def test_a_sparse_embedder_travels(built_once: Any) -> None:
+    def build(folder: Path) -> None:
+        import class_cases
+
+        sbertconv.to_onnx(class_cases.inference_free(), folder)
+
+    model = sbertconv.load(built_once("travel-sparse", build))
+    expected = model.encode(TEXTS, task="document", convert_to_sparse_tensor=False)
+    other = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(other.encode(TEXTS, task="document", convert_to_sparse_tensor=False), expected)
+
+
+def test_a_keras_file_travels_as_itself(bert_keras: Path, tmp_path: Path) -> None:
+    """Its unpacked folder is gone with the process that unpacked it."""
+    file = Path(shutil.copy(next(bert_keras.rglob("*.keras")), tmp_path / "own.keras"))
+    model = sbertconv.load(file)
+    expected = model.encode(TEXTS)
+    code = (
+        "import pickle, sys, numpy as np\n"
+        "model = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "np.save(sys.argv[2], model.encode(pickle.load(open(sys.argv[3], 'rb'))))\n"
+    )
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(model))
+    (tmp_path / "texts.pkl").write_bytes(pickle.dumps(TEXTS))
+    shutil.rmtree(model.artifact.folder)
+    ran = run_python(code, tmp_path / "model.pkl", tmp_path / "found.npy", tmp_path / "texts.pkl")
+    assert ran.code == 0, ran.err
+    assert np.load(tmp_path / "found.npy") == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_relative_path_is_the_same_place_in_another_folder(
+    static_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(static_artifact.parent)
+    content = pickle.dumps(sbertconv.load(static_artifact.name))
+    monkeypatch.chdir(tmp_path)
+    assert pickle.loads(content).encode("text").shape == (32,)
+
+
+def test_a_folder_that_is_not_there_is_said(static_artifact: Path, copy_of: Any) -> None:
+    folder = copy_of(static_artifact)
+    model = sbertconv.load(folder)
+    model.encode("text")
+    content = pickle.dumps(model)
+    shutil.rmtree(folder)
+    with pytest.raises(ArtifactError, match=rf"(?s){folder}.*cannot be opened again.*no such folder"):
+        pickle.loads(content).encode("text")
+
+
+def test_another_folder_in_its_place_is_said(static_artifact: Path, bert_artifact: Path, copy_of: Any) -> None:
+    folder = copy_of(static_artifact)
+    content = pickle.dumps(sbertconv.load(folder))
+    shutil.rmtree(folder)
+    shutil.copytree(bert_artifact, folder)
+    with pytest.raises(ArtifactError, match="not the files that the model was loaded from"):
+        pickle.loads(content).encode("text")
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
+def test_spawned_processes(used: bool, bert: sbertconv.Embedder) -> None:
+    expected = bert.encode(TEXTS)
+    model = bert if used else sbertconv.load(bert.artifact.folder, engine="onnxruntime")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.apply_async(model.encode, (TEXTS,)).get(timeout=120)
+    assert np.array_equal(found, expected)
+
+
+@NO_FORK
+@pytest.mark.parametrize("first", ["new", "used"])
+@pytest.mark.parametrize(("form", "engine"), ENGINES)
+def test_forked_processes(first: str, form: str, engine: str, bert_artifact: Path) -> None:
+    pytest.importorskip(engine)
+    ran = run_python(FORK, bert_artifact, form, engine, first)
+    assert ran.code == 0, ran.err
+
+
+@NO_FORK
+def test_an_engine_that_cannot_start_again_says_so(bert_keras: Path) -> None:
+    """TensorFlow would wait for threads that stayed in the parent."""
+    pytest.importorskip("tensorflow")
+    ran = run_python(FORK, bert_keras, "saved_model", "tensorflow", "new")
+    assert ran.code == 0, ran.err
+    ran = run_python(FORK, bert_keras, "saved_model", "tensorflow", "used")
+    assert "tensorflow has run before this process was forked" in ran.err
+    assert "spawn" in ran.err
+
+
+@NO_FORK
+def test_a_session_is_never_run_in_a_child(bert: sbertconv.Embedder) -> None:
+    """The child opens its own, whatever the parent's threads hold at that moment."""
+    bert.encode(TEXTS)
+    graph = bert.graphs[0]
+    session = graph.opened
+    with graph._lock:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = 0 if graph.opened is not session and graph.tokenizer is not None else 2
+            finally:
+                os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert graph.opened is session
+
+
+@pytest.mark.parametrize(("form", "engine"), [*ENGINES, ("litert", "litert")])
+def test_many_threads_give_the_answers_of_one(form: str, engine: str, bert_artifact: Path, request: Any) -> None:
+    pytest.importorskip("tensorflow" if engine == "litert" else engine)
+    folder = request.getfixturevalue("bert_keras") if engine == "litert" else bert_artifact
+    texts = [f"{text} {number}" for number in range(8) for text in TEXTS]
+    expected = [sbertconv.load(folder, format=form, engine=engine).encode(text) for text in texts[:12]]
+    model = sbertconv.load(folder, format=form, engine=engine)  # opened by all of them at once
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(model.encode, texts[:12] * 4))
+    for vector, due in zip(found, expected * 4, strict=True):
+        assert vector == pytest.approx(due, abs=1e-6)
+
+
+def test_threads_with_different_limits_cut_as_one_does(bert: sbertconv.Embedder) -> None:
+    """A limit is a state of the tokenizer, which all threads share."""
+    tokenizer = bert.graphs[0].tokenizer
+    text = "one two three four five six seven eight nine ten " * 20
+    limits = [3, 5, 9, 17, None]
+    due = {limit: tokenizer.ids([text], limit) for limit in limits}
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda limit: (limit, tokenizer.ids([text], limit)), limits * 60))
+    assert all(ids == due[limit] for limit, ids in found)
