@@ -23,6 +23,8 @@ from sbertconv.parity.quality import ALONE_STEP, GATES, Gate, QualityReport
 from sbertconv.parity.questions import (
     ALONE,
     BATCH,
+    LENGTHS_ALONE,
+    LENGTHS_MIXED,
     SENTENCES,
     TOKENS,
     Converted,
@@ -294,7 +296,7 @@ def compare(
     ]
     forward = min(longest_forward(graph) for graph in embedder.graphs)
     if longest := max((length for length in over if length > forward), default=0):
-        notes.append(f"Texts over the limit of {longest} tokens were compared by their tokens alone.")
+        notes.append(f"Texts of {forward + 1} to {longest} tokens were compared by their tokens alone.")
     return ParityReport(
         embedder.artifact.manifest["backend"],
         str(rule),
@@ -357,14 +359,16 @@ def _check(
 
 
 def _wobble(asked: Sequence[tuple[Question, Sequence[Any]]]) -> tuple[float, str]:
-    """encode() against itself, on the default route: every text alone and all in one batch."""
-    found = [answers for question, answers in asked if question.name.endswith((ALONE, BATCH))][:2]
-    if len(found) < 2:
-        return 0.0, ""
-    differences = [_measure(alone, batch, FLOAT32).diff for alone, batch in zip(*found, strict=True)]
-    worst = max(range(len(differences)), key=differences.__getitem__)
-    inputs = next(question.inputs for question, _ in asked if question.name.endswith(ALONE))
-    return differences[worst], shown(inputs[worst])
+    """encode() against itself, on the default route: every text alone and in a batch, and every length."""
+    worst, text = 0.0, ""
+    for names in ((ALONE, BATCH), (LENGTHS_ALONE, LENGTHS_MIXED)):
+        found = [(question, answers) for question, answers in asked if question.name.endswith(names)][:2]
+        if len(found) == 2:
+            (question, alone), (_, batch) = found
+            for item, a, b in zip(question.inputs, alone, batch, strict=True):
+                if (diff := _measure(a, b, FLOAT32).diff) > worst or not text:
+                    worst, text = max(diff, worst), shown(item)
+    return worst, text
 
 
 def shown(text: str | tuple[str, str]) -> str:

@@ -17,15 +17,18 @@ from sbertconv.artifact.kinds import EXACT, MODEL_CLASSES
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, long_text, random_images, sentences
 from sbertconv.memory import trim_heap
+from sbertconv.parity.lengths import LONGEST_BATCH, LONGEST_FORWARD, lengths_to_ask, texts_of_lengths, whole_numbers
 from sbertconv.parity.quality import RANKED
 
 if TYPE_CHECKING:
     from sbertconv.runtime.model import ConvertedModel, Graph
 
-LONGEST_FORWARD = 1024  # tokens; beyond it a text over the limit is compared by its tokens alone
 SMALL_BATCH = 8
+LONG = 512  # tokens, where nothing says how long a text may be
 POOLED = 40  # sentences whose pooled tokens are compared
+FEW = 3  # texts of far different lengths in one batch
 TOKENS, ALONE, BATCH, SENTENCES = "tokens", "each text alone", "padded batch", "sentences"
+LENGTHS_ALONE, LENGTHS_MIXED = "each length alone", "mixed lengths"
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,9 @@ class Side(Protocol):
     def prompts(self) -> Mapping[str, str]:
         """Prompt name -> prompt."""
 
+    def numbers(self) -> Sequence[int]:
+        """The whole numbers of the configs of its transformers."""
+
 
 @dataclass(frozen=True)
 class Original:
@@ -105,6 +111,11 @@ class Original:
     def prompts(self) -> Mapping[str, str]:
         prompts: Mapping[str, str] = self.model.prompts
         return prompts
+
+    def numbers(self) -> Sequence[int]:
+        configs = [getattr(module, "config", None) for module in self.model.modules()]
+        described = [config.to_dict() for config in configs if config is not None and hasattr(config, "to_dict")]
+        return sorted(set(whole_numbers(described)))
 
 
 class OriginalPredictions(Original):
@@ -150,6 +161,9 @@ class Converted:
 
     def prompts(self) -> Mapping[str, str]:
         return self.embedder.prompts
+
+    def numbers(self) -> Sequence[int]:
+        return ()
 
 
 def ask(side: Side, question: Question) -> list[Any]:
@@ -234,8 +248,12 @@ def _about_encode(
     yield Question(f"{label}{TOKENS}", [*CORPUS, long], TOKENS, task)
     yield encode(ALONE, batch_size=1)
     yield encode(BATCH, batch_size=BATCH_SIZE)
-    if embedder.tokenize([long], name)["input_ids"].shape[1] <= longest_forward(graph):
+    if embedder.tokenize([long], name)["input_ids"].shape[1] <= longest_batch(graph):
         yield encode("over the limit", [long, *CORPUS[:3]])
+    else:
+        texts = ladder(graph, original, embedder, name)
+        yield encode(LENGTHS_ALONE, texts, batch_size=1)
+        yield encode(LENGTHS_MIXED, texts, batch_size=FEW)
     if side := _other_side(original, embedder):
         yield replace(encode(f"padded on the {side}", batch_size=BATCH_SIZE), padding_side=side)
     for prompt, text in original.prompts().items():
@@ -266,8 +284,12 @@ def about_token_embeddings(label: str, graph: Graph, original: Side, embedder: C
         long = long_text(graph.tokenizer.max_length(task))
         yield replace(ask_for(TOKENS, task, [*CORPUS, long]), method=TOKENS, options={"task": task})
         yield ask_for(BATCH, task)
-        if embedder.tokenize([long], task)["input_ids"].shape[1] <= longest_forward(graph):
+        if embedder.tokenize([long], task)["input_ids"].shape[1] <= longest_batch(graph):
             yield ask_for("over the limit", task, [long, *CORPUS[:3]])
+        else:
+            texts = ladder(graph, original, embedder, task)
+            yield ask_for(LENGTHS_ALONE, task, texts, batch_size=1)
+            yield ask_for(LENGTHS_MIXED, task, texts, batch_size=FEW)
         if Converted(embedder).poolings():
             yield replace(ask_for("token pooling", task, sentences()[:POOLED]), pooled=True)
     if side := _other_side(original, embedder):
@@ -295,8 +317,13 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
     yield Question(f"{label}{kind}: {TOKENS}", [*inputs, *limited], TOKENS)
     yield ask_for(f"{kind}: {ALONE}", inputs, batch_size=1)
     yield ask_for(f"{kind}: {BATCH}", inputs)
-    if not single and embedder.tokenize([(long, long)])["input_ids"].shape[1] <= longest_forward(graph):
-        yield ask_for("pairs over the limit", [*cut, *pairs[:3]])
+    if not single:
+        if embedder.tokenize([(long, long)])["input_ids"].shape[1] <= longest_batch(graph):
+            yield ask_for("pairs over the limit", [*cut, *pairs[:3]])
+        else:
+            long_pairs = [(CORPUS[4], text) for text in ladder(graph, original, embedder, None, CORPUS[4])]
+            yield ask_for(f"{kind}: {LENGTHS_ALONE}", long_pairs, batch_size=1)
+            yield ask_for(f"{kind}: {LENGTHS_MIXED}", long_pairs, batch_size=FEW)
     for prompt, text in original.prompts().items():
         if text:
             yield ask_for(f"{kind}, prompt {prompt}", inputs, prompt_name=prompt)
@@ -319,8 +346,32 @@ def _arrays(embedder: ConvertedModel) -> Mapping[str, Any]:
     return CLASS_PARITY[embedder.artifact.manifest["model_class"]].arrays
 
 
+def ladder(
+    graph: Graph, original: Side, embedder: ConvertedModel, task: str | None, first: str | None = None
+) -> list[str]:
+    """Texts of every length that may matter, up to the limit, or to the largest number of the config where there is
+    none; `first` is the other text of their pairs.
+    """
+
+    def count(text: str) -> int:
+        tokens = embedder.tokenize([text if first is None else (first, text)], task)
+        return int(tokens["input_ids"].shape[1])
+
+    numbers = original.numbers()
+    most = longest_forward(graph)
+    limit = graph.tokenizer.max_length(task)
+    if limit is None:
+        limit = max((number for number in numbers if number <= most), default=LONG)
+    return texts_of_lengths(lengths_to_ask(min(limit, most), numbers), count)
+
+
+def longest_batch(graph: Graph) -> int:
+    """The tokens of the longest text that is compared in one batch with short ones, cut at the limit."""
+    return min(LONGEST_BATCH, longest_forward(graph))
+
+
 def longest_forward(graph: Graph) -> int:
-    """How many tokens a text may have whose result is compared: what a plan takes, where one is to be built."""
+    """The tokens of the longest text with a result that is compared; a plan takes no longer ones."""
     shapes = graph.section.get("profile", {}).get("input_ids")
     return min(LONGEST_FORWARD, shapes["max"][1]) if shapes else LONGEST_FORWARD
 

@@ -1,0 +1,61 @@
+"""The lengths that texts are asked at: a model may change what it does beyond any number that its config names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate, cycle, islice
+from typing import Any
+
+from sbertconv.corpus.texts import sentences
+
+LONGEST_BATCH = 1024  # tokens; a longer limit is compared length by length, in batches of few
+LONGEST_FORWARD = 4096  # tokens; beyond it a text is compared by its tokens alone
+SHORT = 16  # tokens; up to it every length is asked
+ALL_TOKENS = 16_384  # of all the texts together, which bounds the time of a large model
+
+
+def whole_numbers(content: Any) -> Iterator[int]:
+    """Every whole number anywhere in nested dicts and lists, whatever its key."""
+    if isinstance(content, Mapping):
+        content = list(content.values())
+    if isinstance(content, (list, tuple, set)):
+        for item in content:
+            yield from whole_numbers(item)
+    elif isinstance(content, int) and not isinstance(content, bool):
+        yield content
+
+
+def lengths_to_ask(limit: int, numbers: Iterable[int]) -> list[int]:
+    """Lengths in tokens, ascending: 1 to 16, the limit and one less, every number of the config with the lengths beside
+    it, and powers of two. The more telling ones are chosen first, until they have `ALL_TOKENS` together.
+
+    Args:
+        limit: the longest text that is asked.
+        numbers: whole numbers of the model's config.
+    """
+    named = sorted({number for number in numbers if SHORT < number < limit}, reverse=True)
+    powers = [2**power for power in range(limit.bit_length())]
+    wanted = [*range(1, SHORT + 1), limit, limit - 1, *named]
+    wanted += [number + step for step in (1, -1) for number in named] + powers
+    found = dict.fromkeys(length for length in wanted if 0 < length <= limit)
+    within = zip(found, accumulate(found), strict=True)
+    return sorted(length for length, together in within if together <= ALL_TOKENS or length == limit)
+
+
+def texts_of_lengths(lengths: Iterable[int], count: Callable[[str], int]) -> list[str]:
+    """A text of each length, or of the next smaller one that words can make; each text once.
+
+    Args:
+        lengths: in tokens, ascending.
+        count: text -> its number of tokens, which grows with the words of a text.
+    """
+    lengths = list(lengths)
+    words = list(islice(cycle(word for sentence in sentences() for word in sentence.split()), max(lengths)))
+    found: dict[str, None] = {}
+    for length in lengths:
+        low, high = 0, min(length, len(words))  # a word is a token at least
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if count(" ".join(words[:middle])) <= length else (low, middle - 1)
+        found[" ".join(words[:low])] = None
+    return list(found)
