@@ -22,7 +22,8 @@ from sbertconv.converters.onnx.precision import as_bfloat16, as_float16, in_bloc
 from sbertconv.converters.onnx.saving import save_graph
 from sbertconv.converters.onnx.writer import FORMS
 from sbertconv.runtime.engines import keep_bfloat16
-from sbertconv.source.opening import open_source, widening
+from sbertconv.source import widening
+from sbertconv.source.opening import open_source
 
 SHARED = """<ir_version: 10, opset_import: ["" : 18]>
 agraph (float[batch,64] x, int64[batch] ids) => (float[batch,192] y) {
