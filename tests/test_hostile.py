@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import shutil
+import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -92,9 +94,9 @@ def evaluating(content: bytes) -> bytes:
     return json.dumps(program).encode()
 
 
-def calling(content: bytes) -> bytes:
+def calling(content: bytes, target: str = "torch.hub.load") -> bytes:
     program = json.loads(content)
-    program["graph_module"]["graph"]["nodes"][0]["target"] = "torch.hub.load"
+    program["graph_module"]["graph"]["nodes"][0]["target"] = target
     return json.dumps(program).encode()
 
 
@@ -107,6 +109,11 @@ PROGRAMS: dict[str, tuple[str, Callable[[bytes, Path], bytes], str]] = {
     ),
     "an expression of Python": ("models/model.json", lambda content, mark: evaluating(content), "evaluates __import__"),
     "a call outside ATen": ("models/model.json", lambda content, mark: calling(content), "calls torch.hub.load"),
+    "a call that writes a file": (
+        "models/model.json",
+        lambda content, mark: calling(content, "torch.ops.aten.from_file.default"),
+        "calls torch.ops.aten.from_file",
+    ),
     "JSON that is none": ("models/model.json", lambda content, mark: b"[" * 100_000, "not a readable PyTorch program"),
 }
 
@@ -119,10 +126,78 @@ def test_a_hostile_program_is_refused_before_it_runs(
     folder, mark = copy_of(torch_folder), tmp_path / "mark"
     (program,) = folder.rglob("*.pt2")
     rewritten(program, lambda path, content: change(content, mark) if path.endswith(member) else content)
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    manifest["files"][program.relative_to(folder).as_posix()]["size"] = program.stat().st_size
-    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    reshown(folder, program, program.read_bytes())
     with pytest.raises(ArtifactError, match=said):
+        sbertconv.load(folder).encode(TEXTS)
+    assert not mark.exists()
+
+
+def reshown(folder: Path, program: Path, content: bytes) -> None:
+    """Another program in the place of one, of the size that the manifest says."""
+    program.write_bytes(content)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest["files"][program.relative_to(folder).as_posix()]["size"] = len(content)
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def with_member_twice(program: bytes, mark: Path) -> bytes:
+    """The hostile example inputs first, which torch reads; the honest ones last, which zipfile reads."""
+    buffer = io.BytesIO()
+    with (
+        warnings.catch_warnings(),
+        zipfile.ZipFile(io.BytesIO(program)) as honest,
+        zipfile.ZipFile(buffer, "w") as made,
+    ):
+        warnings.simplefilter("ignore")
+        for name in honest.namelist():
+            if name.endswith("sample_inputs/model.pt"):
+                made.writestr(name, saved(mark))
+            made.writestr(name, honest.read(name))
+    return buffer.getvalue()
+
+
+def with_two_directories(program: bytes, mark: Path) -> bytes:
+    """A hostile archive in front of an honest one: zipfile counts from the end, torch's reader from the start."""
+
+    def stored(change: bool) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(program)) as honest, zipfile.ZipFile(buffer, "w") as made:
+            for name in honest.namelist():
+                hostile = change and name.endswith("sample_inputs/model.pt")
+                made.writestr(name, saved(mark) if hostile else honest.read(name))
+        return buffer.getvalue()
+
+    def end(archive: bytes) -> tuple[int, int, int]:
+        """Where the end record lies, and the size and the place of the directory that it names."""
+        at = archive.rfind(b"PK\5\6")
+        return (at, *struct.unpack("<II", archive[at + 12 : at + 20]))
+
+    hostile, honest = stored(change=True), stored(change=False)
+    hostile_end, _, hostile_place = end(hostile)
+    honest_end, size, _ = end(honest)
+    room = bytes(8192)
+    front = hostile[:hostile_place] + room + hostile[hostile_place:hostile_end]
+    place = hostile_place + len(room)
+    both = bytearray(front + honest)
+    last = len(front) + honest_end
+    struct.pack_into("<I", both, last + 16, place)
+    entry = last - size
+    while entry < last:
+        name, extra, comment = struct.unpack("<HHH", both[entry + 28 : entry + 34])
+        (header,) = struct.unpack("<I", both[entry + 42 : entry + 46])
+        struct.pack_into("<I", both, entry + 42, header + len(front) - (last - size - place))
+        entry += 46 + name + extra + comment
+    return bytes(both)
+
+
+@pytest.mark.parametrize("hide", [with_member_twice, with_two_directories])
+def test_a_program_is_checked_as_torch_reads_it(
+    hide: Callable[[bytes, Path], bytes], torch_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder, mark = copy_of(torch_folder), tmp_path / "mark"
+    (program,) = folder.rglob("*.pt2")
+    reshown(folder, program, hide(program.read_bytes(), mark))
+    with pytest.raises(ArtifactError, match=r"opening it could run code|not a readable PyTorch program"):
         sbertconv.load(folder).encode(TEXTS)
     assert not mark.exists()
 

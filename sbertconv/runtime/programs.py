@@ -10,21 +10,24 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sbertconv.errors import ArtifactError
 
 MEMBERS = re.compile(
-    r"[^/]+/(models/model\.json"
+    r"(models/model\.json"
     r"|data/weights/(weight_\d+|model_weights_config\.json)"
     r"|data/constants/(tensor_\d+|model_constants_config\.json)"
     r"|data/sample_inputs/model\.pt"
     r"|archive_format|archive_version|byteorder|\.data/(version|serialization_id)|\.format_version|\.storage_alignment)"
 )
-CONFIGS = re.compile(r"[^/]+/data/(weights|constants)/model_\w+_config\.json")
-TARGETS = re.compile(r"torch\.ops\.(aten|higher_order|prims)\.\w+(\.\w+)?|_operator\.\w+|math\.\w+|torch\.sym_\w+")
+CONFIGS = re.compile(r"data/(weights|constants)/model_\w+_config\.json")
+TARGETS = re.compile(  # from_file maps any file, and makes it where it is not there
+    r"torch\.ops\.(aten(?!\.from_file\b)|higher_order|prims)\.\w+(\.\w+)?"
+    r"|_operator\.\w+|math\.\w+|torch\.sym_\w+"
+)
 SYMBOL = re.compile(r"Symbol\('[a-z]\w*'(, ?\w+=(True|False))*\)")
 EXPRESSION = re.compile(r"(\b[A-Z][A-Za-z]*\b|\btrue\b|\bfalse\b|[0-9 (),+*/<>=-])*")  # no strings, no attributes
 
@@ -35,10 +38,14 @@ def check_program(path: Path) -> None:
     Raises:
         ArtifactError: naming everything that does not belong there.
     """
+    from torch.export.pt2_archive import PT2ArchiveReader
+
     try:
         with zipfile.ZipFile(path) as archive:
-            problems = list(_problems(archive))
-    except (OSError, zipfile.BadZipFile, ValueError, RecursionError, KeyError) as error:
+            listed = [name.partition("/")[2] for name in archive.namelist()]
+        with PT2ArchiveReader(str(path)) as program:  # as torch.export.load reads it: zipfile may find other members
+            problems = list(_problems(program, listed))
+    except (OSError, zipfile.BadZipFile, ValueError, RecursionError, KeyError, RuntimeError, AssertionError) as error:
         raise ArtifactError(
             f"{path}: not a readable PyTorch program: {error}\nConvert the model again with --overwrite."
         ) from error
@@ -50,24 +57,30 @@ def check_program(path: Path) -> None:
         )
 
 
-def _problems(archive: zipfile.ZipFile) -> Iterator[str]:
+def _problems(program: Any, listed: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the members of a program, an open PT2ArchiveReader; `listed` are their names as zipfile reads
+    them.
+    """
     import torch
 
-    for name in archive.namelist():
+    names = program.get_file_names()
+    if sorted(names) != sorted(listed) or len(set(names)) < len(names):
+        yield "members that stand twice, or that only some readers find"
+    for name in names:
         if not MEMBERS.fullmatch(name):
             yield f"{name}: no member of a program"
-        elif name.endswith("data/sample_inputs/model.pt"):
+        elif name == "data/sample_inputs/model.pt":
             try:
-                torch.load(io.BytesIO(archive.read(name)), weights_only=True)
+                torch.load(io.BytesIO(program.read_bytes(name)), weights_only=True)
             except Exception as error:  # torch falls back to an unrestricted unpickler here
                 yield f"{name}: more than tensors: {str(error).splitlines()[0]:.100}"
         elif CONFIGS.fullmatch(name):
-            entries = json.loads(archive.read(name))["config"]
+            entries = json.loads(program.read_bytes(name))["config"]
             yield from (
                 f"{name}: {key} is pickled" for key, entry in entries.items() if entry["use_pickle"] is not False
             )
-        elif name.endswith("models/model.json"):
-            yield from _suspicious(json.loads(archive.read(name)), name)
+        elif name == "models/model.json":
+            yield from _suspicious(json.loads(program.read_bytes(name)), name)
 
 
 def _suspicious(content: Any, name: str) -> Iterator[str]:
