@@ -12,8 +12,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Running a model is nobody's business: ONNX Runtime reads this when it is first imported, huggingface_hub likewise.
-for _name, _value in (("ORT_DISABLE_TELEMETRY", "1"), ("HF_HUB_DISABLE_TELEMETRY", "1")):
-    os.environ.setdefault(_name, _value)
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _PUBLIC = {
     "to_onnx": "sbertconv.api",

@@ -22,7 +22,14 @@ from sbertconv.artifact.folder import (
     read_artifact,
 )
 from sbertconv.artifact.publishing import Staging, stage
-from sbertconv.errors import ArtifactError, SourceError, UnsupportedModuleError, UnsupportedOptionError, require
+from sbertconv.errors import (
+    ArtifactError,
+    SourceError,
+    UnsupportedModuleError,
+    UnsupportedOptionError,
+    option_name,
+    require,
+)
 from sbertconv.frameworks import float32_policy
 from sbertconv.memory import keep_nothing_freed, release_memory, settled_heap
 from sbertconv.parity.quality import GATES
@@ -63,7 +70,7 @@ class Bounds:
         idle = [name for name, value in (self.gate if exact else self.tolerances).items() if value is not None]
         idle += ["texts"] if exact and self.texts else []
         if idle:
-            names = ", ".join(f"--{'eval' if name == 'texts' else name.replace('_', '-')}" for name in idle)
+            names = ", ".join(map(option_name, idle))
             raise UnsupportedOptionError(
                 f"{names}: {self.precision} is held to "
                 + ("|a - b|, see --atol and --rtol." if exact else "a quality gate, see --min-cosine.")
@@ -77,21 +84,12 @@ class Bounds:
 
 # What to_onnx has a use for where the model is a Keras model of to_tf.
 KERAS_TO_ONNX = {"model", "directory", "overwrite", "atol", "rtol", "on_stage"}
-# Keywords that the command line calls by another name than theirs with dashes.
-COMMAND_LINE_NAMES = {
-    "model_class": "--class",
-    "outputs": "--output",
-    "engines": "--engine",
-    "texts": "--eval",
-    "optimize": "--no-optimize",
-    "registry": "registry=",
-}
 
 
 def _refuse_idle(function: Callable[..., Any], arguments: Mapping[str, Any], used: Collection[str], model: Any) -> None:
     """Raise UnsupportedOptionError for every argument that differs from its default and would not be used."""
     given = [
-        COMMAND_LINE_NAMES.get(name, f"--{name.replace('_', '-')}")
+        option_name(name)
         for name, parameter in signature(function).parameters.items()
         if name not in used and arguments[name] != parameter.default
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,6 @@ def long_model(model_type: str) -> SentenceTransformer:
 
 
 def saved_and_loaded(model: Any, text_tokenizer: Any) -> SentenceTransformer:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         text_tokenizer.save_pretrained(folder)

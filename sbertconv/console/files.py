@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.errors import UnsupportedOptionError, option_name, require
 
 if TYPE_CHECKING:
     from sbertconv.runtime.sparse import SparseEmbedder, SparseRow
@@ -355,9 +355,7 @@ def encode_texts(
     encode, writers = _encoding(embedder, output is None, tokens)
     options = {key: value for key, value in options.items() if value not in (None, False, "float32")}
     if idle := [key for key in options if key not in inspect.signature(encode).parameters]:
-        names = ", ".join(
-            "--normalize" if key == "normalize_embeddings" else f"--{key.replace('_', '-')}" for key in idle
-        )
+        names = ", ".join(map(option_name, idle))
         raise UnsupportedOptionError(
             f"{names}: a {embedder.artifact.manifest['model_class']} has no such option.\nLeave it out."
         )

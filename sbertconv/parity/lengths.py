@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate, cycle, islice
 from typing import Any
@@ -52,10 +53,10 @@ def texts_of_lengths(lengths: Iterable[int], count: Callable[[str], int]) -> lis
     lengths = list(lengths)
     words = list(islice(cycle(word for sentence in sentences() for word in sentence.split()), max(lengths)))
     found: dict[str, None] = {}
+    taken = 0  # words of the text before, which is shorter
     for length in lengths:
-        low, high = 0, min(length, len(words))  # a word is a token at least
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if count(" ".join(words[:middle])) <= length else (low, middle - 1)
-        found[" ".join(words[:low])] = None
+        most = min(length, len(words))  # a word is a token at least
+        beyond = bisect_right(range(most + 1), length, lo=taken, key=lambda number: count(" ".join(words[:number])))
+        taken = max(taken, beyond - 1)
+        found[" ".join(words[:taken])] = None
     return list(found)

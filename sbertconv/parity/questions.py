@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SMALL_BATCH = 8
 LONG = 512  # tokens, where nothing says how long a text may be
 POOLED = 40  # sentences whose pooled tokens are compared
-FEW = 3  # texts of far different lengths in one batch
+FEW = 3  # texts in one batch; encode() sorts them, so that neighbours in length are together
 TOKENS, ALONE, BATCH, SENTENCES = "tokens", "each text alone", "padded batch", "sentences"
 LENGTHS_ALONE, LENGTHS_MIXED = "each length alone", "mixed lengths"
 

@@ -120,8 +120,7 @@ def write_sentence_transformers(embedder: ConvertedModel, name: str, staging: St
     problems: list[str] = []
     for graph in embedder.graphs:
         _read_weights(_model(graph), graph.artifact.manifest["torch_weights"], files, problems)
-    for place in files:
-        inside(staging.folder, place, name)
+    targets = {place: inside(staging.folder, place, name) for place in files}
     if problems:
         raise ArtifactError(
             f"{name}: the weights do not fit the sentence-transformers model:\n"
@@ -137,13 +136,14 @@ def write_sentence_transformers(embedder: ConvertedModel, name: str, staging: St
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         place = path.relative_to(root).as_posix()
         if path.name == WEIGHTS:  # what no Keras layer holds
+            targets[place] = staging.folder / place
             files[place] = safetensors.numpy.load_file(path) | files.get(place, {})
         else:
             target = staging.folder / place
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     for place, tensors in files.items():
-        target = inside(staging.folder, place, name)
+        target = targets[place]
         target.parent.mkdir(parents=True, exist_ok=True)
         safetensors.numpy.save_file(tensors, target, {"format": "pt"})
         target.chmod(0o644)  # safetensors leaves it to the owner alone
