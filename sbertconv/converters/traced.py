@@ -66,6 +66,27 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def unchanged(module: torch.nn.Module) -> Iterator[None]:
+    """Put back what a trace leaves in a module. A forward that keeps a buffer or an attribute of its own (rotary
+    frequencies by length, caches) keeps the tracer's placeholder there, which breaks whatever runs or traces it next.
+    """
+    fixed = ("_parameters", "_modules", "_buffers")
+    before = [
+        (part, {name: value for name, value in vars(part).items() if name not in fixed}, dict(part._buffers))
+        for part in module.modules()
+    ]
+    try:
+        yield
+    finally:
+        for part, attributes, buffers in before:
+            for name in vars(part).keys() - attributes.keys() - set(fixed):
+                del part.__dict__[name]
+            part.__dict__.update(attributes)
+            part._buffers.clear()
+            part._buffers.update(buffers)
+
+
+@contextlib.contextmanager
 def traceable_experts(module: torch.nn.Module) -> Iterator[None]:
     """Mixture-of-experts layers as batched matrix products while tracing: their default sorts tokens by
     expert, whose counts are data that a trace would freeze.
@@ -99,7 +120,7 @@ def why_not_traceable(step: Step, features: Features) -> str | None:
     """The reason why a step cannot be traced on these features, or None if it can."""
     traced = OnTensors(step, features)
     try:
-        with quiet(), stand_ins(traced):
+        with quiet(), unchanged(traced), stand_ins(traced):
             torch.export.export(traced, tuple(features[name] for name in traced.names), strict=False)
     except Exception as error:
         return error_text(error)

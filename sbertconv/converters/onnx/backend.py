@@ -25,7 +25,7 @@ from sbertconv.converters.torch.backend import (
     example_tensors,
     root_cause,
 )
-from sbertconv.converters.traced import quiet, traceable_experts
+from sbertconv.converters.traced import quiet, traceable_experts, unchanged
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.engines import ENGINES
@@ -251,7 +251,8 @@ def _translate(
     reasons = []
     for tracer, translate in TRANSLATIONS.items():
         try:
-            return translate(chain, example, options), tracer
+            with unchanged(chain):
+                return translate(chain, example, options), tracer
         except UnsupportedOptionError:
             raise
         except Exception as error:

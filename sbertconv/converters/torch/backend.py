@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sbertconv.artifact.kinds import EXACT, ModelClass
-from sbertconv.converters.traced import quiet, traceable_experts
+from sbertconv.converters.traced import quiet, traceable_experts, unchanged
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.plan.context import Features
 from sbertconv.plan.examples import examples, image_example, token_example
@@ -159,7 +159,7 @@ def exported_program(
         UnsupportedModuleError: if it cannot be traced with batch and sequence open.
         UnsupportedOptionError: if an output asked for does not exist.
     """
-    with _explained("trace", route), torch.no_grad(), quiet(), traceable_experts(pipeline):
+    with _explained("trace", route), torch.no_grad(), quiet(), unchanged(pipeline), traceable_experts(pipeline):
         program = torch.export.export(
             pipeline, (), dict(example), dynamic_shapes=dynamic_shapes(tuple(example)), strict=False
         )
