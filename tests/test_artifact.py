@@ -18,11 +18,45 @@ from conftest import TEXTS, run_python, snapshot
 import sbertconv
 from sbertconv import ArtifactError
 from sbertconv.api import default_directory
-from sbertconv.artifact.folder import MANIFEST, REQUIRED, read_artifact
-from sbertconv.artifact.kinds import MODEL_CLASSES
+from sbertconv.artifact.folder import MANIFEST, read_artifact
 from sbertconv.artifact.publishing import Staging, stage
+from sbertconv.runtime.images import SETTINGS
 from sbertconv.runtime.model import Graph
 
+PIXELS = dict.fromkeys(SETTINGS)
+TENSOR = {"name": "pixel_values", "dtype": "float32", "shape": ["batch", 3, 8, 8]}
+SMALLEST = {
+    "sbertconv": "0",
+    "model_class": "SentenceTransformer",
+    "backend": "onnx",
+    "source": {"name": "model", "revision": None},
+    "architecture": None,
+    "chain": [],
+    "notes": [],
+    "max_seq_length": None,
+    "padding_side": None,
+    "do_lower_case": False,
+    "prompts": {},
+    "default_prompt_name": None,
+    "embedding_dimension": 8,
+    "similarity_fn_name": "cosine",
+    "precision": "fp32",
+    "sees_padding": False,
+    "engines": {"onnx": ["onnxruntime"]},
+    "graphs": [
+        {
+            "name": "image",
+            "formats": {"onnx": "onnx/model.onnx"},
+            "modality": "image",
+            "tasks": [],
+            "inputs": [TENSOR],
+            "outputs": [TENSOR],
+            "tokenizer": None,
+            "image": PIXELS,
+        }
+    ],
+    "versions": {},
+}
 STAGES = ["loading libraries", "loading the model", "planning", "converting", "comparing with encode()", "publishing"]
 
 
@@ -35,8 +69,7 @@ def write_artifact(target: Path, content: str = "graph", *, overwrite: bool = Fa
 
 def fill(staging: Staging, content: str = "graph") -> None:
     staging.write("onnx/model.onnx", content)
-    row = MODEL_CLASSES["SentenceTransformer"]
-    staging.manifest({**dict.fromkeys((*REQUIRED, *row.keys)), "model_class": row.name, "graphs": []})
+    staging.manifest(SMALLEST)
 
 
 # Publishing
@@ -334,7 +367,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "manifest is a list": (lambda folder: (folder / MANIFEST).write_text("[1, 2]"), "not a readable manifest"),
     "newer format": (lambda folder: edit(folder, format_version=2), "format version 2.*\n.*Update sbertconv"),
     "no version": (lambda folder: drop(folder, "format_version"), "format_version"),
-    "no graphs": (lambda folder: drop(folder, "graphs", "files"), "graphs, files missing"),
+    "no graphs": (lambda folder: drop(folder, "graphs", "files"), "graphs is missing\n  files is missing"),
     "graphs of another shape": (lambda folder: edit(folder, graphs=[{}]), "manifest|missing"),
     "graphs without order": (lambda folder: edit(folder, graphs="model.onnx"), "manifest|missing"),
     "files of another shape": (lambda folder: edit(folder, files=["onnx/model.onnx"]), "manifest|missing"),

@@ -233,7 +233,7 @@ def test_a_graph_has_a_name_that_is_safe_in_a_file_name(
     file = copy_of(bert_keras) / "keras/model.keras"
     edit_packed(file, lambda manifest: manifest["graphs"][0].update(name=name))
     before = snapshot(tmp_path)
-    with pytest.raises(ArtifactError, match="is no name"):
+    with pytest.raises(ArtifactError, match=r"is no name that a file can have|expected str"):
         sbertconv.to_onnx(file, tmp_path / "onnx")
     assert snapshot(tmp_path) == before
 

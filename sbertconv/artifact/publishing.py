@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sbertconv.artifact.folder import FORMAT_VERSION, MANIFEST, Artifact, described
+from sbertconv.artifact.folder import MANIFEST, TO_ST, Artifact, described, listed
+from sbertconv.artifact.manifest import FORMAT_VERSION, parsed, problems_of
 from sbertconv.errors import ArtifactError
 
 STAGING = re.compile(r"\.(?P<target>.+)\.sbertconv-(?P<pid>\d+)(-[0-9a-f]+)?(-scratch|(?P<old>-old))?")
@@ -47,10 +48,18 @@ class Staging:
         path.write_text(text, encoding="utf-8")
 
     def manifest(self, content: Mapping[str, Any]) -> Artifact:
-        """Write the manifest, with size and sha256 of every file written so far."""
+        """Write the manifest, with size and sha256 of every file written so far.
+
+        Raises:
+            ArtifactError: if it is none that could be read.
+        """
         full = {"format_version": FORMAT_VERSION, **content, "files": described(self.folder)}
-        self.write(MANIFEST, json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-        return Artifact(self.folder, full)
+        text = json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        written = parsed(text)
+        if written["backend"] != TO_ST and (found := problems_of(written, closed=True)):
+            raise ArtifactError(f"{self.target}: its manifest would be:\n{listed(found)}\nReport it with the model.")
+        self.write(MANIFEST, text)
+        return Artifact(self.folder, written)
 
     def publish(self) -> None:
         """Rename the staged folder to the target; an old target is exchanged for it and then removed.
@@ -86,7 +95,7 @@ class Staging:
     def _foreign_files(self) -> list[str]:
         """Files of the target that its manifest does not name."""
         try:
-            known = {MANIFEST, *json.loads((self.target / MANIFEST).read_text(encoding="utf-8"))["files"]}
+            known = {MANIFEST, *parsed((self.target / MANIFEST).read_bytes())["files"]}
         except (OSError, ValueError, KeyError, TypeError):
             known = {MANIFEST}
         found = (path.relative_to(self.target).as_posix() for path in self.target.rglob("*") if not path.is_dir())

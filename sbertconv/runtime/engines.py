@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact, refuse_bomb
+from sbertconv.artifact.manifest import GraphSection
 from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError, error_text, require
 from sbertconv.frameworks import import_keras, import_tensorflow, version_of
 from sbertconv.runtime.programs import check_program
@@ -30,7 +31,7 @@ Run = Callable[[Arrays], Arrays]
 LONGEST_REASON = 400  # Keras prints whole models
 
 
-def graph_file(artifact: Artifact, section: Mapping[str, Any], form: str) -> Path:
+def graph_file(artifact: Artifact, section: GraphSection, form: str) -> Path:
     """A graph's file; it, and those with its weights, are there and as long as they were.
 
     Raises:
@@ -42,7 +43,7 @@ def graph_file(artifact: Artifact, section: Mapping[str, Any], form: str) -> Pat
     return path
 
 
-def open_onnx(artifact: Artifact, section: Mapping[str, Any], threads: int, parallel: int = 1) -> Run:
+def open_onnx(artifact: Artifact, section: GraphSection, threads: int, parallel: int = 1) -> Run:
     """ONNX Runtime on the CPU."""
     require("onnx", "onnxruntime")
     import onnxruntime
@@ -55,7 +56,7 @@ def open_onnx(artifact: Artifact, section: Mapping[str, Any], threads: int, para
     return lambda feeds: dict(zip(outputs, session.run(outputs, feeds), strict=True))
 
 
-def open_keras(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
+def open_keras(artifact: Artifact, section: GraphSection, threads: int) -> Run:
     """Keras on its current backend; compiled with tf.function where that is TensorFlow."""
     keras = import_keras()
     model = load_keras_model(artifact.path(section["formats"]["keras"]))
@@ -107,7 +108,7 @@ def open_shape(tensor: Mapping[str, Any]) -> tuple[int | None, ...]:
     return tuple(size if isinstance(size, int) else None for size in tensor["shape"])
 
 
-def open_saved_model(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
+def open_saved_model(artifact: Artifact, section: GraphSection, threads: int) -> Run:
     """TensorFlow alone."""
     tf = import_tensorflow(["saved_model"])
     loaded = tf.saved_model.load(str(artifact.path(section["formats"]["saved_model"]).parent))
@@ -121,7 +122,7 @@ def open_saved_model(artifact: Artifact, section: Mapping[str, Any], threads: in
     return run
 
 
-def open_litert(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
+def open_litert(artifact: Artifact, section: GraphSection, threads: int) -> Run:
     """The LiteRT interpreter; buffers are sized again for every shape."""
     tf = import_tensorflow(["litert"])
     path = artifact.path(section["formats"]["litert"])
@@ -138,7 +139,7 @@ def open_litert(artifact: Artifact, section: Mapping[str, Any], threads: int) ->
     return run
 
 
-def open_openvino(artifact: Artifact, section: Mapping[str, Any], threads: int, parallel: int = 1, *, form: str) -> Run:
+def open_openvino(artifact: Artifact, section: GraphSection, threads: int, parallel: int = 1, *, form: str) -> Run:
     """OpenVINO on the CPU, which reads ONNX graphs as well as its own. It computes in bfloat16 only for an artifact
     that was made and measured so; left alone, it would wherever the CPU can. Activations are rounded in blocks as long
     as those of the weights; its own are shorter, and a third slower.
@@ -188,7 +189,7 @@ def keep_bfloat16(model: Any) -> Any:
     return model
 
 
-def open_torch(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
+def open_torch(artifact: Artifact, section: GraphSection, threads: int) -> Run:
     """PyTorch alone, on the CPU; its threads are the process's own, see torch.set_num_threads."""
     require("torch", "torch")
     import torch
@@ -205,7 +206,7 @@ def open_torch(artifact: Artifact, section: Mapping[str, Any], threads: int) -> 
     return run
 
 
-def open_tensorrt(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
+def open_tensorrt(artifact: Artifact, section: GraphSection, threads: int) -> Run:
     """TensorRT on the first NVIDIA GPU."""
     from sbertconv.runtime.tensorrt import PlanRunner, import_tensorrt
 
@@ -323,7 +324,7 @@ def check_parallel(engine: str, parallel: int) -> None:
 
 
 def open_graph(
-    artifact: Artifact, section: Mapping[str, Any], form: str, engine: str, threads: int, parallel: int = 1
+    artifact: Artifact, section: GraphSection, form: str, engine: str, threads: int, parallel: int = 1
 ) -> Run:
     """A callable for one graph in one of its formats; `parallel` of its calls may run at once, on `threads` together.
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact
+from sbertconv.artifact.manifest import GraphSection, given
 from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.artifact.text_input import TEXT, TEXT_PAIR, Settings
 from sbertconv.errors import ArtifactError, UnsupportedOptionError
@@ -46,9 +47,7 @@ class Graph:
     for them for ever.
     """
 
-    def __init__(
-        self, artifact: Artifact, section: Mapping[str, Any], form: str, engine: str, parallel: int = 1
-    ) -> None:
+    def __init__(self, artifact: Artifact, section: GraphSection, form: str, engine: str, parallel: int = 1) -> None:
         self.artifact = artifact
         self.parallel = parallel
         self.section = section
@@ -98,8 +97,9 @@ class Graph:
         with self._lock:
             if self._tokenizer is None:
                 self._arrive()
-                self.artifact.path(self.section["tokenizer"]["file"])
-                self._tokenizer = load_tokenizer(self.section["tokenizer"], self.artifact.folder)
+                section = given(self.section["tokenizer"])
+                self.artifact.path(section["file"])
+                self._tokenizer = load_tokenizer(section, self.artifact.folder)
             return self._tokenizer
 
     @property
@@ -230,13 +230,13 @@ class ConvertedModel:
         pair = TEXT_PAIR in graph.inputs
         for text in texts:
             if isinstance(text, str) is pair:
-                taken, given = ("pairs", "one text") if pair else ("one text each", "a pair")
+                due, passed = ("pairs", "one text") if pair else ("one text each", "a pair")
                 raise UnsupportedOptionError(
-                    f"A graph with its tokenizer inside takes {taken}, and {text!r:.60} is {given}.\n"
+                    f"A graph with its tokenizer inside takes {due}, and {text!r:.60} is {passed}.\n"
                     "Convert the model without --text-input to run both."
                 )
         refuse_surrogates(texts)
-        settings = Settings.of(graph.section["tokenizer"], pair)
+        settings = Settings.of(given(graph.section["tokenizer"]), pair)
         feeds = settings.feeds(texts, graph.tokenizer.max_length(task) if settings.limits else None)
         return {**feeds, **self._per_text(graph, len(texts), task, prompt)}
 
@@ -332,7 +332,7 @@ class ConvertedModel:
             for chosen in chunks(order, batch_size):
                 yield chosen, self._texts(graph, texts(chosen), task, prompt)
         elif graph.section["modality"] == "image":
-            settings = graph.section["image"]
+            settings = given(graph.section["image"])
             pixels = prepared_ahead(
                 chunks(order, batch_size), lambda part: pixel_values([items[index] for index in part], settings)
             )

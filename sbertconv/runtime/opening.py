@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, read_artifact, unpacked
+from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, read_artifact, read_packed
 from sbertconv.runtime.embedding import Embedder
 from sbertconv.runtime.engines import AUTO
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
@@ -44,7 +43,7 @@ def load(
         UnsupportedOptionError: if the folder does not hold that format, or the engine does not run it.
     """
     packed = Path(folder) if Path(folder).suffix == KERAS_SUFFIX and not Path(folder).is_dir() else None
-    artifact = replace(read_artifact(unpacked(packed) if packed else folder), packed=packed)
+    artifact = read_packed(packed) if packed else read_artifact(folder)
     if verify:
         artifact.verify_hashes()
     return open_model(artifact, format, engine, parallel)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from sbertconv.artifact.manifest import TokenizerSection
 from sbertconv.artifact.tokenizer_file import read_tokenizer
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 
@@ -49,7 +50,7 @@ class TextTokenizer(ABC):
         path: the tokenizer's file in the artifact.
     """
 
-    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+    def __init__(self, section: TokenizerSection, path: Path) -> None:
         self.section = section
         self.path = path
         self.padding_side: str = section["padding_side"]
@@ -62,7 +63,7 @@ class TextTokenizer(ABC):
 
     def max_length(self, task: str | None) -> int | None:
         """The limit in tokens for this task, or None."""
-        limit = self.section["task_max_length"].get(task, self.section["max_length"])
+        limit = self.section["task_max_length"].get(task or "", self.section["max_length"])
         return None if limit is None else int(limit)
 
     def prompted(self, text: Text, prompt: str | None) -> Any:
@@ -125,7 +126,7 @@ def expanded(tensors: Tensors, expansion: Mapping[str, Any]) -> Tensors:
 class FastTokenizer(TextTokenizer):
     """A `tokenizer.json`, read by the tokenizers library."""
 
-    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+    def __init__(self, section: TokenizerSection, path: Path) -> None:
         super().__init__(section, path)
         try:
             self.backend = read_tokenizer(path.read_text(encoding="utf-8"))
@@ -169,7 +170,7 @@ class ChatTokenizer(FastTokenizer):
     that are left: what a causal model reads is at the end. So does Transformer of sentence-transformers.
     """
 
-    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+    def __init__(self, section: TokenizerSection, path: Path) -> None:
         super().__init__(section, path)
         self.templates = {frozenset(case["slots"]): case["pieces"] for case in section["templates"]}
         self._suffixes: dict[tuple[tuple[str, ...], str | None], list[int]] = {}
@@ -236,7 +237,7 @@ def _parts(text: Text) -> tuple[str, ...]:
 class WhitespaceTokenizer(TextTokenizer):
     """Words split at white space and looked up as they are, without punctuation, then in lower case."""
 
-    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+    def __init__(self, section: TokenizerSection, path: Path) -> None:
         super().__init__(section, path)
         config = json.loads(path.read_text(encoding="utf-8"))
         self.stop_words = set(config["stop_words"])
@@ -269,7 +270,7 @@ class PhraseTokenizer(WhitespaceTokenizer):
 
     spellings = (str, str.lower, lambda word: word.strip(string.punctuation))
 
-    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+    def __init__(self, section: TokenizerSection, path: Path) -> None:
         require("phrases", "nltk")
         super().__init__(section, path)
         separator, longest = self.config["ngram_separator"], self.config["max_ngram_length"]
@@ -315,7 +316,7 @@ def prompted(text: Text, prompt: str | None) -> Text:
     return f"{prompt}{text}" if isinstance(text, str) else (f"{prompt}{text[0]}", text[1])
 
 
-def load_tokenizer(section: Mapping[str, Any], folder: Path) -> TextTokenizer:
+def load_tokenizer(section: TokenizerSection, folder: Path) -> TextTokenizer:
     """The tokenizer that a manifest's `tokenizer` entry describes.
 
     Raises:

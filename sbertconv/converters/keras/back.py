@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.folder import KERAS_SUFFIX, MANIFEST, Artifact, inside, read_artifact, unpacked
+from sbertconv.artifact.folder import KERAS_SUFFIX, MANIFEST, Artifact, inside, read_artifact, read_packed
 from sbertconv.artifact.publishing import Staging
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.weights import weights
@@ -48,7 +48,7 @@ def keras_files(model: str | Path) -> list[Path]:
 
 def open_files(files: Sequence[Path]) -> ConvertedModel:
     """The Keras models as they are now but in float32, behind the tokenizer and the settings that they carry."""
-    embedders: list[ConvertedModel] = [open_model(_in_float32(read_artifact(unpacked(file)))) for file in files]
+    embedders: list[ConvertedModel] = [open_model(_in_float32(read_packed(file))) for file in files]
     embedders[0].graphs = [graph for embedder in embedders for graph in embedder.graphs]
     return embedders[0]
 
@@ -68,7 +68,7 @@ def _in_float32(artifact: Artifact) -> Artifact:
     set_dtype_policy(model, "float32")
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder, path.name))
-        return read_artifact(unpacked(Path(folder, path.name)))
+        return read_packed(Path(folder, path.name))
 
 
 def write_onnx_of(embedder: ConvertedModel, source: str, staging: Staging) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact.folder import FORMAT_VERSION, MANIFEST
+from sbertconv.artifact.folder import MANIFEST
 from sbertconv.artifact.kinds import ModelClass
+from sbertconv.artifact.manifest import FORMAT_VERSION
 from sbertconv.artifact.publishing import Staging
 from sbertconv.converters.keras.backend import KerasOptions, build_model, describe_inputs, describe_outputs
 from sbertconv.converters.keras.formats import FORMATS, write_format
