@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+import warnings
 from typing import Any
 
 __version__ = "0.1.0"
 
+if "onnxruntime" in sys.modules and "ORT_DISABLE_TELEMETRY" not in os.environ:
+    warnings.warn(
+        "onnxruntime was imported before sbertconv and reports its use: import sbertconv first, or set "
+        "ORT_DISABLE_TELEMETRY=1 (=0 to agree).",
+        stacklevel=2,
+    )
 # Running a model is nobody's business: ONNX Runtime reads this when it is first imported, huggingface_hub likewise.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -274,3 +274,31 @@ def test_running_a_model_reports_to_nobody(static_artifact: Path, monkeypatch: p
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY")  # importing sbertconv in this process has set it
     ran = run_python(WATCHED, static_artifact)
     assert (ran.code, ran.out.split()) == (0, ["1"]), ran.err
+
+
+FILE_READER = """
+import sys, tensorflow as tf
+class Model(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, "input_ids")])
+    def serve(self, input_ids):
+        return {"sentence_embedding": tf.strings.length(tf.io.read_file(sys.argv[2]))[None]}
+model = Model()
+tf.saved_model.save(model, sys.argv[1], signatures={"serving_default": model.serve})
+"""
+
+
+def test_a_saved_model_that_reads_files_is_not_opened(tmp_path: Path) -> None:
+    from sbertconv.runtime.saved_models import check_saved_model
+
+    assert run_python(FILE_READER, tmp_path / "model", "/etc/hostname").code == 0
+    with pytest.raises(ArtifactError, match="the operation ReadFile"):
+        check_saved_model(tmp_path / "model" / "saved_model.pb")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", bytes(64)], ids=["empty", "text", "zeros"])
+def test_a_file_that_is_no_litert_model_is_one_clear_error(content: bytes, tmp_path: Path) -> None:
+    from sbertconv.runtime.saved_models import check_litert
+
+    (tmp_path / "model.tflite").write_bytes(content)
+    with pytest.raises(ArtifactError, match="LiteRT"):
+        check_litert(tmp_path / "model.tflite")

@@ -114,7 +114,11 @@ def places(content: Any, keys: tuple[str | int, ...] = ()) -> Iterator[tuple[str
         yield from places(value, (*keys, name))
 
 
-@pytest.mark.parametrize("value", [None, MISSING, -1, 10**9, "zzz", "", [], {}, True], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [None, MISSING, -1, 10**9, "zzz", "", [], {}, True],
+    ids=["null", "missing", "negative", "large", "word", "empty word", "list", "dict", "true"],
+)
 def test_no_value_in_any_place_makes_a_traceback(
     value: Any, content: dict[str, Any], static_artifact: Path, copy_of: Any
 ) -> None:

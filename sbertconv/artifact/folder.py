@@ -235,7 +235,9 @@ def read_packed(file: Path) -> Artifact:
 
 
 def refuse_bomb(archive: zipfile.ZipFile, file: Path) -> None:
-    """Raise ArtifactError for an archive that unpacks to far more than it holds; sizes are those of its directory."""
+    """Raise ArtifactError for an archive that unpacks to far more than it holds, or than there is room for; sizes are
+    those of its directory, beyond which zipfile reads no member.
+    """
     packed, unpacked_size = (
         sum(getattr(member, size) for member in archive.infolist()) for size in ("compress_size", "file_size")
     )
@@ -243,6 +245,12 @@ def refuse_bomb(archive: zipfile.ZipFile, file: Path) -> None:
         raise ArtifactError(
             f"{file}: {packed:,} bytes that unpack to {unpacked_size:,}: no model compresses so well.\n"
             "Do not use this file."
+        )
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if unpacked_size > free:
+        raise ArtifactError(
+            f"{file}: unpacks to {unpacked_size:,} bytes, and {tempfile.gettempdir()} has {free:,} left.\n"
+            "Make room there, or set TMPDIR to a folder with more."
         )
 
 

@@ -23,8 +23,9 @@ import numpy as np
 from sbertconv.artifact.folder import Artifact, refuse_bomb
 from sbertconv.artifact.manifest import GraphSection
 from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError, error_text, require
-from sbertconv.frameworks import import_keras, import_tensorflow, version_of
+from sbertconv.frameworks import import_keras, import_openvino, import_tensorflow, version_of
 from sbertconv.runtime.programs import check_program
+from sbertconv.runtime.saved_models import check_litert, check_saved_model
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
@@ -111,7 +112,9 @@ def open_shape(tensor: Mapping[str, Any]) -> tuple[int | None, ...]:
 def open_saved_model(artifact: Artifact, section: GraphSection, threads: int) -> Run:
     """TensorFlow alone."""
     tf = import_tensorflow(["saved_model"])
-    loaded = tf.saved_model.load(str(artifact.path(section["formats"]["saved_model"]).parent))
+    file = artifact.path(section["formats"]["saved_model"])
+    check_saved_model(file)
+    loaded = tf.saved_model.load(str(file.parent))
     serve = loaded.signatures["serving_default"]
 
     def run(feeds: Arrays) -> Arrays:
@@ -126,6 +129,7 @@ def open_litert(artifact: Artifact, section: GraphSection, threads: int) -> Run:
     """The LiteRT interpreter; buffers are sized again for every shape."""
     tf = import_tensorflow(["litert"])
     path = artifact.path(section["formats"]["litert"])
+    check_litert(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that this interpreter will move to a package of its own
         interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
@@ -145,7 +149,7 @@ def open_openvino(artifact: Artifact, section: GraphSection, threads: int, paral
     as those of the weights; its own are shorter, and a third slower.
     """
     require("openvino", "openvino")
-    import openvino
+    openvino = import_openvino()
 
     path = graph_file(artifact, section, form)
     block = artifact.manifest.get("block_size")

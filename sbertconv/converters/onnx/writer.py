@@ -38,6 +38,7 @@ from sbertconv.converters.writing import (
 )
 from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, long_text, random_images, sentences
 from sbertconv.errors import ArtifactError, error_text
+from sbertconv.frameworks import import_openvino
 from sbertconv.plan.planning import Plan
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.images import pixel_values
@@ -144,7 +145,7 @@ def _to_openvino(made: Path, target: Path) -> list[Path]:
     Raises:
         ArtifactError: if OpenVINO does not know one of the graph's operators.
     """
-    import openvino
+    openvino = import_openvino()
 
     try:
         model = openvino.Core().read_model(made)  # convert_model would widen weights
