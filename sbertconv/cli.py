@@ -242,8 +242,8 @@ def pack_command(
         list[str],
         typer.Option(
             "--for",
-            help="What will open it: fastembed, text-embeddings-inference, sentence-transformers, transformers.js or "
-            "triton; repeat for several.",
+            help="What will open it: fastembed, text-embeddings-inference, sentence-transformers, transformers.js, "
+            "triton, vespa, spring-ai, opensearch or tensorflow-serving; repeat for several.",
             show_default=False,
         ),
     ],
