@@ -83,7 +83,7 @@ class Bounds:
 
 
 # What to_onnx has a use for where the model is a Keras model of to_tf.
-KERAS_TO_ONNX = {"model", "directory", "overwrite", "atol", "rtol", "on_stage"}
+KERAS_TO_ONNX = {"model", "directory", "overwrite", "atol", "rtol", "part", "on_stage"}
 
 
 def _refuse_idle(function: Callable[..., Any], arguments: Mapping[str, Any], used: Collection[str], model: Any) -> None:
@@ -133,6 +133,7 @@ def to_onnx(
     text_input: bool = False,
     target: str = "onnxruntime",
     max_shape: tuple[int, int] | None = None,
+    part: str | None = None,
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> Artifact:
@@ -143,7 +144,7 @@ def to_onnx(
     Args:
         model: a Hub id, a folder, or a live SentenceTransformer; or a folder that `to_tf` wrote, or a .keras file
             that began as one: then the graph is proven equal to that Keras model, and of the options below only
-            overwrite, atol, rtol and on_stage apply.
+            overwrite, atol, rtol, part and on_stage apply.
         directory: where to write; default `<model's name>-onnx` in the current folder.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
@@ -182,6 +183,8 @@ def to_onnx(
             a plan in the manifest and a script that builds it; `build_plan` does so too, and proves it.
         max_shape: for "tensorrt", the largest batch and sequence of a plan; None: the model's limit, and 32 texts or as
             many as make 16,384 tokens.
+        part: of a .keras file whose model contains a converted one, "encoder": the converted model inside; None: the
+            whole, a classifier of texts, whose folder has `predict`.
         registry: converters; default the built-in ones and those of installed plugins.
         on_stage: called with the name of each stage as it starts.
 
@@ -197,7 +200,9 @@ def to_onnx(
     arguments = dict(locals())
     if is_keras_artifact(model):
         _refuse_idle(to_onnx, arguments, KERAS_TO_ONNX, model)
-        return _keras_to_onnx(model, directory, overwrite, (atol, rtol), on_stage)
+        return _keras_to_onnx(model, directory, overwrite, (atol, rtol), part, on_stage)
+    if part is not None:
+        raise UnsupportedOptionError(f"--part {part}: {model} is no Keras model of to-tf.\nLeave the option out.")
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
     on_stage("loading libraries")
     from sbertconv.converters.onnx.backend import OnnxOptions
@@ -590,6 +595,7 @@ def to_st(
     overwrite: bool = False,
     atol: float | None = None,
     rtol: float | None = None,
+    part: str | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> ParityReport:
     """Write a Keras model's weights back into a sentence-transformers folder, proven equal to the Keras model. A
@@ -602,6 +608,7 @@ def to_st(
         overwrite: replace a folder that was written so.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5.
         rtol: relative term of the rule; default 1e-5.
+        part: "encoder" for a .keras file whose model contains a converted one: that one is written.
         on_stage: called with the name of each stage as it starts.
 
     Raises:
@@ -618,7 +625,7 @@ def to_st(
     target = _target(directory, str(model), "st")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         on_stage("loading the model")
-        embedder = open_files(keras_files(model))
+        embedder = open_files(keras_files(model), part, whole=False)
         on_stage("converting")
         write_sentence_transformers(embedder, str(model), staging)
         model_class = embedder.artifact.manifest["model_class"]
@@ -645,6 +652,7 @@ def _keras_to_onnx(
     directory: str | Path | None,
     overwrite: bool,
     tolerances: tuple[float | None, float | None],
+    part: str | None,
     on_stage: OnStage,
 ) -> Artifact:
     """A Keras model, as it is now, to ONNX, proven equal to the Keras model."""
@@ -657,7 +665,7 @@ def _keras_to_onnx(
     target = _target(directory, str(model), "onnx")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         on_stage("loading the model")
-        embedder = open_files(keras_files(model))
+        embedder = open_files(keras_files(model), part)
         on_stage("converting")
         content = write_onnx_of(embedder, str(model), staging)
         on_stage("comparing with the Keras model")

@@ -27,6 +27,7 @@ from sbertconv.console.options import (
     Model,
     Outputs,
     Overwrite,
+    PartOf,
     PoolingMode,
     Precision,
     ReadAs,
@@ -171,6 +172,7 @@ def to_onnx_command(
             show_default=False,
         ),
     ] = None,
+    part: PartOf = None,
     as_json: Json = False,
 ) -> None:
     """Convert a model to ONNX and prove it equal to encode(); a Keras model of to-tf, equal to itself."""
@@ -205,6 +207,7 @@ def to_onnx_command(
             text_input=text_input,
             target=target.value,
             max_shape=max_shape,
+            part=part and part.value,
             on_stage=on_stage,
         )
     print_result(artifact, as_json)
@@ -453,6 +456,7 @@ def to_st_command(
     overwrite: Overwrite = False,
     atol: Atol = None,
     rtol: Rtol = None,
+    part: PartOf = None,
     as_json: Json = False,
 ) -> None:
     """Write a Keras model's weights, fine-tuned perhaps, back into a sentence-transformers folder."""
@@ -468,6 +472,7 @@ def to_st_command(
             overwrite=overwrite,
             atol=atol,
             rtol=rtol,
+            part=part and part.value,
             on_stage=on_stage,
         )
     if as_json:
@@ -576,6 +581,7 @@ def encode_command(
     ] = None,
     engine: Engine = "auto",
     parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the cores.", min=1)] = 1,
+    part: PartOf = None,
 ) -> None:
     """Embed texts or a file with a converted folder; a file is never held in memory whole."""
     from sbertconv.console.files import encode_texts, read_texts
@@ -585,7 +591,7 @@ def encode_command(
         raise typer.BadParameter("give either texts or --input")
     source = iter(texts) if texts else read_texts(input_file, column)  # type: ignore[arg-type]
     encode_texts(
-        load(directory, format=form and form.value, engine=engine, parallel=parallel),
+        load(directory, format=form and form.value, engine=engine, parallel=parallel, part=part and part.value),
         source,
         output_file,
         progress=sys.stderr.isatty() and output_file is not None,

@@ -46,6 +46,10 @@ class GraphEngine(StrEnum):
     openvino = "openvino"
 
 
+class Part(StrEnum):
+    encoder = "encoder"
+
+
 class Bits(StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"
@@ -112,6 +116,15 @@ PoolingMode = Annotated[
         "--pooling",
         help="Pool such a checkpoint's token embeddings: mean, cls, lasttoken, max, ...; default as in encode().",
         metavar="<mode>",
+        show_default=False,
+    ),
+]
+PartOf = Annotated[
+    Part | None,
+    typer.Option(
+        "--part",
+        help="Of a .keras file whose model contains a converted one, that one alone: encoder.",
+        metavar="<name>",
         show_default=False,
     ),
 ]
