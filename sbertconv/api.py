@@ -33,6 +33,7 @@ from sbertconv.errors import (
 from sbertconv.frameworks import float32_policy
 from sbertconv.memory import keep_nothing_freed, release_memory, settled_heap
 from sbertconv.parity.quality import GATES
+from sbertconv.runtime.description import describe_converted, is_converted
 from sbertconv.runtime.engines import load_keras_model
 from sbertconv.runtime.opening import open_model
 
@@ -830,15 +831,26 @@ def inspect(
     model_class: str | None = None,
     pooling: str | None = None,
 ) -> Mapping[str, Any]:
-    """Describe a model without loading its weights; the arguments are those of `to_onnx`.
+    """Describe a model without loading its weights, or what became of one; the arguments are those of `to_onnx`. The
+    model may also be a converted folder or a .keras file: then no other argument applies, and sbertconv is all that
+    need be installed.
 
     Returns:
-        name, revision, modules (label, type, settings, converter or problem per backend), architecture,
-        tokenizer, embedding_dimension, max_seq_length, prompts, notes.
+        Of a model: name, revision, modules (label, type, settings, converter or problem per backend), architecture,
+        tokenizer, embedding_dimension, max_seq_length, prompts, notes. Of what was converted: see `describe_converted`.
 
     Raises:
-        SourceError: if it does not exist or cannot be read.
+        SourceError, ArtifactError: if it does not exist or cannot be read.
+        MissingDependencyError: for a model, if torch or sentence-transformers is not installed.
     """
+    if is_converted(model):
+        given = {"revision": revision, "model_class": model_class, "pooling": pooling}
+        if idle := [option_name(name) for name, value in given.items() if value is not None]:
+            raise UnsupportedOptionError(
+                f"{model}: {', '.join(idle)}: it is converted already.\nLeave the options out."
+            )
+        return describe_converted(model)
+    require("onnx", "torch", "sentence_transformers")
     from sbertconv.converters import default_registry
     from sbertconv.plan.inspection import describe
     from sbertconv.source.opening import open_source

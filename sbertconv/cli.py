@@ -49,6 +49,7 @@ from sbertconv.console.printing import (
     json_text,
     open_console,
     print_bench,
+    print_converted,
     print_description,
     print_json,
     print_lines,
@@ -521,14 +522,16 @@ def verify_command(
 
 @app.command("inspect")
 def inspect_command(
-    model: Model,
+    model: Annotated[
+        str, typer.Argument(help="A Hub id or a folder; a converted folder or a .keras file.", show_default=False)
+    ],
     revision: Revision = None,
     trust_remote_code: Trust = False,
     model_class: ReadAs = None,
     pooling: PoolingMode = None,
     as_json: Json = False,
 ) -> None:
-    """Show a model's chain, settings and limits, and what converts each module."""
+    """Show a model's chain, settings and limits, and what converts each module; or what a converted folder holds."""
     from sbertconv.api import inspect
 
     with progress(as_json) as on_stage:
@@ -538,6 +541,8 @@ def inspect_command(
         )
     if as_json:
         print_json(description)
+    elif "formats" in description:
+        print_converted(description)
     else:
         print_description(description)
 

@@ -24,6 +24,9 @@ SHOWN = ("model_class", "architecture", "tokenizer", "embedding_dimension", "num
          "revision")  # fmt: skip
 
 
+ALSO_SHOWN = ("chain", "do_lower_case", "padding_side", "text_input", "target", "top_k", "opset", "sbertconv")
+
+
 def open_console(stderr: bool = False) -> Console:
     """As wide as the terminal; where there is none, wide enough for the tables."""
     from rich.console import Console
@@ -325,6 +328,45 @@ def print_description(description: Mapping[str, Any]) -> None:
             value = "unknown until loaded"
         if value not in (None, {}):
             print_lines(console, f"{key.replace('_', ' ')}: {value}")
+    _print_notes(description["notes"], console)
+
+
+def print_converted(description: Mapping[str, Any]) -> None:
+    """What `describe_converted` says: its formats, its tensors, and a line for everything else."""
+    from rich.table import Column, Table
+
+    console = open_console()
+    source = description["source"]["name"]
+    print_lines(console, f"{description['path']}: a {description['model_class']}, converted from {source}")
+    if around := description.get("around"):
+        print_lines(console, f"contained in a Keras model, whose own layers are: {', '.join(around)}")
+    formats = Table("format", Column("size", justify="right"), "precision", "proven on", "runs here on", "files")
+    for form, found in description["formats"].items():
+        here = ", ".join(found["installed"]) or "nothing that is installed"
+        proven, files = ", ".join(found["engines"]), ", ".join(found["files"])
+        formats.add_row(form, _size(found["size"]), description["precision"], proven, here, files)
+    console.print(formats)
+    tensors = Table("graph", "", "tensor", "dtype", "shape")
+    for graph in description["graphs"]:
+        for way in ("inputs", "outputs"):
+            for tensor in graph[way]:
+                shape = " × ".join(map(str, tensor["shape"]))
+                tensors.add_row(graph["name"], way[:-1], tensor["name"], tensor["dtype"], shape)
+    console.print(tensors)
+    print_lines(console, f"size: {_size(description['size'])}")
+    for key in (*dict.fromkeys((*SHOWN[1:], *ALSO_SHOWN)),):
+        if (value := description.get(key)) not in (None, {}, [], False):
+            print_lines(console, f"{key.replace('_', ' ')}: {value}")
+    if proof := description["parity"]:
+        print_lines(
+            console,
+            f"parity with {proof['method']}(): {proof['checks']} checks, at most {proof['max_abs_diff']:.1e} apart; "
+            f"{proof['rule']}",
+        )
+    for quality in description["quality"]:
+        _print_quality(quality, console)
+    for name, consumer in description["consumers"].items():
+        print_lines(console, f"proven for {name}: {consumer['texts']} texts, at most {consumer['max_abs_diff']:.1e}")
     _print_notes(description["notes"], console)
 
 

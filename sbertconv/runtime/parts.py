@@ -43,10 +43,9 @@ def keras_file(file: Path, part: str | None = None, *, whole: bool = True) -> Pa
         return file
     config, manifest = described
     (graph,) = manifest["graphs"]
-    if sorted(_output_layers(config)) == sorted(tensor["name"] for tensor in graph["outputs"]):
+    if not (around := layers_around(file)):
         return file
-    around = ", ".join(_around(config, graph)) or config["class_name"]
-    says = f"{file}: contains a converted model; its other layers are {around}"
+    says = f"{file}: contains a converted model; its other layers are {', '.join(around)}"
     if part is None and not whole:
         raise ArtifactError(f"{says}.\nPass --part {ENCODER} for the converted model alone.")
     model = _loaded(file, config["class_name"])
@@ -55,6 +54,20 @@ def keras_file(file: Path, part: str | None = None, *, whole: bool = True) -> Pa
     atexit.register(_remove, folder, os.getpid())
     found.save(folder / file.name)
     return folder / file.name
+
+
+def layers_around(file: Path) -> list[str]:
+    """The layers of a .keras file that are not those of the converted model in it; none: it is what to-tf made. Of a
+    model that is not functional the name of its class.
+    """
+    described = _described(file)
+    if described is None:
+        return []
+    config, manifest = described
+    (graph,) = manifest["graphs"]
+    if sorted(_output_layers(config)) == sorted(tensor["name"] for tensor in graph["outputs"]):
+        return []
+    return _around(config, graph) or [config["class_name"]]
 
 
 def _described(file: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
