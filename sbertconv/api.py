@@ -36,6 +36,7 @@ from sbertconv.parity.quality import GATES
 from sbertconv.runtime.description import describe_converted, is_converted
 from sbertconv.runtime.engines import load_keras_model
 from sbertconv.runtime.opening import open_model
+from sbertconv.source.naming import like, model_name
 
 if TYPE_CHECKING:
     import keras
@@ -204,6 +205,7 @@ def to_onnx(
         return _keras_to_onnx(model, directory, overwrite, (atol, rtol), part, on_stage)
     if part is not None:
         raise UnsupportedOptionError(f"--part {part}: {model} is no Keras model of to-tf.\nLeave the option out.")
+    model = model_name(model)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
     on_stage("loading libraries")
     from sbertconv.converters.onnx.backend import OnnxOptions
@@ -260,6 +262,7 @@ def to_openvino(
     """Convert a model to a folder with one graph per route in OpenVINO's intermediate representation, proven equal to
     encode() on OpenVINO. The arguments are those of `to_onnx`; so are the result and the errors.
     """
+    model = model_name(model)
     require("openvino", "openvino")
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
     on_stage("loading libraries")
@@ -436,6 +439,7 @@ def to_tf(
         ParityError: if a written model differs from encode(). Nothing is published then.
         TokenizationError: if the tokenizer in the model gives one other token. Nothing is written then.
     """
+    model = model_name(model)
     require("tf", "torch", "sentence_transformers", "keras")
     on_stage("loading libraries")
     keep_nothing_freed()
@@ -523,6 +527,7 @@ def to_torch(
             see `sbertconv.errors`. Nothing is written then.
         ParityError: if a written program differs from encode(). Nothing is published then.
     """
+    model = model_name(model)
     require("torch", "torch", "sentence_transformers")
     on_stage("loading libraries")
     from sbertconv.converters.torch.backend import TorchOptions
@@ -573,6 +578,7 @@ def pipeline(
     Raises:
         SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError: see `sbertconv.errors`.
     """
+    model = model_name(model)
     require("torch", "torch", "sentence_transformers")
     from sbertconv.converters.torch.backend import Pipeline
     from sbertconv.plan.planning import plan_model
@@ -616,6 +622,8 @@ def to_st(
         ArtifactError: if a layer or a weight is missing or has another shape, or the model is not such a file.
         ParityError: if what was written gives other answers. Nothing is written then.
     """
+    if not Path(model).expanduser().exists():
+        raise ArtifactError(f"{model}: no such file or folder.{like(str(model))}\nCheck the path.")
     require("tf", "torch", "sentence_transformers", "keras", "safetensors")
     on_stage("loading libraries")
     from sbertconv.converters.keras.back import keras_files, open_files, write_sentence_transformers
@@ -796,6 +804,7 @@ def verify(
     Raises:
         SourceError, ArtifactError: if one of the two cannot be loaded.
     """
+    model = model_name(model)
     require("onnx", "torch", "sentence_transformers")
     on_stage("checking the files")
     artifact = read_artifact(directory)
@@ -850,6 +859,7 @@ def inspect(
                 f"{model}: {', '.join(idle)}: it is converted already.\nLeave the options out."
             )
         return describe_converted(model)
+    model = model_name(model)
     require("onnx", "torch", "sentence_transformers")
     from sbertconv.converters import default_registry
     from sbertconv.plan.inspection import describe

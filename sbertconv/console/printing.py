@@ -27,11 +27,15 @@ SHOWN = ("model_class", "architecture", "tokenizer", "embedding_dimension", "num
 ALSO_SHOWN = ("chain", "do_lower_case", "padding_side", "text_input", "target", "top_k", "opset", "sbertconv")
 
 
+# What `-q` and `-v` ask for; set by each run of the command line.
+LEVEL = {"quiet": False, "verbose": False}
+
+
 def open_console(stderr: bool = False) -> Console:
-    """As wide as the terminal; where there is none, wide enough for the tables."""
+    """As wide as the terminal; where there is none, wide enough for the tables. `-q` silences all but errors."""
     from rich.console import Console
 
-    console = Console(stderr=stderr, highlight=False)
+    console = Console(stderr=stderr, highlight=False, quiet=LEVEL["quiet"] and not stderr)
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
     return console
@@ -57,8 +61,9 @@ def progress(as_json: bool) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _spinner(quiet: bool) -> Iterator[Any]:
-    """The stage's name and the time it took; silent where nobody watches."""
-    if quiet or not sys.stderr.isatty():
+    """The stage's name and the time it took; silent where nobody watches, unless `-v` asks for a line per stage."""
+    watched = sys.stderr.isatty()
+    if quiet or LEVEL["quiet"] or not (watched or LEVEL["verbose"]):
         yield lambda stage: None
         return
     import time
@@ -73,12 +78,13 @@ def _spinner(quiet: bool) -> Iterator[Any]:
             name, start = running.pop()
             console.print(f"[green]done[/] {name} [dim]{time.perf_counter() - start:.1f} s[/]")
 
-    with console.status("starting") as status:
+    with console.status("starting") if watched else contextlib.nullcontext() as status:
 
         def on_stage(name: str) -> None:
             finish()
             running.append((name, time.perf_counter()))
-            status.update(name)
+            if status is not None:
+                status.update(name)
 
         yield on_stage
         finish()

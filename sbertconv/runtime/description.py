@@ -32,9 +32,9 @@ def describe_converted(model: str | Path) -> dict[str, Any]:
     """What a converted folder or a .keras file is.
 
     Returns:
-        path, model_class, source, precision, formats (files, size in bytes, engines that it was proven on, and
-        those of them that are installed), graphs (inputs and outputs with dtype and shape), limits, prompts, what its class has,
-        consumers, parity, quality, size, versions, notes; of a .keras file also `around`, the layers that are not ours.
+        path, model_class, source, precision, formats (files, size in bytes, engines that it was proven on, and those of
+        them that are installed), graphs (inputs and outputs with dtype and shape), limits, prompts, what its class
+        has, consumers, parity, quality, size, versions, notes; of a .keras file also `around`, the layers not ours.
 
     Raises:
         ArtifactError: if it cannot be read, or does not come from a converted model.
