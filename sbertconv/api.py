@@ -33,8 +33,10 @@ from sbertconv.errors import (
 from sbertconv.frameworks import float32_policy
 from sbertconv.memory import keep_nothing_freed, release_memory, settled_heap
 from sbertconv.parity.quality import GATES
+from sbertconv.runtime.description import describe_converted, is_converted
 from sbertconv.runtime.engines import load_keras_model
 from sbertconv.runtime.opening import open_model
+from sbertconv.source.naming import like, model_name
 
 if TYPE_CHECKING:
     import keras
@@ -83,7 +85,7 @@ class Bounds:
 
 
 # What to_onnx has a use for where the model is a Keras model of to_tf.
-KERAS_TO_ONNX = {"model", "directory", "overwrite", "atol", "rtol", "on_stage"}
+KERAS_TO_ONNX = {"model", "directory", "overwrite", "atol", "rtol", "part", "on_stage"}
 
 
 def _refuse_idle(function: Callable[..., Any], arguments: Mapping[str, Any], used: Collection[str], model: Any) -> None:
@@ -133,6 +135,7 @@ def to_onnx(
     text_input: bool = False,
     target: str = "onnxruntime",
     max_shape: tuple[int, int] | None = None,
+    part: str | None = None,
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> Artifact:
@@ -143,7 +146,7 @@ def to_onnx(
     Args:
         model: a Hub id, a folder, or a live SentenceTransformer; or a folder that `to_tf` wrote, or a .keras file
             that began as one: then the graph is proven equal to that Keras model, and of the options below only
-            overwrite, atol, rtol and on_stage apply.
+            overwrite, atol, rtol, part and on_stage apply.
         directory: where to write; default `<model's name>-onnx` in the current folder.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
@@ -182,6 +185,8 @@ def to_onnx(
             a plan in the manifest and a script that builds it; `build_plan` does so too, and proves it.
         max_shape: for "tensorrt", the largest batch and sequence of a plan; None: the model's limit, and 32 texts or as
             many as make 16,384 tokens.
+        part: of a .keras file whose model contains a converted one, "encoder": the converted model inside; None: the
+            whole, a classifier of texts, whose folder has `predict`.
         registry: converters; default the built-in ones and those of installed plugins.
         on_stage: called with the name of each stage as it starts.
 
@@ -197,7 +202,10 @@ def to_onnx(
     arguments = dict(locals())
     if is_keras_artifact(model):
         _refuse_idle(to_onnx, arguments, KERAS_TO_ONNX, model)
-        return _keras_to_onnx(model, directory, overwrite, (atol, rtol), on_stage)
+        return _keras_to_onnx(model, directory, overwrite, (atol, rtol), part, on_stage)
+    if part is not None:
+        raise UnsupportedOptionError(f"--part {part}: {model} is no Keras model of to-tf.\nLeave the option out.")
+    model = model_name(model)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
     on_stage("loading libraries")
     from sbertconv.converters.onnx.backend import OnnxOptions
@@ -254,6 +262,7 @@ def to_openvino(
     """Convert a model to a folder with one graph per route in OpenVINO's intermediate representation, proven equal to
     encode() on OpenVINO. The arguments are those of `to_onnx`; so are the result and the errors.
     """
+    model = model_name(model)
     require("openvino", "openvino")
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
     on_stage("loading libraries")
@@ -430,6 +439,7 @@ def to_tf(
         ParityError: if a written model differs from encode(). Nothing is published then.
         TokenizationError: if the tokenizer in the model gives one other token. Nothing is written then.
     """
+    model = model_name(model)
     require("tf", "torch", "sentence_transformers", "keras")
     on_stage("loading libraries")
     keep_nothing_freed()
@@ -517,6 +527,7 @@ def to_torch(
             see `sbertconv.errors`. Nothing is written then.
         ParityError: if a written program differs from encode(). Nothing is published then.
     """
+    model = model_name(model)
     require("torch", "torch", "sentence_transformers")
     on_stage("loading libraries")
     from sbertconv.converters.torch.backend import TorchOptions
@@ -567,6 +578,7 @@ def pipeline(
     Raises:
         SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError: see `sbertconv.errors`.
     """
+    model = model_name(model)
     require("torch", "torch", "sentence_transformers")
     from sbertconv.converters.torch.backend import Pipeline
     from sbertconv.plan.planning import plan_model
@@ -590,6 +602,7 @@ def to_st(
     overwrite: bool = False,
     atol: float | None = None,
     rtol: float | None = None,
+    part: str | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> ParityReport:
     """Write a Keras model's weights back into a sentence-transformers folder, proven equal to the Keras model. A
@@ -602,12 +615,15 @@ def to_st(
         overwrite: replace a folder that was written so.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5.
         rtol: relative term of the rule; default 1e-5.
+        part: "encoder" for a .keras file whose model contains a converted one: that one is written.
         on_stage: called with the name of each stage as it starts.
 
     Raises:
         ArtifactError: if a layer or a weight is missing or has another shape, or the model is not such a file.
         ParityError: if what was written gives other answers. Nothing is written then.
     """
+    if not Path(model).expanduser().exists():
+        raise ArtifactError(f"{model}: no such file or folder.{like(str(model))}\nCheck the path.")
     require("tf", "torch", "sentence_transformers", "keras", "safetensors")
     on_stage("loading libraries")
     from sbertconv.converters.keras.back import keras_files, open_files, write_sentence_transformers
@@ -618,7 +634,7 @@ def to_st(
     target = _target(directory, str(model), "st")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         on_stage("loading the model")
-        embedder = open_files(keras_files(model))
+        embedder = open_files(keras_files(model), part, whole=False)
         on_stage("converting")
         write_sentence_transformers(embedder, str(model), staging)
         model_class = embedder.artifact.manifest["model_class"]
@@ -645,6 +661,7 @@ def _keras_to_onnx(
     directory: str | Path | None,
     overwrite: bool,
     tolerances: tuple[float | None, float | None],
+    part: str | None,
     on_stage: OnStage,
 ) -> Artifact:
     """A Keras model, as it is now, to ONNX, proven equal to the Keras model."""
@@ -657,7 +674,7 @@ def _keras_to_onnx(
     target = _target(directory, str(model), "onnx")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         on_stage("loading the model")
-        embedder = open_files(keras_files(model))
+        embedder = open_files(keras_files(model), part)
         on_stage("converting")
         content = write_onnx_of(embedder, str(model), staging)
         on_stage("comparing with the Keras model")
@@ -787,6 +804,7 @@ def verify(
     Raises:
         SourceError, ArtifactError: if one of the two cannot be loaded.
     """
+    model = model_name(model)
     require("onnx", "torch", "sentence_transformers")
     on_stage("checking the files")
     artifact = read_artifact(directory)
@@ -822,15 +840,27 @@ def inspect(
     model_class: str | None = None,
     pooling: str | None = None,
 ) -> Mapping[str, Any]:
-    """Describe a model without loading its weights; the arguments are those of `to_onnx`.
+    """Describe a model without loading its weights, or what became of one; the arguments are those of `to_onnx`. The
+    model may also be a converted folder or a .keras file: then no other argument applies, and sbertconv is all that
+    need be installed.
 
     Returns:
-        name, revision, modules (label, type, settings, converter or problem per backend), architecture,
-        tokenizer, embedding_dimension, max_seq_length, prompts, notes.
+        Of a model: name, revision, modules (label, type, settings, converter or problem per backend), architecture,
+        tokenizer, embedding_dimension, max_seq_length, prompts, notes. Of what was converted: see `describe_converted`.
 
     Raises:
-        SourceError: if it does not exist or cannot be read.
+        SourceError, ArtifactError: if it does not exist or cannot be read.
+        MissingDependencyError: for a model, if torch or sentence-transformers is not installed.
     """
+    if is_converted(model):
+        given = {"revision": revision, "model_class": model_class, "pooling": pooling}
+        if idle := [option_name(name) for name, value in given.items() if value is not None]:
+            raise UnsupportedOptionError(
+                f"{model}: {', '.join(idle)}: it is converted already.\nLeave the options out."
+            )
+        return describe_converted(model)
+    model = model_name(model)
+    require("onnx", "torch", "sentence_transformers")
     from sbertconv.converters import default_registry
     from sbertconv.plan.inspection import describe
     from sbertconv.source.opening import open_source

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 BLOCK = 4096  # texts held at once: enough to sort by length, small beside a model
 ENCODING = "utf-8-sig"  # UTF-8, with or without the byte order mark that spreadsheets and editors of Windows write
+STDIN = Path("-")  # standard input, whose lines are texts
 LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 131,072 characters; a C long may have 32 bits
 
 
 def _read_lines(path: Path, column: str) -> Iterator[str]:
     """Each line is a text, an empty one too."""
-    with path.open(encoding=ENCODING, newline="\n") as file:
+    place = sys.stdin.fileno() if path == STDIN else path
+    with open(place, encoding=ENCODING, newline="\n", closefd=path != STDIN) as file:
         for line in file:
             yield line.rstrip("\r\n")
 
@@ -140,13 +142,15 @@ READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
 
 
 def read_texts(path: Path, column: str = "text") -> Iterator[str]:
-    """The texts of a file: the lines of .txt, one column or key of .jsonl, .csv and .parquet. Text i is that of row i:
-    a row without one stops the reading.
+    """The texts of a file: the lines of .txt or of standard input ("-"), one column or key of .jsonl, .csv and
+    .parquet. Text i is that of row i: a row without one stops the reading.
 
     Raises:
         UnsupportedOptionError: for an unknown ending, a missing or broken file, a missing column, or a row
             without text.
     """
+    if path == STDIN:
+        return _read(path, column)
     if path.suffix not in READERS:
         raise UnsupportedOptionError(f"{path}: cannot read {path.suffix!r} (have: {', '.join(READERS)}).\nConvert it.")
     if not path.is_file():
@@ -157,7 +161,7 @@ def read_texts(path: Path, column: str = "text") -> Iterator[str]:
 def _read(path: Path, column: str) -> Iterator[str]:
     """What the reader of this ending gives; a broken file is one kind of error, whichever library tells of it."""
     try:
-        yield from READERS[path.suffix](path, column)
+        yield from READERS[".txt" if path == STDIN else path.suffix](path, column)
     except (OSError, ValueError, csv.Error) as error:  # ValueError: text that is not UTF-8, and pyarrow's ArrowInvalid
         raise UnsupportedOptionError(
             f"{path}: cannot be read: {error}\nCheck that the file is complete and, if it is text, saved as UTF-8."
@@ -172,7 +176,7 @@ def read_inputs(path: Path, columns: Sequence[str]) -> Iterator[Any]:
     """
     if len(columns) == 1:
         return read_texts(path, columns[0])
-    if len(columns) > 2 or path.suffix == ".txt":
+    if len(columns) > 2 or path.suffix == ".txt" or path == STDIN:
         raise UnsupportedOptionError(
             f"{path}: {len(columns)} columns (have: one, or two of .jsonl, .csv and .parquet).\nPass --column so."
         )

@@ -10,6 +10,7 @@ from sbertconv.runtime.embedding import Embedder
 from sbertconv.runtime.engines import AUTO
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.model import ConvertedModel
+from sbertconv.runtime.parts import keras_file
 from sbertconv.runtime.predicting import Reranker, TextClassifier
 from sbertconv.runtime.sparse import SparseEmbedder
 
@@ -23,7 +24,13 @@ RUNTIMES: dict[str, type[ConvertedModel]] = {
 
 
 def load(
-    folder: str | Path, *, format: str | None = None, engine: str = AUTO, parallel: int = 1, verify: bool = False
+    folder: str | Path,
+    *,
+    format: str | None = None,
+    engine: str = AUTO,
+    parallel: int = 1,
+    verify: bool = False,
+    part: str | None = None,
 ) -> Any:
     """Open a converted folder: an `Embedder`, `SparseEmbedder`, `MultiVectorEmbedder`, `Reranker` or `TextClassifier`,
     as the model is.
@@ -37,12 +44,15 @@ def load(
         parallel: how many batches run at once, each on its share of the cores. More than 1 embeds many texts faster
             and one text slower; for "onnxruntime" and "openvino".
         verify: compare every file with its sha256 first.
+        part: of a .keras file whose model contains a converted one, "encoder": the converted model inside; None: the
+            whole, as a classifier of texts.
 
     Raises:
         ArtifactError: if the folder is missing, foreign, truncated, from a newer version or tampered with.
         UnsupportedOptionError: if the folder does not hold that format, or the engine does not run it.
     """
     packed = Path(folder) if Path(folder).suffix == KERAS_SUFFIX and not Path(folder).is_dir() else None
+    packed = packed and keras_file(packed.expanduser(), part)
     artifact = read_packed(packed) if packed else read_artifact(folder)
     if verify:
         artifact.verify_hashes()

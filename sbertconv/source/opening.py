@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.checkpoints import architecture
 from sbertconv.source.files import missing_files, read_json
 from sbertconv.source.kinds import CLASS_SOURCES, class_of
+from sbertconv.source.naming import like, model_name
 from sbertconv.source.routes import live_modules, type_name
 from sbertconv.source.weights import missing_weights, refuse_missing, refuse_non_finite
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 OWN_TYPES = "sentence_transformers."
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json", "lstm_config.json",
                 "wordembedding_config.json")  # fmt: skip
 HAS_TRANSFORMERS_CONFIG = {"Transformer", "MLMTransformer", "CLIPModel"}  # their config.json is not the module's own
@@ -221,6 +220,7 @@ def open_source(
         MissingDependencyError: if sentence-transformers is not installed.
     """
     require("onnx", "torch", "sentence_transformers")
+    model = model_name(model)
     if not isinstance(model, (str, Path)):
         source = _from_live(model)
     elif (path := Path(model).expanduser()).exists():
@@ -279,8 +279,6 @@ def module_settings(module: Any) -> Mapping[str, Any]:
 
 
 def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_class: str | None) -> Source:
-    if not HUB_ID.fullmatch(name) or name.startswith((".", "~")):
-        raise SourceError(f"{name}: no such folder, and not a Hub id (owner/name).\nCheck the path.")
     from huggingface_hub import snapshot_download
 
     candidates = [name] if "/" in name else [f"sentence-transformers/{name}", name]
@@ -294,7 +292,7 @@ def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_cl
             return _from_folder(folder, candidate, candidate, folder.name, trust_remote_code, model_class)
     raise SourceError(
         f"{name}: no such folder, and the Hub does not give it"
-        f"{f' at revision {revision}' if revision else ''}: {error_text(reason, 3)}\n"
+        f"{f' at revision {revision}' if revision else ''}: {error_text(reason, 3)}{like(name)}\n"
         "Check the spelling, the revision and the connection, or pass a folder."
     ) from reason
 

@@ -24,6 +24,7 @@ from sbertconv.errors import ArtifactError
 from sbertconv.runtime.engines import load_keras_model
 from sbertconv.runtime.model import ConvertedModel
 from sbertconv.runtime.opening import open_model
+from sbertconv.runtime.parts import keras_file
 
 HALF = b'"mixed_'  # how the name of a dtype policy of half precision begins in a .keras file's config
 
@@ -46,9 +47,12 @@ def keras_files(model: str | Path) -> list[Path]:
     return [path / graph["formats"]["keras"] for graph in artifact.manifest["graphs"]]
 
 
-def open_files(files: Sequence[Path]) -> ConvertedModel:
-    """The Keras models as they are now but in float32, behind the tokenizer and the settings that they carry."""
-    embedders: list[ConvertedModel] = [open_model(_in_float32(read_packed(file))) for file in files]
+def open_files(files: Sequence[Path], part: str | None = None, *, whole: bool = True) -> ConvertedModel:
+    """The Keras models as they are now but in float32, behind the tokenizer and the settings that they carry; `part`
+    and `whole` of models that contain a converted one: see `keras_file`.
+    """
+    own = [keras_file(file, part, whole=whole) for file in files]
+    embedders: list[ConvertedModel] = [open_model(_in_float32(read_packed(file))) for file in own]
     embedders[0].graphs = [graph for embedder in embedders for graph in embedder.graphs]
     return embedders[0]
 
