@@ -15,6 +15,7 @@ from sbertconv.console.options import (
     Atol,
     Bits,
     Calibration,
+    Device,
     Engine,
     EvalFile,
     Format,
@@ -35,6 +36,7 @@ from sbertconv.console.options import (
     SparseOutput,
     Target,
     TextInput,
+    Threads,
     TokenTypeIds,
     TopK,
     Trust,
@@ -575,7 +577,9 @@ def encode_command(
         Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
     ] = None,
     engine: Engine = "auto",
-    parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the cores.", min=1)] = 1,
+    threads: Threads = None,
+    parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the threads.", min=1)] = 1,
+    device: Device = None,
 ) -> None:
     """Embed texts or a file with a converted folder; a file is never held in memory whole."""
     from sbertconv.console.files import encode_texts, read_texts
@@ -585,7 +589,7 @@ def encode_command(
         raise typer.BadParameter("give either texts or --input")
     source = iter(texts) if texts else read_texts(input_file, column)  # type: ignore[arg-type]
     encode_texts(
-        load(directory, format=form and form.value, engine=engine, parallel=parallel),
+        load(directory, format=form and form.value, engine=engine, threads=threads, parallel=parallel, device=device),
         source,
         output_file,
         progress=sys.stderr.isatty() and output_file is not None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from sbertconv.runtime.embedding import Embedder
 from sbertconv.runtime.engines import AUTO
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.model import ConvertedModel
+from sbertconv.runtime.options import EngineOptions
 from sbertconv.runtime.predicting import Reranker, TextClassifier
 from sbertconv.runtime.sparse import SparseEmbedder
 
@@ -24,7 +26,16 @@ RUNTIMES: dict[str, type[ConvertedModel]] = {
 
 
 def load(
-    folder: str | Path, *, format: str | None = None, engine: str = AUTO, parallel: int = 1, verify: bool = False
+    folder: str | Path,
+    *,
+    format: str | None = None,
+    engine: str = AUTO,
+    threads: int | None = None,
+    parallel: int = 1,
+    device: str | None = None,
+    providers: Sequence[str | tuple[str, Mapping[str, Any]]] = (),
+    session_options: Mapping[str, Any] | None = None,
+    verify: bool = False,
 ) -> Any:
     """Open a converted folder: an `Embedder`, `SparseEmbedder`, `MultiVectorEmbedder`, `Reranker` or `TextClassifier`,
     as the model is.
@@ -35,21 +46,40 @@ def load(
             folder holds.
         engine: "onnxruntime", "openvino", "keras", "tensorflow", "litert", "torch" or "tensorrt"; "auto": the first of
             those installed that the folder was proven on, see `Embedder.engine`. It never changes the precision.
-        parallel: how many batches run at once, each on its share of the cores. More than 1 embeds many texts faster
+        threads: that compute; default OMP_NUM_THREADS where it is set, else every core that this process may use.
+        parallel: how many batches run at once, each on its share of the threads. More than 1 embeds many texts faster
             and one text slower; for "onnxruntime" and "openvino".
+        device: "cpu", "cuda", "cuda:1", with OpenVINO "gpu" or "npu"; default "cpu", of TensorRT "cuda". Never another
+            one than asked for.
+        providers: of ONNX Runtime, in place of `device`: names, or pairs of a name and its options.
+        session_options: of ONNX Runtime: attributes of its SessionOptions, and configuration entries by their key.
         verify: compare every file with its sha256 first.
 
     Raises:
         ArtifactError: if the folder is missing, foreign, truncated, from a newer version or tampered with.
-        UnsupportedOptionError: if the folder does not hold that format, or the engine does not run it.
+        UnsupportedOptionError: if the folder does not hold that format, or the engine does not run it or has no such
+            option.
+        MissingDependencyError: if the device is not there.
     """
+    options = EngineOptions(
+        threads=threads,
+        parallel=parallel,
+        device=device,
+        providers=tuple(providers),
+        session_options=dict(session_options or {}),
+    )
     packed = Path(folder) if Path(folder).suffix == KERAS_SUFFIX and not Path(folder).is_dir() else None
     artifact = replace(read_artifact(unpacked(packed) if packed else folder), packed=packed)
     if verify:
         artifact.verify_hashes()
-    return open_model(artifact, format, engine, parallel)
+    return open_model(artifact, format, engine, options)
 
 
-def open_model(artifact: Artifact, form: str | None = None, engine: str = AUTO, parallel: int = 1) -> Any:
+def open_model(
+    artifact: Artifact,
+    form: str | None = None,
+    engine: str = AUTO,
+    options: EngineOptions = EngineOptions(),  # noqa: B008  # frozen
+) -> Any:
     """The object that runs an artifact, as its class has it."""
-    return RUNTIMES[artifact.manifest["model_class"]](artifact, form, engine, parallel)
+    return RUNTIMES[artifact.manifest["model_class"]](artifact, form, engine, options)
