@@ -16,6 +16,7 @@ from sbertconv.console.options import (
     Atol,
     Bits,
     Calibration,
+    Device,
     DryRun,
     Engine,
     EvalFile,
@@ -38,6 +39,7 @@ from sbertconv.console.options import (
     SparseOutput,
     Target,
     TextInput,
+    Threads,
     TokenTypeIds,
     TopK,
     Trust,
@@ -733,7 +735,9 @@ def encode_command(
         Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
     ] = None,
     engine: Engine = "auto",
-    parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the cores.", min=1)] = 1,
+    threads: Threads = None,
+    parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the threads.", min=1)] = 1,
+    device: Device = None,
     part: PartOf = None,
 ) -> None:
     """Embed texts or a file with a converted folder; a file is never held in memory whole."""
@@ -743,7 +747,15 @@ def encode_command(
     file = _given(texts, input_file)
     source = iter(texts or ()) if file is None else read_texts(file, column)
     encode_texts(
-        load(directory, format=form and form.value, engine=engine, parallel=parallel, part=part and part.value),
+        load(
+            directory,
+            format=form and form.value,
+            engine=engine,
+            threads=threads,
+            parallel=parallel,
+            device=device,
+            part=part and part.value,
+        ),
         source,
         None if output_file == Path("-") else output_file,
         progress=sys.stderr.isatty() and output_file not in (None, Path("-")) and not LEVEL["quiet"],

@@ -157,6 +157,14 @@ Engine = Annotated[
         autocompletion=complete_engine,
     ),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="Threads; default: OMP_NUM_THREADS, or the usable cores.", min=1, show_default=False),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda, cuda:1, with OpenVINO gpu or npu; default: the engine's own.", show_default=False),
+]
 Outputs = Annotated[
     list[Output] | None,
     typer.Option(

@@ -42,7 +42,7 @@ def describe_converted(model: str | Path) -> dict[str, Any]:
     path = Path(model).expanduser()
     packed = path.suffix == KERAS_SUFFIX and path.is_file()
     artifact = read_artifact(unpacked(path) if packed else path)
-    manifest = artifact.manifest
+    manifest: Mapping[str, Any] = artifact.manifest
     own = class_named(manifest["model_class"], path, ArtifactError).keys
     return {
         "path": str(model),

@@ -30,10 +30,10 @@ from sbertconv.runtime.batches import (
     chunks,
     count_characters,
     prepared_ahead,
-    usable_cores,
 )
-from sbertconv.runtime.engines import AUTO, ENGINES, Run, check_parallel, choose_engine, open_graph
+from sbertconv.runtime.engines import AUTO, ENGINES, Run, check_options, choose_engine, open_graph
 from sbertconv.runtime.images import pixel_values
+from sbertconv.runtime.options import CPU, EngineOptions
 from sbertconv.runtime.tokenization import Tensors, Text, TextTokenizer, Tokens, load_tokenizer, refuse_surrogates
 
 BUILT = {"tensorrt": "build it on the machine with the GPU: sbertconv build-plan {}"}  # formats that come later
@@ -47,9 +47,11 @@ class Graph:
     for them for ever.
     """
 
-    def __init__(self, artifact: Artifact, section: GraphSection, form: str, engine: str, parallel: int = 1) -> None:
+    def __init__(
+        self, artifact: Artifact, section: GraphSection, form: str, engine: str, options: EngineOptions
+    ) -> None:
         self.artifact = artifact
-        self.parallel = parallel
+        self.options = options
         self.section = section
         self.form = form
         self.engine = engine
@@ -107,9 +109,7 @@ class Graph:
         with self._lock:
             if self._run is None:
                 self._arrive()
-                self._run = open_graph(
-                    self.artifact, self.section, self.form, self.engine, usable_cores(), self.parallel
-                )
+                self._run = open_graph(self.artifact, self.section, self.form, self.engine, self.options)
             return self._run
 
     def run(self, tensors: Tensors) -> dict[str, np.ndarray]:
@@ -152,12 +152,18 @@ class ConvertedModel:
         default_prompt_name: the prompt that encode() uses unless told otherwise, or None.
         format: which of the artifact's formats runs.
         engine: what runs it.
-        parallel: how many batches run at once.
+        options: how it computes: threads, device, batches at once.
         same_batches: whether batches are those of the library, because answers depend on the padding or because
             it is to be compared.
     """
 
-    def __init__(self, artifact: Artifact, form: str | None = None, engine: str = AUTO, parallel: int = 1) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        form: str | None = None,
+        engine: str = AUTO,
+        options: EngineOptions = EngineOptions(),  # noqa: B008  # frozen
+    ) -> None:
         self.artifact = artifact
         manifest = artifact.manifest
         self.format = artifact.formats[0] if form is None else form
@@ -168,12 +174,12 @@ class ConvertedModel:
                 f"Choose one of these, or {advice}"
             )
         self.engine = choose_engine(artifact, self.format, engine)
-        check_parallel(self.engine, parallel)
-        self.parallel = parallel
+        check_options(self.engine, options)
+        self.options = options
         self.same_batches: bool = manifest["sees_padding"]
         self.prompts: dict[str, str] = dict(manifest["prompts"])
         self.default_prompt_name: str | None = manifest.get("default_prompt_name")
-        self.graphs = [Graph(artifact, section, self.format, self.engine, parallel) for section in manifest["graphs"]]
+        self.graphs = [Graph(artifact, section, self.format, self.engine, options) for section in manifest["graphs"]]
 
     def open(self) -> None:
         """Load every graph now; otherwise each is loaded when first used.
@@ -183,6 +189,16 @@ class ConvertedModel:
         """
         for graph in self.graphs:
             _ = graph.opened
+
+    @property
+    def parallel(self) -> int:
+        """How many batches run at once."""
+        return self.options.parallel
+
+    @property
+    def device(self) -> str:
+        """Where it computes: what was asked for, or the engine's own."""
+        return self.options.device or next(iter(ENGINES[self.engine].devices))
 
     @property
     def max_seq_length(self) -> int | None:
@@ -350,8 +366,8 @@ class ConvertedModel:
         anything is padding.
         """
         at_once = cost = TOKENS_AT_ONCE  # no more batches than must be
-        if ENGINES[self.engine].on_cores:
-            cores = max(1, usable_cores() // self.parallel)
+        if ENGINES[self.engine].on_cores and self.options.kind == CPU:
+            cores = max(1, self.options.cores // self.parallel)
             at_once, cost = min(at_once, TOKENS_PER_CORE * cores), BATCH_COST * cores
         size = batch_size if self.same_batches else max(WINDOW, batch_size)
         for chosen, rows in prepared_ahead(chunks(order, size), tokenize):
@@ -419,10 +435,12 @@ def check_batch_size(batch_size: int) -> None:
         raise UnsupportedOptionError(f"batch_size must be a positive integer, not {batch_size}.\nPass 32.")
 
 
-def check_device(device: str | None) -> None:
-    """Raise UnsupportedOptionError for any but the CPU."""
-    if device is not None and str(device) != "cpu":
-        raise UnsupportedOptionError(f"device {device!r} is not supported (have: cpu).\nLeave it out.")
+def check_device(device: str | None, own: str) -> None:
+    """Raise UnsupportedOptionError for any but the device that the model was loaded on."""
+    if device is not None and str(device) != own:
+        raise UnsupportedOptionError(
+            f"device {device!r} is not supported (have: {own}).\nLeave it out, or choose it with load(folder, device=)."
+        )
 
 
 class _Progress:

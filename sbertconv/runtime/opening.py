@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from sbertconv.runtime.embedding import Embedder
 from sbertconv.runtime.engines import AUTO
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.model import ConvertedModel
+from sbertconv.runtime.options import EngineOptions
 from sbertconv.runtime.parts import keras_file
 from sbertconv.runtime.predicting import Reranker, TextClassifier
 from sbertconv.runtime.sparse import SparseEmbedder
@@ -28,7 +30,11 @@ def load(
     *,
     format: str | None = None,
     engine: str = AUTO,
+    threads: int | None = None,
     parallel: int = 1,
+    device: str | None = None,
+    providers: Sequence[str | tuple[str, Mapping[str, Any]]] = (),
+    session_options: Mapping[str, Any] | None = None,
     verify: bool = False,
     part: str | None = None,
 ) -> Any:
@@ -41,24 +47,43 @@ def load(
             folder holds.
         engine: "onnxruntime", "openvino", "keras", "tensorflow", "litert", "torch" or "tensorrt"; "auto": the first of
             those installed that the folder was proven on, see `Embedder.engine`. It never changes the precision.
-        parallel: how many batches run at once, each on its share of the cores. More than 1 embeds many texts faster
+        threads: that compute; default OMP_NUM_THREADS where it is set, else every core that this process may use.
+        parallel: how many batches run at once, each on its share of the threads. More than 1 embeds many texts faster
             and one text slower; for "onnxruntime" and "openvino".
+        device: "cpu", "cuda", "cuda:1", with OpenVINO "gpu" or "npu"; default "cpu", of TensorRT "cuda". Never another
+            one than asked for.
+        providers: of ONNX Runtime, in place of `device`: names, or pairs of a name and its options.
+        session_options: of ONNX Runtime: attributes of its SessionOptions, and configuration entries by their key.
         verify: compare every file with its sha256 first.
         part: of a .keras file whose model contains a converted one, "encoder": the converted model inside; None: the
             whole, as a classifier of texts.
 
     Raises:
         ArtifactError: if the folder is missing, foreign, truncated, from a newer version or tampered with.
-        UnsupportedOptionError: if the folder does not hold that format, or the engine does not run it.
+        UnsupportedOptionError: if the folder does not hold that format, or the engine does not run it or has no such
+            option.
+        MissingDependencyError: if the device is not there.
     """
+    options = EngineOptions(
+        threads=threads,
+        parallel=parallel,
+        device=device,
+        providers=tuple(providers),
+        session_options=dict(session_options or {}),
+    )
     packed = Path(folder) if Path(folder).suffix == KERAS_SUFFIX and not Path(folder).is_dir() else None
     packed = packed and keras_file(packed.expanduser(), part)
     artifact = read_packed(packed) if packed else read_artifact(folder)
     if verify:
         artifact.verify_hashes()
-    return open_model(artifact, format, engine, parallel)
+    return open_model(artifact, format, engine, options)
 
 
-def open_model(artifact: Artifact, form: str | None = None, engine: str = AUTO, parallel: int = 1) -> Any:
+def open_model(
+    artifact: Artifact,
+    form: str | None = None,
+    engine: str = AUTO,
+    options: EngineOptions = EngineOptions(),  # noqa: B008  # frozen
+) -> Any:
     """The object that runs an artifact, as its class has it."""
-    return RUNTIMES[artifact.manifest["model_class"]](artifact, form, engine, parallel)
+    return RUNTIMES[artifact.manifest["model_class"]](artifact, form, engine, options)

@@ -130,7 +130,7 @@ class Reranker(Predictor):
             apply_softmax: for several labels, softmax of what the activation gives.
             convert_to_numpy: False gives a list of torch tensors (torch must be installed).
             convert_to_tensor: one torch tensor (torch must be installed).
-            device: only the CPU; here for the same signature.
+            device: that of `load()`; here for the same signature.
 
         Returns:
             A float32 array [n], or [n, num_labels] where there are several labels; its first row for one pair.
@@ -138,7 +138,7 @@ class Reranker(Predictor):
         Raises:
             UnsupportedOptionError: for an unknown activation, prompt name or device, or an input that is no text.
         """
-        check_device(device)
+        check_device(device, self.device)
         items = listed(inputs)
         single = bool(items) and isinstance(items[0], str)
         if single and not isinstance(inputs, str):

@@ -79,8 +79,8 @@ class SparseEmbedder(TaskEncoder):
             show_progress_bar: whether to show one; None is no.
             convert_to_tensor: one matrix; False: a list of its rows.
             convert_to_sparse_tensor: as scipy's CSR arrays (scipy must be installed); False: as numpy arrays.
-            save_to_cpu: here for the same signature: there is nothing but the CPU.
-            device: only the CPU; here for the same signature.
+            save_to_cpu: here for the same signature: arrays are always there.
+            device: that of `load()`; here for the same signature.
             max_active_dims: leave so many values of a vector, the largest by absolute value; None: as the model does.
             task: the task that a router chooses its route by.
 
@@ -124,7 +124,7 @@ class SparseEmbedder(TaskEncoder):
     ) -> list[SparseRow]:
         """What is not 0 of each text's vector, as an index takes it; needs no scipy. Args and raises: see `encode`."""
         check_batch_size(batch_size)
-        check_device(device)
+        check_device(device, self.device)
         limit = self._limit(max_active_dims)
         check_inputs(inputs)
         items = [inputs] if isinstance(inputs, str) else list(inputs)
