@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact, link_or_copy, read_artifact
+from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.publishing import Staging, stage
 from sbertconv.corpus.texts import CORPUS, long_text
 from sbertconv.errors import ArtifactError, ParityError, UnsupportedOptionError, require
@@ -264,7 +265,7 @@ def inference_server_layout(artifact: Artifact, staging: Staging) -> None:
 
 def transformers_js_layout(artifact: Artifact, staging: Staging) -> None:
     """Which file to take, so that the browser does not ask for a quantized one. "fp32" stands for no suffix."""
-    config = json.loads((staging.folder / "config.json").read_text(encoding="utf-8"))
+    config = from_json(staging.folder / "config.json")
     data = bool(artifact.manifest["graphs"][0]["data"])
     config["transformers.js_config"] = {"dtype": "fp32", "use_external_data_format": data}
     staging.write("config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
@@ -313,7 +314,7 @@ def tensors(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def from_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, unique=False)
 
 
 def run(path: Path, encodings: Sequence[Any], output: str | None, typed: bool = True) -> np.ndarray:

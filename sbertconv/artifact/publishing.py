@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.artifact.folder import FORMAT_VERSION, MANIFEST, Artifact, described
+from sbertconv.artifact.json_reading import read_json
 from sbertconv.errors import ArtifactError
 
 STAGING = re.compile(r"\.(?P<target>.+)\.sbertconv-(?P<pid>\d+)(-[0-9a-f]+)?(-scratch|(?P<old>-old))?")
@@ -86,8 +87,8 @@ class Staging:
     def _foreign_files(self) -> list[str]:
         """Files of the target that its manifest does not name."""
         try:
-            known = {MANIFEST, *json.loads((self.target / MANIFEST).read_text(encoding="utf-8"))["files"]}
-        except (OSError, ValueError, KeyError, TypeError):
+            known = {MANIFEST, *read_json(self.target / MANIFEST, dict)["files"]}
+        except (ArtifactError, KeyError, TypeError):
             known = {MANIFEST}
         found = (path.relative_to(self.target).as_posix() for path in self.target.rglob("*") if not path.is_dir())
         return sorted(name for name in found if name not in known)

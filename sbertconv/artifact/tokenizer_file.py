@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+from sbertconv.artifact.json_reading import parse_json
 
 
 def read_tokenizer(text: str) -> Any:
@@ -16,7 +17,7 @@ def read_tokenizer(text: str) -> Any:
 
     tokenizer = Tokenizer.from_str(text)
     if isinstance(tokenizer.model, models.Unigram):
-        model = json.loads(text)["model"]
+        model = parse_json(text, "tokenizer.json", dict)["model"]
         scored = [(token, float(score)) for token, score in model["vocab"]]
         tokenizer.model = models.Unigram(scored, model.get("unk_id"), model.get("byte_fallback", False))
     return tokenizer

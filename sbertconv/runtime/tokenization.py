@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 import re
 import string
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from sbertconv.artifact.json_reading import Rule, check_keys, read_json
 from sbertconv.artifact.tokenizer_file import read_tokenizer
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 
@@ -233,12 +233,28 @@ def _parts(text: Text) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else text
 
 
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+# What a word tokenizer's file must say, and what stands for a key that is missing: nothing that would fit
+WORD_RULES: dict[str, Rule] = {
+    "vocab": ("a list of texts", _is_texts),
+    "stop_words": ("a list of texts", _is_texts),
+    "do_lower_case": ("true, false", lambda value: isinstance(value, bool)),
+    "ngram_separator": ("text, null", lambda value: value is None or (isinstance(value, str) and bool(value))),
+    "max_ngram_length": ("a number, null", lambda value: value is None or type(value) is int),
+}
+WORD_DEFAULTS = {"vocab": None, "stop_words": None, "do_lower_case": None}
+
+
 class WhitespaceTokenizer(TextTokenizer):
     """Words split at white space and looked up as they are, without punctuation, then in lower case."""
 
     def __init__(self, section: Mapping[str, Any], path: Path) -> None:
         super().__init__(section, path)
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = {**WORD_DEFAULTS, **read_json(path, dict)}
+        check_keys(config, WORD_RULES, path)
         self.stop_words = set(config["stop_words"])
         self.lower = bool(config["do_lower_case"])
         self.index = {word: row for row, word in enumerate(config["vocab"])}
@@ -272,15 +288,12 @@ class PhraseTokenizer(WhitespaceTokenizer):
     def __init__(self, section: Mapping[str, Any], path: Path) -> None:
         require("phrases", "nltk")
         super().__init__(section, path)
-        separator, longest = self.config["ngram_separator"], self.config["max_ngram_length"]
-        self.separator = separator
+        separator, longest = self.config.get("ngram_separator"), self.config.get("max_ngram_length") or 0
+        self.separator = separator or ""
         self.phrases = {
             word
             for word in self.index
-            if separator is not None
-            and separator in word
-            and separator * 2 not in word
-            and word.count(separator) + 1 <= longest
+            if separator and separator in word and separator * 2 not in word and word.count(separator) + 1 <= longest
         }
         self.phrase_lengths = sorted({word.count(separator) + 1 for word in self.phrases}, reverse=True)
 

@@ -31,6 +31,8 @@ CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json
                 "wordembedding_config.json")  # fmt: skip
 HAS_TRANSFORMERS_CONFIG = {"Transformer", "MLMTransformer", "CLIPModel"}  # their config.json is not the module's own
 SAME_TYPES = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}  # as the library has it
+TOKENIZER_CONFIG = "tokenizer_config.json"
+DEEPEST_ROUTER = 4
 HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py"]
 
 
@@ -371,7 +373,9 @@ def _read_modules(folder: Path) -> Iterator[ModuleSpec]:
 
 
 def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[ModuleSpec]:
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+    if label.count(".") > 2 * DEEPEST_ROUTER:
+        raise SourceError(f"{folder}: routers inside routers, more than {DEEPEST_ROUTER} deep.\nDo not use this model.")
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or not path.isprintable():
         raise SourceError(
             f"{folder / 'modules.json'}: module [{label}] has the path {path!r}, which leaves the folder.\n"
             "Do not use this model."
@@ -380,6 +384,8 @@ def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[Mo
     names = CONFIG_FILES if type_.rsplit(".", 1)[-1] in HAS_TRANSFORMERS_CONFIG else (*CONFIG_FILES, "config.json")
     files = [file for name in names for file in here.glob(name)]
     settings = read_json(files[0]) if files else {}
+    if (here / TOKENIZER_CONFIG).is_file():
+        read_json(here / TOKENIZER_CONFIG)  # for its checks: the library takes any side for the left one
     yield ModuleSpec(label, type_, path, settings)
     types = settings.get("types") or {}
     for route, nested in (settings.get("structure") or {}).items():

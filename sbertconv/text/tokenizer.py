@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.text_input import MAX_LENGTH, TEXT, TEXT_PAIR, Settings
 from sbertconv.text.added import AddedTokens
 from sbertconv.text.bpe import BPE
@@ -125,7 +125,7 @@ def compile_tokenizer(tokenizer_json: str, settings: Settings, refused: Sequence
     Raises:
         UnsupportedOptionError: naming every component and option that is not known.
     """
-    tokenizer: Json = json.loads(tokenizer_json)
+    tokenizer: Json = parse_json(tokenizer_json, "tokenizer.json", dict)
     added = tokenizer["added_tokens"]
     found = [*refused, *problems(tokenizer, TABLES), *_overlaps(added)]
     context = Context(tokenizer, 1 + len(added), settings.pair)
