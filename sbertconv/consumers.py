@@ -19,6 +19,7 @@ import numpy as np
 from sbertconv.artifact.folder import Artifact, link_or_copy, read_artifact
 from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.publishing import Staging, stage
+from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.corpus.texts import CORPUS, long_text
 from sbertconv.errors import ArtifactError, ParityError, UnsupportedOptionError, require
 from sbertconv.parity.comparison import FLOAT32, Check, ParityReport, Tolerance
@@ -155,7 +156,9 @@ def compared(row: Consumer, model: Any, folder: Path, rule: Tolerance) -> Check:
     worst, diff, cosine, problem = "", 0.0, 1.0, ""
     for start in range(0, len(texts), BATCH):
         batch = texts[start : start + BATCH]
-        ours, theirs = row.read(folder, batch), model.encode(batch, batch_size=BATCH)
+        with rust_errors(folder, ArtifactError):
+            ours = row.read(folder, batch)
+        theirs = model.encode(batch, batch_size=BATCH)
         if ours.shape != theirs.shape:
             worst, diff, problem = batch[0], float("inf"), f"shape {ours.shape} instead of {theirs.shape}"
             break

@@ -101,7 +101,11 @@ def stage(target: str | Path, *, overwrite: bool = False) -> Iterator[Staging]:
     Raises:
         ArtifactError: if the target exists without `overwrite`, or its parent cannot be written.
     """
-    target = Path(target).expanduser().resolve()  # a link stays, what it leads to is replaced
+    try:
+        target = Path(target).expanduser().resolve()  # a link stays, what it leads to is replaced
+        target.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name that no file can have
+        raise ArtifactError(f"{str(target)!r:.200}: cannot be written: {error}\nChoose another folder.") from error
     staging = Staging(target, overwrite)
     if target.exists():
         staging._refuse_existing()

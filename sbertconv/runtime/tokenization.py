@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.json_reading import Rule, check_keys, read_json
-from sbertconv.artifact.tokenizer_file import read_tokenizer
-from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
+from sbertconv.artifact.tokenizer_file import read_tokenizer, rust_errors
+from sbertconv.errors import ArtifactError, TokenizationError, UnsupportedOptionError, require
 
 Text = str | tuple[str, str]  # one text, or two that make one input
 SURROGATE = re.compile("[\ud800-\udfff]")
 Tensors = dict[str, np.ndarray]
 Tokens = tuple[list[int], list[int]]  # of one text: ids, and types (empty: all 0)
 PROMPT = "prompt"
+AGAIN = "Convert the model again with --overwrite."
 SLOTS = (("text",), ("query", "document"))  # what a chat template calls a text, and the two of a pair
 
 
@@ -127,12 +128,11 @@ class FastTokenizer(TextTokenizer):
 
     def __init__(self, section: Mapping[str, Any], path: Path) -> None:
         super().__init__(section, path)
-        try:
-            self.backend = read_tokenizer(path.read_text(encoding="utf-8"))
-        except Exception as error:
-            raise ArtifactError(
-                f"{path}: not a readable tokenizer.json: {error}\nConvert the model again with --overwrite."
-            ) from error
+        with rust_errors(path, ArtifactError, AGAIN):
+            try:
+                self.backend = read_tokenizer(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+                raise ArtifactError(f"{path}: not a readable tokenizer.json: {error}\n{AGAIN}") from error
         self.backend.no_padding()
         self.backend.no_truncation()
         self.backend.encode_special_tokens = section["split_special_tokens"]
@@ -155,8 +155,9 @@ class FastTokenizer(TextTokenizer):
     def ids(self, texts: Sequence[Text], max_length: int | None) -> list[Tokens]:
         cut_after = self.section["cut"] == "slice"
         refuse_surrogates(texts)
-        backend = self._cut_at(None if cut_after else max_length)
-        encodings = backend.encode_batch_fast(list(texts), add_special_tokens=self.section["add_special_tokens"])
+        with rust_errors(self.path, TokenizationError, AGAIN):
+            backend = self._cut_at(None if cut_after else max_length)
+            encodings = backend.encode_batch_fast(list(texts), add_special_tokens=self.section["add_special_tokens"])
         end = max_length if cut_after else None
         typed = "token_type_ids" in self.section["tensors"]  # reading them costs a list per text
         return [(encoding.ids[:end], encoding.type_ids[:end] if typed else []) for encoding in encodings]

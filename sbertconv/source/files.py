@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,17 @@ def read_json(path: Path, kind: type = dict) -> Any:
     if isinstance(content, dict):
         json_reading.check_keys(content, KEYS, path, SourceError, advice=COPY)
     return content
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is there.
+
+    Raises:
+        SourceError: for what has its name and is no file, as a link that leads nowhere: without it the model is another.
+    """
+    if os.path.lexists(path) and not path.is_file():
+        raise SourceError(f"{path}: is no file, or a link that leads to none.\n{COPY}")
+    return path.is_file()
 
 
 def is_text(value: Any) -> bool:
@@ -119,7 +131,7 @@ def _any(folder: Path, patterns: Sequence[str]) -> bool:
 
 def _unknown_architecture(folder: Path) -> list[str]:
     config_file = folder / "config.json"
-    if not config_file.is_file():
+    if not is_there(config_file):
         return [] if (folder / "adapter_config.json").is_file() else ["no config.json"]
     config = read_json(config_file)
     if "auto_map" in config:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.folder import MANIFEST
 from sbertconv.artifact.kinds import MODEL_CLASSES, ModelClass, class_named
+from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, require
 from sbertconv.source.bare import BARE, POOLING, TOKEN_MODULES
 from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.checkpoints import architecture
-from sbertconv.source.files import missing_files, read_json
+from sbertconv.source.files import is_there, missing_files, read_json
 from sbertconv.source.kinds import CLASS_SOURCES, class_of
 from sbertconv.source.routes import live_modules, type_name
 from sbertconv.source.weights import missing_weights, refuse_missing, refuse_non_finite
@@ -79,6 +80,10 @@ class Source:
         Raises:
             SourceError: if weights are missing, corrupt or not finite, or the model cannot be built.
         """
+        with rust_errors(self.name, SourceError):
+            yield from self._prepared(widened_late)
+
+    def _prepared(self, widened_late: bool) -> Iterator[SentenceTransformer]:
         model = self._load_from_files(widened_late) if self.live is None else _float32_on_cpu(self.live)
         training = [module for module in model.modules() if module.training]
         own = {name: getattr(model, name) for name in self.changes}
@@ -225,7 +230,7 @@ def open_source(
     require("onnx", "torch", "sentence_transformers")
     if not isinstance(model, (str, Path)):
         source = _from_live(model)
-    elif (path := Path(model).expanduser()).exists():
+    elif (path := _path_of(model)).exists():
         source = _from_folder(path, str(model), str(path), None, trust_remote_code, model_class)
     else:
         source = _from_hub(str(model), revision, trust_remote_code, model_class)
@@ -235,6 +240,20 @@ def open_source(
             "for checkpoints without files of sentence-transformers).\nLeave it out."
         )
     return source if pooling is None else _pooled(source, pooling)
+
+
+def _path_of(model: str | Path) -> Path:
+    """The path that a name may be.
+
+    Raises:
+        SourceError: for one that no file can have.
+    """
+    try:
+        path = Path(model).expanduser()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a null in it, of an unknown user
+        raise SourceError(f"{str(model)!r:.200}: no such folder: {error}\nCheck the path.") from error
+    return path
 
 
 def _pooled(source: Source, mode: str) -> Source:
@@ -307,7 +326,7 @@ def _from_folder(
     local = revision is None
     if not folder.is_dir():
         raise SourceError(f"{folder}: is a file, not a model folder.\nPass the folder that holds modules.json.")
-    has_modules, has_config = (folder / "modules.json").is_file(), (folder / "config.json").is_file()
+    has_modules, has_config = (is_there(folder / name) for name in ("modules.json", "config.json"))
     if not (has_modules or has_config):
         inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
         raise SourceError(
@@ -316,7 +335,7 @@ def _from_folder(
         )
     problems: list[str] = []
     settings_file = folder / "config_sentence_transformers.json"
-    settings = read_json(settings_file) if settings_file.is_file() else {}
+    settings = read_json(settings_file) if is_there(settings_file) else {}
     model_class = _recognised(folder, settings, has_modules, wanted)
     if has_modules:
         specs = tuple(_read_modules(folder))
@@ -384,7 +403,7 @@ def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[Mo
     names = CONFIG_FILES if type_.rsplit(".", 1)[-1] in HAS_TRANSFORMERS_CONFIG else (*CONFIG_FILES, "config.json")
     files = [file for name in names for file in here.glob(name)]
     settings = read_json(files[0]) if files else {}
-    if (here / TOKENIZER_CONFIG).is_file():
+    if is_there(here / TOKENIZER_CONFIG):
         read_json(here / TOKENIZER_CONFIG)  # for its checks: the library takes any side for the left one
     yield ModuleSpec(label, type_, path, settings)
     types = settings.get("types") or {}

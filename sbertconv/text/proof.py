@@ -13,7 +13,7 @@ import numpy as np
 
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.text_input import UNLIMITED, Settings, Text
-from sbertconv.artifact.tokenizer_file import read_tokenizer
+from sbertconv.artifact.tokenizer_file import read_tokenizer, rust_errors
 from sbertconv.corpus.texts import CORPUS, long_text, sentences
 from sbertconv.errors import TokenizationError
 from sbertconv.text.components import Json, parts, real
@@ -85,6 +85,7 @@ class Proof:
         return asdict(self)
 
 
+@rust_errors("tokenizer.json", TokenizationError)
 def prove(
     run: Run, tokenizer_json: str, settings: Settings, tables: TextTokenizer, *, fuzz: int | None = None, seed: int = 0
 ) -> Proof:

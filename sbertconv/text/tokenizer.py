@@ -11,6 +11,8 @@ import numpy as np
 
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.text_input import MAX_LENGTH, TEXT, TEXT_PAIR, Settings
+from sbertconv.artifact.tokenizer_file import rust_errors
+from sbertconv.errors import TokenizationError
 from sbertconv.text.added import AddedTokens
 from sbertconv.text.bpe import BPE
 from sbertconv.text.components import ANY, Component, Context, Json, NotKnownError, parts, problems, real, refuse
@@ -114,6 +116,7 @@ def _equals(tokens: Mapping[int, str], added: Sequence[Json]) -> Iterator[str]:
             yield f"added tokens: {same} are both {text!r} once normalized"
 
 
+@rust_errors("tokenizer.json", TokenizationError)
 def compile_tokenizer(tokenizer_json: str, settings: Settings, refused: Sequence[str] = ()) -> TextTokenizer:
     """The tables of a tokenizer.
 
