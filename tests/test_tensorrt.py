@@ -319,7 +319,7 @@ def test_batches_go_through_device_memory_whole(planned: Path) -> None:
     with pytest.raises(
         ArtifactError, match=r"\[1, 49\]: the plan takes \[1, 1\] to \[32, 48\], see to-onnx --max-shape"
     ):
-        plan.graphs[0].run(tokens)
+        plan.graphs[0].opened(tokens)
     held = len(fake_tensorrt.memory)
     del plan
     assert len(fake_tensorrt.memory) < held

@@ -23,6 +23,7 @@ import numpy as np
 from sbertconv.artifact.folder import Artifact, refuse_bomb
 from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError, error_text, require
 from sbertconv.frameworks import import_keras, import_tensorflow, version_of
+from sbertconv.runtime.feeds import is_marked, marked
 from sbertconv.runtime.programs import check_program
 
 Arrays = dict[str, np.ndarray]
@@ -169,8 +170,12 @@ def open_openvino(artifact: Artifact, section: Mapping[str, Any], threads: int, 
     def run(feeds: Arrays) -> Arrays:
         request = idle.get()
         try:
+            marked(request.get_tensor(name).data for name in outputs)  # on one core, what fails there passes in silence
             request.infer(feeds, share_inputs=True)
-            return {name: request.get_tensor(name).data.copy() for name in outputs}
+            found = {name: request.get_tensor(name).data.copy() for name in outputs}
+            if any(map(is_marked, found.values())):
+                raise ArtifactError("it computed nothing.")
+            return found
         finally:
             idle.put(request)
 

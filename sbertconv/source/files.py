@@ -38,7 +38,8 @@ def is_there(path: Path) -> bool:
     """Whether a file is there.
 
     Raises:
-        SourceError: for what has its name and is no file, as a link that leads nowhere: without it the model is another.
+        SourceError: for what has its name and is no file, as a link that leads nowhere: without it the model would be
+            another.
     """
     if os.path.lexists(path) and not path.is_file():
         raise SourceError(f"{path}: is no file, or a link that leads to none.\n{COPY}")
@@ -102,7 +103,9 @@ KEYS: dict[str, Rule] = {
     "kernel_sizes": ("a list of whole numbers", lambda value: isinstance(value, list) and all(map(is_count, value))),
     "pooling_mode": or_null("text, a list of texts", either(is_text, texts)),
     "prompts": or_null("an object of texts", each(is_text)),
-    "similarity_fn_name": or_null(", ".join(SIMILARITIES), lambda value: value in SIMILARITIES),
+    "similarity_fn_name": or_null(
+        ", ".join(SIMILARITIES), lambda value: is_text(value) and value.lower() in SIMILARITIES
+    ),
     "structure": ("an object of lists of texts", each(texts)),
     "text_config": or_null("an object", each(lambda value: True)),
     "types": ("an object of texts", each(is_text)),
