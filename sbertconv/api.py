@@ -114,6 +114,7 @@ def to_onnx(
     trust_remote_code: bool = False,
     model_class: str | None = None,
     pooling: str | None = None,
+    allow_changed: bool = False,
     overwrite: bool = False,
     opset: int = 18,
     outputs: Sequence[str] | None = None,
@@ -154,6 +155,8 @@ def to_onnx(
             `MODEL_CLASSES`; None: what its config.json tells.
         pooling: how the token embeddings of such a checkpoint become one: "mean", "cls", "lasttoken", "max",
             "weightedmean", "mean_sqrt_len_tokens"; None: as SentenceTransformer does.
+        allow_changed: convert a model that does not load as its files describe it, because the library leaves out a
+            setting or weights of theirs: what encode() computes all the same.
         overwrite: replace an existing artifact.
         opset: version of the ai.onnx operators, 18 to 22.
         outputs: "sentence_embedding" (default) and "token_embeddings", in the graph's order; of a CrossEncoder or a
@@ -230,7 +233,7 @@ def to_onnx(
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
-    opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling)
+    opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling, allow_changed)
     return _convert_graph(opened, directory, overwrite, options, bounds, on_stage)
 
 
@@ -242,6 +245,7 @@ def to_openvino(
     trust_remote_code: bool = False,
     model_class: str | None = None,
     pooling: str | None = None,
+    allow_changed: bool = False,
     overwrite: bool = False,
     activation: bool = False,
     sparse: bool = False,
@@ -281,7 +285,7 @@ def to_openvino(
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
-    opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling)
+    opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling, allow_changed)
     return _convert_graph(opened, directory, overwrite, options, bounds, on_stage)
 
 
@@ -402,6 +406,7 @@ def to_tf(
     trust_remote_code: bool = False,
     model_class: str | None = None,
     pooling: str | None = None,
+    allow_changed: bool = False,
     overwrite: bool = False,
     formats: Sequence[str] = ("keras", "saved_model"),
     activation: bool = False,
@@ -420,6 +425,7 @@ def to_tf(
         trust_remote_code: whether code that comes with the model may run.
         model_class: see `to_onnx`.
         pooling: see `to_onnx`.
+        allow_changed: see `to_onnx`.
         overwrite: replace an existing artifact.
         formats: "keras" (trainable), "saved_model" (TensorFlow), "litert" (.tflite) and "onnx"; each is checked.
         activation: see `to_onnx`; the Keras model then gives a dict of both.
@@ -448,7 +454,7 @@ def to_tf(
 
     options = KerasOptions(tuple(formats), text_input, activation)
     options.check()
-    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling, allow_changed)
     options = options.of(source.model_class)
     target = _target(directory, source.name, "keras")
     with settled_heap(), float32_policy(), stage(target, overwrite=overwrite) as staging:
@@ -464,7 +470,8 @@ def to_keras(model: str | Path | SentenceTransformer, *, task: str | None = None
     Args:
         model: a Hub id, a folder, or a live SentenceTransformer.
         task: for a model with routes, the task whose route is meant; None: the one that encode() takes.
-        options: revision, trust_remote_code, model_class, pooling, atol, rtol, registry, on_stage of `to_tf`.
+        options: revision, trust_remote_code, model_class, pooling, allow_changed, atol, rtol, registry, on_stage of
+            `to_tf`.
 
     Returns:
         A functional model from a dict of int32 tensors [batch, sequence] to embeddings, float32 [batch, dim].
@@ -488,6 +495,7 @@ def to_torch(
     trust_remote_code: bool = False,
     model_class: str | None = None,
     pooling: str | None = None,
+    allow_changed: bool = False,
     overwrite: bool = False,
     outputs: Sequence[str] | None = None,
     activation: bool = False,
@@ -508,6 +516,7 @@ def to_torch(
         trust_remote_code: whether code that comes with the model may run.
         model_class: see `to_onnx`.
         pooling: see `to_onnx`.
+        allow_changed: see `to_onnx`.
         overwrite: replace an existing artifact.
         outputs: see `to_onnx`.
         activation: see `to_onnx`.
@@ -535,7 +544,7 @@ def to_torch(
 
     options = TorchOptions(None if outputs is None else tuple(outputs), activation, sparse, top_k, precision)
     options.check()
-    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling, allow_changed)
     options = options.of(source.model_class)
     source = _with_top_k(source, options.top_k)
     target = _target(directory, source.name, "torch")
@@ -556,6 +565,7 @@ def pipeline(
     trust_remote_code: bool = False,
     model_class: str | None = None,
     pooling: str | None = None,
+    allow_changed: bool = False,
     registry: Registry | None = None,
 ) -> Pipeline:
     """A model's whole chain as one torch module: the one that `to_torch` traces and proves equal to encode().
@@ -569,6 +579,7 @@ def pipeline(
         trust_remote_code: whether code that comes with the model may run.
         model_class: see `to_onnx`.
         pooling: see `to_onnx`.
+        allow_changed: see `to_onnx`.
         registry: converters; default the built-in ones and those of installed plugins.
 
     Returns:
@@ -584,7 +595,7 @@ def pipeline(
     from sbertconv.plan.planning import plan_model
     from sbertconv.source.routes import choose_route
 
-    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling, allow_changed)
     source.model_class.choose_outputs(outputs)
     with source.loaded() as loaded:
         plan = plan_model(loaded, source.name, "torch", registry)
@@ -691,12 +702,18 @@ def _open(
     registry: Registry | None,
     model_class: str | None,
     pooling: str | None,
+    allow_changed: bool,
 ) -> tuple[Source, Registry]:
     from sbertconv.converters import default_registry
     from sbertconv.source.opening import open_source
 
     source = open_source(
-        model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling
+        model,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        model_class=model_class,
+        pooling=pooling,
+        allow_changed=allow_changed,
     )
     source.check_classes()
     return source, registry or default_registry()
@@ -792,6 +809,7 @@ def verify(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    allow_changed: bool = False,
     atol: float | None = None,
     rtol: float | None = None,
     on_stage: OnStage = _say_nothing,
@@ -814,7 +832,11 @@ def verify(
     from sbertconv.parity.kinds import CLASS_PARITY
     from sbertconv.source.opening import open_source
 
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        "allow_changed": allow_changed,
+    }
     source = open_source(model, **options)
     wanted, pooling = artifact.manifest["model_class"], artifact.manifest.get("pooling")
     if wanted != source.model_class.name or pooling is not None:  # a bare checkpoint may have been read otherwise

@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact, link_or_copy, read_artifact, sha256
+from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.publishing import Staging, stage
+from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.corpus.texts import CORPUS, long_text
 from sbertconv.errors import ArtifactError, ParityError, UnsupportedOptionError, require
 from sbertconv.parity.comparison import FLOAT32, Check, ParityReport, Tolerance
@@ -173,7 +175,9 @@ def compared(row: Consumer, model: Any, folder: Path, rule: Tolerance) -> Check:
     worst, diff, cosine, problem = "", 0.0, 1.0, ""
     for start in range(0, len(texts), BATCH):
         batch = texts[start : start + BATCH]
-        ours, theirs = row.read(folder, batch), model.encode(batch, batch_size=BATCH)
+        with rust_errors(folder, ArtifactError):
+            ours = row.read(folder, batch)
+        theirs = model.encode(batch, batch_size=BATCH)
         if ours.shape != theirs.shape:
             worst, diff, problem = batch[0], float("inf"), f"shape {ours.shape} instead of {theirs.shape}"
             break
@@ -284,7 +288,7 @@ def inference_server_layout(artifact: Artifact, staging: Staging) -> None:
 
 def transformers_js_layout(artifact: Artifact, staging: Staging) -> None:
     """Which file to take, so that the browser does not ask for a quantized one. "fp32" stands for no suffix."""
-    config = json.loads((staging.folder / "config.json").read_text(encoding="utf-8"))
+    config = from_json(staging.folder / "config.json")
     data = bool(artifact.manifest["graphs"][0]["data"])
     config["transformers.js_config"] = {"dtype": "fp32", "use_external_data_format": data}
     staging.write("config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
@@ -427,7 +431,7 @@ def tensors(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def from_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, unique=False)
 
 
 @lru_cache(maxsize=8)

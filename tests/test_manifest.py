@@ -94,10 +94,10 @@ def test_all_wrong_values_are_named_at_once(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[" * 100_000, "too deep"),
-        ('{"format_version": 1, "format_version": 1}', "twice"),
-        ("[1, 2]", "TypeError"),
-        ('"\ud800', "not a readable manifest"),
+        ("[" * 100_000, "levels deep"),
+        ('{"format_version": 1, "format_version": 1}', "stands twice"),
+        ("[1, 2]", "holds a list, not an object"),
+        ('"\ud800', "not readable as JSON"),
     ],
 )
 def test_a_file_that_is_no_manifest_is_one_clear_error(text: str, said: str, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from sbertconv.artifact.json_reading import parse_json, read_json
 from sbertconv.artifact.kinds import class_named
-from sbertconv.artifact.manifest import FORMAT_VERSION, Manifest, parsed, problems_of
+from sbertconv.artifact.manifest import FORMAT_VERSION, Manifest, problems_of
 from sbertconv.errors import ArtifactError
 
 MANIFEST = "sbertconv.json"
@@ -161,10 +162,11 @@ def _read_manifest(file: Path, path: Path) -> Any:
         ArtifactError: if it cannot be read, or is newer.
     """
     try:
-        manifest = parsed(file.read_bytes())
-        version = manifest["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: not a readable manifest: {type(error).__name__}: {error}\n{AGAIN}") from error
+        content = file.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}\n{AGAIN}") from error
+    manifest = parse_json(content, path, dict, advice=AGAIN)
+    version = manifest.get("format_version")
     if version != FORMAT_VERSION:
         raise ArtifactError(
             f"{path}: format version {version!r}, this sbertconv reads version {FORMAT_VERSION}.\nUpdate sbertconv."
@@ -186,8 +188,8 @@ def is_keras_artifact(model: Any) -> bool:
     if path.suffix == KERAS_SUFFIX and path.is_file():
         return True
     try:
-        return bool(parsed((path / MANIFEST).read_bytes())["backend"] == "keras")
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(read_json(path / MANIFEST, dict).get("backend") == "keras")
+    except ArtifactError:
         return False
 
 
@@ -217,7 +219,7 @@ def unpacked(file: str | Path) -> Path:
             "Convert a model with sbertconv to-tf, and save the Keras model that it gives."
         )
     try:
-        manifest = parsed((folder / MANIFEST).read_bytes())
+        manifest = read_json(folder / MANIFEST, dict)
         model = inside(folder, manifest["graphs"][0]["formats"]["keras"], file)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ArtifactError(

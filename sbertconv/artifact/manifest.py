@@ -4,7 +4,6 @@ docs/manifest.md, and every manifest that is written or read is checked against 
 A key without a mark is stable: a folder of the same format version has it with this meaning. Other keys may change.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
 from typing import (
@@ -32,7 +31,6 @@ def one_of(*names: str) -> str:
 
 
 FORMAT_VERSION = 1
-LARGEST = 256 << 20  # bytes; a manifest with the shapes of ten thousand layers has two million
 INTERNAL = "internal"  # a key that tools should not read
 PATH = r"^[^\x00]{1,1000}$"
 NAME = r"^(?!\.{1,2}$)(?![A-Za-z]:)[^/\\\x00-\x1f]{1,100}$"  # becomes part of file names
@@ -370,24 +368,3 @@ def given(section: T | None) -> T:
     """A section that is null for graphs of another modality alone, as `problems_of` has seen to."""
     assert section is not None
     return section
-
-
-def parsed(text: str | bytes) -> Any:
-    """The JSON of a manifest.
-
-    Raises:
-        ValueError: if it is none, is too long or too deep, or names a key twice in one object.
-    """
-    if len(text) > LARGEST:
-        raise ValueError(f"{len(text):,} bytes, and a manifest has at most {LARGEST:,}")
-    try:
-        return json.loads(text, object_pairs_hook=_without_doubles)
-    except RecursionError:
-        raise ValueError("brackets too deep in each other") from None
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is there twice in one object")
-    return found

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.artifact.folder import MANIFEST, TO_ST, Artifact, described, listed
-from sbertconv.artifact.manifest import FORMAT_VERSION, parsed, problems_of
+from sbertconv.artifact.json_reading import read_json
+from sbertconv.artifact.manifest import FORMAT_VERSION, problems_of
 from sbertconv.errors import ArtifactError
 
 STAGING = re.compile(r"\.(?P<target>.+)\.sbertconv-(?P<pid>\d+)(-[0-9a-f]+)?(-scratch|(?P<old>-old))?")
@@ -55,7 +56,7 @@ class Staging:
         """
         full = {"format_version": FORMAT_VERSION, **content, "files": described(self.folder)}
         text = json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        written = parsed(text)
+        written = json.loads(text)
         if written["backend"] != TO_ST and (found := problems_of(written, closed=True)):
             raise ArtifactError(f"{self.target}: its manifest would be:\n{listed(found)}\nReport it with the model.")
         self.write(MANIFEST, text)
@@ -95,8 +96,8 @@ class Staging:
     def _foreign_files(self) -> list[str]:
         """Files of the target that its manifest does not name."""
         try:
-            known = {MANIFEST, *parsed((self.target / MANIFEST).read_bytes())["files"]}
-        except (OSError, ValueError, KeyError, TypeError):
+            known = {MANIFEST, *read_json(self.target / MANIFEST, dict)["files"]}
+        except (ArtifactError, KeyError, TypeError):
             known = {MANIFEST}
         found = (path.relative_to(self.target).as_posix() for path in self.target.rglob("*") if not path.is_dir())
         return sorted(name for name in found if name not in known)
@@ -109,7 +110,11 @@ def stage(target: str | Path, *, overwrite: bool = False) -> Iterator[Staging]:
     Raises:
         ArtifactError: if the target exists without `overwrite`, or its parent cannot be written.
     """
-    target = Path(target).expanduser().resolve()  # a link stays, what it leads to is replaced
+    try:
+        target = Path(target).expanduser().resolve()  # a link stays, what it leads to is replaced
+        target.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name that no file can have
+        raise ArtifactError(f"{str(target)!r:.200}: cannot be written: {error}\nChoose another folder.") from error
     staging = Staging(target, overwrite)
     if target.exists():
         staging._refuse_existing()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sbertconv.artifact.json_reading import parse_json
 from sbertconv.errors import UnsupportedOptionError, option_name, require
 
 if TYPE_CHECKING:
@@ -48,11 +49,8 @@ def _read_jsonl(path: Path, column: str) -> Iterator[str]:
             raise UnsupportedOptionError(
                 f'{path}, line {blank}: blank, where a row is due.\nRemove the line, or write "" for an empty text.'
             )
-        try:
-            row = json.loads(line, object_pairs_hook=lambda pairs: _once(pairs, column))
-        except ValueError as error:
-            raise UnsupportedOptionError(f"{path}, line {number}: not JSON: {error}\nMend the line.") from error
-        yield _cell(row, column, f"{path}, line {number}")
+        where = f"{path}, line {number}"
+        yield _cell(parse_json(line, where, error=UnsupportedOptionError, advice="Mend the line."), column, where)
 
 
 def _read_csv(path: Path, column: str) -> Iterator[str]:
@@ -109,12 +107,6 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
         texts = (text for batch in batches for text in batch.column(0).to_pylist())
         for number, text in enumerate(texts):
             yield _cell({column: text}, column, f"{path}, row {number}")
-
-
-def _once(pairs: list[tuple[str, Any]], column: str) -> dict[str, Any]:
-    if sum(name == column for name, _ in pairs) > 1:
-        raise ValueError(f"the key {column!r} stands twice")
-    return dict(pairs)
 
 
 def _cell(row: Any, column: str, where: str) -> str:

@@ -135,6 +135,10 @@ PartOf = Annotated[
         show_default=False,
     ),
 ]
+AllowChanged = Annotated[
+    bool,
+    flag("--allow-changed", "Convert a model that the library loads without some of its settings or weights."),
+]
 Overwrite = Annotated[bool, flag("--overwrite", "Replace an existing artifact.")]
 Json = Annotated[bool, flag("--json", "Print JSON for machines.")]
 Precision = Annotated[

@@ -67,7 +67,7 @@ def manifest_content(
         "source": {"name": source.name, "revision": source.revision},
         "architecture": plan.routes[0].architecture,
         "chain": [step.name for step in plan.steps],
-        "notes": list(source.notes),
+        "notes": list(dict.fromkeys([*source.notes, *source.heard])),
         **({"pooling": source.pooling} if source.pooling else {}),
         "max_seq_length": tokenizer.get("max_length"),
         "padding_side": tokenizer.get("padding_side"),

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from sbertconv.artifact.json_reading import parse_json, read_json
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.artifact.tokenizer_file import read_tokenizer
 from sbertconv.errors import UnsupportedOptionError
@@ -152,7 +153,7 @@ def tokenizer_json(backend: Any, section: Mapping[str, Any], pad_token: str | No
     """The tokenizer with the model's own limit and padding switched on, so that a plain
     `Tokenizer.from_file(...).encode_batch(texts)` in any language gives the tensors of `encode()`.
     """
-    description = json.loads(backend.to_str())
+    description = parse_json(backend.to_str(), "tokenizer.json", dict)
     if not section["add_special_tokens"]:
         description["post_processor"] = None
     copy = read_tokenizer(json.dumps(description))
@@ -176,7 +177,7 @@ def tokenizer_config(tokenizer: Any, section: Mapping[str, Any]) -> str:
     """
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        config = json.loads((Path(folder) / "tokenizer_config.json").read_text(encoding="utf-8"))
+        config = read_json(Path(folder) / "tokenizer_config.json", dict)
     kept = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
     # Only this class takes tokenizer.json as it is; others add the special tokens of their architecture again
     if config.get("tokenizer_class") == "TokenizersBackend" or not section["add_special_tokens"]:

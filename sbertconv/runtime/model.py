@@ -19,7 +19,7 @@ from sbertconv.artifact.folder import Artifact
 from sbertconv.artifact.manifest import GraphSection, given
 from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.artifact.text_input import TEXT, TEXT_PAIR, Settings
-from sbertconv.errors import ArtifactError, UnsupportedOptionError
+from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError
 from sbertconv.runtime.batches import (
     BATCH_COST,
     TOKENS_AT_ONCE,
@@ -32,6 +32,7 @@ from sbertconv.runtime.batches import (
     prepared_ahead,
 )
 from sbertconv.runtime.engines import AUTO, ENGINES, Run, check_options, choose_engine, open_graph
+from sbertconv.runtime.feeds import checked_answer, checked_feeds, longest
 from sbertconv.runtime.images import pixel_values
 from sbertconv.runtime.options import CPU, EngineOptions
 from sbertconv.runtime.tokenization import Tensors, Text, TextTokenizer, Tokens, load_tokenizer, refuse_surrogates
@@ -115,19 +116,27 @@ class Graph:
     def run(self, tensors: Tensors) -> dict[str, np.ndarray]:
         """Run one batch.
 
+        Args:
+            tensors: name -> what `ConvertedModel.tokenize` gives; others than the graph takes are left out.
+
         Raises:
-            ArtifactError: if the graph fails on it.
+            UnsupportedOptionError: for tensors that do not fit the graph, or more tokens than it was proven on.
+            ArtifactError: if the graph fails on it, or its answer is not one to these tensors.
         """
-        feeds = {name: tensors[name] for name in self.inputs}
+        feeds = checked_feeds(self.section["inputs"], tensors, longest(self.section["tokenizer"]))
         run = self.opened
+        file = self.section["formats"][self.form]
         try:
-            return run(feeds)
+            found = run(feeds)
+        except SbertconvError:
+            raise
         except Exception as error:
             shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in feeds.items())
-            file = self.section["formats"][self.form]
             raise ArtifactError(
                 f"{file} failed on {shapes}: {error}\nConvert the model again with --overwrite."
             ) from error
+        checked_answer(self.section["outputs"], found, feeds, file)
+        return found
 
 
 OPENED = ("_lock", "_run", "_tokenizer")  # of a graph, what stays in its process

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 import re
 import string
 import threading
@@ -19,15 +18,17 @@ from typing import Any
 
 import numpy as np
 
+from sbertconv.artifact.json_reading import Rule, check_keys, read_json
 from sbertconv.artifact.manifest import TokenizerSection
-from sbertconv.artifact.tokenizer_file import read_tokenizer
-from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
+from sbertconv.artifact.tokenizer_file import read_tokenizer, rust_errors
+from sbertconv.errors import ArtifactError, TokenizationError, UnsupportedOptionError, require
 
 Text = str | tuple[str, str]  # one text, or two that make one input
 SURROGATE = re.compile("[\ud800-\udfff]")
 Tensors = dict[str, np.ndarray]
 Tokens = tuple[list[int], list[int]]  # of one text: ids, and types (empty: all 0)
 PROMPT = "prompt"
+AGAIN = "Convert the model again with --overwrite."
 SLOTS = (("text",), ("query", "document"))  # what a chat template calls a text, and the two of a pair
 
 
@@ -128,12 +129,11 @@ class FastTokenizer(TextTokenizer):
 
     def __init__(self, section: TokenizerSection, path: Path) -> None:
         super().__init__(section, path)
-        try:
-            self.backend = read_tokenizer(path.read_text(encoding="utf-8"))
-        except Exception as error:
-            raise ArtifactError(
-                f"{path}: not a readable tokenizer.json: {error}\nConvert the model again with --overwrite."
-            ) from error
+        with rust_errors(path, ArtifactError, AGAIN):
+            try:
+                self.backend = read_tokenizer(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+                raise ArtifactError(f"{path}: not a readable tokenizer.json: {error}\n{AGAIN}") from error
         self.backend.no_padding()
         self.backend.no_truncation()
         self.backend.encode_special_tokens = section["split_special_tokens"]
@@ -156,8 +156,9 @@ class FastTokenizer(TextTokenizer):
     def ids(self, texts: Sequence[Text], max_length: int | None) -> list[Tokens]:
         cut_after = self.section["cut"] == "slice"
         refuse_surrogates(texts)
-        backend = self._cut_at(None if cut_after else max_length)
-        encodings = backend.encode_batch_fast(list(texts), add_special_tokens=self.section["add_special_tokens"])
+        with rust_errors(self.path, TokenizationError, AGAIN):
+            backend = self._cut_at(None if cut_after else max_length)
+            encodings = backend.encode_batch_fast(list(texts), add_special_tokens=self.section["add_special_tokens"])
         end = max_length if cut_after else None
         typed = "token_type_ids" in self.section["tensors"]  # reading them costs a list per text
         return [(encoding.ids[:end], encoding.type_ids[:end] if typed else []) for encoding in encodings]
@@ -234,12 +235,28 @@ def _parts(text: Text) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else text
 
 
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+# What a word tokenizer's file must say, and what stands for a key that is missing: nothing that would fit
+WORD_RULES: dict[str, Rule] = {
+    "vocab": ("a list of texts", _is_texts),
+    "stop_words": ("a list of texts", _is_texts),
+    "do_lower_case": ("true, false", lambda value: isinstance(value, bool)),
+    "ngram_separator": ("text, null", lambda value: value is None or (isinstance(value, str) and bool(value))),
+    "max_ngram_length": ("a number, null", lambda value: value is None or type(value) is int),
+}
+WORD_DEFAULTS = {"vocab": None, "stop_words": None, "do_lower_case": None}
+
+
 class WhitespaceTokenizer(TextTokenizer):
     """Words split at white space and looked up as they are, without punctuation, then in lower case."""
 
     def __init__(self, section: TokenizerSection, path: Path) -> None:
         super().__init__(section, path)
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = {**WORD_DEFAULTS, **read_json(path, dict)}
+        check_keys(config, WORD_RULES, path)
         self.stop_words = set(config["stop_words"])
         self.lower = bool(config["do_lower_case"])
         self.index = {word: row for row, word in enumerate(config["vocab"])}
@@ -273,15 +290,12 @@ class PhraseTokenizer(WhitespaceTokenizer):
     def __init__(self, section: TokenizerSection, path: Path) -> None:
         require("phrases", "nltk")
         super().__init__(section, path)
-        separator, longest = self.config["ngram_separator"], self.config["max_ngram_length"]
-        self.separator = separator
+        separator, longest = self.config.get("ngram_separator"), self.config.get("max_ngram_length") or 0
+        self.separator = separator or ""
         self.phrases = {
             word
             for word in self.index
-            if separator is not None
-            and separator in word
-            and separator * 2 not in word
-            and word.count(separator) + 1 <= longest
+            if separator and separator in word and separator * 2 not in word and word.count(separator) + 1 <= longest
         }
         self.phrase_lengths = sorted({word.count(separator) + 1 for word in self.phrases}, reverse=True)
 
