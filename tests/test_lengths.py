@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,12 @@ from transformers import AutoConfig, AutoModel
 import sbertconv
 from sbertconv import ParityError, UnsupportedModuleError
 from sbertconv.corpus.texts import long_text
+from sbertconv.parity.comparison import Reference, _missing
 from sbertconv.parity.lengths import ALL_TOKENS, lengths_to_ask, texts_of_lengths, whole_numbers
+from sbertconv.parity.questions import LENGTHS_ALONE, Question
+from sbertconv.runtime.batches import chunks
 
-LIMIT = 2048
+LIMIT = 1024
 LATENT = dict(
     q_lora_rank=16,
     kv_lora_rank=16,
@@ -102,4 +107,76 @@ def test_lengths_keep_to_the_limit_and_cost_little(limit: int) -> None:
 
 def test_texts_have_the_lengths_that_words_can_make() -> None:
     texts = texts_of_lengths([1, 2, 5, 30], lambda text: len(text.split()) + 2)  # two special tokens
-    assert [len(text.split()) for text in texts] == [0, 3, 28]
+    assert {length: len(text.split()) for length, text in texts.items()} == {2: 0, 5: 3, 30: 28}
+
+
+def test_gaps_between_the_tokens_of_words_are_filled_with_short_ones() -> None:
+    texts = texts_of_lengths(range(1, 17), lambda text: sum(4 if len(word) > 1 else 1 for word in text.split()))
+    assert list(texts) == list(range(1, 17))
+
+
+class Switching:
+    """A side whose answers switch where the longest text of a batch has more than N tokens, which are its words."""
+
+    owner = ""
+
+    def __init__(self, beyond: int) -> None:
+        self.beyond = beyond
+
+    def call(self, question: Question) -> list[np.ndarray]:
+        lengths = np.array([words_of(item) for item in question.inputs])
+        found: list[np.ndarray] = [np.zeros(1, np.float32)] * len(lengths)
+        for batch in chunks(np.argsort(-lengths), question.options["batch_size"]):
+            for place in batch:
+                found[place] = np.float32([lengths[batch].max() > self.beyond])
+        return found
+
+    def tokens(self, text: Any, task: str | None) -> dict[str, np.ndarray]:
+        return {"input_ids": np.zeros((1, words_of(text)), np.int64)}
+
+    def tokenizers(self) -> list[Any]:
+        return []
+
+    def poolings(self) -> list[Any]:
+        return []
+
+    def prompts(self) -> dict[str, str]:
+        return {}
+
+    def numbers(self) -> list[int]:
+        return [self.beyond, 30_000]
+
+
+def words_of(item: Any) -> int:
+    return len(" ".join(item).split() if isinstance(item, tuple) else item.split()) + 2
+
+
+@pytest.mark.parametrize("limit", [300, 2048])
+@pytest.mark.parametrize("model_class", ["SentenceTransformer", "MultiVectorEncoder", "CrossEncoder", "TextClassifier"])
+def test_a_switch_by_the_longest_text_of_a_batch_is_seen_wherever_it_is(model_class: str, limit: int) -> None:
+    tokenizer = SimpleNamespace(max_length=lambda task: limit, padding_side="right", takes_single=True)
+    section = {"name": "text", "modality": "text", "tasks": [], "tokenizer": {"task_max_length": {}}}
+    graph = SimpleNamespace(section=section, tokenizer=tokenizer, task=None, outputs=["sentence_embedding"])
+    for beyond in range(65, 77):
+        side = Switching(beyond)
+        manifest = {"model_class": model_class, "precision": "fp32"}
+        embedder: Any = SimpleNamespace(
+            graphs=[graph],
+            artifact=SimpleNamespace(manifest=manifest),
+            tokenize=lambda texts, task=None, side=side: side.tokens(texts[0], task),
+        )
+        reference = Reference.of(side, embedder)
+        assert reference.sees_padding
+        asked = [question for question in reference.questions if question.name.endswith(LENGTHS_ALONE)]
+        assert all(not question.missing for question in asked)
+        lengths = {words_of(item) for question in asked for item in question.inputs}
+        assert {beyond - 1, beyond, beyond + 1, limit - 1, limit} <= lengths
+
+
+def test_lengths_that_words_cannot_make_are_said() -> None:
+    question = Question(LENGTHS_ALONE, [], missing=(17, 33))
+    assert _missing(question) == "each length alone: not compared at 17, 33 tokens."
+    assert _missing(replace(question, missing=tuple(range(20)))) == (
+        "each length alone: not compared at 0, 1, 2, 3, 4, 5, 6, 7 and 12 more tokens."
+    )
+    assert _missing(Question(LENGTHS_ALONE, [])) is None
