@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from sbertconv.console.options import (
     ActivationToo,
     Atol,
+    BeyondProof,
     Bits,
     Calibration,
     Engine,
@@ -29,6 +30,7 @@ from sbertconv.console.options import (
     Overwrite,
     PoolingMode,
     Precision,
+    ProofBudget,
     ReadAs,
     Revision,
     Rtol,
@@ -153,6 +155,7 @@ def to_onnx_command(
     ] = None,
     atol: Atol = None,
     rtol: Rtol = None,
+    proof_budget: ProofBudget = None,
     min_cosine: MinCosine = None,
     min_spearman: MinSpearman = None,
     min_top10: MinTop10 = None,
@@ -197,6 +200,7 @@ def to_onnx_command(
             engines=None if engine is None else [name.value for name in engine],
             atol=atol,
             rtol=rtol,
+            proof_budget=proof_budget,
             min_cosine=min_cosine,
             min_spearman=min_spearman,
             min_top10=min_top10,
@@ -303,6 +307,7 @@ def to_openvino_command(
     precision: Precision = Bits.fp32,
     atol: Atol = None,
     rtol: Rtol = None,
+    proof_budget: ProofBudget = None,
     min_cosine: MinCosine = None,
     min_spearman: MinSpearman = None,
     min_top10: MinTop10 = None,
@@ -330,6 +335,7 @@ def to_openvino_command(
             precision=precision.value,
             atol=atol,
             rtol=rtol,
+            proof_budget=proof_budget,
             min_cosine=min_cosine,
             min_spearman=min_spearman,
             min_top10=min_top10,
@@ -374,6 +380,7 @@ def to_tf_command(
     activation: ActivationToo = False,
     atol: Atol = None,
     rtol: Rtol = None,
+    proof_budget: ProofBudget = None,
     text_input: TextInput = False,
     as_json: Json = False,
 ) -> None:
@@ -393,6 +400,7 @@ def to_tf_command(
             activation=activation,
             atol=atol,
             rtol=rtol,
+            proof_budget=proof_budget,
             text_input=text_input,
             on_stage=on_stage,
         )
@@ -417,6 +425,7 @@ def to_torch_command(
     precision: Annotated[Bits, typer.Option(help="fp32; smaller ones are to-onnx and to-openvino's.")] = Bits.fp32,
     atol: Atol = None,
     rtol: Rtol = None,
+    proof_budget: ProofBudget = None,
     as_json: Json = False,
 ) -> None:
     """Convert a model to one program that PyTorch alone runs and prove it equal to encode()."""
@@ -438,6 +447,7 @@ def to_torch_command(
             precision=precision.value,
             atol=atol,
             rtol=rtol,
+            proof_budget=proof_budget,
             on_stage=on_stage,
         )
     print_result(artifact, as_json)
@@ -575,6 +585,7 @@ def encode_command(
         Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
     ] = None,
     engine: Engine = "auto",
+    beyond_proof: BeyondProof = False,
     parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the cores.", min=1)] = 1,
 ) -> None:
     """Embed texts or a file with a converted folder; a file is never held in memory whole."""
@@ -585,7 +596,7 @@ def encode_command(
         raise typer.BadParameter("give either texts or --input")
     source = iter(texts) if texts else read_texts(input_file, column)  # type: ignore[arg-type]
     encode_texts(
-        load(directory, format=form and form.value, engine=engine, parallel=parallel),
+        load(directory, format=form and form.value, engine=engine, parallel=parallel, beyond_proof=beyond_proof),
         source,
         output_file,
         progress=sys.stderr.isatty() and output_file is not None,
@@ -624,6 +635,7 @@ def predict_command(
         Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
     ] = None,
     engine: Engine = "auto",
+    beyond_proof: BeyondProof = False,
 ) -> None:
     """Score pairs or label texts with a converted folder; a JSON line for each, a file is never in memory whole."""
     from sbertconv.console.files import predict_texts, read_inputs
@@ -633,7 +645,7 @@ def predict_command(
         raise typer.BadParameter("give either texts or --input")
     source = iter(texts) if texts else read_inputs(input_file, column or ["text"])  # type: ignore[arg-type]
     predict_texts(
-        load(directory, format=form and form.value, engine=engine),
+        load(directory, format=form and form.value, engine=engine, beyond_proof=beyond_proof),
         source if query is None else ((query, text) for text in source),
         prompt_name=prompt_name,
         prompt=prompt,

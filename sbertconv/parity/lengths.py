@@ -10,7 +10,8 @@ from typing import Any
 from sbertconv.corpus.texts import sentences
 
 LONGEST_BATCH = 1024  # tokens of the longest text that is put over the limit, in one batch with short ones
-LONGEST_FORWARD = 4096  # tokens; beyond it a text is compared by its tokens alone
+LONGEST_FORWARD = 4096  # tokens; beyond it a text is compared if a budget is given, as memory grows with its square
+LONG = 512  # tokens, where nothing says how long a text may be
 FILLER = "a"  # the word that is one token wherever any is
 SHORT = 16  # tokens; up to it every length is asked
 ALL_TOKENS = 16_384  # of all the texts together, which bounds the time of a large model
@@ -25,6 +26,11 @@ def whole_numbers(content: Any) -> Iterator[int]:
             yield from whole_numbers(item)
     elif isinstance(content, int) and not isinstance(content, bool):
         yield content
+
+
+def asked_limit(limit: int | None, numbers: Iterable[int]) -> int:
+    """The limit in tokens; without one, a length that reaches every number of the config that a forward can."""
+    return max([LONG, *(number for number in numbers if number <= LONGEST_FORWARD)]) if limit is None else limit
 
 
 def lengths_to_ask(limit: int, numbers: Iterable[int], together: int | None = ALL_TOKENS) -> list[int]:

@@ -21,6 +21,7 @@ from sbertconv.parity.lengths import (
     LONGEST_BATCH,
     LONGEST_FORWARD,
     SHORT,
+    asked_limit,
     lengths_to_ask,
     texts_of_lengths,
     whole_numbers,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from sbertconv.runtime.model import ConvertedModel, Graph
 
 SMALL_BATCH = 8
-LONG = 512  # tokens, where nothing says how long a text may be
 POOLED = 40  # sentences whose pooled tokens are compared
 COMPANY = 3  # texts in a call of its own: one of a length of the ladder, between two short ones
 TOKENS, ALONE, BATCH, SENTENCES = "tokens", "each text alone", "padded batch", "sentences"
@@ -397,12 +397,9 @@ def ladder(
         return int(embedder.tokenize([item(text)], task)["input_ids"].shape[1])
 
     numbers = original.numbers()
-    most = longest_forward(graph)
-    limit = graph.tokenizer.max_length(task)
-    if limit is None:
-        limit = max((number for number in numbers if number <= most), default=LONG)
-    found = texts_of_lengths(lengths_to_ask(min(limit, most), numbers), count)
-    wanted = lengths_to_ask(min(limit, most), numbers, None)
+    limit = min(asked_limit(graph.tokenizer.max_length(task), numbers), longest_forward(graph))
+    found = texts_of_lengths(lengths_to_ask(limit, numbers), count)
+    wanted = lengths_to_ask(limit, numbers, None)
     missing = tuple(length for length in wanted if length > min(found) and length not in found)
     return Ladder({length: item(text) for length, text in found.items()}, missing)
 
@@ -413,9 +410,14 @@ def longest_batch(graph: Graph) -> int:
 
 
 def longest_forward(graph: Graph) -> int:
-    """The tokens of the longest text with a result that is compared; a plan takes no longer ones."""
+    """The tokens of the longest text with a result that is compared."""
+    return min([graph.artifact.manifest.get("proven_length") or LONGEST_FORWARD, *profiled(graph)])
+
+
+def profiled(graph: Graph) -> list[int]:
+    """The tokens of the longest text that a plan takes, if the graph is for one."""
     shapes = graph.section.get("profile", {}).get("input_ids")
-    return min(LONGEST_FORWARD, shapes["max"][1]) if shapes else LONGEST_FORWARD
+    return [shapes["max"][1]] if shapes else []
 
 
 def ranked_pairs(label: str, graph: Graph, embedder: ConvertedModel, texts: Sequence[str]) -> Question:

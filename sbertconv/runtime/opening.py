@@ -24,7 +24,13 @@ RUNTIMES: dict[str, type[ConvertedModel]] = {
 
 
 def load(
-    folder: str | Path, *, format: str | None = None, engine: str = AUTO, parallel: int = 1, verify: bool = False
+    folder: str | Path,
+    *,
+    format: str | None = None,
+    engine: str = AUTO,
+    parallel: int = 1,
+    verify: bool = False,
+    beyond_proof: bool = False,
 ) -> Any:
     """Open a converted folder: an `Embedder`, `SparseEmbedder`, `MultiVectorEmbedder`, `Reranker` or `TextClassifier`,
     as the model is.
@@ -38,6 +44,8 @@ def load(
         parallel: how many batches run at once, each on its share of the cores. More than 1 embeds many texts faster
             and one text slower; for "onnxruntime" and "openvino".
         verify: compare every file with its sha256 first.
+        beyond_proof: whether texts longer than the manifest's `proven_length` are answered as they are, up to the
+            model's own limit. Otherwise they are cut there, with a warning: no longer text was compared with encode().
 
     Raises:
         ArtifactError: if the folder is missing, foreign, truncated, from a newer version or tampered with.
@@ -47,9 +55,11 @@ def load(
     artifact = replace(read_artifact(unpacked(packed) if packed else folder), packed=packed)
     if verify:
         artifact.verify_hashes()
-    return open_model(artifact, format, engine, parallel)
+    return open_model(artifact, format, engine, parallel, beyond_proof)
 
 
-def open_model(artifact: Artifact, form: str | None = None, engine: str = AUTO, parallel: int = 1) -> Any:
+def open_model(
+    artifact: Artifact, form: str | None = None, engine: str = AUTO, parallel: int = 1, beyond_proof: bool = False
+) -> Any:
     """The object that runs an artifact, as its class has it."""
-    return RUNTIMES[artifact.manifest["model_class"]](artifact, form, engine, parallel)
+    return RUNTIMES[artifact.manifest["model_class"]](artifact, form, engine, parallel, beyond_proof)
