@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -56,7 +57,8 @@ Write = Callable[..., "tuple[dict[str, Any], Sequence[Finish]]"]
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a conversion must keep: the user's own numbers, for what the precision is held to.
+    """What a conversion must keep: the user's own numbers, for what the precision is held to, and the seconds that the
+    comparison of long texts may take.
 
     Raises:
         UnsupportedOptionError: for numbers that do not apply to the precision.
@@ -66,8 +68,13 @@ class Bounds:
     tolerances: Mapping[str, float | None]
     gate: Mapping[str, float | None] = field(default_factory=dict)
     texts: Sequence[str] = ()
+    proof_budget: float | None = None
 
     def __post_init__(self) -> None:
+        if self.proof_budget is not None and not self.proof_budget >= 0:
+            raise UnsupportedOptionError(
+                f"--proof-budget {self.proof_budget}: must be 0 or more seconds.\nLeave it out for the default."
+            )
         exact = self.precision not in GATES
         idle = [name for name, value in (self.gate if exact else self.tolerances).items() if value is not None]
         idle += ["texts"] if exact and self.texts else []
@@ -132,6 +139,7 @@ def to_onnx(
     min_spearman: float | None = None,
     min_top10: float | None = None,
     texts: Sequence[str] = (),
+    proof_budget: float | None = None,
     calibration: Sequence[str] = (),
     text_input: bool = False,
     target: str = "onnxruntime",
@@ -181,6 +189,9 @@ def to_onnx(
         min_spearman: the smallest rank correlation of all pairwise similarities.
         min_top10: the smallest share of the ten nearest neighbours that stay.
         texts: your own texts, which the gate then includes.
+        proof_budget: seconds that the comparison of all lengths up to the model's limit may take; where that is not
+            enough, the folder is proven and cut at a shorter length, `proven_length` in its manifest. None: as long as
+            the conversion took until then, at least 60 seconds, and no text of more than 4,096 tokens.
         calibration: your own texts for fp16, which keeps in float32 whatever leaves its range on them.
         text_input: put the tokenizer into the graph, which then takes `text`, strings [batch], and nothing else. The
             tokenizer in the graph is first proven equal to the model's, token by token, on 20,000 texts.
@@ -232,7 +243,7 @@ def to_onnx(
         max_shape=max_shape,
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
-    bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
+    bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts, proof_budget)
     opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling, allow_changed)
     return _convert_graph(opened, directory, overwrite, options, bounds, on_stage)
 
@@ -259,6 +270,7 @@ def to_openvino(
     min_spearman: float | None = None,
     min_top10: float | None = None,
     texts: Sequence[str] = (),
+    proof_budget: float | None = None,
     calibration: Sequence[str] = (),
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
@@ -284,7 +296,7 @@ def to_openvino(
         calibration=tuple(calibration),
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
-    bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts)
+    bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts, proof_budget)
     opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling, allow_changed)
     return _convert_graph(opened, directory, overwrite, options, bounds, on_stage)
 
@@ -388,8 +400,9 @@ def build_plan(
         content = {**artifact.manifest, "graphs": graphs, "engines": engines, "plan": made}
         written = staging.manifest(content)
         on_stage("comparing with the graph")
-        planned = open_model(written, "tensorrt")
-        reference = Reference.of(Converted(open_model(written, "onnx", "onnxruntime")), planned)
+        planned = open_model(written, "tensorrt", beyond_proof=True)
+        graphs_alone = open_model(written, "onnx", "onnxruntime", beyond_proof=True)
+        reference = Reference.of(Converted(graphs_alone), planned)
         report = replace(compare(reference, planned, **bounds.tolerances), backend="tensorrt")
         staging.manifest({**content, "plan": {**made, "parity": report.to_json()}})
         report.raise_if_failed()
@@ -412,6 +425,7 @@ def to_tf(
     activation: bool = False,
     atol: float | None = None,
     rtol: float | None = None,
+    proof_budget: float | None = None,
     text_input: bool = False,
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
@@ -431,6 +445,7 @@ def to_tf(
         activation: see `to_onnx`; the Keras model then gives a dict of both.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5.
         rtol: relative term of the rule; default 1e-5.
+        proof_budget: see `to_onnx`.
         text_input: make the tokenizer the model's first layer, which takes `text`, strings [batch], and nothing else;
             "keras" and "saved_model" alone. It is first proven equal to the model's, token by token, on 20,000 texts.
         registry: converters; default the built-in ones and those of installed plugins.
@@ -459,7 +474,7 @@ def to_tf(
     target = _target(directory, source.name, "keras")
     with settled_heap(), float32_policy(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_keras, options=options)
-        bounds = Bounds("fp32", {"atol": atol, "rtol": rtol})
+        bounds = Bounds("fp32", {"atol": atol, "rtol": rtol}, proof_budget=proof_budget)
         content, report = _convert_and_compare(source, registry, "keras", write, staging, bounds, on_stage)
         return _publish(staging, content, report, on_stage)
 
@@ -470,7 +485,8 @@ def to_keras(model: str | Path | SentenceTransformer, *, task: str | None = None
     Args:
         model: a Hub id, a folder, or a live SentenceTransformer.
         task: for a model with routes, the task whose route is meant; None: the one that encode() takes.
-        options: revision, trust_remote_code, model_class, pooling, allow_changed, atol, rtol, registry, on_stage of
+        options: revision, trust_remote_code, model_class, pooling, allow_changed, atol, rtol, proof_budget, registry,
+            on_stage of
             `to_tf`.
 
     Returns:
@@ -504,6 +520,7 @@ def to_torch(
     precision: str = "fp32",
     atol: float | None = None,
     rtol: float | None = None,
+    proof_budget: float | None = None,
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> Artifact:
@@ -525,6 +542,7 @@ def to_torch(
         precision: "fp32", the only one.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-6.
         rtol: relative term of the rule; default 1e-6.
+        proof_budget: see `to_onnx`.
         registry: converters; default the built-in ones and those of installed plugins.
         on_stage: called with the name of each stage as it starts.
 
@@ -550,7 +568,7 @@ def to_torch(
     target = _target(directory, source.name, "torch")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         write = partial(write_torch, options=options)
-        bounds = Bounds(precision, {"atol": atol, "rtol": rtol})
+        bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, proof_budget=proof_budget)
         content, report = _convert_and_compare(source, registry, "torch", write, staging, bounds, on_stage)
         return _publish(staging, content, report, on_stage)
 
@@ -689,7 +707,7 @@ def _keras_to_onnx(
         on_stage("converting")
         content = write_onnx_of(embedder, str(model), staging)
         on_stage("comparing with the Keras model")
-        written = open_model(staging.manifest(content))
+        written = open_model(staging.manifest(content), beyond_proof=True)
         reference = Reference.of(Converted(embedder), written)
         report = compare(reference, written, atol=tolerances[0], rtol=tolerances[1])
         return _publish(staging, content, report, on_stage)
@@ -759,8 +777,8 @@ def _convert_and_compare(
     """
     from sbertconv.parity.comparison import compare_formats
 
-    ways, reference = _convert(source, registry, backend, write, staging, bounds, on_stage)
-    measured = {**bounds.to_json(), "sees_padding": reference.sees_padding}
+    ways, reference, proven = _convert(source, registry, backend, write, staging, bounds, on_stage)
+    measured = {**bounds.to_json(), "sees_padding": reference.sees_padding, "proven_length": proven}
     while ways:
         release_memory()
         on_stage("writing")
@@ -781,14 +799,17 @@ def _convert(
     staging: Staging,
     bounds: Bounds,
     on_stage: OnStage,
-) -> tuple[list[Finish], Reference]:
+) -> tuple[list[Finish], Reference, int | None]:
     """Load, plan and convert; the original answers the harness's questions and is let go, before what can do
-    without it is written and long before the converted model is loaded.
+    without it is written and long before the converted model is loaded. The last of the three is the number of tokens
+    that it could be asked up to.
     """
+    from sbertconv.parity.budget import cut_note, proven_length
     from sbertconv.parity.comparison import Reference
     from sbertconv.parity.kinds import CLASS_PARITY
     from sbertconv.plan.planning import plan_model
 
+    start = time.monotonic()
     on_stage("loading the model")
     with source.loaded(widened_late=backend == "onnx") as model:
         on_stage("planning")
@@ -800,7 +821,12 @@ def _convert(
         release_memory()
         on_stage("asking the original")
         original = CLASS_PARITY[source.model_class.name].original(model)
-        return list(ways), Reference.of(original, open_model(staging.manifest(content)), bounds.texts)
+        drafted = open_model(staging.manifest(content), beyond_proof=True)
+        proven = proven_length(original, drafted, bounds.proof_budget, time.monotonic() - start)
+        if note := cut_note(drafted, proven):
+            content["notes"].append(note)
+        drafted = open_model(staging.manifest({**content, "proven_length": proven}), beyond_proof=True)
+        return list(ways), Reference.of(original, drafted, bounds.texts), proven
 
 
 def verify(
@@ -850,7 +876,8 @@ def verify(
     source = _with_top_k(source, artifact.manifest.get("top_k"))
     with source.loaded(widened_late=True) as loaded:
         on_stage(f"comparing with {source.model_class.method}()")
-        reference = Reference.of(CLASS_PARITY[source.model_class.name].original(loaded), open_model(artifact))
+        original = CLASS_PARITY[source.model_class.name].original(loaded)
+        reference = Reference.of(original, open_model(artifact, beyond_proof=True))
     return compare_formats(reference, artifact, atol=atol, rtol=rtol)
 
 

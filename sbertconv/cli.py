@@ -15,6 +15,7 @@ from sbertconv.console.options import (
     ActivationToo,
     AllowChanged,
     Atol,
+    BeyondProof,
     Bits,
     Calibration,
     Device,
@@ -34,6 +35,7 @@ from sbertconv.console.options import (
     PartOf,
     PoolingMode,
     Precision,
+    ProofBudget,
     ReadAs,
     Revision,
     Rtol,
@@ -183,6 +185,7 @@ def to_onnx_command(
     ] = None,
     atol: Atol = None,
     rtol: Rtol = None,
+    proof_budget: ProofBudget = None,
     min_cosine: MinCosine = None,
     min_spearman: MinSpearman = None,
     min_top10: MinTop10 = None,
@@ -244,6 +247,7 @@ def to_onnx_command(
             engines=None if engine is None else [name.value for name in engine],
             atol=atol,
             rtol=rtol,
+            proof_budget=proof_budget,
             min_cosine=min_cosine,
             min_spearman=min_spearman,
             min_top10=min_top10,
@@ -359,6 +363,7 @@ def to_openvino_command(
     precision: Precision = Bits.fp32,
     atol: Atol = None,
     rtol: Rtol = None,
+    proof_budget: ProofBudget = None,
     min_cosine: MinCosine = None,
     min_spearman: MinSpearman = None,
     min_top10: MinTop10 = None,
@@ -402,6 +407,7 @@ def to_openvino_command(
             precision=precision.value,
             atol=atol,
             rtol=rtol,
+            proof_budget=proof_budget,
             min_cosine=min_cosine,
             min_spearman=min_spearman,
             min_top10=min_top10,
@@ -478,6 +484,7 @@ def to_tf_command(
     activation: ActivationToo = False,
     atol: Atol = None,
     rtol: Rtol = None,
+    proof_budget: ProofBudget = None,
     text_input: TextInput = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -513,6 +520,7 @@ def to_tf_command(
             activation=activation,
             atol=atol,
             rtol=rtol,
+            proof_budget=proof_budget,
             text_input=text_input,
             on_stage=on_stage,
         )
@@ -538,6 +546,7 @@ def to_torch_command(
     precision: Annotated[Bits, typer.Option(help="fp32; smaller ones are to-onnx and to-openvino's.")] = Bits.fp32,
     atol: Atol = None,
     rtol: Rtol = None,
+    proof_budget: ProofBudget = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -575,6 +584,7 @@ def to_torch_command(
             precision=precision.value,
             atol=atol,
             rtol=rtol,
+            proof_budget=proof_budget,
             on_stage=on_stage,
         )
     print_result(artifact, as_json)
@@ -749,6 +759,7 @@ def encode_command(
     threads: Threads = None,
     parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the threads.", min=1)] = 1,
     device: Device = None,
+    beyond_proof: BeyondProof = False,
     part: PartOf = None,
 ) -> None:
     """Embed texts or a file with a converted folder; a file is never held in memory whole."""
@@ -765,6 +776,7 @@ def encode_command(
             threads=threads,
             parallel=parallel,
             device=device,
+            beyond_proof=beyond_proof,
             part=part and part.value,
         ),
         source,
@@ -815,6 +827,7 @@ def predict_command(
         Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
     ] = None,
     engine: Engine = "auto",
+    beyond_proof: BeyondProof = False,
 ) -> None:
     """Score pairs or label texts with a converted folder; a JSON line for each, a file is never in memory whole."""
     from sbertconv.console.files import predict_texts, read_inputs
@@ -823,7 +836,7 @@ def predict_command(
     file = _given(texts, input_file)
     source = iter(texts or ()) if file is None else read_inputs(file, column or ["text"])
     predict_texts(
-        load(directory, format=form and form.value, engine=engine),
+        load(directory, format=form and form.value, engine=engine, beyond_proof=beyond_proof),
         source if query is None else ((query, text) for text in source),
         prompt_name=prompt_name,
         prompt=prompt,

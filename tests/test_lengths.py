@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+import warnings
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import cases
 import numpy as np
 import pytest
 import torch
@@ -15,11 +20,15 @@ from tiny import DECODER, LEFT, SMALL, WORDPIECE, tokenizer
 from transformers import AutoConfig, AutoModel
 
 import sbertconv
-from sbertconv import ParityError, UnsupportedModuleError
+from sbertconv import ParityError, UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.corpus.texts import long_text
-from sbertconv.parity.lengths import ALL_TOKENS, lengths_to_ask, texts_of_lengths, whole_numbers
+from sbertconv.parity.budget import cut_note, fitting_length
+from sbertconv.parity.comparison import Reference, _missing
+from sbertconv.parity.lengths import ALL_TOKENS, LONGEST_FORWARD, lengths_to_ask, texts_of_lengths, whole_numbers
+from sbertconv.parity.questions import LENGTHS_ALONE, Question
+from sbertconv.runtime.batches import chunks
 
-LIMIT = 2048
+LIMIT = 1024
 LATENT = dict(
     q_lora_rank=16,
     kv_lora_rank=16,
@@ -102,4 +111,163 @@ def test_lengths_keep_to_the_limit_and_cost_little(limit: int) -> None:
 
 def test_texts_have_the_lengths_that_words_can_make() -> None:
     texts = texts_of_lengths([1, 2, 5, 30], lambda text: len(text.split()) + 2)  # two special tokens
-    assert [len(text.split()) for text in texts] == [0, 3, 28]
+    assert {length: len(text.split()) for length, text in texts.items()} == {2: 0, 5: 3, 30: 28}
+
+
+def test_gaps_between_the_tokens_of_words_are_filled_with_short_ones() -> None:
+    texts = texts_of_lengths(range(1, 17), lambda text: sum(4 if len(word) > 1 else 1 for word in text.split()))
+    assert list(texts) == list(range(1, 17))
+
+
+class Switching:
+    """A side whose answers switch where the longest text of a batch has more than N tokens, which are its words."""
+
+    owner = ""
+
+    def __init__(self, beyond: int) -> None:
+        self.beyond = beyond
+
+    def call(self, question: Question) -> list[np.ndarray]:
+        lengths = np.array([words_of(item) for item in question.inputs])
+        found: list[np.ndarray] = [np.zeros(1, np.float32)] * len(lengths)
+        for batch in chunks(np.argsort(-lengths), question.options["batch_size"]):
+            for place in batch:
+                found[place] = np.float32([lengths[batch].max() > self.beyond])
+        return found
+
+    def tokens(self, text: Any, task: str | None) -> dict[str, np.ndarray]:
+        return {"input_ids": np.zeros((1, words_of(text)), np.int64)}
+
+    def tokenizers(self) -> list[Any]:
+        return []
+
+    def poolings(self) -> list[Any]:
+        return []
+
+    def prompts(self) -> dict[str, str]:
+        return {}
+
+    def numbers(self) -> list[int]:
+        return [self.beyond, 30_000]
+
+
+def words_of(item: Any) -> int:
+    return len(" ".join(item).split() if isinstance(item, tuple) else item.split()) + 2
+
+
+@pytest.mark.parametrize("limit", [300, 2048])
+@pytest.mark.parametrize("model_class", ["SentenceTransformer", "MultiVectorEncoder", "CrossEncoder", "TextClassifier"])
+def test_a_switch_by_the_longest_text_of_a_batch_is_seen_wherever_it_is(model_class: str, limit: int) -> None:
+    tokenizer = SimpleNamespace(max_length=lambda task: limit, padding_side="right", takes_single=True)
+    section = {"name": "text", "modality": "text", "tasks": [], "tokenizer": {"task_max_length": {}}}
+    graph = SimpleNamespace(section=section, tokenizer=tokenizer, task=None, outputs=["sentence_embedding"])
+    graph.artifact = SimpleNamespace(manifest={"model_class": model_class, "precision": "fp32"})
+    for beyond in range(65, 77):
+        side = Switching(beyond)
+        embedder: Any = SimpleNamespace(
+            graphs=[graph],
+            artifact=graph.artifact,
+            tokenize=lambda texts, task=None, side=side: side.tokens(texts[0], task),
+        )
+        reference = Reference.of(side, embedder)
+        assert reference.sees_padding
+        asked = [question for question in reference.questions if question.name.endswith(LENGTHS_ALONE)]
+        assert all(not question.missing for question in asked)
+        lengths = {words_of(item) for question in asked for item in question.inputs}
+        assert {beyond - 1, beyond, beyond + 1, limit - 1, limit} <= lengths
+
+
+def test_lengths_that_words_cannot_make_are_said() -> None:
+    question = Question(LENGTHS_ALONE, [], missing=(17, 33))
+    assert _missing(question) == "each length alone: not compared at 17, 33 tokens."
+    assert _missing(replace(question, missing=tuple(range(20)))) == (
+        "each length alone: not compared at 0, 1, 2, 3, 4, 5, 6, 7 and 12 more tokens."
+    )
+    assert _missing(Question(LENGTHS_ALONE, [])) is None
+
+
+@pytest.mark.parametrize(
+    ("per_token", "seconds", "fits"), [(0.0, 0.0, 8192), (0.001, 1e6, 8192), (0.001, 40.0, 1024), (1.0, 10.0, 0)]
+)
+def test_the_length_that_fits_is_found_with_few_forwards(per_token: float, seconds: float, fits: int) -> None:
+    timed: list[int] = []
+
+    def seconds_of(length: int) -> float:
+        timed.append(length)
+        return per_token * length
+
+    assert fitting_length(8192, (100, 3000), seconds_of, seconds) == fits
+    assert timed == sorted(timed)
+    assert sum(timed) <= 8 * max(fits, 64)
+
+
+@pytest.fixture(scope="module")
+def cut_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose limit of 400 tokens is beyond its budget."""
+    model = cases.chain(cases.static_embedding(400), st.Normalize())
+    folder = tmp_path_factory.mktemp("cut") / "model"
+    sbertconv.to_onnx(model, folder, proof_budget=0)
+    return folder
+
+
+LONG_TEXTS = [" ".join(["Berlin"] * 80 + ["people"] * 150 + ["fox"] * 100), "short"]
+
+
+def test_no_text_longer_than_proven_is_answered_without_a_flag(cut_folder: Path) -> None:
+    model = cases.chain(cases.static_embedding(400), st.Normalize())
+    expected = model.encode(LONG_TEXTS)
+    embedder = sbertconv.load(cut_folder)
+    proven = embedder.artifact.manifest["proven_length"]
+    assert 64 <= proven < 330
+    assert embedder.max_seq_length == proven
+    assert any(f"Proven up to {proven} tokens" in note for note in embedder.artifact.manifest["notes"])
+    with pytest.warns(UserWarning, match=rf"cut at {proven} tokens.*limit: 400.*beyond_proof=True"):
+        found = embedder.encode(LONG_TEXTS)
+    assert embedder.tokenize(LONG_TEXTS)["input_ids"].shape[1] == proven
+    assert np.abs(found - expected)[0].max() > 0.01
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embedder.encode(LONG_TEXTS)  # once is enough
+        whole = sbertconv.load(cut_folder, beyond_proof=True)
+        np.testing.assert_allclose(whole.encode(LONG_TEXTS), expected, atol=1e-6)
+        sbertconv.load(cut_folder).encode(" ".join(["fox"] * proven))  # just as long as proven
+    assert whole.max_seq_length == 400
+
+
+def test_a_cut_folder_is_verified_up_to_where_it_is_proven(cut_folder: Path) -> None:
+    report = sbertconv.verify(cases.chain(cases.static_embedding(400), st.Normalize()), cut_folder)
+    assert report.passed
+    assert any("compared by their tokens alone" in note for note in report.notes)
+
+
+def test_encode_lifts_the_cut_with_an_option(cut_folder: Path, cli: Any) -> None:
+    expected = sbertconv.load(cut_folder, beyond_proof=True).encode(LONG_TEXTS[0])
+    ran = cli("encode", cut_folder, LONG_TEXTS[0], "--beyond-proof")
+    assert ran.code == 0
+    np.testing.assert_allclose(json.loads(ran.out), expected, atol=1e-6)
+
+
+def test_a_limit_within_the_budget_is_no_cut(tmp_path: Path) -> None:
+    model = cases.chain(cases.static_embedding(5000), st.Normalize())
+    manifest = sbertconv.to_onnx(model, tmp_path / "default").manifest
+    assert manifest["proven_length"] == LONGEST_FORWARD
+    manifest = sbertconv.to_onnx(model, tmp_path / "budget", proof_budget=1000).manifest
+    assert manifest["proven_length"] == 5000
+    assert not any("Proven up to" in note for note in manifest["notes"])
+    assert not any("tokens alone" in note for note in manifest["parity"]["notes"])
+
+
+def test_text_input_is_refused_where_its_limit_is_not_proven() -> None:
+    tokenizer = SimpleNamespace(max_length=lambda task: 400)
+    graph = SimpleNamespace(section={"modality": "text"}, tokenizer=tokenizer)
+    embedder: Any = SimpleNamespace(graphs=[graph], artifact=SimpleNamespace(manifest={"text_input": True}))
+    assert cut_note(embedder, 400) is None
+    with pytest.raises(UnsupportedOptionError, match=r"limit of 400 tokens.*up to 92[^$]*--proof-budget"):
+        cut_note(embedder, 92)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_a_budget_is_no_negative_number(seconds: float, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedOptionError, match="--proof-budget"):
+        sbertconv.to_onnx(cases.static(), tmp_path / "model", proof_budget=seconds)

@@ -214,6 +214,11 @@ class Manifest(TypedDict):
     notes: Annotated[list[str], key("what its user should know")]
     pooling: NotRequired[Annotated[str, key("the pooling mode that was chosen for a bare checkpoint")]]
     max_seq_length: Annotated[Count | None, key("the limit in tokens of the default route; null: none")]
+    proven_length: NotRequired[
+        Annotated[
+            Positive | None, key("the number of tokens that texts are cut at, no longer ones having been compared")
+        ]
+    ]
     padding_side: Annotated[Side | None, key("of the default route; null: it takes no texts")]
     do_lower_case: Annotated[bool, key("of the default route")]
     prompts: Annotated[dict[str, str], key("prompt name -> prompt")]

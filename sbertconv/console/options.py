@@ -191,5 +191,18 @@ TokenTypeIds = Annotated[
         "--token-type-ids/--no-token-type-ids", "Always or never take token_type_ids; default: as the tokenizer emits."
     ),
 ]
+ProofBudget = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds for comparing long texts, which are cut at what was compared; default: as long as the "
+        "conversion, at least 60, up to 4,096 tokens.",
+        metavar="<seconds>",
+        min=0,
+        show_default=False,
+    ),
+]
+BeyondProof = Annotated[
+    bool, flag("--beyond-proof", "Take texts longer than those that were compared with the model, up to its limit.")
+]
 Atol = Annotated[float | None, _tolerance("absolute")]
 Rtol = Annotated[float | None, _tolerance("relative")]

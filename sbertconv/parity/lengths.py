@@ -9,8 +9,10 @@ from typing import Any
 
 from sbertconv.corpus.texts import sentences
 
-LONGEST_BATCH = 1024  # tokens; a longer limit is compared length by length, in batches of few
-LONGEST_FORWARD = 4096  # tokens; beyond it a text is compared by its tokens alone
+LONGEST_BATCH = 1024  # tokens of the longest text that is put over the limit, in one batch with short ones
+LONGEST_FORWARD = 4096  # tokens; beyond it a text is compared if a budget is given, as memory grows with its square
+LONG = 512  # tokens, where nothing says how long a text may be
+FILLER = "a"  # the word that is one token wherever any is
 SHORT = 16  # tokens; up to it every length is asked
 ALL_TOKENS = 16_384  # of all the texts together, which bounds the time of a large model
 
@@ -26,25 +28,32 @@ def whole_numbers(content: Any) -> Iterator[int]:
         yield content
 
 
-def lengths_to_ask(limit: int, numbers: Iterable[int]) -> list[int]:
+def asked_limit(limit: int | None, numbers: Iterable[int]) -> int:
+    """The limit in tokens; without one, a length that reaches every number of the config that a forward can."""
+    return max([LONG, *(number for number in numbers if number <= LONGEST_FORWARD)]) if limit is None else limit
+
+
+def lengths_to_ask(limit: int, numbers: Iterable[int], together: int | None = ALL_TOKENS) -> list[int]:
     """Lengths in tokens, ascending: 1 to 16, the limit and one less, every number of the config with the lengths beside
-    it, and powers of two. The more telling ones are chosen first, until they have `ALL_TOKENS` together.
+    it, and powers of two. The more telling ones are chosen first, until they have so many tokens together.
 
     Args:
         limit: the longest text that is asked.
         numbers: whole numbers of the model's config.
+        together: tokens of all of them; None: as many as there are.
     """
     named = sorted({number for number in numbers if SHORT < number < limit}, reverse=True)
     powers = [2**power for power in range(limit.bit_length())]
     wanted = [*range(1, SHORT + 1), limit, limit - 1, *named]
     wanted += [number + step for step in (1, -1) for number in named] + powers
     found = dict.fromkeys(length for length in wanted if 0 < length <= limit)
-    within = zip(found, accumulate(found), strict=True)
-    return sorted(length for length, together in within if together <= ALL_TOKENS or length == limit)
+    sums = zip(found, accumulate(found), strict=True)
+    return sorted(length for length, total in sums if together is None or total <= together or length == limit)
 
 
-def texts_of_lengths(lengths: Iterable[int], count: Callable[[str], int]) -> list[str]:
-    """A text of each length, or of the next smaller one that words can make; each text once.
+def texts_of_lengths(lengths: Iterable[int], count: Callable[[str], int]) -> dict[int, str]:
+    """Number of tokens -> a text with so many, ascending: of each length that words can make, or else of the next
+    smaller one.
 
     Args:
         lengths: in tokens, ascending.
@@ -52,11 +61,15 @@ def texts_of_lengths(lengths: Iterable[int], count: Callable[[str], int]) -> lis
     """
     lengths = list(lengths)
     words = list(islice(cycle(word for sentence in sentences() for word in sentence.split()), max(lengths)))
-    found: dict[str, None] = {}
+    found: dict[int, str] = {}
     taken = 0  # words of the text before, which is shorter
     for length in lengths:
         most = min(length, len(words))  # a word is a token at least
         beyond = bisect_right(range(most + 1), length, lo=taken, key=lambda number: count(" ".join(words[:number])))
         taken = max(taken, beyond - 1)
-        found[" ".join(words[:taken])] = None
-    return list(found)
+        text = " ".join(words[:taken])
+        made = count(text)
+        filled = " ".join([*words[:taken], *[FILLER] * (length - made)])
+        made, text = (length, filled) if made < length == count(filled) else (made, text)
+        found.setdefault(made, text)
+    return found

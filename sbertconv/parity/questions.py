@@ -5,7 +5,7 @@ The original model answers first, so that it can be let go before the converted 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,16 +17,23 @@ from sbertconv.artifact.kinds import EXACT, MODEL_CLASSES
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, long_text, random_images, sentences
 from sbertconv.memory import trim_heap
-from sbertconv.parity.lengths import LONGEST_BATCH, LONGEST_FORWARD, lengths_to_ask, texts_of_lengths, whole_numbers
+from sbertconv.parity.lengths import (
+    LONGEST_BATCH,
+    LONGEST_FORWARD,
+    SHORT,
+    asked_limit,
+    lengths_to_ask,
+    texts_of_lengths,
+    whole_numbers,
+)
 from sbertconv.parity.quality import RANKED
 
 if TYPE_CHECKING:
     from sbertconv.runtime.model import ConvertedModel, Graph
 
 SMALL_BATCH = 8
-LONG = 512  # tokens, where nothing says how long a text may be
 POOLED = 40  # sentences whose pooled tokens are compared
-FEW = 3  # texts in one batch; encode() sorts them, so that neighbours in length are together
+COMPANY = 3  # texts in a call of its own: one of a length of the ladder, between two short ones
 TOKENS, ALONE, BATCH, SENTENCES = "tokens", "each text alone", "padded batch", "sentences"
 LENGTHS_ALONE, LENGTHS_MIXED = "each length alone", "mixed lengths"
 
@@ -42,6 +49,9 @@ class Question:
         options: keywords of the method; for "tokens" the task.
         padding_side: where to pad, if not where the model does.
         pooled: whether token pooling pools; see `about_token_embeddings`.
+        together: how many of the inputs go into one call, if not all of them: encode() sorts the texts of a call by
+            length, so that only neighbours meet in a batch.
+        missing: lengths in tokens that should be among the inputs and are not.
     """
 
     name: str
@@ -50,6 +60,14 @@ class Question:
     options: Mapping[str, Any] = field(default_factory=dict)
     padding_side: str | None = None
     pooled: bool = True
+    together: int | None = None
+    missing: tuple[int, ...] = ()
+
+    def calls(self) -> Iterator[Question]:
+        """The same as one question for each call."""
+        step = self.together or len(self.inputs)
+        for start in range(0, len(self.inputs), step):
+            yield replace(self, inputs=self.inputs[start : start + step], together=None)
 
     @property
     def task(self) -> str | None:
@@ -172,7 +190,7 @@ def ask(side: Side, question: Question) -> list[Any]:
     with pooled, _changed(side.tokenizers(), "padding_side", question.padding_side):
         if question.method == TOKENS:
             return [_as_arrays(side.tokens(text, question.task)) for text in question.inputs]
-        answers = [np.asarray(result) for result in side.call(question)]
+        answers = [np.asarray(result) for call in question.calls() for result in side.call(call)]
     trim_heap()  # every shape of a batch leaves buffers behind
     return answers
 
@@ -250,10 +268,7 @@ def _about_encode(
     yield encode(BATCH, batch_size=BATCH_SIZE)
     if embedder.tokenize([long], name)["input_ids"].shape[1] <= longest_batch(graph):
         yield encode("over the limit", [long, *CORPUS[:3]])
-    else:
-        texts = ladder(graph, original, embedder, name)
-        yield encode(LENGTHS_ALONE, texts, batch_size=1)
-        yield encode(LENGTHS_MIXED, texts, batch_size=FEW)
+    yield from by_length(encode, ladder(graph, original, embedder, name))
     if side := _other_side(original, embedder):
         yield replace(encode(f"padded on the {side}", batch_size=BATCH_SIZE), padding_side=side)
     for prompt, text in original.prompts().items():
@@ -286,10 +301,7 @@ def about_token_embeddings(label: str, graph: Graph, original: Side, embedder: C
         yield ask_for(BATCH, task)
         if embedder.tokenize([long], task)["input_ids"].shape[1] <= longest_batch(graph):
             yield ask_for("over the limit", task, [long, *CORPUS[:3]])
-        else:
-            texts = ladder(graph, original, embedder, task)
-            yield ask_for(LENGTHS_ALONE, task, texts, batch_size=1)
-            yield ask_for(LENGTHS_MIXED, task, texts, batch_size=FEW)
+        yield from by_length(partial(ask_for, task=task), ladder(graph, original, embedder, task))
         if Converted(embedder).poolings():
             yield replace(ask_for("token pooling", task, sentences()[:POOLED]), pooled=True)
     if side := _other_side(original, embedder):
@@ -317,13 +329,10 @@ def about_predictions(label: str, graph: Graph, original: Side, embedder: Conver
     yield Question(f"{label}{kind}: {TOKENS}", [*inputs, *limited], TOKENS)
     yield ask_for(f"{kind}: {ALONE}", inputs, batch_size=1)
     yield ask_for(f"{kind}: {BATCH}", inputs)
-    if not single:
-        if embedder.tokenize([(long, long)])["input_ids"].shape[1] <= longest_batch(graph):
-            yield ask_for("pairs over the limit", [*cut, *pairs[:3]])
-        else:
-            long_pairs = [(CORPUS[4], text) for text in ladder(graph, original, embedder, None, CORPUS[4])]
-            yield ask_for(f"{kind}: {LENGTHS_ALONE}", long_pairs, batch_size=1)
-            yield ask_for(f"{kind}: {LENGTHS_MIXED}", long_pairs, batch_size=FEW)
+    if not single and embedder.tokenize([(long, long)])["input_ids"].shape[1] <= longest_batch(graph):
+        yield ask_for("pairs over the limit", [*cut, *pairs[:3]])
+    made = ladder(graph, original, embedder, None, None if single else CORPUS[4])
+    yield from by_length(lambda what, **options: ask_for(f"{kind}: {what}", **options), made)
     for prompt, text in original.prompts().items():
         if text:
             yield ask_for(f"{kind}, prompt {prompt}", inputs, prompt_name=prompt)
@@ -346,23 +355,53 @@ def _arrays(embedder: ConvertedModel) -> Mapping[str, Any]:
     return CLASS_PARITY[embedder.artifact.manifest["model_class"]].arrays
 
 
-def ladder(
-    graph: Graph, original: Side, embedder: ConvertedModel, task: str | None, first: str | None = None
-) -> list[str]:
-    """Texts of every length that may matter, up to the limit, or to the largest number of the config where there is
-    none; `first` is the other text of their pairs.
+@dataclass(frozen=True)
+class Ladder:
+    """Texts of every length that may matter.
+
+    Attributes:
+        items: number of tokens -> text or pair, ascending.
+        missing: lengths that may matter too, and that no text has or there is no time for.
     """
 
+    items: Mapping[int, Any]
+    missing: tuple[int, ...]
+
+    @property
+    def in_company(self) -> list[Any]:
+        """Each of them but the short ones between the first and the last of those: an answer may depend on the longest
+        text of its batch.
+        """
+        short = [item for length, item in self.items.items() if length <= SHORT] or list(self.items.values())[:1]
+        long = [item for item in self.items.values() if item not in short] or short[-1:]
+        return [item for text in long for item in (short[0], text, short[-1])]
+
+
+def by_length(ask_for: Callable[..., Question], made: Ladder) -> Iterator[Question]:
+    """Each length alone, and between short ones in a call of its own."""
+    yield replace(ask_for(LENGTHS_ALONE, inputs=list(made.items.values()), batch_size=1), missing=made.missing)
+    yield replace(ask_for(LENGTHS_MIXED, inputs=made.in_company, batch_size=COMPANY), together=COMPANY)
+
+
+def ladder(
+    graph: Graph, original: Side, embedder: ConvertedModel, task: str | None, first: str | None = None
+) -> Ladder:
+    """The ladder up to the limit, or to the largest number of the config where there is none; `first` is the other text
+    of its pairs, whose tokens count.
+    """
+
+    def item(text: str) -> Any:
+        return text if first is None else (first, text)
+
     def count(text: str) -> int:
-        tokens = embedder.tokenize([text if first is None else (first, text)], task)
-        return int(tokens["input_ids"].shape[1])
+        return int(embedder.tokenize([item(text)], task)["input_ids"].shape[1])
 
     numbers = original.numbers()
-    most = longest_forward(graph)
-    limit = graph.tokenizer.max_length(task)
-    if limit is None:
-        limit = max((number for number in numbers if number <= most), default=LONG)
-    return texts_of_lengths(lengths_to_ask(min(limit, most), numbers), count)
+    limit = min(asked_limit(graph.tokenizer.max_length(task), numbers), longest_forward(graph))
+    found = texts_of_lengths(lengths_to_ask(limit, numbers), count)
+    wanted = lengths_to_ask(limit, numbers, None)
+    missing = tuple(length for length in wanted if length > min(found) and length not in found)
+    return Ladder({length: item(text) for length, text in found.items()}, missing)
 
 
 def longest_batch(graph: Graph) -> int:
@@ -371,9 +410,14 @@ def longest_batch(graph: Graph) -> int:
 
 
 def longest_forward(graph: Graph) -> int:
-    """The tokens of the longest text with a result that is compared; a plan takes no longer ones."""
+    """The tokens of the longest text with a result that is compared."""
+    return min([graph.artifact.manifest.get("proven_length") or LONGEST_FORWARD, *profiled(graph)])
+
+
+def profiled(graph: Graph) -> list[int]:
+    """The tokens of the longest text that a plan takes, if the graph is for one."""
     shapes = graph.section.get("profile", {}).get("input_ids")
-    return min(LONGEST_FORWARD, shapes["max"][1]) if shapes else LONGEST_FORWARD
+    return [shapes["max"][1]] if shapes else []
 
 
 def ranked_pairs(label: str, graph: Graph, embedder: ConvertedModel, texts: Sequence[str]) -> Question:

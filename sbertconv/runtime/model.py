@@ -49,10 +49,17 @@ class Graph:
     """
 
     def __init__(
-        self, artifact: Artifact, section: GraphSection, form: str, engine: str, options: EngineOptions
+        self,
+        artifact: Artifact,
+        section: GraphSection,
+        form: str,
+        engine: str,
+        options: EngineOptions,
+        proven_length: int | None = None,
     ) -> None:
         self.artifact = artifact
         self.options = options
+        self.proven_length = proven_length
         self.section = section
         self.form = form
         self.engine = engine
@@ -103,6 +110,7 @@ class Graph:
                 section = given(self.section["tokenizer"])
                 self.artifact.path(section["file"])
                 self._tokenizer = load_tokenizer(section, self.artifact.folder)
+                self._tokenizer.proven_length = self.proven_length
             return self._tokenizer
 
     @property
@@ -164,6 +172,8 @@ class ConvertedModel:
         options: how it computes: threads, device, batches at once.
         same_batches: whether batches are those of the library, because answers depend on the padding or because
             it is to be compared.
+        proven_length: the number of tokens that texts are cut at because no longer ones were compared with the
+            library, or None.
     """
 
     def __init__(
@@ -172,6 +182,7 @@ class ConvertedModel:
         form: str | None = None,
         engine: str = AUTO,
         options: EngineOptions = EngineOptions(),  # noqa: B008  # frozen
+        beyond_proof: bool = False,
     ) -> None:
         self.artifact = artifact
         manifest = artifact.manifest
@@ -188,7 +199,11 @@ class ConvertedModel:
         self.same_batches: bool = manifest["sees_padding"]
         self.prompts: dict[str, str] = dict(manifest["prompts"])
         self.default_prompt_name: str | None = manifest.get("default_prompt_name")
-        self.graphs = [Graph(artifact, section, self.format, self.engine, options) for section in manifest["graphs"]]
+        self.proven_length: int | None = None if beyond_proof else manifest.get("proven_length")
+        self.graphs = [
+            Graph(artifact, section, self.format, self.engine, options, self.proven_length)
+            for section in manifest["graphs"]
+        ]
 
     def open(self) -> None:
         """Load every graph now; otherwise each is loaded when first used.
@@ -212,8 +227,8 @@ class ConvertedModel:
     @property
     def max_seq_length(self) -> int | None:
         """The limit in tokens beyond which a text is cut, or None."""
-        limit: int | None = self.artifact.manifest.get("max_seq_length")
-        return limit
+        limits = (self.artifact.manifest.get("max_seq_length"), self.proven_length)
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def graph(self, modality: str, task: str | None) -> Graph:
         """The graph for this modality and task.
@@ -236,7 +251,7 @@ class ConvertedModel:
         """The tensors that the graph takes for one batch of texts or pairs, int64 [batch, sequence]."""
         graph = self.graph("text", task)
         prompted = [graph.tokenizer.prompted(text, prompt) for text in texts]
-        rows = graph.tokenizer.ids(prompted, graph.tokenizer.max_length(task))
+        rows = graph.tokenizer.limited_ids(prompted, task)
         return self._tensors(graph, rows, task, prompt)
 
     def _tensors(self, graph: Graph, rows: Sequence[Tokens], task: str | None, prompt: str | None) -> Tensors:
@@ -364,8 +379,8 @@ class ConvertedModel:
             for chosen, values in pixels:
                 yield chosen, {"pixel_values": values}
         else:
-            limit = graph.tokenizer.max_length(task)
-            for chosen, rows in self._tokens(order, batch_size, lambda part: graph.tokenizer.ids(texts(part), limit)):
+            tokenize = lambda part: graph.tokenizer.limited_ids(texts(part), task)  # noqa: E731
+            for chosen, rows in self._tokens(order, batch_size, tokenize):
                 yield chosen, self._tensors(graph, rows, task, prompt)
 
     def _tokens(

@@ -36,6 +36,7 @@ def load(
     providers: Sequence[str | tuple[str, Mapping[str, Any]]] = (),
     session_options: Mapping[str, Any] | None = None,
     verify: bool = False,
+    beyond_proof: bool = False,
     part: str | None = None,
 ) -> Any:
     """Open a converted folder: an `Embedder`, `SparseEmbedder`, `MultiVectorEmbedder`, `Reranker` or `TextClassifier`,
@@ -57,6 +58,8 @@ def load(
         verify: compare every file with its sha256 first.
         part: of a .keras file whose model contains a converted one, "encoder": the converted model inside; None: the
             whole, as a classifier of texts.
+        beyond_proof: whether texts longer than the manifest's `proven_length` are answered as they are, up to the
+            model's own limit. Otherwise they are cut there, with a warning: no longer text was compared with encode().
 
     Raises:
         ArtifactError: if the folder is missing, foreign, truncated, from a newer version or tampered with.
@@ -76,7 +79,7 @@ def load(
     artifact = read_packed(packed) if packed else read_artifact(folder)
     if verify:
         artifact.verify_hashes()
-    return open_model(artifact, format, engine, options)
+    return open_model(artifact, format, engine, options, beyond_proof)
 
 
 def open_model(
@@ -84,6 +87,7 @@ def open_model(
     form: str | None = None,
     engine: str = AUTO,
     options: EngineOptions = EngineOptions(),  # noqa: B008  # frozen
+    beyond_proof: bool = False,
 ) -> Any:
     """The object that runs an artifact, as its class has it."""
-    return RUNTIMES[artifact.manifest["model_class"]](artifact, form, engine, options)
+    return RUNTIMES[artifact.manifest["model_class"]](artifact, form, engine, options, beyond_proof)

@@ -11,6 +11,7 @@ import itertools
 import re
 import string
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,10 @@ Tensors = dict[str, np.ndarray]
 Tokens = tuple[list[int], list[int]]  # of one text: ids, and types (empty: all 0)
 PROMPT = "prompt"
 AGAIN = "Convert the model again with --overwrite."
+CUT = (
+    "Texts are cut at {} tokens, because no longer ones were compared with encode() (the model's own limit: {}). "
+    "load(..., beyond_proof=True) or --beyond-proof lifts this; a conversion with a larger --proof-budget proves more."
+)
 SLOTS = (("text",), ("query", "document"))  # what a chat template calls a text, and the two of a pair
 
 
@@ -55,6 +60,8 @@ class TextTokenizer(ABC):
         self.section = section
         self.path = path
         self.padding_side: str = section["padding_side"]
+        self.proven_length: int | None = None
+        self._told = False
 
     @abstractmethod
     def ids(self, texts: Sequence[Any], max_length: int | None) -> list[Tokens]:
@@ -64,8 +71,20 @@ class TextTokenizer(ABC):
 
     def max_length(self, task: str | None) -> int | None:
         """The limit in tokens for this task, or None."""
-        limit = self.section["task_max_length"].get(task or "", self.section["max_length"])
-        return None if limit is None else int(limit)
+        limits = (self.section["task_max_length"].get(task or "", self.section["max_length"]), self.proven_length)
+        return min((int(limit) for limit in limits if limit is not None), default=None)
+
+    def limited_ids(self, texts: Sequence[Any], task: str | None) -> list[Tokens]:
+        """`ids` up to the limit for this task; the first text that is cut for the proof's sake is told of."""
+        limit = self.max_length(task)
+        rows = self.ids(texts, limit)
+        if limit is not None and limit == self.proven_length and not self._told:
+            full = [text for text, (ids, _) in zip(texts, rows, strict=True) if len(ids) >= limit]
+            own = self.section["task_max_length"].get(task or "", self.section["max_length"])
+            if own != limit and full and any(len(ids) > limit for ids, _ in self.ids(full, limit + 1)):
+                self._told = True
+                warnings.warn(CUT.format(limit, "none" if own is None else own), stacklevel=2)
+        return rows
 
     def prompted(self, text: Text, prompt: str | None) -> Any:
         """A text or pair with its prompt, as `ids` takes it."""
@@ -78,7 +97,7 @@ class TextTokenizer(ABC):
 
     def __call__(self, texts: Sequence[Text], task: str | None = None) -> Tensors:
         """The tensors that the manifest lists, padded to the longest text (at least one column)."""
-        return self.padded(self.ids(texts, self.max_length(task)), task)
+        return self.padded(self.limited_ids(texts, task), task)
 
     def padded(self, rows: Sequence[Tokens], task: str | None = None) -> Tensors:
         """The same of texts that are token ids and type ids already."""
