@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sbertconv.artifact.folder import KERAS_SUFFIX, MANIFEST
-from sbertconv.runtime.engines import AUTO, ENGINES
 from sbertconv.source.naming import cached_models, did_you_mean
 
 # A word in quotes, and behind it the words that it might have been: as our errors and those of typer list them.
@@ -52,4 +51,6 @@ def complete_converted(incomplete: str) -> list[str]:
 
 def complete_engine(incomplete: str) -> list[str]:
     """Names of engines."""
+    from sbertconv.runtime.engines import AUTO, ENGINES
+
     return [name for name in (AUTO, *ENGINES) if name.startswith(incomplete)]
