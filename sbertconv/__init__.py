@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -58,6 +59,15 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'sbertconv' has no attribute {name!r} (has: {', '.join(__all__)})")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def main() -> None:
+    """Run the command line. An interrupt while it is imported, which takes a moment, ends it as quietly as later."""
+    try:
+        importlib.import_module("sbertconv.cli").main()
+    except KeyboardInterrupt:
+        print("Interrupted. Nothing was written.", file=sys.stderr)
+        sys.exit(130)
 
 
 def __dir__() -> list[str]:

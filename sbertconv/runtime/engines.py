@@ -9,7 +9,6 @@ import os
 import queue
 import shutil
 import sys
-import tempfile
 import threading
 import warnings
 import zipfile
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact, refuse_bomb
+from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError, error_text, require
 from sbertconv.frameworks import import_keras, import_tensorflow, version_of
 from sbertconv.runtime.feeds import is_marked, marked
@@ -50,6 +50,7 @@ def open_onnx(artifact: Artifact, section: Mapping[str, Any], threads: int, para
 
     path = graph_file(artifact, section, "onnx")
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it logs in colours it raises as well
     options.intra_op_num_threads = max(1, threads // parallel)
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     outputs = [tensor["name"] for tensor in section["outputs"]]
@@ -91,7 +92,7 @@ def load_keras_model(path: Any) -> Any:
     """A .keras file as a Keras model."""
     keras = import_keras()
     importlib.import_module("sbertconv.layers")  # registers them
-    with tempfile.TemporaryDirectory() as folder:  # Keras would hold the whole file in memory beside the model
+    with scratch_folder() as folder:  # Keras would hold the whole file in memory beside the model
         with zipfile.ZipFile(path) as archive:
             refuse_bomb(archive, Path(path))
         shutil.unpack_archive(path, folder, "zip")

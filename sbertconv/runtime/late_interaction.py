@@ -11,6 +11,7 @@ from sbertconv.artifact.scoring import TASKS
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime.maxsim import SIMILARITIES, maxsim, maxsim_pairwise
 from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device, check_inputs
+from sbertconv.runtime.options import checked
 from sbertconv.runtime.similarity import normalize
 from sbertconv.runtime.token_pooling import HierarchicalTokenPooling
 from sbertconv.runtime.tokenization import Tensors
@@ -31,6 +32,7 @@ class MultiVectorEmbedder(TaskEncoder):
         super().__init__(*args)
         self.token_pooling = [HierarchicalTokenPooling(**one) for one in self.artifact.manifest["token_pooling"]]
 
+    @checked
     def encode(
         self,
         inputs: Any,
