@@ -68,5 +68,14 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
+def main() -> None:
+    """Run the command line. An interrupt while it is imported, which takes a moment, ends it as quietly as later."""
+    try:
+        importlib.import_module("sbertconv.cli").main()
+    except KeyboardInterrupt:
+        print("Interrupted. Nothing was written.", file=sys.stderr)
+        sys.exit(130)
+
+
 def __dir__() -> list[str]:
     return __all__

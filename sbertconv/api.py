@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +22,7 @@ from sbertconv.artifact.folder import (
     read_artifact,
 )
 from sbertconv.artifact.publishing import Staging, stage
+from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.errors import (
     ArtifactError,
     SourceError,
@@ -495,8 +495,8 @@ def to_keras(model: str | Path | SentenceTransformer, *, task: str | None = None
     Raises:
         What `to_tf` raises.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        artifact = to_tf(model, Path(folder) / "model", formats=["keras"], **options)
+    with scratch_folder() as folder:
+        artifact = to_tf(model, folder / "model", formats=["keras"], **options)
         graph = open_model(artifact).graph(
             "text" if task is not None else artifact.manifest["graphs"][0]["modality"], task
         )
@@ -909,7 +909,7 @@ def inspect(
             )
         return describe_converted(model)
     model = model_name(model)
-    require("onnx", "torch", "sentence_transformers")
+    require("onnx", "torch", "sentence_transformers", "transformers")
     from sbertconv.converters import default_registry
     from sbertconv.plan.inspection import describe
     from sbertconv.source.opening import open_source

@@ -235,7 +235,10 @@ class Manifest(TypedDict):
     activation: NotRequired[Annotated[str, key(f"of logits: {', '.join(ACTIVATIONS)}, or a class in full")]]
     precision: Annotated[str, key(f"`{EXACT}`, or that of the weights", pattern="^[a-z0-9-]{1,30}$")]
     sees_padding: Annotated[bool, key("whether a vector depends on the padding of its batch")]
-    engines: Annotated[dict[Form, list[EngineName]], key("format -> the engines that it is proven on", min_length=1)]
+    engines: Annotated[
+        dict[Form, Annotated[list[EngineName], msgspec.Meta(min_length=1)]],
+        key("format -> the engines that it is proven on", min_length=1),
+    ]
     opset: NotRequired[Annotated[Positive, key("ONNX's")]]
     optimized: NotRequired[Annotated[bool, key("whether the graph was fused")]]
     text_input: NotRequired[Annotated[bool, key("whether the graphs take strings")]]

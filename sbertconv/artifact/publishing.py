@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,21 @@ from typing import Any
 from sbertconv.artifact.folder import MANIFEST, TO_ST, Artifact, described, listed
 from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.manifest import FORMAT_VERSION, problems_of
-from sbertconv.errors import ArtifactError
+from sbertconv.artifact.scratch import is_running
+from sbertconv.errors import ArtifactError, SbertconvError
 
 STAGING = re.compile(r"\.(?P<target>.+)\.sbertconv-(?P<pid>\d+)(-[0-9a-f]+)?(-scratch|(?P<old>-old))?")
 SCRATCH = "-scratch"
+LONGEST_NAME = 180  # bytes
 RENAME_EXCHANGE = 2  # linux/fs.h
 AT_FDCWD = -100
+
+
+def short_name(name: str) -> str:
+    """A name with room for more in the 255 bytes that a file system takes, another one for every name."""
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    return f"{os.fsencode(name)[:LONGEST_NAME].decode(errors='ignore')}-{zlib.crc32(os.fsencode(name)):08x}"
 
 
 class Staging:
@@ -34,7 +44,7 @@ class Staging:
     def __init__(self, target: Path, overwrite: bool) -> None:
         self.target = target
         self.overwrite = overwrite
-        self.folder = target.parent / f".{target.name}.sbertconv-{os.getpid()}-{secrets.token_hex(4)}"
+        self.folder = target.parent / f".{short_name(target.name)}.sbertconv-{os.getpid()}-{secrets.token_hex(4)}"
 
     def scratch(self) -> Path:
         """A folder beside the artifact for what is not part of it; it goes when the staging ends."""
@@ -128,6 +138,9 @@ def stage(target: str | Path, *, overwrite: bool = False) -> Iterator[Staging]:
         ) from error
     try:
         yield staging
+    except SbertconvError as error:  # what is staged is in nobody's words
+        error.args = tuple(part.replace(f"{staging.folder}", f"{target}") for part in error.args)
+        raise
     except OSError as error:
         raise ArtifactError(
             f"{target}: writing failed: {error.strerror or error}.\nNothing was changed; make room and try again."
@@ -141,22 +154,12 @@ def _sweep(target: Path) -> None:
     """Remove the staging folders of runs that were killed; an old folder that stood aside comes back."""
     for path in target.parent.iterdir():
         match = STAGING.fullmatch(path.name)
-        if not match or match["target"] != target.name or _is_running(int(match["pid"])):
+        if not match or match["target"] != short_name(target.name) or is_running(int(match["pid"])):
             continue
         if match["old"] and not target.exists():
             os.rename(path, target)
         else:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def replace_folder(new: Path, old: Path) -> None:

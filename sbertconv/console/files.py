@@ -181,6 +181,8 @@ Write = Callable[[Any], None]  # takes rows: an array, or what JSON has for each
 @contextmanager
 def _write_json_lines() -> Iterator[Write]:
     """JSON lines on stdout, for as long as somebody reads them."""
+    if sys.stdout is None:  # closed by who started this process
+        raise UnsupportedOptionError("The output is closed, so there is nowhere to write.\nPass --output.")
     count = 0
 
     def write(block: Iterable[Any]) -> None:

@@ -104,7 +104,12 @@ def bar() -> Iterator[Any]:
 
 
 def json_text(content: Any) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, default=str)
+    """JSON; a number that is not finite, which JSON does not have, is null."""
+    try:
+        return json.dumps(content, indent=2, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        plain = json.loads(json.dumps(content, default=str), parse_constant=lambda name: None)
+        return json.dumps(plain, indent=2, ensure_ascii=False)
 
 
 def print_json(content: Any) -> None:

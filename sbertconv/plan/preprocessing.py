@@ -7,7 +7,6 @@ files that `sbertconv.tokenization` reads.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 
 from sbertconv.artifact.json_reading import parse_json, read_json
 from sbertconv.artifact.scoring import TASKS
+from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.artifact.tokenizer_file import read_tokenizer
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.plan.templates import compiled_templates
@@ -175,7 +175,7 @@ def tokenizer_config(tokenizer: Any, section: Mapping[str, Any]) -> str:
     """Transformers' own file, with the class name that every version of transformers knows, and the limit and the
     sides of tokenizer.json.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         tokenizer.save_pretrained(folder)
         config = read_json(Path(folder) / "tokenizer_config.json", dict)
     kept = {key: value for key, value in config.items() if key not in NOT_SETTINGS}

@@ -9,6 +9,7 @@ import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime import similarity as similarity_functions
+from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device, check_inputs
 
 
@@ -24,6 +25,7 @@ class Embedder(TaskEncoder):
         super().__init__(*args)
         self.truncate_dim: int | None = self.artifact.manifest.get("truncate_dim")
 
+    @checked
     def encode(
         self,
         inputs: Any,

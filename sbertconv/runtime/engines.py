@@ -10,7 +10,6 @@ import os
 import queue
 import shutil
 import sys
-import tempfile
 import threading
 import warnings
 import zipfile
@@ -23,6 +22,7 @@ import numpy as np
 
 from sbertconv.artifact.folder import Artifact, refuse_bomb
 from sbertconv.artifact.manifest import GraphSection
+from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.errors import (
     ArtifactError,
     MissingDependencyError,
@@ -68,6 +68,7 @@ def open_onnx(artifact: Artifact, section: GraphSection, options: EngineOptions)
     path = graph_file(artifact, section, "onnx")
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = max(1, options.cores // options.parallel)
+    session_options.log_severity_level = 4  # what it logs in colours it raises as well
     session_options.enable_mem_pattern = False
     for name, value in options.session_options.items():
         if "." in name:
@@ -186,7 +187,7 @@ def load_keras_model(path: Any) -> Any:
     """A .keras file as a Keras model."""
     keras = import_keras()
     importlib.import_module("sbertconv.layers")  # registers them
-    with tempfile.TemporaryDirectory() as folder:  # Keras would hold the whole file in memory beside the model
+    with scratch_folder() as folder:  # Keras would hold the whole file in memory beside the model
         with zipfile.ZipFile(path) as archive:
             refuse_bomb(archive, Path(path))
         shutil.unpack_archive(path, folder, "zip")

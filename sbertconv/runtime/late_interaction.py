@@ -9,6 +9,7 @@ import numpy as np
 
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.maxsim import SIMILARITIES, maxsim, maxsim_pairwise
 from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device, check_inputs
 from sbertconv.runtime.options import CPU
@@ -32,6 +33,7 @@ class MultiVectorEmbedder(TaskEncoder):
         super().__init__(*args)
         self.token_pooling = [HierarchicalTokenPooling(**one) for one in self.artifact.manifest["token_pooling"]]
 
+    @checked
     def encode(
         self,
         inputs: Any,

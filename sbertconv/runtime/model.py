@@ -17,7 +17,7 @@ import numpy as np
 
 from sbertconv.artifact.folder import Artifact
 from sbertconv.artifact.manifest import GraphSection, given
-from sbertconv.artifact.scoring import IS_QUERY
+from sbertconv.artifact.scoring import IS_QUERY, TASKS
 from sbertconv.artifact.text_input import TEXT, TEXT_PAIR, Settings
 from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError
 from sbertconv.runtime.batches import (
@@ -161,6 +161,14 @@ if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(after_in_child=_after_fork)
 
 
+METHODS = ("encode", "encode_query", "encode_document", "similarity", "similarity_pairwise", "predict", "rank",
+           "logits", "scores")  # fmt: skip
+
+
+class NoSuchMethodError(UnsupportedOptionError, AttributeError):
+    """A method that models of another class have."""
+
+
 class ConvertedModel:
     """A loaded artifact: its graphs, and what brings texts to them.
 
@@ -237,6 +245,11 @@ class ConvertedModel:
             UnsupportedOptionError: if the artifact has none.
         """
         candidates = [graph for graph in self.graphs if graph.section["modality"] == modality]
+        known = {*TASKS, *(name for graph in self.graphs for name in self._tasks_of(graph) if name is not None)}
+        if task is not None and task not in known:
+            raise UnsupportedOptionError(
+                f"task {task!r} is not known (have: {', '.join(sorted(known))}).\nChoose one of these, or leave it out."
+            )
         for graph in candidates:
             if not graph.section["tasks"] or task in graph.section["tasks"]:
                 return graph
@@ -246,6 +259,24 @@ class ConvertedModel:
         )
         wanted = f"task {task!r}" if candidates else f"{modality} inputs"
         raise UnsupportedOptionError(f"The model has no route for {wanted} (have: {have}).\nChoose one of these.")
+
+    @staticmethod
+    def _tasks_of(graph: Graph) -> list[str | None]:
+        """The tasks that a graph, or its tokenizer, tells from others."""
+        tokenizer = graph.section["tokenizer"]
+        return [*graph.section["tasks"], *(tokenizer["task_max_length"] if tokenizer else ())]
+
+    def __getattr__(self, name: str) -> Any:
+        """What another class of models has: the error says what this one has.
+
+        Raises:
+            NoSuchMethodError: for a method of another class.
+            AttributeError: for anything else.
+        """
+        if name in METHODS:
+            have = ", ".join(method for method in METHODS if hasattr(type(self), method))
+            raise NoSuchMethodError(f"A {type(self).__name__} has no {name}() (have: {have}).\nCall one of these.")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def tokenize(self, texts: Sequence[Text], task: str | None = None, prompt: str | None = None) -> Tensors:
         """The tensors that the graph takes for one batch of texts or pairs, int64 [batch, sequence]."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime import similarity as similarity_functions
+from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device, check_inputs
 from sbertconv.runtime.tokenization import FastTokenizer, Tensors
 
@@ -55,6 +56,7 @@ class SparseEmbedder(TaskEncoder):
         super().__init__(*args)
         self.max_active_dims: int | None = self.artifact.manifest["max_active_dims"]
 
+    @checked
     def encode(
         self,
         inputs: Any,
@@ -111,6 +113,7 @@ class SparseEmbedder(TaskEncoder):
             return matrix
         return [matrix[[row], :].reshape(-1) for row in range(len(rows))] if convert_to_sparse_tensor else list(matrix)
 
+    @checked
     def rows(
         self,
         inputs: Any,

@@ -7,6 +7,7 @@ tensors [batch, sequence] that the graph takes.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import re
 import string
@@ -19,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.json_reading import Rule, check_keys, read_json
+from sbertconv.artifact.json_reading import Rule, check_keys, parse_json, read_json
 from sbertconv.artifact.manifest import TokenizerSection
 from sbertconv.artifact.tokenizer_file import read_tokenizer, rust_errors
 from sbertconv.errors import ArtifactError, TokenizationError, UnsupportedOptionError, require
+from sbertconv.runtime.long_texts import LONG, MARGIN, PER_TOKEN, begin, keeps_begins
 
 Text = str | tuple[str, str]  # one text, or two that make one input
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -172,12 +174,41 @@ class FastTokenizer(TextTokenizer):
                 self._cutting[limit] = backend
             return self._cutting[limit]
 
+    @functools.cached_property
+    def _keeps_begins(self) -> bool:
+        return keeps_begins(parse_json(self.backend.to_str(), self.path))
+
+    def _encoded(self, texts: list[Text], max_length: int | None, cut_after: bool) -> list[Any]:
+        """The encodings of texts. Of a very long one only as much of the begin is looked at as has all the tokens that
+        stay, where the tokenizer is known to have the same ones for the whole.
+        """
+        backend = self._cut_at(None if cut_after else max_length)
+        special = self.section["add_special_tokens"]
+        long = [place for place, text in enumerate(texts) if isinstance(text, str) and len(text) > LONG]
+        cuts = max_length is not None and max_length > MARGIN and self.section["truncation_side"] == "right"
+        if not (long and cuts and self._keeps_begins):
+            found: list[Any] = backend.encode_batch_fast(texts, add_special_tokens=special)
+            return found
+        wanted = (max_length or 0) + (MARGIN if cut_after else 0)
+        size = PER_TOKEN * wanted
+        given = [begin(str(text), size) if place in long else text for place, text in enumerate(texts)]
+        found = backend.encode_batch_fast(given, add_special_tokens=special)
+        while True:
+            long = [place for place in long if len(found[place]) < wanted and len(given[place]) < len(texts[place])]
+            if not long:
+                return found
+            size *= 8
+            for place in long:
+                given[place] = begin(str(texts[place]), size)
+            again = backend.encode_batch_fast([given[place] for place in long], add_special_tokens=special)
+            for place, encoding in zip(long, again, strict=True):
+                found[place] = encoding
+
     def ids(self, texts: Sequence[Text], max_length: int | None) -> list[Tokens]:
         cut_after = self.section["cut"] == "slice"
         refuse_surrogates(texts)
         with rust_errors(self.path, TokenizationError, AGAIN):
-            backend = self._cut_at(None if cut_after else max_length)
-            encodings = backend.encode_batch_fast(list(texts), add_special_tokens=self.section["add_special_tokens"])
+            encodings = self._encoded(list(texts), max_length, cut_after)
         end = max_length if cut_after else None
         typed = "token_type_ids" in self.section["tensors"]  # reading them costs a list per text
         return [(encoding.ids[:end], encoding.type_ids[:end] if typed else []) for encoding in encodings]

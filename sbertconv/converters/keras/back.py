@@ -6,7 +6,6 @@ that it is enough alone.
 
 from __future__ import annotations
 
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from sbertconv.artifact.folder import KERAS_SUFFIX, MANIFEST, Artifact, inside, read_artifact, read_packed
 from sbertconv.artifact.publishing import Staging
+from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.weights import weights
 from sbertconv.converters.keras.writer import SKELETON, WEIGHTS
@@ -70,7 +70,7 @@ def _in_float32(artifact: Artifact) -> Artifact:
 
     model = load_keras_model(path)
     set_dtype_policy(model, "float32")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         model.save(Path(folder, path.name))
         return read_packed(Path(folder, path.name))
 
