@@ -366,7 +366,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "manifest is binary": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\x00" * 9), "not readable as JSON"),
     "manifest is a list": (lambda folder: (folder / MANIFEST).write_text("[1, 2]"), "holds a list, not an object"),
     "newer format": (lambda folder: edit(folder, format_version=2), "format version 2.*\n.*Update sbertconv"),
-    "no version": (lambda folder: drop(folder, "format version None"), "format_version"),
+    "no version": (lambda folder: drop(folder, "format_version"), "format version None"),
     "no graphs": (lambda folder: drop(folder, "graphs", "files"), "graphs is missing\n  files is missing"),
     "graphs of another shape": (lambda folder: edit(folder, graphs=[{}]), "manifest|missing"),
     "graphs without order": (lambda folder: edit(folder, graphs="model.onnx"), "manifest|missing"),
