@@ -372,7 +372,7 @@ def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{where}.{tensors}: a name is there twice"
 
 
-def given(section: T | None) -> T:
+def not_null(section: T | None) -> T:
     """A section that is null for graphs of another modality alone, as `problems_of` has seen to."""
     assert section is not None
     return section

@@ -275,7 +275,7 @@ def _about_encode(
         if text:
             yield encode(f"prompt {prompt}", prompt_name=prompt)
     for own in TASKS:
-        if own in graph.section["tasks"] or own in given(graph.section["tokenizer"])["task_max_length"]:
+        if own in graph.section["tasks"] or own in not_null(graph.section["tokenizer"])["task_max_length"]:
             options = {"batch_size": usual_batch, **given}
             yield Question(f"{label}encode_{own}", CORPUS, f"encode_{own}", options)
 

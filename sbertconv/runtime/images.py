@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.manifest import ImageSection, given
+from sbertconv.artifact.manifest import ImageSection, not_null
 from sbertconv.errors import UnsupportedOptionError, require
 
 SETTINGS = ("do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale",
@@ -43,13 +43,13 @@ def _prepare(image: Any, section: ImageSection) -> np.ndarray:
     if section["do_convert_rgb"]:
         image = image.convert("RGB")
     if section["do_resize"]:
-        image = image.resize(_target_size(image.size, given(section["size"])), resample=section["resample"])
+        image = image.resize(_target_size(image.size, not_null(section["size"])), resample=section["resample"])
     pixels = np.asarray(image)
     if section["do_center_crop"]:
-        pixels = _center_crop(pixels, given(section["crop_size"]))
+        pixels = _center_crop(pixels, not_null(section["crop_size"]))
     values = pixels.astype(np.float32)
     if section["do_rescale"]:
-        values = values * np.float32(given(section["rescale_factor"]))
+        values = values * np.float32(not_null(section["rescale_factor"]))
     if section["do_normalize"]:
         mean, std = (np.asarray(section[name], np.float32) for name in ("image_mean", "image_std"))
         values = (values - mean) / std

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact
-from sbertconv.artifact.manifest import GraphSection, given
+from sbertconv.artifact.manifest import GraphSection, not_null
 from sbertconv.artifact.scoring import IS_QUERY, TASKS
 from sbertconv.artifact.text_input import TEXT, TEXT_PAIR, Settings
 from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError
@@ -107,7 +107,7 @@ class Graph:
         with self._lock:
             if self._tokenizer is None:
                 self._arrive()
-                section = given(self.section["tokenizer"])
+                section = not_null(self.section["tokenizer"])
                 self.artifact.path(section["file"])
                 self._tokenizer = load_tokenizer(section, self.artifact.folder)
                 self._tokenizer.proven_length = self.proven_length
@@ -307,7 +307,7 @@ class ConvertedModel:
                     "Convert the model without --text-input to run both."
                 )
         refuse_surrogates(texts)
-        settings = Settings.of(given(graph.section["tokenizer"]), pair)
+        settings = Settings.of(not_null(graph.section["tokenizer"]), pair)
         feeds = settings.feeds(texts, graph.tokenizer.max_length(task) if settings.limits else None)
         return {**feeds, **self._per_text(graph, len(texts), task, prompt)}
 
@@ -403,7 +403,7 @@ class ConvertedModel:
             for chosen in chunks(order, batch_size):
                 yield chosen, self._texts(graph, texts(chosen), task, prompt)
         elif graph.section["modality"] == "image":
-            settings = given(graph.section["image"])
+            settings = not_null(graph.section["image"])
             pixels = prepared_ahead(
                 chunks(order, batch_size), lambda part: pixel_values([items[index] for index in part], settings)
             )

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir
 
 from sbertconv.artifact.kinds import MODEL_CLASSES
-from sbertconv.artifact.manifest import given
+from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.publishing import Staging
 from sbertconv.artifact.text_input import TEXT
 from sbertconv.converters.onnx.backend import OnnxOptions, describe_tensors, exported_graph
@@ -176,7 +176,7 @@ def _batches(embedder: ConvertedModel, graph: Graph, calibration: Sequence[str])
     them.
     """
     if graph.section["modality"] == "image":
-        yield {"pixel_values": pixel_values(random_images(), given(graph.section["image"]))}
+        yield {"pixel_values": pixel_values(random_images(), not_null(graph.section["image"]))}
         return
     many = [*sentences()[:PROBED], *calibration]
     chunks = (many[start : start + BATCH_SIZE] for start in range(0, len(many), BATCH_SIZE))
