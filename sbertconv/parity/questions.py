@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from sbertconv.artifact.kinds import EXACT, MODEL_CLASSES
+from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, long_text, random_images, sentences
 from sbertconv.memory import trim_heap
