@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,14 @@ def test_an_existing_target_is_refused_before_any_work(
         pytest.fail("the target exists")
     assert snapshot(target.parent) == before
     assert "loading the model" not in seen
+
+
+def test_of_two_conversions_in_one_process_the_second_waits(static_folder: Path, tmp_path: Path) -> None:
+    expected = sbertconv.load(sbertconv.to_onnx(static_folder, tmp_path / "alone").folder).encode(TEXTS)
+    with ThreadPoolExecutor(2) as threads:
+        made = threads.map(lambda name: sbertconv.to_onnx(static_folder, tmp_path / name), ("one", "two"))
+    for artifact in made:
+        np.testing.assert_array_equal(sbertconv.load(artifact.folder).encode(TEXTS), expected)
 
 
 def test_overwrite_replaces_the_whole_folder(tmp_path: Path) -> None:
