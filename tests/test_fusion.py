@@ -149,7 +149,7 @@ def test_an_epsilon_is_not_taken_for_zero_nor_a_factor_for_one() -> None:
         optimizer.optimize(model)
     assert [node.op_type for node in model.graph] == ["Add", "Mul"]
     optimizer.optimize(other)
-    assert len(other.graph) == 0, "the optimizer is as it was"
+    assert [node.op_type for node in other.graph] == ["Identity"], "the optimizer is as it was"
 
 
 def test_unfused_attentions_are_noted() -> None:
