@@ -1,7 +1,7 @@
 """The graph given directly: rows of nothing but padding, masks with holes, padding on both sides.
 
-Servers make such rows when they pad the batch. That the fused graph of every architecture gives what the module gives is
-part of the parity table, see test_parity.py.
+Servers make such rows when they pad the batch. That the fused graph of every architecture gives what its module gives
+is part of the parity table, see test_parity.py.
 """
 
 from __future__ import annotations

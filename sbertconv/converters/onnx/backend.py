@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sbertconv.artifact.kinds import EXACT, NOT_ZERO, ModelClass
+from sbertconv.converters.guards import GUARDS, guards_of
 from sbertconv.converters.onnx.fusion import pick_rows, zero_unattended
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
@@ -305,6 +306,7 @@ def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], optio
     dynamic = tuple(dynamic_shapes(tuple(example)).values())
     with stand_ins(chain) as widened:
         program = torch.export.export(chain, tuple(example.values()), dynamic_shapes=(dynamic,), strict=False)
+        guards = guards_of(program)
         translated = torch.onnx.export(
             program,
             input_names=list(example),
@@ -319,6 +321,7 @@ def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], optio
             value.const_value = lazy(name, value, partial(_float32, widened[name]))
     if not options.optimize:
         translated.optimize()
+    translated.model.meta[GUARDS] = guards
     return translated.model
 
 
