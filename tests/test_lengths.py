@@ -162,6 +162,7 @@ def test_a_switch_by_the_longest_text_of_a_batch_is_seen_wherever_it_is(model_cl
     section = {"name": "text", "modality": "text", "tasks": [], "tokenizer": {"task_max_length": {}}}
     graph = SimpleNamespace(section=section, tokenizer=tokenizer, task=None, outputs=["sentence_embedding"])
     graph.artifact = SimpleNamespace(manifest={"model_class": model_class, "precision": "fp32"})
+    section["guarded"] = [201]
     for beyond in range(65, 77):
         side = Switching(beyond)
         embedder: Any = SimpleNamespace(
@@ -174,7 +175,7 @@ def test_a_switch_by_the_longest_text_of_a_batch_is_seen_wherever_it_is(model_cl
         asked = [question for question in reference.questions if question.name.endswith(LENGTHS_ALONE)]
         assert all(not question.missing for question in asked)
         lengths = {words_of(item) for question in asked for item in question.inputs}
-        assert {beyond - 1, beyond, beyond + 1, limit - 1, limit} <= lengths
+        assert {beyond - 1, beyond, beyond + 1, 200, 201, 202, limit - 1, limit} <= lengths
 
 
 def test_lengths_that_words_cannot_make_are_said() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import onnx
 import pytest
-from cases import CASES
+from cases import ARCHITECTURES, CASES
+from test_padding import assert_equals_the_module
 
 import sbertconv
 
@@ -38,9 +39,12 @@ def summary(artifact: sbertconv.Artifact) -> dict[str, Any]:
 @pytest.mark.parametrize("name", CASES)
 def test_case_converts_and_equals_encode(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    artifact = sbertconv.to_onnx(case.build(), tmp_path / "model", engines=case.engines, **case.options)
+    model = case.build()
+    artifact = sbertconv.to_onnx(model, tmp_path / "model", engines=case.engines, **case.options)
     report = artifact.manifest["parity"]
     assert report["passed"]
     assert {check["name"].split(": ")[-1] for check in report["checks"]} >= USUAL_CHECKS | set(case.checks)
     found, expected = summary(artifact), USUALLY | case.expected
     assert {key: found[key] for key in expected} == expected
+    if name in ARCHITECTURES:
+        assert_equals_the_module(model, artifact.folder, case.engines)

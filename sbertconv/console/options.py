@@ -194,8 +194,8 @@ TokenTypeIds = Annotated[
 ProofBudget = Annotated[
     float | None,
     typer.Option(
-        help="Seconds for comparing long texts, which are cut at what was compared; default: as long as the "
-        "conversion, at least 60, up to 4,096 tokens.",
+        help="Seconds for comparing long texts, cut at what was compared; default: as long as the conversion, at least "
+        "60, up to 4,096 tokens.",
         metavar="<seconds>",
         min=0,
         show_default=False,

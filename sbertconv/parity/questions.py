@@ -397,7 +397,7 @@ def ladder(
     def count(text: str) -> int:
         return int(embedder.tokenize([item(text)], task)["input_ids"].shape[1])
 
-    numbers = original.numbers()
+    numbers = [*original.numbers(), *graph.section.get("guarded", ())]
     limit = min(asked_limit(graph.tokenizer.max_length(task), numbers), longest_forward(graph))
     found = texts_of_lengths(lengths_to_ask(limit, numbers), count)
     wanted = lengths_to_ask(limit, numbers, None)

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from sbertconv.artifact.kinds import EXACT, NOT_ZERO, ModelClass
+from sbertconv.converters.guards import GUARDS, guards_of
 from sbertconv.converters.onnx.compat import exact_constants
-from sbertconv.converters.onnx.fusion import pick_rows
+from sbertconv.converters.onnx.fusion import pick_rows, zero_unattended
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
 from sbertconv.converters.onnx.tensorrt import OPSET, PRECISIONS, prepare
@@ -232,6 +233,8 @@ def exported_graph(
         name_axes(graph)  # the same size of two inputs under one name, which fusion relies on
         weights = list(graph.graph.initializers.values())
         pick_rows(graph)
+        if reads_padding(chain, example):
+            zero_unattended(graph)
         if options.optimize:
             _fuse(graph)
         if options.for_tensorrt:
@@ -242,6 +245,17 @@ def exported_graph(
         # The fusion rules are module-level objects that keep the last graph they saw, and with it its weights.
         for value in (*weights, *graph.graph.initializers.values()):
             value.const_value = None
+
+
+def reads_padding(chain: Chain, example: Mapping[str, torch.Tensor]) -> bool:
+    """Whether what is given for a row of nothing but padding depends on its tokens. A mean over no tokens does not."""
+    if "attention_mask" not in example or "input_ids" not in example:
+        return False
+    padding = {**example, "attention_mask": torch.zeros_like(example["attention_mask"])}
+    turned = {**padding, "input_ids": example["input_ids"].flip(1)}
+    with unchanged(chain):
+        both = zip(chain(*padding.values()), chain(*turned.values()), strict=True)
+        return not all(torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)) for one, other in both)
 
 
 def _translate(
@@ -278,6 +292,7 @@ def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], optio
     dynamic = tuple(dynamic_shapes(tuple(example)).values())
     with stand_ins(chain) as widened:
         program = torch.export.export(chain, tuple(example.values()), dynamic_shapes=(dynamic,), strict=False)
+        guards = guards_of(program)
         translated = torch.onnx.export(
             program,
             input_names=list(example),
@@ -292,6 +307,7 @@ def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], optio
             value.const_value = lazy(name, value, partial(_float32, widened[name]))
     if not options.optimize:
         translated.optimize()
+    translated.model.meta[GUARDS] = guards
     return translated.model
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sbertconv.artifact.kinds import EXACT, ModelClass
+from sbertconv.converters.guards import forget_guards, guards_of
 from sbertconv.converters.traced import quiet, traceable_experts, unchanged
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.plan.context import Features
@@ -152,8 +153,9 @@ def dynamic_shapes(names: Sequence[str]) -> dict[str, dict[int, object]]:
 
 def exported_program(
     pipeline: Pipeline, route: PlannedRoute, example: Mapping[str, Tensor]
-) -> torch.export.ExportedProgram:
-    """The pipeline as a traced program with named inputs and outputs, without weights that lead to no output.
+) -> tuple[torch.export.ExportedProgram, list[str]]:
+    """The pipeline as a traced program with named inputs and outputs, without weights that lead to no output; and its
+    guards, see `guards_of`.
 
     Raises:
         UnsupportedModuleError: if it cannot be traced with batch and sequence open.
@@ -164,7 +166,7 @@ def exported_program(
             pipeline, (), dict(example), dynamic_shapes=dynamic_shapes(tuple(example)), strict=False
         )
         # With an empty table no operation is broken up, but vmap, which cannot be saved, is resolved.
-        return pruned(program.run_decompositions({}))
+        return pruned(program.run_decompositions({})), guards_of(program)
 
 
 def save_program(program: torch.export.ExportedProgram, route: PlannedRoute, path: Path) -> None:
@@ -196,7 +198,7 @@ def _explained(what: str, route: PlannedRoute) -> Iterator[None]:
 def pruned(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """The program without operations that lead to no output, and without their weights: a pooler that nobody reads,
     the image tower on a route of texts. Nor is it held to sizes that were ruled out because one made of them would
-    be 0 or 1: the comparison has texts of every length.
+    be 0 or 1: the comparison has texts of such lengths, and of those that the guards tell apart.
     """
     from torch.export.graph_signature import ExportGraphSignature, InputKind
 
@@ -231,7 +233,7 @@ def pruned(program: torch.export.ExportedProgram) -> torch.export.ExportedProgra
         constants={name: value for name, value in program.constants.items() if name not in gone},
         verifiers=program.verifiers,
     )
-    found._guards_code = []  # about such sizes too; those of the inputs are checked by the bounds
+    forget_guards(found)
     return found
 
 

@@ -10,6 +10,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from sbertconv.artifact.kinds import NOT_ZERO
 from sbertconv.artifact.publishing import Staging
+from sbertconv.converters.guards import guarded_lengths
 from sbertconv.converters.torch.backend import Pipeline, TorchOptions, example_tensors, exported_program, save_program
 from sbertconv.converters.writing import (
     Finish,
@@ -54,12 +55,14 @@ def _write_route(
     tokenizer = None if section is None else load_tokenizer(section, staging.folder)
     pipeline = Pipeline(route, model, options.outputs).eval()
     example = example_tensors(route, pipeline.inputs, tokenizer)
-    program = exported_program(pipeline, route, example)
+    program, guards = exported_program(pipeline, route, example)
+    guarded = guarded_lengths(guards, section)
     file = FILE.format(name=graph_name(route.name, is_default))
     save_program(program, route, staging.folder / file)
     taken = zip(example, (node.meta["val"] for node in _user_inputs(program)), strict=True)
     given = zip(pipeline.outputs, (node.meta["val"] for node in program.graph.output_node().args[0]), strict=True)
-    return route_content(route, {FORMAT: file}, _described(taken), _described(given), section)
+    more = {"guarded": guarded} if guarded else {}
+    return route_content(route, {FORMAT: file}, _described(taken), _described(given), section, **more)
 
 
 def _user_inputs(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:

@@ -1,0 +1,92 @@
+"""What torch.export takes for granted of the sizes of its inputs, and the lengths at which that ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.errors import UnsupportedModuleError
+
+if TYPE_CHECKING:
+    import torch
+
+GUARDS = "_guards_code"  # of an ExportedProgram: expressions of Python on the tensors of `L`
+ROWS, LENGTH = 3, 37  # of a batch, where the other of the two varies
+MOST_ROWS = 64
+SWEPT = 8192  # tokens, where texts have no limit
+
+
+def guards_of(program: torch.export.ExportedProgram) -> list[str]:
+    """The conditions on sizes under which a program does what the module does.
+
+    Raises:
+        UnsupportedModuleError: if this version of PyTorch keeps them elsewhere.
+    """
+    if not hasattr(program, GUARDS):
+        import torch
+
+        raise UnsupportedModuleError(
+            f"PyTorch {torch.__version__}: a program of torch.export has no {GUARDS}, so that what it assumes of sizes "
+            "cannot be read.\nInstall a version that sbertconv's own pyproject.toml names."
+        )
+    return [str(guard) for guard in getattr(program, GUARDS)]
+
+
+def forget_guards(program: torch.export.ExportedProgram) -> None:
+    """Hold a program to no guard: those on sizes of 0 or 1 are wrong, and the lengths of the others are compared."""
+    guards_of(program)
+    setattr(program, GUARDS, [])
+
+
+class _Sized:
+    """Every input of a program: tensors [rows, length], however they are named and nested."""
+
+    def __init__(self, rows: int, length: int) -> None:
+        self.sizes = (rows, length)
+
+    def __getitem__(self, key: Any) -> _Sized:
+        return self
+
+    def size(self) -> tuple[int, int]:
+        return self.sizes
+
+
+def guarded_lengths(guards: Iterable[str], limits: Mapping[str, Any] | None) -> list[int]:
+    """The lengths between which the truth of a guard changes, ascending: beyond them the program may be another.
+
+    Args:
+        guards: of `guards_of`.
+        limits: the manifest's `tokenizer` entry; None for images, whose size is fixed.
+
+    Raises:
+        UnsupportedModuleError: for a guard that cannot be read, or on how many texts there are.
+    """
+    if limits is None:
+        return []
+    named = [limits["max_length"], *limits["task_max_length"].values()]
+    most = max((int(limit) for limit in named if limit is not None), default=SWEPT)
+    found: set[int] = set()
+    for guard in guards:
+        if len(set(_truths(guard, ((rows, LENGTH) for rows in range(2, MOST_ROWS + 1))))) > 1:
+            raise UnsupportedModuleError(
+                f"The trace holds for some numbers of texts only: {guard}\n"
+                "Register a converter for the module that looks at the size of a batch: docs/extending.md"
+            )
+        truths = list(_truths(guard, ((ROWS, length) for length in range(1, most + 1))))
+        found |= {length + step for length in range(1, most) for step in (0, 1) if truths[length - 1] != truths[length]}
+    return sorted(found)
+
+
+def _truths(guard: str, sizes: Iterable[tuple[int, int]]) -> Iterator[bool]:
+    """Whether a guard holds for tensors of each size."""
+    try:
+        code = compile(guard, "<guard>", "eval")
+        for rows, length in sizes:
+            names = {"__builtins__": {"min": min, "max": max, "abs": abs}, "math": math, "L": _Sized(rows, length)}
+            yield bool(eval(code, names))
+    except Exception as error:
+        raise UnsupportedModuleError(
+            f"The trace holds under a condition that cannot be read: {guard}\n"
+            "Register a converter for the module that makes it: docs/extending.md"
+        ) from error

@@ -1,0 +1,68 @@
+"""What a trace takes for granted of sizes is read: it holds, or its end is a length to compare, or it is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from sbertconv import UnsupportedModuleError
+from sbertconv.converters.guards import forget_guards, guarded_lengths, guards_of
+
+LIMITS = {"max_length": 128, "task_max_length": {"query": 32}}
+
+
+class Switch(torch.nn.Module):
+    """Another result for texts of more than 20 tokens."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.shape[1] > 20 else x
+
+
+def exported() -> torch.export.ExportedProgram:
+    dynamic = torch.export.Dim.DYNAMIC
+    return torch.export.export(
+        Switch(), (torch.ones(3, 11),), dynamic_shapes=(({0: dynamic, 1: dynamic}),), strict=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("guard", "lengths"),
+    [
+        ("L['ids'].size()[1] == L['mask'].size()[1]", []),
+        ("L['mask'].size()[0] <= L['ids'].size()[0]", []),
+        ("L['ids'].size()[1] <= 64", [64, 65]),
+        ("L['ids'].size()[1] <= 512", []),  # beyond every text
+        ("(-1)*L['tensors'][0].size()[1] > -100", [99, 100]),
+        ("((2*L['ids'].size()[1] - 1) % L['ids'].size()[1]) != 0", [1, 2]),
+        ("L['ids'].size()[0]*L['ids'].size()[1] != 96", [31, 32, 33]),
+    ],
+)
+def test_a_guard_is_compared_where_its_truth_changes(guard: str, lengths: list[int]) -> None:
+    assert guarded_lengths([guard], LIMITS) == lengths
+
+
+def test_guards_of_texts_without_a_limit_and_of_images() -> None:
+    assert guarded_lengths(["L['ids'].size()[1] <= 512"], {"max_length": None, "task_max_length": {}}) == [512, 513]
+    assert guarded_lengths(["L['pixels'].size()[0] <= 512"], None) == []
+
+
+@pytest.mark.parametrize("guard", ["L['ids'].size()[0] <= 16", "L['ids'].data[0] > 3", "a guard", "__import__('os')"])
+def test_a_guard_on_anything_else_is_refused_with_its_text(guard: str) -> None:
+    with pytest.raises(UnsupportedModuleError) as error:
+        guarded_lengths([guard], LIMITS)
+    assert guard in str(error.value)
+
+
+def test_the_guards_of_a_branch_are_found_and_forgotten() -> None:
+    program = exported()
+    assert guarded_lengths(guards_of(program), LIMITS) == [20, 21]
+    forget_guards(program)
+    assert guards_of(program) == []
+
+
+def test_a_program_without_guards_where_they_are_looked_for_is_an_error() -> None:
+    without: Any = object()
+    with pytest.raises(UnsupportedModuleError, match="has no _guards_code"):
+        guards_of(without)
