@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, TEXTS
+from conftest import ROOT, TEXTS, run_python
 
 import sbertconv
 from sbertconv import UnsupportedOptionError
@@ -125,6 +125,43 @@ def test_other_inputs_are_refused(change: Any, words: str, way: str, model: Any,
         inputs = inputs.map(lambda *parts: (parts,)) if words == "without names" else inputs
     with pytest.raises(UnsupportedOptionError, match=words):
         getattr(model, "predict" if way == "data" else way)(inputs)
+
+
+BY_NAME = """
+import keras
+import numpy as np
+from sbertconv.layers import NamedModel
+
+names = ("input_ids", "token_type_ids")
+ids, types = (keras.Input((None,), dtype="int32", name=name) for name in names)
+vectors = keras.layers.Embedding(16, 4)(ids) + keras.layers.Embedding(16, 4)(types)
+model = NamedModel({"input_ids": ids, "token_type_ids": types}, keras.layers.GlobalAveragePooling1D()(vectors))
+inputs = {name: np.array([[1, 2, 3], [4, 5, place]]) for place, name in enumerate(names)}
+extra = {**inputs, "special_tokens_mask": np.full((2, 3), 9)}  # between the two, in the order of the names
+
+
+class Data(keras.utils.PyDataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return extra, np.zeros((2, 4), "float32")
+
+
+expected = model.predict(inputs, verbose=0)
+assert np.array_equal(model.predict(extra, verbose=0), expected)
+assert np.array_equal(model.predict(Data(), verbose=0), expected)
+assert np.array_equal(keras.ops.convert_to_numpy(model(extra)), keras.ops.convert_to_numpy(model(inputs)))
+model.compile("sgd", "mse")
+assert np.isclose(model.evaluate(Data(), verbose=0), np.mean(expected**2))
+model.fit(Data(), verbose=0)
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_go_by_name_too(backend: str) -> None:
+    ran = run_python(BY_NAME, env={"KERAS_BACKEND": backend})
+    assert ran.code == 0, ran.err
 
 
 def test_rows_of_several_lengths_need_a_mask() -> None:

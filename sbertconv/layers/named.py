@@ -38,6 +38,10 @@ class NamedModel(keras.Model):
     def __call__(self, inputs: Any, *args: Any, **options: Any) -> Any:
         return super().__call__(self.named(inputs), *args, **options)
 
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **options: Any) -> Any:
+        """What JAX's training calls past `__call__`."""
+        return super().call(self.named(inputs), training=training, mask=mask, **options)
+
     def named(self, inputs: Any) -> Any:
         """The model's own inputs, a dict in its order.
 
