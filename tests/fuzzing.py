@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import functools
 import io
 import json
@@ -62,7 +63,7 @@ def mutated_json(content: bytes, chosen: random.Random) -> bytes:
         holder, key = chosen.choice(places)
         do = chosen.random()
         if do < 0.7:
-            holder[key] = chosen.choice(JUNK)
+            holder[key] = copy.deepcopy(chosen.choice(JUNK))
         elif do < 0.85:
             del holder[key]
         else:
