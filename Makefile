@@ -5,7 +5,7 @@ READY := .venv/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test lint format type docs docs-run package bench bench-large clean
+.PHONY: help demo test fuzz lint format type docs docs-run package bench bench-large clean
 
 help:            ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -20,6 +20,9 @@ demo: $(READY)   ## convert the real all-MiniLM-L6-v2 to ONNX and Keras, print p
 
 test: $(READY)   ## the whole suite
 	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+
+fuzz: $(READY)   ## mutated files of every kind for 20 minutes: an error or an answer, and nothing else
+	$(BIN)/python tests/fuzzing.py $(ARGS)
 
 lint: $(READY)   ## style
 	$(BIN)/ruff check .

@@ -126,6 +126,15 @@ def test_wrong_types_anywhere_in_a_models_files_are_no_traceback(bert_folder: Pa
             holder[key] = kept
 
 
+def test_a_tokenizer_that_the_library_cannot_save_is_one_error(
+    bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = copy_of(bert_folder)
+    changed(TOKENIZER, model_input_names=["input_ids", "\ud800", "attention_mask"])(folder)
+    with pytest.raises(SbertconvError, match="cannot save or describe it: UnicodeEncodeError"):
+        sbertconv.to_onnx(folder, tmp_path / "onnx")
+
+
 def test_routers_that_lead_back_to_themselves_end(bert_folder: Path, copy_of: Callable[[Path], Path]) -> None:
     folder = copy_of(bert_folder)
     router = folder / "1_Router"

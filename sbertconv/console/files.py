@@ -96,6 +96,15 @@ def _read_csv(path: Path, column: str) -> Iterator[str]:
 
 def _read_parquet(path: Path, column: str) -> Iterator[str]:
     require("parquet", "pyarrow")
+    import pyarrow
+
+    try:
+        yield from _rows_of_parquet(path, column)
+    except pyarrow.ArrowException as error:  # some are a NotImplementedError or a MemoryError
+        raise ValueError(error) from error
+
+
+def _rows_of_parquet(path: Path, column: str) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:

@@ -18,7 +18,7 @@ from sbertconv.artifact.json_reading import parse_json, read_json
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.artifact.tokenizer_file import read_tokenizer
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.errors import UnsupportedOptionError, error_text
 from sbertconv.plan.templates import compiled_templates
 
 UNLIMITED = 10**9  # transformers says "no limit" with 1e30, sentence-transformers with inf
@@ -49,7 +49,12 @@ def describe_input(module: torch.nn.Module) -> InputDescription:
     tokenizer = getattr(module, "tokenizer", None)
     for base in (*type(module).__mro__, *type(tokenizer).__mro__):
         if describe := DESCRIBERS.get(base.__name__):
-            return describe(module, tokenizer)
+            try:
+                return describe(module, tokenizer)
+            except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+                raise UnsupportedOptionError(
+                    f"tokenizer {type(tokenizer).__name__}: the library cannot save or describe it: {error_text(error)}"
+                ) from error
     raise UnsupportedOptionError(
         f"tokenizer {type(tokenizer).__name__} is not supported (have: {', '.join(DESCRIBERS)})"
     )
