@@ -21,17 +21,23 @@ from sbertconv.console.options import (
     Format,
     GraphEngine,
     Json,
+    Keep,
     KerasFormat,
     MinCosine,
     MinSpearman,
     MinTop10,
     Model,
+    Nulls,
+    On,
+    OnError,
+    OutputFormat,
     Outputs,
     Overwrite,
     PoolingMode,
     Precision,
     ReadAs,
     Revision,
+    RowsPerFile,
     Rtol,
     SparseOutput,
     Target,
@@ -40,6 +46,7 @@ from sbertconv.console.options import (
     TokenTypeIds,
     TopK,
     Trust,
+    Workers,
     count,
     counts,
     flag,
@@ -57,7 +64,7 @@ from sbertconv.console.printing import (
     print_result,
     progress,
 )
-from sbertconv.errors import ParityError, SbertconvError, UnsupportedOptionError
+from sbertconv.errors import ParityError, SbertconvError, UnsupportedOptionError, option_name
 
 if TYPE_CHECKING:
     from sbertconv.benchmark.report import BenchReport
@@ -543,14 +550,17 @@ def inspect_command(
 def encode_command(
     directory: Annotated[Path, typer.Argument(help="A converted folder, or a .keras file.", show_default=False)],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False)] = None,
-    input_file: Annotated[
-        Path | None, typer.Option("--input", help="A .txt, .jsonl, .csv or .parquet file.", show_default=False)
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", help="A .txt, .jsonl, .csv or .parquet file; tables: folders, patterns.", show_default=False
+        ),
     ] = None,
-    output_file: Annotated[
-        Path | None,
+    output: Annotated[
+        str | None,
         typer.Option(
             "--output",
-            help="A .npy or .parquet file, for vectors of tokens .parquet, sparse .npz; default: JSON lines.",
+            help="A .npy or .parquet file, of tokens .parquet, sparse .npz; of tables a folder/; default: JSON lines.",
             show_default=False,
         ),
     ] = None,
@@ -567,7 +577,7 @@ def encode_command(
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="float32 (default), int8, uint8, binary or ubinary.", show_default=False),
+        typer.Option(help="float32 (default), int8, uint8, binary, ubinary; of tables float16.", show_default=False),
     ] = None,
     max_active_dims: Annotated[
         int | None, typer.Option(help="Of a sparse vector, keep this many values.", min=1, show_default=False)
@@ -580,29 +590,62 @@ def encode_command(
     threads: Threads = None,
     parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the threads.", min=1)] = 1,
     device: Device = None,
+    keep: Keep = None,
+    nulls: Nulls = None,
+    on_error: OnError = None,
+    output_format: OutputFormat = None,
+    rows_per_file: RowsPerFile = None,
+    workers: Workers = None,
+    on: On = None,
 ) -> None:
-    """Embed texts or a file with a converted folder; a file is never held in memory whole."""
+    """Embed texts, a file or tables with a converted folder; a file is never held in memory whole."""
     from sbertconv.console.files import encode_texts, read_texts
+    from sbertconv.console.tables import encode_tables, is_tables
     from sbertconv.runtime.opening import load
 
-    if bool(texts) == (input_file is not None):
+    if bool(texts) == bool(inputs):
         raise typer.BadParameter("give either texts or --input")
-    source = iter(texts) if texts else read_texts(input_file, column)  # type: ignore[arg-type]
-    encode_texts(
-        load(directory, format=form and form.value, engine=engine, threads=threads, parallel=parallel, device=device),
-        source,
-        output_file,
-        progress=sys.stderr.isatty() and output_file is not None,
-        tokens=tokens,
-        prompt_name=prompt_name,
-        prompt=prompt,
-        task=task,
-        batch_size=batch_size,
-        normalize_embeddings=normalize,
-        truncate_dim=truncate_dim,
-        precision=precision,
-        max_active_dims=max_active_dims,
-    )
+    how: dict[str, Any] = {
+        "format": form and form.value, "engine": engine, "threads": threads, "parallel": parallel, "device": device
+    }  # fmt: skip
+    encode: dict[str, Any] = {
+        "prompt_name": prompt_name,
+        "prompt": prompt,
+        "task": task,
+        "batch_size": batch_size,
+        "normalize_embeddings": normalize,
+        "truncate_dim": truncate_dim,
+        "max_active_dims": max_active_dims,
+    }
+    of_tables: dict[str, Any] = {
+        "nulls": nulls,
+        "on_error": on_error,
+        "output_format": output_format,
+        "rows_per_file": rows_per_file,
+        "workers": workers,
+    }
+    given = {name: value for name, value in of_tables.items() if value is not None}
+    if inputs and not tokens and is_tables(inputs, output):
+        encode_tables(
+            directory,
+            inputs,
+            output,
+            column=column,
+            keep=keep,
+            precision=precision,
+            encode=encode,
+            load=how,
+            options=given,
+            on=on,
+        )
+        return
+    if idle := [*given, *(name for name, value in {"keep": keep, "on": on}.items() if value is not None)]:
+        names = ", ".join(map(option_name, idle))
+        raise UnsupportedOptionError(f"{names}: only tables have it.\nName a folder with --output, or leave it out.")
+    source = read_texts(Path(inputs[0]), column) if inputs else iter(texts or ())
+    file = None if output is None else Path(output)
+    progress = sys.stderr.isatty() and file is not None
+    encode_texts(load(directory, **how), source, file, progress=progress, tokens=tokens, precision=precision, **encode)
 
 
 @app.command("predict")

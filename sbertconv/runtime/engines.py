@@ -100,7 +100,7 @@ def open_keras(artifact: Artifact, section: Mapping[str, Any], options: EngineOp
     """Keras on its current backend; compiled with tf.function where that is TensorFlow."""
     keras = import_keras()
     set_keras_threads(keras.backend.backend(), options)
-    place = keras.device(f"{'gpu' if options.kind == 'cuda' else CPU}:{options.number}") if options.device else None  # type: ignore[no-untyped-call]
+    place = keras.device(f"{'gpu' if options.kind == 'cuda' else CPU}:{options.number}") if options.device else None
     model = load_keras_model(artifact.path(section["formats"]["keras"]))
 
     def call(**feeds: Any) -> Any:
