@@ -25,11 +25,16 @@ from sbertconv.console.options import (
     Format,
     GraphEngine,
     Json,
+    Keep,
     KerasFormat,
     MinCosine,
     MinSpearman,
     MinTop10,
     Model,
+    Nulls,
+    On,
+    OnError,
+    OutputFormat,
     Outputs,
     Overwrite,
     PartOf,
@@ -38,6 +43,7 @@ from sbertconv.console.options import (
     ProofBudget,
     ReadAs,
     Revision,
+    RowsPerFile,
     Rtol,
     SparseOutput,
     Target,
@@ -46,6 +52,7 @@ from sbertconv.console.options import (
     TokenTypeIds,
     TopK,
     Trust,
+    Workers,
     count,
     counts,
     flag,
@@ -65,7 +72,7 @@ from sbertconv.console.printing import (
     print_result,
     progress,
 )
-from sbertconv.errors import ParityError, SbertconvError, UnsupportedOptionError
+from sbertconv.errors import ParityError, SbertconvError, UnsupportedOptionError, option_name
 
 if TYPE_CHECKING:
     from sbertconv.benchmark.report import BenchReport
@@ -717,19 +724,20 @@ def encode_command(
         ),
     ],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False)] = None,
-    input_file: Annotated[
-        Path | None,
+    inputs: Annotated[
+        list[str] | None,
         typer.Option(
             "--input",
-            help="A .txt, .jsonl, .csv or .parquet file, or - for lines of standard input.",
+            help="A .txt, .jsonl, .csv or .parquet file, or - for lines of standard input; tables: folders, patterns.",
             show_default=False,
         ),
     ] = None,
-    output_file: Annotated[
-        Path | None,
+    output: Annotated[
+        str | None,
         typer.Option(
             "--output",
-            help="A .npy or .parquet file, for vectors of tokens .parquet, sparse .npz; default, or -: JSON lines.",
+            help="A .npy or .parquet file, of tokens .parquet, sparse .npz; of tables a folder/; default, or -: JSON "
+            "lines.",
             show_default=False,
         ),
     ] = None,
@@ -746,7 +754,7 @@ def encode_command(
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="float32 (default), int8, uint8, binary or ubinary.", show_default=False),
+        typer.Option(help="float32 (default), int8, uint8, binary, ubinary; of tables float16.", show_default=False),
     ] = None,
     max_active_dims: Annotated[
         int | None, typer.Option(help="Of a sparse vector, keep this many values.", min=1, show_default=False)
@@ -761,37 +769,69 @@ def encode_command(
     device: Device = None,
     beyond_proof: BeyondProof = False,
     part: PartOf = None,
+    keep: Keep = None,
+    nulls: Nulls = None,
+    on_error: OnError = None,
+    output_format: OutputFormat = None,
+    rows_per_file: RowsPerFile = None,
+    workers: Workers = None,
+    on: On = None,
 ) -> None:
-    """Embed texts or a file with a converted folder; a file is never held in memory whole."""
+    """Embed texts, a file or tables with a converted folder; a file is never held in memory whole."""
     from sbertconv.console.files import encode_texts, read_texts
+    from sbertconv.console.tables import encode_tables, is_tables
     from sbertconv.runtime.opening import load
 
-    file = _given(texts, input_file)
-    source = iter(texts or ()) if file is None else read_texts(file, column)
-    encode_texts(
-        load(
+    if bool(texts) == bool(inputs):
+        raise typer.BadParameter("give either texts or --input")
+    how: dict[str, Any] = {
+        "format": form and form.value,
+        "engine": engine,
+        "threads": threads,
+        "parallel": parallel,
+        "device": device,
+        "beyond_proof": beyond_proof,
+        "part": part and part.value,
+    }
+    encode: dict[str, Any] = {
+        "prompt_name": prompt_name,
+        "prompt": prompt,
+        "task": task,
+        "batch_size": batch_size,
+        "normalize_embeddings": normalize,
+        "truncate_dim": truncate_dim,
+        "max_active_dims": max_active_dims,
+    }
+    of_tables: dict[str, Any] = {
+        "nulls": nulls,
+        "on_error": on_error,
+        "output_format": output_format,
+        "rows_per_file": rows_per_file,
+        "workers": workers,
+    }
+    given = {name: value for name, value in of_tables.items() if value is not None}
+    if inputs and not tokens and is_tables(inputs, output):
+        encode_tables(
             directory,
-            format=form and form.value,
-            engine=engine,
-            threads=threads,
-            parallel=parallel,
-            device=device,
-            beyond_proof=beyond_proof,
-            part=part and part.value,
-        ),
-        source,
-        None if output_file == Path("-") else output_file,
-        progress=sys.stderr.isatty() and output_file not in (None, Path("-")) and not LEVEL["quiet"],
-        tokens=tokens,
-        prompt_name=prompt_name,
-        prompt=prompt,
-        task=task,
-        batch_size=batch_size,
-        normalize_embeddings=normalize,
-        truncate_dim=truncate_dim,
-        precision=precision,
-        max_active_dims=max_active_dims,
-    )
+            inputs,
+            output,
+            column=column,
+            keep=keep,
+            precision=precision,
+            encode=encode,
+            load=how,
+            options=given,
+            on=on,
+        )
+        return
+    if idle := [*given, *(name for name, value in {"keep": keep, "on": on}.items() if value is not None)]:
+        names = ", ".join(map(option_name, idle))
+        raise UnsupportedOptionError(f"{names}: only tables have it.\nName a folder with --output, or leave it out.")
+    file = _given(texts, Path(inputs[0]) if inputs else None)
+    source = iter(texts or ()) if file is None else read_texts(file, column)
+    target = None if output in (None, "-") else Path(str(output))
+    shown = sys.stderr.isatty() and target is not None and not LEVEL["quiet"]
+    encode_texts(load(directory, **how), source, target, progress=shown, tokens=tokens, precision=precision, **encode)
 
 
 @app.command("predict")

@@ -161,6 +161,7 @@ class GraphSection(TypedDict):
     tracer: NotRequired[Annotated[str, internal("the exporter that traced it")]]
     attention: NotRequired[Annotated[Attention, internal("how many attentions are fused")]]
     profile: NotRequired[Annotated[dict[Name, ShapeRange], key("input -> shapes, for TensorRT")]]
+    guarded: NotRequired[Annotated[list[Count], internal("lengths that the trace's guards name, which were compared")]]
     modality: Annotated[Literal["text", "image"], key("what it takes")]
     tasks: Annotated[list[Task | None], key("the tasks that lead to it; empty: every one; null: when none is said")]
     inputs: Annotated[list[Tensor], key("its inputs in order", min_length=1)]

@@ -169,6 +169,23 @@ Device = Annotated[
     str | None,
     typer.Option(help="cpu, cuda, cuda:1, with OpenVINO gpu or npu; default: the engine's own.", show_default=False),
 ]
+
+
+def _of_tables(text: str, **options: Any) -> Any:
+    return typer.Option(help=f"Of tables: {text}", show_default=False, **options)
+
+
+Keep = Annotated[str | None, _of_tables("the columns that stay, with commas between them; default all.")]
+Nulls = Annotated[
+    str | None, _of_tables("null (default): a row without text has no vector; error: it is a bad row.", metavar="<how>")
+]
+OnError = Annotated[
+    str | None, _of_tables("fail (default) at a bad row or broken file, or skip and report it.", metavar="<how>")
+]
+OutputFormat = Annotated[str | None, _of_tables("parquet (default) or arrow.", metavar="<name>")]
+RowsPerFile = Annotated[int | None, _of_tables("rows of an output file; default 8192.", min=1)]
+Workers = Annotated[int | None, _of_tables("processes, each on its share of the threads; default 1.", min=1)]
+On = Annotated[str | None, _of_tables("ray or spark, with an address behind a colon; default: this machine.")]
 Outputs = Annotated[
     list[Output] | None,
     typer.Option(
