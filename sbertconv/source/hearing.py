@@ -119,15 +119,16 @@ def listening() -> Iterator[Heard]:
 
 def tokens_without_a_row(model: SentenceTransformer) -> Iterator[str]:
     """Tokenizers with tokens beyond the embedding table, in words: encode() fails on them, and a graph may not."""
+    from transformers import PreTrainedTokenizerBase
+
     for label, module in model.named_children():
         inner: Any = getattr(module, "model", None)
         find = getattr(inner, "get_input_embeddings", None)
         table = find() if callable(find) else getattr(module, "embedding", None)
         tokenizer: Any = getattr(module, "tokenizer", None)
         rows = getattr(table, "num_embeddings", None)
-        vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else None
-        if isinstance(rows, int) and isinstance(vocabulary, dict):
-            beyond = sorted((number, token) for token, number in vocabulary.items() if number >= rows)
+        if isinstance(rows, int) and isinstance(tokenizer, PreTrainedTokenizerBase):
+            beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
             if beyond:
                 names = listed([repr(token) for _, token in beyond])
                 yield f"[{label}] The embedding table has {rows:,} rows, and none for the tokens {names}."
