@@ -5,7 +5,7 @@ READY := .venv/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test lint format type docs bench bench-large clean
+.PHONY: help demo test fuzz lint format type docs docs-run package bench bench-large clean
 
 help:            ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -21,6 +21,9 @@ demo: $(READY)   ## convert the real all-MiniLM-L6-v2 to ONNX and Keras, print p
 test: $(READY)   ## the whole suite
 	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
+fuzz: $(READY)   ## mutated files of every kind for 20 minutes: an error or an answer, and nothing else
+	$(BIN)/python tests/fuzzing.py $(ARGS)
+
 lint: $(READY)   ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,6 +37,12 @@ type: $(READY)   ## types
 
 docs: $(READY)   ## the generated pages are up to date, and every link leads somewhere
 	$(BIN)/python docs/generate.py --check
+
+docs-run: $(READY) ## every command and every Python block of the pages, in order, in a scratch folder; half an hour
+	$(BIN)/python docs/run.py $(ARGS)
+
+package: $(READY) ## wheel and sdist in dist/, checked, and installed into a fresh environment
+	DIST=dist $(BIN)/pytest -m package tests/test_build.py
 
 bench: $(READY)  ## speed and memory beside PyTorch, as ratios of the same run
 	$(BIN)/python -m bench $(ARGS)

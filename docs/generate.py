@@ -1,4 +1,4 @@
-"""Writes docs/cli.md and docs/support.md from the code; with --check says which pages are stale.
+"""Writes docs/cli.md, docs/manifest.md and docs/support.md from the code; with --check says which pages are stale.
 
 The check also follows every relative link and heading anchor of README.md, CONTRIBUTING.md and docs/*.md.
 """
@@ -10,7 +10,8 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,6 +67,59 @@ def default_of(parameter: Any) -> str:
     if not parameter.show_default or parameter.default in (None, False):
         return "required" if parameter.required else ""
     return f"`{parameter.opts[0] if parameter.default is True else parameter.default}`"
+
+
+def manifest_page() -> list[str]:
+    """The types of the manifest, a table for each."""
+    from sbertconv.artifact.manifest import SECTIONS
+
+    lines = [
+        "# The manifest",
+        "",
+        "`sbertconv.json` of a converted folder. Keys that are *internal* may change in any version; all others keep",
+        "their meaning as long as `format_version` does, and new ones may come. Every key is checked when a folder is",
+        "written and when it is read.",
+    ]
+    for section in SECTIONS:
+        rows = [key_row(name, hint) for name, hint in get_type_hints(section, include_extras=True).items()]
+        lines += [
+            "",
+            f"## {section.__name__}",
+            "",
+            section.__doc__ or "",
+            "",
+            *table(["key", "value", "meaning"], rows),
+        ]
+    return lines
+
+
+def key_row(name: str, hint: Any) -> list[str]:
+    """A key of a section: its name, its type and the meaning that stands in the type."""
+    from sbertconv.artifact.manifest import INTERNAL
+
+    optional = get_origin(hint) is NotRequired
+    kind, *_, note = get_args(get_args(hint)[0] if optional else hint)
+    marks = [mark for mark, holds in (("optional", optional), (INTERNAL, note.extra)) if holds]
+    return [f"`{name}`", kind_name(kind), f"{note.description}{f' ({chr(44).join(marks)})' if marks else ''}"]
+
+
+def kind_name(kind: Any) -> str:
+    """A type in words: `int`, `[Tensor]`, `"left" or "right"`."""
+    if get_origin(kind) is Annotated:
+        return kind_name(get_args(kind)[0])
+    if kind is Any:
+        return "any"
+    if get_origin(kind) is Literal:
+        return " or ".join(f"`{choice!r}`".replace("'", '"') for choice in get_args(kind))
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(kind_name(option) for option in get_args(kind))
+    if get_origin(kind) is list:
+        return f"list of {kind_name(get_args(kind)[0])}"
+    if get_origin(kind) is dict:
+        return f"dict of {kind_name(get_args(kind)[1])}"
+    if kind is type(None):
+        return "null"
+    return f"[{kind.__name__}](#{kind.__name__.lower()})" if is_typeddict(kind) else kind.__name__
 
 
 def support_page() -> list[str]:
@@ -200,7 +254,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-PAGES = {"docs/cli.md": cli_page, "docs/support.md": support_page}
+PAGES = {"docs/cli.md": cli_page, "docs/manifest.md": manifest_page, "docs/support.md": support_page}
 
 
 def main() -> int:

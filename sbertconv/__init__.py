@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+import warnings
 from typing import Any
 
 __version__ = "0.1.0"
 
+if "onnxruntime" in sys.modules and "ORT_DISABLE_TELEMETRY" not in os.environ:
+    warnings.warn(
+        "onnxruntime was imported before sbertconv and reports its use: import sbertconv first, or set "
+        "ORT_DISABLE_TELEMETRY=1 (=0 to agree).",
+        stacklevel=2,
+    )
 # Running a model is nobody's business: ONNX Runtime reads this when it is first imported, huggingface_hub likewise.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -58,6 +66,15 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'sbertconv' has no attribute {name!r} (has: {', '.join(__all__)})")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def main() -> None:
+    """Run the command line. An interrupt while it is imported, which takes a moment, ends it as quietly as later."""
+    try:
+        importlib.import_module("sbertconv.cli").main()
+    except KeyboardInterrupt:
+        print("Interrupted. Nothing was written.", file=sys.stderr)
+        sys.exit(130)
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +22,7 @@ from sbertconv.artifact.folder import (
     read_artifact,
 )
 from sbertconv.artifact.publishing import Staging, stage
+from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.errors import (
     ArtifactError,
     SourceError,
@@ -34,8 +34,10 @@ from sbertconv.errors import (
 from sbertconv.frameworks import float32_policy
 from sbertconv.memory import keep_nothing_freed, release_memory, settled_heap
 from sbertconv.parity.quality import GATES
+from sbertconv.runtime.description import describe_converted, is_converted
 from sbertconv.runtime.engines import load_keras_model
 from sbertconv.runtime.opening import open_model
+from sbertconv.source.naming import like, model_name
 
 if TYPE_CHECKING:
     import keras
@@ -90,7 +92,7 @@ class Bounds:
 
 
 # What to_onnx has a use for where the model is a Keras model of to_tf.
-KERAS_TO_ONNX = {"model", "directory", "overwrite", "atol", "rtol", "on_stage"}
+KERAS_TO_ONNX = {"model", "directory", "overwrite", "atol", "rtol", "part", "on_stage"}
 
 
 def _refuse_idle(function: Callable[..., Any], arguments: Mapping[str, Any], used: Collection[str], model: Any) -> None:
@@ -119,6 +121,7 @@ def to_onnx(
     trust_remote_code: bool = False,
     model_class: str | None = None,
     pooling: str | None = None,
+    allow_changed: bool = False,
     overwrite: bool = False,
     opset: int = 18,
     outputs: Sequence[str] | None = None,
@@ -141,6 +144,7 @@ def to_onnx(
     text_input: bool = False,
     target: str = "onnxruntime",
     max_shape: tuple[int, int] | None = None,
+    part: str | None = None,
     registry: Registry | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> Artifact:
@@ -151,7 +155,7 @@ def to_onnx(
     Args:
         model: a Hub id, a folder, or a live SentenceTransformer; or a folder that `to_tf` wrote, or a .keras file
             that began as one: then the graph is proven equal to that Keras model, and of the options below only
-            overwrite, atol, rtol and on_stage apply.
+            overwrite, atol, rtol, part and on_stage apply.
         directory: where to write; default `<model's name>-onnx` in the current folder.
         revision: a Hub branch, tag or commit.
         trust_remote_code: whether code that comes with the model may run.
@@ -159,6 +163,8 @@ def to_onnx(
             `MODEL_CLASSES`; None: what its config.json tells.
         pooling: how the token embeddings of such a checkpoint become one: "mean", "cls", "lasttoken", "max",
             "weightedmean", "mean_sqrt_len_tokens"; None: as SentenceTransformer does.
+        allow_changed: convert a model that does not load as its files describe it, because the library leaves out a
+            setting or weights of theirs: what encode() computes all the same.
         overwrite: replace an existing artifact.
         opset: version of the ai.onnx operators, 18 to 22.
         outputs: "sentence_embedding" (default) and "token_embeddings", in the graph's order; of a CrossEncoder or a
@@ -193,6 +199,8 @@ def to_onnx(
             a plan in the manifest and a script that builds it; `build_plan` does so too, and proves it.
         max_shape: for "tensorrt", the largest batch and sequence of a plan; None: the model's limit, and 32 texts or as
             many as make 16,384 tokens.
+        part: of a .keras file whose model contains a converted one, "encoder": the converted model inside; None: the
+            whole, a classifier of texts, whose folder has `predict`.
         registry: converters; default the built-in ones and those of installed plugins.
         on_stage: called with the name of each stage as it starts.
 
@@ -208,7 +216,10 @@ def to_onnx(
     arguments = dict(locals())
     if is_keras_artifact(model):
         _refuse_idle(to_onnx, arguments, KERAS_TO_ONNX, model)
-        return _keras_to_onnx(model, directory, overwrite, (atol, rtol), on_stage)
+        return _keras_to_onnx(model, directory, overwrite, (atol, rtol), part, on_stage)
+    if part is not None:
+        raise UnsupportedOptionError(f"--part {part}: {model} is no Keras model of to-tf.\nLeave the option out.")
+    model = model_name(model)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
     on_stage("loading libraries")
     from sbertconv.converters.onnx.backend import OnnxOptions
@@ -233,7 +244,7 @@ def to_onnx(
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts, proof_budget)
-    opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling)
+    opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling, allow_changed)
     return _convert_graph(opened, directory, overwrite, options, bounds, on_stage)
 
 
@@ -245,6 +256,7 @@ def to_openvino(
     trust_remote_code: bool = False,
     model_class: str | None = None,
     pooling: str | None = None,
+    allow_changed: bool = False,
     overwrite: bool = False,
     activation: bool = False,
     sparse: bool = False,
@@ -266,6 +278,7 @@ def to_openvino(
     """Convert a model to a folder with one graph per route in OpenVINO's intermediate representation, proven equal to
     encode() on OpenVINO. The arguments are those of `to_onnx`; so are the result and the errors.
     """
+    model = model_name(model)
     require("openvino", "openvino")
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
     on_stage("loading libraries")
@@ -284,7 +297,7 @@ def to_openvino(
     )
     wanted = {"min_cosine": min_cosine, "min_spearman": min_spearman, "min_top10": min_top10}
     bounds = Bounds(precision, {"atol": atol, "rtol": rtol}, wanted, texts, proof_budget)
-    opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling)
+    opened = partial(_open, model, revision, trust_remote_code, registry, model_class, pooling, allow_changed)
     return _convert_graph(opened, directory, overwrite, options, bounds, on_stage)
 
 
@@ -406,6 +419,7 @@ def to_tf(
     trust_remote_code: bool = False,
     model_class: str | None = None,
     pooling: str | None = None,
+    allow_changed: bool = False,
     overwrite: bool = False,
     formats: Sequence[str] = ("keras", "saved_model"),
     activation: bool = False,
@@ -425,6 +439,7 @@ def to_tf(
         trust_remote_code: whether code that comes with the model may run.
         model_class: see `to_onnx`.
         pooling: see `to_onnx`.
+        allow_changed: see `to_onnx`.
         overwrite: replace an existing artifact.
         formats: "keras" (trainable), "saved_model" (TensorFlow), "litert" (.tflite) and "onnx"; each is checked.
         activation: see `to_onnx`; the Keras model then gives a dict of both.
@@ -445,6 +460,7 @@ def to_tf(
         ParityError: if a written model differs from encode(). Nothing is published then.
         TokenizationError: if the tokenizer in the model gives one other token. Nothing is written then.
     """
+    model = model_name(model)
     require("tf", "torch", "sentence_transformers", "keras")
     on_stage("loading libraries")
     keep_nothing_freed()
@@ -453,7 +469,7 @@ def to_tf(
 
     options = KerasOptions(tuple(formats), text_input, activation)
     options.check()
-    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling, allow_changed)
     options = options.of(source.model_class)
     target = _target(directory, source.name, "keras")
     with settled_heap(), float32_policy(), stage(target, overwrite=overwrite) as staging:
@@ -469,7 +485,8 @@ def to_keras(model: str | Path | SentenceTransformer, *, task: str | None = None
     Args:
         model: a Hub id, a folder, or a live SentenceTransformer.
         task: for a model with routes, the task whose route is meant; None: the one that encode() takes.
-        options: revision, trust_remote_code, model_class, pooling, atol, rtol, proof_budget, registry, on_stage of
+        options: revision, trust_remote_code, model_class, pooling, allow_changed, atol, rtol, proof_budget, registry,
+            on_stage of
             `to_tf`.
 
     Returns:
@@ -478,8 +495,8 @@ def to_keras(model: str | Path | SentenceTransformer, *, task: str | None = None
     Raises:
         What `to_tf` raises.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        artifact = to_tf(model, Path(folder) / "model", formats=["keras"], **options)
+    with scratch_folder() as folder:
+        artifact = to_tf(model, folder / "model", formats=["keras"], **options)
         graph = open_model(artifact).graph(
             "text" if task is not None else artifact.manifest["graphs"][0]["modality"], task
         )
@@ -494,6 +511,7 @@ def to_torch(
     trust_remote_code: bool = False,
     model_class: str | None = None,
     pooling: str | None = None,
+    allow_changed: bool = False,
     overwrite: bool = False,
     outputs: Sequence[str] | None = None,
     activation: bool = False,
@@ -515,6 +533,7 @@ def to_torch(
         trust_remote_code: whether code that comes with the model may run.
         model_class: see `to_onnx`.
         pooling: see `to_onnx`.
+        allow_changed: see `to_onnx`.
         overwrite: replace an existing artifact.
         outputs: see `to_onnx`.
         activation: see `to_onnx`.
@@ -535,6 +554,7 @@ def to_torch(
             see `sbertconv.errors`. Nothing is written then.
         ParityError: if a written program differs from encode(). Nothing is published then.
     """
+    model = model_name(model)
     require("torch", "torch", "sentence_transformers")
     on_stage("loading libraries")
     from sbertconv.converters.torch.backend import TorchOptions
@@ -542,7 +562,7 @@ def to_torch(
 
     options = TorchOptions(None if outputs is None else tuple(outputs), activation, sparse, top_k, precision)
     options.check()
-    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling, allow_changed)
     options = options.of(source.model_class)
     source = _with_top_k(source, options.top_k)
     target = _target(directory, source.name, "torch")
@@ -563,6 +583,7 @@ def pipeline(
     trust_remote_code: bool = False,
     model_class: str | None = None,
     pooling: str | None = None,
+    allow_changed: bool = False,
     registry: Registry | None = None,
 ) -> Pipeline:
     """A model's whole chain as one torch module: the one that `to_torch` traces and proves equal to encode().
@@ -576,6 +597,7 @@ def pipeline(
         trust_remote_code: whether code that comes with the model may run.
         model_class: see `to_onnx`.
         pooling: see `to_onnx`.
+        allow_changed: see `to_onnx`.
         registry: converters; default the built-in ones and those of installed plugins.
 
     Returns:
@@ -585,12 +607,13 @@ def pipeline(
     Raises:
         SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError: see `sbertconv.errors`.
     """
+    model = model_name(model)
     require("torch", "torch", "sentence_transformers")
     from sbertconv.converters.torch.backend import Pipeline
     from sbertconv.plan.planning import plan_model
     from sbertconv.source.routes import choose_route
 
-    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling)
+    source, registry = _open(model, revision, trust_remote_code, registry, model_class, pooling, allow_changed)
     source.model_class.choose_outputs(outputs)
     with source.loaded() as loaded:
         plan = plan_model(loaded, source.name, "torch", registry)
@@ -608,6 +631,7 @@ def to_st(
     overwrite: bool = False,
     atol: float | None = None,
     rtol: float | None = None,
+    part: str | None = None,
     on_stage: OnStage = _say_nothing,
 ) -> ParityReport:
     """Write a Keras model's weights back into a sentence-transformers folder, proven equal to the Keras model. A
@@ -620,12 +644,15 @@ def to_st(
         overwrite: replace a folder that was written so.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|; default 1e-5.
         rtol: relative term of the rule; default 1e-5.
+        part: "encoder" for a .keras file whose model contains a converted one: that one is written.
         on_stage: called with the name of each stage as it starts.
 
     Raises:
         ArtifactError: if a layer or a weight is missing or has another shape, or the model is not such a file.
         ParityError: if what was written gives other answers. Nothing is written then.
     """
+    if not Path(model).expanduser().exists():
+        raise ArtifactError(f"{model}: no such file or folder.{like(str(model))}\nCheck the path.")
     require("tf", "torch", "sentence_transformers", "keras", "safetensors")
     on_stage("loading libraries")
     from sbertconv.converters.keras.back import keras_files, open_files, write_sentence_transformers
@@ -636,7 +663,7 @@ def to_st(
     target = _target(directory, str(model), "st")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         on_stage("loading the model")
-        embedder = open_files(keras_files(model))
+        embedder = open_files(keras_files(model), part, whole=False)
         on_stage("converting")
         write_sentence_transformers(embedder, str(model), staging)
         model_class = embedder.artifact.manifest["model_class"]
@@ -663,6 +690,7 @@ def _keras_to_onnx(
     directory: str | Path | None,
     overwrite: bool,
     tolerances: tuple[float | None, float | None],
+    part: str | None,
     on_stage: OnStage,
 ) -> Artifact:
     """A Keras model, as it is now, to ONNX, proven equal to the Keras model."""
@@ -675,7 +703,7 @@ def _keras_to_onnx(
     target = _target(directory, str(model), "onnx")
     with settled_heap(), stage(target, overwrite=overwrite) as staging:
         on_stage("loading the model")
-        embedder = open_files(keras_files(model))
+        embedder = open_files(keras_files(model), part)
         on_stage("converting")
         content = write_onnx_of(embedder, str(model), staging)
         on_stage("comparing with the Keras model")
@@ -692,12 +720,18 @@ def _open(
     registry: Registry | None,
     model_class: str | None,
     pooling: str | None,
+    allow_changed: bool,
 ) -> tuple[Source, Registry]:
     from sbertconv.converters import default_registry
     from sbertconv.source.opening import open_source
 
     source = open_source(
-        model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling
+        model,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        model_class=model_class,
+        pooling=pooling,
+        allow_changed=allow_changed,
     )
     source.check_classes()
     return source, registry or default_registry()
@@ -801,6 +835,7 @@ def verify(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    allow_changed: bool = False,
     atol: float | None = None,
     rtol: float | None = None,
     on_stage: OnStage = _say_nothing,
@@ -813,6 +848,7 @@ def verify(
     Raises:
         SourceError, ArtifactError: if one of the two cannot be loaded.
     """
+    model = model_name(model)
     require("onnx", "torch", "sentence_transformers")
     on_stage("checking the files")
     artifact = read_artifact(directory)
@@ -822,7 +858,11 @@ def verify(
     from sbertconv.parity.kinds import CLASS_PARITY
     from sbertconv.source.opening import open_source
 
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        "allow_changed": allow_changed,
+    }
     source = open_source(model, **options)
     wanted, pooling = artifact.manifest["model_class"], artifact.manifest.get("pooling")
     if wanted != source.model_class.name or pooling is not None:  # a bare checkpoint may have been read otherwise
@@ -849,15 +889,27 @@ def inspect(
     model_class: str | None = None,
     pooling: str | None = None,
 ) -> Mapping[str, Any]:
-    """Describe a model without loading its weights; the arguments are those of `to_onnx`.
+    """Describe a model without loading its weights, or what became of one; the arguments are those of `to_onnx`. The
+    model may also be a converted folder or a .keras file: then no other argument applies, and sbertconv is all that
+    need be installed.
 
     Returns:
-        name, revision, modules (label, type, settings, converter or problem per backend), architecture,
-        tokenizer, embedding_dimension, max_seq_length, prompts, notes.
+        Of a model: name, revision, modules (label, type, settings, converter or problem per backend), architecture,
+        tokenizer, embedding_dimension, max_seq_length, prompts, notes. Of what was converted: see `describe_converted`.
 
     Raises:
-        SourceError: if it does not exist or cannot be read.
+        SourceError, ArtifactError: if it does not exist or cannot be read.
+        MissingDependencyError: for a model, if torch or sentence-transformers is not installed.
     """
+    if is_converted(model):
+        given = {"revision": revision, "model_class": model_class, "pooling": pooling}
+        if idle := [option_name(name) for name, value in given.items() if value is not None]:
+            raise UnsupportedOptionError(
+                f"{model}: {', '.join(idle)}: it is converted already.\nLeave the options out."
+            )
+        return describe_converted(model)
+    model = model_name(model)
+    require("onnx", "torch", "sentence_transformers", "transformers")
     from sbertconv.converters import default_registry
     from sbertconv.plan.inspection import describe
     from sbertconv.source.opening import open_source

@@ -10,46 +10,61 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sbertconv.console.hints import complete_converted, complete_model, with_suggestion
 from sbertconv.console.options import (
     ActivationToo,
+    AllowChanged,
     Atol,
     BeyondProof,
     Bits,
     Calibration,
+    Device,
+    DryRun,
     Engine,
     EvalFile,
     Format,
     GraphEngine,
     Json,
+    Keep,
     KerasFormat,
     MinCosine,
     MinSpearman,
     MinTop10,
     Model,
+    Nulls,
+    On,
+    OnError,
+    OutputFormat,
     Outputs,
     Overwrite,
+    PartOf,
     PoolingMode,
     Precision,
     ProofBudget,
     ReadAs,
     Revision,
+    RowsPerFile,
     Rtol,
     SparseOutput,
     Target,
     TextInput,
+    Threads,
     TokenTypeIds,
     TopK,
     Trust,
+    Workers,
     count,
     counts,
     flag,
     shape,
 )
 from sbertconv.console.printing import (
+    LEVEL,
     bar,
     json_text,
     open_console,
     print_bench,
+    print_converted,
     print_description,
     print_json,
     print_lines,
@@ -57,14 +72,23 @@ from sbertconv.console.printing import (
     print_result,
     progress,
 )
-from sbertconv.errors import ParityError, SbertconvError, UnsupportedOptionError
+from sbertconv.errors import ParityError, SbertconvError, UnsupportedOptionError, option_name
 
 if TYPE_CHECKING:
     from sbertconv.benchmark.report import BenchReport
 
 
+ANYWHERE = ("-q", "--quiet", "-v", "--verbose", "--debug")  # options of every command, before or behind its name
+
+
 class Commands(TyperGroup):
     """Every command ends the same way: a user's mistake, or ^C, is a message on stderr and no traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Options of every command count wherever they stand, up to a "--"."""
+        end = args.index("--") if "--" in args else len(args)
+        own = [arg for arg in args[:end] if arg in ANYWHERE]
+        return super().parse_args(ctx, [*own, *(arg for arg in args[:end] if arg not in ANYWHERE), *args[end:]])
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was given."""
@@ -75,8 +99,11 @@ class Commands(TyperGroup):
                 raise
             if isinstance(error, ParityError):
                 print_parity(error.report.to_json(), open_console(stderr=True))
-            typer.echo(str(error), err=True)
+            typer.echo(with_suggestion(str(error)), err=True)
             raise typer.Exit(error.exit_code) from error
+        except typer.BadParameter as error:
+            error.message = with_suggestion(error.message)
+            raise
         except OSError as error:
             if ctx.params["debug"] or isinstance(error, BrokenPipeError):
                 raise
@@ -97,7 +124,7 @@ app = typer.Typer(
     name="sbertconv",
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="sentence-transformers models as ONNX graphs, Keras models and PyTorch programs, proven equal to encode().",
     epilog="Exit codes: 0 done, 1 cannot convert, 2 usage, 3 parity failed.",
@@ -115,9 +142,18 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def common(
     debug: Annotated[bool, flag("--debug", "Show the traceback of an error.")] = False,
-    version: Annotated[bool, flag("--version", "Print the version.", callback=_version, is_eager=True)] = False,
+    quiet: Annotated[bool, flag("--quiet", "Print nothing but what was asked for, and errors.", short="-q")] = False,
+    verbose: Annotated[
+        bool, flag("--verbose", "A line for each stage, also where nobody watches.", short="-v")
+    ] = False,
+    version: Annotated[
+        bool, flag("--version", "Print the version.", short="-V", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Options of every command."""
+    if quiet and verbose:
+        raise typer.BadParameter("--quiet and --verbose exclude each other")
+    LEVEL.update(quiet=quiet, verbose=verbose)
 
 
 @app.command("to-onnx")
@@ -130,6 +166,7 @@ def to_onnx_command(
     trust_remote_code: Trust = False,
     model_class: ReadAs = None,
     pooling: PoolingMode = None,
+    allow_changed: AllowChanged = False,
     overwrite: Overwrite = False,
     opset: Annotated[int, typer.Option(help="Version of the ai.onnx operators.")] = 18,
     output: Outputs = None,
@@ -174,9 +211,25 @@ def to_onnx_command(
             show_default=False,
         ),
     ] = None,
+    part: PartOf = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Convert a model to ONNX and prove it equal to encode(); a Keras model of to-tf, equal to itself."""
+    if dry_run:
+        _show_plan(
+            model,
+            directory,
+            "onnx",
+            "onnx",
+            overwrite,
+            as_json,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
+        )
+        return
     from sbertconv.api import to_onnx
 
     with progress(as_json) as on_stage:
@@ -187,6 +240,7 @@ def to_onnx_command(
             trust_remote_code=trust_remote_code,
             model_class=model_class,
             pooling=pooling,
+            allow_changed=allow_changed,
             overwrite=overwrite,
             opset=opset,
             outputs=None if output is None else [name.value for name in output],
@@ -209,6 +263,7 @@ def to_onnx_command(
             text_input=text_input,
             target=target.value,
             max_shape=max_shape,
+            part=part and part.value,
             on_stage=on_stage,
         )
     print_result(artifact, as_json)
@@ -217,7 +272,12 @@ def to_onnx_command(
 @app.command("build-plan")
 def build_plan_command(
     directory: Annotated[
-        Path, typer.Argument(help="A folder of to-onnx --target tensorrt; the plans go into it.", show_default=False)
+        Path,
+        typer.Argument(
+            help="A folder of to-onnx --target tensorrt; the plans go into it.",
+            show_default=False,
+            autocompletion=complete_converted,
+        ),
     ],
     atol: Atol = None,
     rtol: Rtol = None,
@@ -240,14 +300,16 @@ def build_plan_command(
 
 @app.command("pack")
 def pack_command(
-    folder: Annotated[Path, typer.Argument(help="A folder of to-onnx.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder of to-onnx.", show_default=False, autocompletion=complete_converted)
+    ],
     directory: Annotated[Path, typer.Argument(help="Where to write.", show_default=False)],
     consumers: Annotated[
         list[str],
         typer.Option(
             "--for",
-            help="What will open it: fastembed, text-embeddings-inference, sentence-transformers, transformers.js or "
-            "triton; repeat for several.",
+            help="What will open it: fastembed, text-embeddings-inference, sentence-transformers, transformers.js, "
+            "triton, vespa, spring-ai, opensearch or tensorflow-serving; repeat for several.",
             show_default=False,
         ),
     ],
@@ -298,6 +360,7 @@ def to_openvino_command(
     trust_remote_code: Trust = False,
     model_class: ReadAs = None,
     pooling: PoolingMode = None,
+    allow_changed: AllowChanged = False,
     overwrite: Overwrite = False,
     activation: ActivationToo = False,
     sparse: SparseOutput = False,
@@ -313,9 +376,24 @@ def to_openvino_command(
     min_top10: MinTop10 = None,
     eval_file: EvalFile = None,
     calibration: Calibration = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Convert a model to OpenVINO's own files and prove it equal to encode()."""
+    if dry_run:
+        _show_plan(
+            model,
+            directory,
+            "openvino",
+            "onnx",
+            overwrite,
+            as_json,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
+        )
+        return
     from sbertconv.api import to_openvino
 
     with progress(as_json) as on_stage:
@@ -326,6 +404,7 @@ def to_openvino_command(
             trust_remote_code=trust_remote_code,
             model_class=model_class,
             pooling=pooling,
+            allow_changed=allow_changed,
             overwrite=overwrite,
             activation=activation,
             sparse=sparse,
@@ -344,6 +423,37 @@ def to_openvino_command(
             on_stage=on_stage,
         )
     print_result(artifact, as_json)
+
+
+def _show_plan(
+    model: str, directory: str | None, kind: str, backend: str, overwrite: bool, as_json: bool, **options: Any
+) -> None:
+    """Print what a conversion would begin with, and where it would write to; exit 1 if it would be refused."""
+    from sbertconv.api import default_directory, inspect
+
+    description = inspect(model, **options)
+    target = Path(directory or default_directory(str(description.get("name", model)), kind))
+    taken = target.exists() and not overwrite
+    results = [module["backends"][backend] for module in description.get("modules", ()) if backend]
+    if as_json:
+        print_json({**description, "dry_run": True, "folder": str(target), "exists": target.exists()})
+    else:
+        (print_converted if "formats" in description else print_description)(description)
+        advice = ": exists already, pass --overwrite to replace it" if taken else ""
+        print_lines(open_console(), f"Would write to {target}{advice}")
+    if taken or any(result["problem"] for result in results):
+        raise typer.Exit(1)
+
+
+def _given(texts: list[str] | None, input_file: Path | None) -> Path | None:
+    """The file to read; "-" in the place of the texts is standard input.
+
+    Raises:
+        typer.BadParameter: unless there is either the one or the other.
+    """
+    if bool(texts) == (input_file is not None):
+        raise typer.BadParameter("give either texts or --input")
+    return Path("-") if texts == ["-"] else input_file
 
 
 def _texts_of(file: Path | None) -> tuple[str, ...]:
@@ -367,6 +477,7 @@ def to_tf_command(
     trust_remote_code: Trust = False,
     model_class: ReadAs = None,
     pooling: PoolingMode = None,
+    allow_changed: AllowChanged = False,
     overwrite: Overwrite = False,
     formats: Annotated[
         list[KerasFormat] | None,
@@ -382,9 +493,24 @@ def to_tf_command(
     rtol: Rtol = None,
     proof_budget: ProofBudget = None,
     text_input: TextInput = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Convert a model to a trainable Keras model and prove it equal to encode()."""
+    if dry_run:
+        _show_plan(
+            model,
+            directory,
+            "keras",
+            "keras",
+            overwrite,
+            as_json,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
+        )
+        return
     from sbertconv.api import to_tf
 
     with progress(as_json) as on_stage:
@@ -395,6 +521,7 @@ def to_tf_command(
             trust_remote_code=trust_remote_code,
             model_class=model_class,
             pooling=pooling,
+            allow_changed=allow_changed,
             overwrite=overwrite,
             formats=[form.value for form in formats or [KerasFormat.keras, KerasFormat.saved_model]],
             activation=activation,
@@ -417,6 +544,7 @@ def to_torch_command(
     trust_remote_code: Trust = False,
     model_class: ReadAs = None,
     pooling: PoolingMode = None,
+    allow_changed: AllowChanged = False,
     overwrite: Overwrite = False,
     output: Outputs = None,
     activation: ActivationToo = False,
@@ -426,9 +554,24 @@ def to_torch_command(
     atol: Atol = None,
     rtol: Rtol = None,
     proof_budget: ProofBudget = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Convert a model to one program that PyTorch alone runs and prove it equal to encode()."""
+    if dry_run:
+        _show_plan(
+            model,
+            directory,
+            "torch",
+            "torch",
+            overwrite,
+            as_json,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            model_class=model_class,
+            pooling=pooling,
+        )
+        return
     from sbertconv.api import to_torch
 
     with progress(as_json) as on_stage:
@@ -439,6 +582,7 @@ def to_torch_command(
             trust_remote_code=trust_remote_code,
             model_class=model_class,
             pooling=pooling,
+            allow_changed=allow_changed,
             overwrite=overwrite,
             outputs=None if output is None else [name.value for name in output],
             activation=activation,
@@ -455,7 +599,12 @@ def to_torch_command(
 
 @app.command("to-st")
 def to_st_command(
-    model: Annotated[str, typer.Argument(help="A folder that to-tf wrote, or a .keras file.", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A folder that to-tf wrote, or a .keras file.", show_default=False, autocompletion=complete_converted
+        ),
+    ],
     directory: Annotated[
         str | None, typer.Argument(help="Where to write; default: <model's name>-st here.", show_default=False)
     ] = None,
@@ -463,9 +612,14 @@ def to_st_command(
     overwrite: Overwrite = False,
     atol: Atol = None,
     rtol: Rtol = None,
+    part: PartOf = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Write a Keras model's weights, fine-tuned perhaps, back into a sentence-transformers folder."""
+    if dry_run:
+        _show_plan(model, directory, "st", "", overwrite, as_json)
+        return
     from sbertconv.api import default_directory, to_st
     from sbertconv.artifact.folder import how_to_load
 
@@ -478,6 +632,7 @@ def to_st_command(
             overwrite=overwrite,
             atol=atol,
             rtol=rtol,
+            part=part and part.value,
             on_stage=on_stage,
         )
     if as_json:
@@ -491,9 +646,12 @@ def to_st_command(
 @app.command("verify")
 def verify_command(
     model: Model,
-    directory: Annotated[Path, typer.Argument(help="A converted folder.", show_default=False)],
+    directory: Annotated[
+        Path, typer.Argument(help="A converted folder.", show_default=False, autocompletion=complete_converted)
+    ],
     revision: Revision = None,
     trust_remote_code: Trust = False,
+    allow_changed: AllowChanged = False,
     atol: Atol = None,
     rtol: Rtol = None,
     as_json: Json = False,
@@ -507,6 +665,7 @@ def verify_command(
             directory,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            allow_changed=allow_changed,
             atol=atol,
             rtol=rtol,
             on_stage=on_stage,
@@ -526,14 +685,21 @@ def verify_command(
 
 @app.command("inspect")
 def inspect_command(
-    model: Model,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A Hub id or a folder; a converted folder or a .keras file.",
+            show_default=False,
+            autocompletion=complete_model,
+        ),
+    ],
     revision: Revision = None,
     trust_remote_code: Trust = False,
     model_class: ReadAs = None,
     pooling: PoolingMode = None,
     as_json: Json = False,
 ) -> None:
-    """Show a model's chain, settings and limits, and what converts each module."""
+    """Show a model's chain, settings and limits, and what converts each module; or what a converted folder holds."""
     from sbertconv.api import inspect
 
     with progress(as_json) as on_stage:
@@ -543,22 +709,35 @@ def inspect_command(
         )
     if as_json:
         print_json(description)
+    elif "formats" in description:
+        print_converted(description)
     else:
         print_description(description)
 
 
 @app.command("encode")
 def encode_command(
-    directory: Annotated[Path, typer.Argument(help="A converted folder, or a .keras file.", show_default=False)],
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            help="A converted folder, or a .keras file.", show_default=False, autocompletion=complete_converted
+        ),
+    ],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False)] = None,
-    input_file: Annotated[
-        Path | None, typer.Option("--input", help="A .txt, .jsonl, .csv or .parquet file.", show_default=False)
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="A .txt, .jsonl, .csv or .parquet file, or - for lines of standard input; tables: folders, patterns.",
+            show_default=False,
+        ),
     ] = None,
-    output_file: Annotated[
-        Path | None,
+    output: Annotated[
+        str | None,
         typer.Option(
             "--output",
-            help="A .npy or .parquet file, for vectors of tokens .parquet, sparse .npz; default: JSON lines.",
+            help="A .npy or .parquet file, of tokens .parquet, sparse .npz; of tables a folder/; default, or -: JSON "
+            "lines.",
             show_default=False,
         ),
     ] = None,
@@ -575,7 +754,7 @@ def encode_command(
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="float32 (default), int8, uint8, binary or ubinary.", show_default=False),
+        typer.Option(help="float32 (default), int8, uint8, binary, ubinary; of tables float16.", show_default=False),
     ] = None,
     max_active_dims: Annotated[
         int | None, typer.Option(help="Of a sparse vector, keep this many values.", min=1, show_default=False)
@@ -585,36 +764,84 @@ def encode_command(
         Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
     ] = None,
     engine: Engine = "auto",
+    threads: Threads = None,
+    parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the threads.", min=1)] = 1,
+    device: Device = None,
     beyond_proof: BeyondProof = False,
-    parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the cores.", min=1)] = 1,
+    part: PartOf = None,
+    keep: Keep = None,
+    nulls: Nulls = None,
+    on_error: OnError = None,
+    output_format: OutputFormat = None,
+    rows_per_file: RowsPerFile = None,
+    workers: Workers = None,
+    on: On = None,
 ) -> None:
-    """Embed texts or a file with a converted folder; a file is never held in memory whole."""
+    """Embed texts, a file or tables with a converted folder; a file is never held in memory whole."""
     from sbertconv.console.files import encode_texts, read_texts
+    from sbertconv.console.tables import encode_tables, is_tables
     from sbertconv.runtime.opening import load
 
-    if bool(texts) == (input_file is not None):
+    if bool(texts) == bool(inputs):
         raise typer.BadParameter("give either texts or --input")
-    source = iter(texts) if texts else read_texts(input_file, column)  # type: ignore[arg-type]
-    encode_texts(
-        load(directory, format=form and form.value, engine=engine, parallel=parallel, beyond_proof=beyond_proof),
-        source,
-        output_file,
-        progress=sys.stderr.isatty() and output_file is not None,
-        tokens=tokens,
-        prompt_name=prompt_name,
-        prompt=prompt,
-        task=task,
-        batch_size=batch_size,
-        normalize_embeddings=normalize,
-        truncate_dim=truncate_dim,
-        precision=precision,
-        max_active_dims=max_active_dims,
-    )
+    how: dict[str, Any] = {
+        "format": form and form.value,
+        "engine": engine,
+        "threads": threads,
+        "parallel": parallel,
+        "device": device,
+        "beyond_proof": beyond_proof,
+        "part": part and part.value,
+    }
+    encode: dict[str, Any] = {
+        "prompt_name": prompt_name,
+        "prompt": prompt,
+        "task": task,
+        "batch_size": batch_size,
+        "normalize_embeddings": normalize,
+        "truncate_dim": truncate_dim,
+        "max_active_dims": max_active_dims,
+    }
+    of_tables: dict[str, Any] = {
+        "nulls": nulls,
+        "on_error": on_error,
+        "output_format": output_format,
+        "rows_per_file": rows_per_file,
+        "workers": workers,
+    }
+    given = {name: value for name, value in of_tables.items() if value is not None}
+    if inputs and not tokens and is_tables(inputs, output):
+        encode_tables(
+            directory,
+            inputs,
+            output,
+            column=column,
+            keep=keep,
+            precision=precision,
+            encode=encode,
+            load=how,
+            options=given,
+            on=on,
+        )
+        return
+    if idle := [*given, *(name for name, value in {"keep": keep, "on": on}.items() if value is not None)]:
+        names = ", ".join(map(option_name, idle))
+        raise UnsupportedOptionError(f"{names}: only tables have it.\nName a folder with --output, or leave it out.")
+    file = _given(texts, Path(inputs[0]) if inputs else None)
+    source = iter(texts or ()) if file is None else read_texts(file, column)
+    target = None if output in (None, "-") else Path(str(output))
+    shown = sys.stderr.isatty() and target is not None and not LEVEL["quiet"]
+    encode_texts(load(directory, **how), source, target, progress=shown, tokens=tokens, precision=precision, **encode)
 
 
 @app.command("predict")
 def predict_command(
-    directory: Annotated[Path, typer.Argument(help="A converted reranker or classifier.", show_default=False)],
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            help="A converted reranker or classifier.", show_default=False, autocompletion=complete_converted
+        ),
+    ],
     texts: Annotated[
         list[str] | None, typer.Argument(help="Texts to label, or with --query documents to score.", show_default=False)
     ] = None,
@@ -622,7 +849,12 @@ def predict_command(
         str | None, typer.Option(help="The first text of every pair.", metavar="<text>", show_default=False)
     ] = None,
     input_file: Annotated[
-        Path | None, typer.Option("--input", help="A .txt, .jsonl, .csv or .parquet file.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--input",
+            help="A .txt, .jsonl, .csv or .parquet file, or - for lines of standard input.",
+            show_default=False,
+        ),
     ] = None,
     column: Annotated[
         list[str] | None,
@@ -641,9 +873,8 @@ def predict_command(
     from sbertconv.console.files import predict_texts, read_inputs
     from sbertconv.runtime.opening import load
 
-    if bool(texts) == (input_file is not None):
-        raise typer.BadParameter("give either texts or --input")
-    source = iter(texts) if texts else read_inputs(input_file, column or ["text"])  # type: ignore[arg-type]
+    file = _given(texts, input_file)
+    source = iter(texts or ()) if file is None else read_inputs(file, column or ["text"])
     predict_texts(
         load(directory, format=form and form.value, engine=engine, beyond_proof=beyond_proof),
         source if query is None else ((query, text) for text in source),

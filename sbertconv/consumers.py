@@ -9,15 +9,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.folder import Artifact, link_or_copy, read_artifact
+from sbertconv.artifact.folder import Artifact, link_or_copy, read_artifact, sha256
+from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.publishing import Staging, stage
+from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.corpus.texts import CORPUS, long_text
 from sbertconv.errors import ArtifactError, ParityError, UnsupportedOptionError, require
 from sbertconv.parity.comparison import FLOAT32, Check, ParityReport, Tolerance
@@ -27,9 +32,13 @@ LONGEST = 1024  # tokens of a text that is compared
 OVER = 5  # texts over the limit
 SENTENCE, TOKENS, HIDDEN = "sentence_embedding", "token_embeddings", "last_hidden_state"
 TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-KIND = ("SentenceTransformer", "onnx")  # the class and the backend that every consumer can be right for
+KINDS = {"onnx": ("onnx", "ONNX graphs", "to-onnx"), "saved_model": ("keras", "SavedModels", "to-tf")}
+OPENSEARCH_TYPES = ("bert", "albert")  # the model types that it feeds token types
+TOKEN_AXES = ("input_ids", "attention_mask", "token_type_ids")  # the order in which OpenSearch feeds them
 SERVER_KEYS = ("architectures", "model_type", "hidden_size", "num_hidden_layers", "max_position_embeddings")
 TRITON_TYPES = {"int64": "TYPE_INT64", "float32": "TYPE_FP32"}
+VESPA_SETTING = re.compile(r"<([\w-]+)>([^<]*)</")
+VESPA_GRAPH = re.compile(r'<transformer-model path="([^"]*)"')
 TRITON_INPUT = re.compile(r'name: "(\w+)"')
 Manifest = Mapping[str, Any]
 
@@ -45,6 +54,8 @@ class Consumer:
         layout: artifact, staging -> what is written besides the artifact's own files.
         read: packed folder, one batch of texts -> the vectors that it gives.
         over_limit: whether it cuts a text over the limit as encode() does; else only shorter ones are proven.
+        hidden: the meaning of the output `last_hidden_state` that it reads, empty: it reads none. A folder has one.
+        form: the format that it opens.
     """
 
     name: str
@@ -53,6 +64,8 @@ class Consumer:
     layout: Callable[[Artifact, Staging], None]
     read: Callable[[Path, Sequence[str]], np.ndarray]
     over_limit: bool = True
+    hidden: str = ""
+    form: str = "onnx"
 
 
 def pack(
@@ -98,6 +111,11 @@ def pack(
             + "\n".join(refused)
             + "\nMend that, or leave the consumer out."
         )
+    if len(meanings := {row.hidden: row.name for row in rows if row.hidden}) > 1:
+        raise UnsupportedOptionError(
+            f"{' and '.join(meanings.values())}: they read other tensors under the name {HIDDEN}, and a graph has one "
+            "of that name.\nPack a folder for each."
+        )
     with stage(directory, overwrite=overwrite) as staging:
         on_stage("writing")
         for name in artifact.manifest["files"]:
@@ -108,9 +126,12 @@ def pack(
             row.layout(artifact, staging)
         written = staging.manifest({**artifact.manifest, "consumers": {}})
         on_stage("comparing")
-        model = open_model(written, "onnx")
+        models = {form: open_model(written, form) for form in {row.form for row in rows}}
         rule = Tolerance(atol, rtol, FLOAT32.reason)
-        checks = [compared(row, model, staging.folder, rule) for row in rows]
+        try:
+            checks = [compared(row, models[row.form], staging.folder, rule) for row in rows]
+        finally:
+            opened.cache_clear()
         report = ParityReport("onnx", str(rule), tuple(checks), 0.0, "")
         if not report.passed:
             worst = report.worst
@@ -124,7 +145,7 @@ def pack(
                 "reads": row.reads,
                 "texts": check.texts,
                 "max_abs_diff": check.max_abs_diff,
-                "over_limit": row.over_limit and (model.max_seq_length or 0) <= LONGEST,
+                "over_limit": row.over_limit and (models[row.form].max_seq_length or 0) <= LONGEST,
             }
             for row, check in zip(rows, checks, strict=True)
         }
@@ -154,7 +175,9 @@ def compared(row: Consumer, model: Any, folder: Path, rule: Tolerance) -> Check:
     worst, diff, cosine, problem = "", 0.0, 1.0, ""
     for start in range(0, len(texts), BATCH):
         batch = texts[start : start + BATCH]
-        ours, theirs = row.read(folder, batch), model.encode(batch, batch_size=BATCH)
+        with rust_errors(folder, ArtifactError):
+            ours = row.read(folder, batch)
+        theirs = model.encode(batch, batch_size=BATCH)
         if ours.shape != theirs.shape:
             worst, diff, problem = batch[0], float("inf"), f"shape {ours.shape} instead of {theirs.shape}"
             break
@@ -173,10 +196,12 @@ def compared(row: Consumer, model: Any, folder: Path, rule: Tolerance) -> Check:
 # What a consumer cannot be right for
 
 
-def one_text_graph(manifest: Manifest) -> Iterable[str]:
+def one_text_graph(manifest: Manifest, form: str = "onnx") -> Iterable[str]:
     """What every consumer asks: one graph from token ids to vectors, whose tokenizer.json is the whole tokenizer."""
-    if (manifest["model_class"], manifest["backend"]) != KIND or "onnx" not in manifest["engines"]:
-        yield "takes ONNX graphs of SentenceTransformer models alone; convert one with to-onnx."
+    backend, kind, command = KINDS[form]
+    found = (manifest["model_class"], manifest["backend"])
+    if found != ("SentenceTransformer", backend) or form not in manifest["engines"]:
+        yield f"takes {kind} of SentenceTransformer models alone; convert one with {command}."
         return
     graph, *others = manifest["graphs"]
     if others:
@@ -230,13 +255,12 @@ def pools_itself(manifest: Manifest) -> Iterable[str]:
         yield f"pools token vectors itself, and {', '.join(other)} would be left out; use {SENTENCE} with another one."
 
 
-def all_of(*checks: Callable[[Manifest], Iterable[str]]) -> Callable[[Manifest], list[str]]:
+def all_of(*checks: Callable[[Manifest], Iterable[str]], form: str = "onnx") -> Callable[[Manifest], list[str]]:
     """The reasons of every check; what does not even have one graph of texts is not asked further."""
-    first, *others = (one_text_graph, *checks)
 
     def refuses(manifest: Manifest) -> list[str]:
-        found = list(first(manifest))
-        return found or [reason for check in others for reason in check(manifest)]
+        found = list(one_text_graph(manifest, form))
+        return found or [reason for check in checks for reason in check(manifest)]
 
     return refuses
 
@@ -264,7 +288,7 @@ def inference_server_layout(artifact: Artifact, staging: Staging) -> None:
 
 def transformers_js_layout(artifact: Artifact, staging: Staging) -> None:
     """Which file to take, so that the browser does not ask for a quantized one. "fp32" stands for no suffix."""
-    config = json.loads((staging.folder / "config.json").read_text(encoding="utf-8"))
+    config = from_json(staging.folder / "config.json")
     data = bool(artifact.manifest["graphs"][0]["data"])
     config["transformers.js_config"] = {"dtype": "fp32", "use_external_data_format": data}
     staging.write("config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
@@ -285,10 +309,104 @@ def hidden_layout(artifact: Artifact, staging: Staging) -> None:
     onnx.save(proto, str(path))
 
 
+def spread_layout(artifact: Artifact, staging: Staging) -> None:
+    """The sentence embedding at every token, as last_hidden_state: whatever a consumer takes from it, the first, the
+    last or the mean under the mask, is the sentence embedding, of models with other modules after the pooling too.
+    """
+    import onnx
+
+    graph = artifact.manifest["graphs"][0]
+    path = staging.folder / graph["formats"]["onnx"]
+    proto = onnx.load(str(path), load_external_data=False)
+    if HIDDEN in [value.name for value in proto.graph.output]:
+        return
+    made = onnx.helper.make_node
+    proto.graph.initializer.append(onnx.helper.make_tensor("spread_axis", onnx.TensorProto.INT64, [1], [1]))
+    proto.graph.node.extend(
+        [
+            made("Unsqueeze", [SENTENCE, "spread_axis"], ["spread_one"]),
+            made("Shape", ["input_ids"], ["spread_places"]),
+            made("Concat", ["spread_places", "spread_axis"], ["spread_shape"], axis=0),
+            made("Expand", ["spread_one", "spread_shape"], [HIDDEN]),
+        ]
+    )
+    size = next(entry["shape"][-1] for entry in graph["outputs"] if entry["name"] == SENTENCE)
+    value = onnx.helper.make_tensor_value_info(HIDDEN, onnx.TensorProto.FLOAT, ["batch", "sequence", size])
+    proto.graph.output.append(value)
+    onnx.save(proto, str(path))
+
+
+def vespa_layout(artifact: Artifact, staging: Staging) -> None:
+    """The component of services.xml, beside the graph with the output that it pools."""
+    spread_layout(artifact, staging)
+    graph = artifact.manifest["graphs"][0]
+    staging.write(
+        "vespa/services.xml",
+        f'<component id="sbertconv" type="hugging-face-embedder">\n'
+        f'  <transformer-model path="{graph["formats"]["onnx"]}"/>\n'
+        f'  <tokenizer-model path="tokenizer.json"/>\n'
+        f"  <max-tokens>{artifact.manifest['max_seq_length']}</max-tokens>\n"
+        f"  <transformer-output>{HIDDEN}</transformer-output>\n"
+        f"  <pooling-strategy>cls</pooling-strategy>\n"
+        f"  <normalize>false</normalize>\n"
+        "</component>\n",
+    )
+
+
+def opensearch_layout(artifact: Artifact, staging: Staging) -> None:
+    """A zip of the graph and tokenizer.json, and the body of the call that registers it. It feeds its tensors in one
+    order, and of its pooling modes "cls" takes the first row, of a vector the vector itself.
+    """
+    import onnx
+
+    graph = artifact.manifest["graphs"][0]
+    proto = onnx.load(str(staging.folder / graph["formats"]["onnx"]))
+    inputs = sorted(proto.graph.input, key=lambda value: TOKEN_AXES.index(value.name))
+    outputs = [value for value in proto.graph.output if value.name == SENTENCE]
+    for values, kept in ((proto.graph.input, inputs), (proto.graph.output, outputs)):
+        del values[:]
+        values.extend(kept)
+    path = staging.folder / "opensearch/model.zip"
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.onnx", proto.SerializeToString())
+        archive.write(staging.folder / "tokenizer.json", "tokenizer.json")
+    typed = any(entry["name"] == "token_type_ids" for entry in graph["inputs"])
+    body = {
+        "name": Path(artifact.manifest["source"]["name"]).name,
+        "version": "1.0.0",
+        "model_format": "ONNX",
+        "model_content_size_in_bytes": path.stat().st_size,
+        "model_content_hash_value": sha256(path),
+        "model_config": {
+            "model_type": OPENSEARCH_TYPES[0] if typed else "roberta",
+            "embedding_dimension": artifact.manifest["embedding_dimension"],
+            "framework_type": "sentence_transformers",
+            "pooling_mode": "cls",
+            "normalize_result": False,
+            "all_config": (staging.folder / "config.json").read_text(encoding="utf-8"),
+        },
+    }
+    staging.write("opensearch/register.json", json.dumps(body, indent=2, ensure_ascii=False) + "\n")
+
+
+def serving_layout(artifact: Artifact, staging: Staging) -> None:
+    """The SavedModel under the number of a version, as a model server looks for it."""
+    source = (staging.folder / artifact.manifest["graphs"][0]["formats"]["saved_model"]).parent
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            link_or_copy(path, staging.folder / f"serving/{server_name(artifact)}/1" / path.relative_to(source))
+
+
+def server_name(artifact: Artifact) -> str:
+    """The source's name as servers take it."""
+    return re.sub(r"\W+", "_", Path(artifact.manifest["source"]["name"]).name)
+
+
 def triton_layout(artifact: Artifact, staging: Staging) -> None:
     """A model repository beside the tokenizer's files. The tokens of a request are its client's."""
     graph = artifact.manifest["graphs"][0]
-    name = re.sub(r"\W+", "_", Path(artifact.manifest["source"]["name"]).name)
+    name = server_name(artifact)
     folder = f"model_repository/{name}"
     for file in (graph["formats"]["onnx"], *graph["data"]):
         link_or_copy(staging.folder / file, staging.folder / folder / "1" / Path(file).name)
@@ -313,14 +431,20 @@ def tensors(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def from_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, unique=False)
+
+
+@lru_cache(maxsize=8)
+def opened(path: Path) -> Any:
+    """A session in ONNX Runtime; `pack` lets them go."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def run(path: Path, encodings: Sequence[Any], output: str | None, typed: bool = True) -> np.ndarray:
     """One output of a graph, None: its first, from what the tokenizers library gives."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = opened(path)
     fed = {
         "input_ids": [encoding.ids for encoding in encodings],
         "attention_mask": [encoding.attention_mask for encoding in encodings],
@@ -427,6 +551,70 @@ def read_triton(folder: Path, texts: Sequence[str]) -> np.ndarray:
     return run(config.parent / "1/model.onnx", encodings, SENTENCE)
 
 
+def read_vespa(folder: Path, texts: Sequence[str]) -> np.ndarray:
+    """What services.xml names: the limit, the output, the first of its tokens."""
+    found = dict(VESPA_SETTING.findall((folder / "vespa/services.xml").read_text(encoding="utf-8")))
+    (graph,) = VESPA_GRAPH.findall((folder / "vespa/services.xml").read_text(encoding="utf-8"))
+    tokenizer = file_tokenizer(folder)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(int(found["max-tokens"]), direction=tokenizer.truncation["direction"])
+    rows = [run(folder / graph, [tokenizer.encode(text)], found["transformer-output"]) for text in texts]
+    return np.concatenate([row[:, 0] for row in rows])
+
+
+def read_spring(folder: Path, texts: Sequence[str]) -> np.ndarray:
+    """last_hidden_state, its mean under the mask, not normalised."""
+    encodings = file_tokenizer(folder).encode_batch(list(texts))
+    tokens = run(folder / "onnx/model.onnx", encodings, HIDDEN)
+    mask = np.array([encoding.attention_mask for encoding in encodings], np.float32)[:, :, None]
+    return np.asarray((tokens * mask).sum(1) / np.maximum(mask.sum(1), 1e-9))
+
+
+def read_opensearch(folder: Path, texts: Sequence[str]) -> np.ndarray:
+    """The zip's graph, text by text, token types by the model type, the first row of output 0."""
+    body = from_json(folder / "opensearch/register.json")
+    path = folder / "opensearch/model.zip"
+    if (path.stat().st_size, sha256(path)) != (body["model_content_size_in_bytes"], body["model_content_hash_value"]):
+        raise ArtifactError(f"{path}: not the file that register.json describes.\nPack the folder again.")
+    with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(path) as archive:
+        archive.extractall(scratch)
+        session, tokenizer = opened(Path(scratch, "model.onnx")), file_tokenizer(Path(scratch))
+    typed = body["model_config"]["model_type"] in OPENSEARCH_TYPES
+    names = [value.name for value in session.get_inputs()]
+    if names != list(TOKEN_AXES[: 2 + typed]):
+        raise ArtifactError(f"{path}: its graph takes {', '.join(names)}.\nPack the folder again.")
+    rows = []
+    for encoding in map(tokenizer.encode, texts):
+        fed = (encoding.ids, encoding.attention_mask, encoding.type_ids)
+        rows.append(session.run(None, {name: np.array([ids]) for name, ids in zip(names, fed, strict=False)})[0])
+    return np.concatenate(rows)
+
+
+def read_serving(folder: Path, texts: Sequence[str]) -> np.ndarray:
+    """The signature of the one version, fed by a client with tokenizer.json."""
+    (path,) = folder.glob("serving/*/1")
+    encodings = file_tokenizer(folder).encode_batch(list(texts))
+    serve = served(path).signatures["serving_default"]
+    fed = {
+        "input_ids": [encoding.ids for encoding in encodings],
+        "attention_mask": [encoding.attention_mask for encoding in encodings],
+        "token_type_ids": [encoding.type_ids for encoding in encodings],
+    }
+    wanted = serve.structured_input_signature[1]
+    found = serve(**{name: np.array(fed[name], np.int32) for name in wanted})
+    return np.asarray(found[SENTENCE])
+
+
+@lru_cache(maxsize=1)
+def served(path: Path) -> Any:
+    """A SavedModel, checked before it is opened."""
+    from sbertconv.frameworks import import_tensorflow
+    from sbertconv.runtime.saved_models import check_saved_model
+
+    check_saved_model(path / "saved_model.pb")
+    return import_tensorflow(["saved_model"]).saved_model.load(str(path))
+
+
 CONSUMERS: dict[str, Consumer] = {
     row.name: row
     for row in (
@@ -450,6 +638,7 @@ CONSUMERS: dict[str, Consumer] = {
             all_of(has_config, has_limit, pools_itself, has_output(TOKENS)),
             hidden_layout,
             read_optimum,
+            hidden="tokens",
         ),
         Consumer(
             "transformers.js",
@@ -465,6 +654,37 @@ CONSUMERS: dict[str, Consumer] = {
             all_of(no_default_prompt, has_output(SENTENCE)),
             triton_layout,
             read_triton,
+        ),
+        Consumer(
+            "vespa",
+            f"vespa/services.xml: the graph's output {HIDDEN}, the sentence embedding at every token",
+            all_of(no_default_prompt, has_limit, has_output(SENTENCE)),
+            vespa_layout,
+            read_vespa,
+            hidden="sentence",
+        ),
+        Consumer(
+            "spring-ai",
+            f"onnx/model.onnx, its output {HIDDEN}, the sentence embedding at every token",
+            all_of(no_default_prompt, has_output(SENTENCE)),
+            spread_layout,
+            read_spring,
+            hidden="sentence",
+        ),
+        Consumer(
+            "opensearch",
+            "opensearch/model.zip, registered with opensearch/register.json",
+            all_of(no_default_prompt, has_config, has_output(SENTENCE)),
+            opensearch_layout,
+            read_opensearch,
+        ),
+        Consumer(
+            "tensorflow-serving",
+            "serving/NAME/1, the signature serving_default; the client has tokenizer.json",
+            all_of(no_default_prompt, form="saved_model"),
+            serving_layout,
+            read_serving,
+            form="saved_model",
         ),
     )
 }

@@ -7,7 +7,7 @@
     ├── MissingDependencyError     an extra is not installed (also an ImportError)
     ├── DuplicateConverterError    a second converter for the same module type
     ├── ParityError                the converted model differs from encode() (has .report)
-    ├── TokenizationError          the tokenizer inside a graph differs from the model's
+    ├── TokenizationError          the tokenizer inside a graph differs from the model's, or one fails on a text
     └── ArtifactError              a converted folder cannot be written, read or trusted
 
 Line 1 of a message says what and where, then what is available, the last line what to do.
@@ -72,7 +72,9 @@ class ParityError(SbertconvError):
 
 
 class TokenizationError(SbertconvError):
-    """The tokenizer inside a graph gives other tokens than the model's; nothing was written."""
+    """The tokenizer inside a graph gives other tokens than the model's, or a tokenizer fails on a text; nothing was
+    written.
+    """
 
     exit_code = 3
 

@@ -1,8 +1,9 @@
-"""Keras and TensorFlow, imported only where they are needed and only if they are the right ones."""
+"""Keras, TensorFlow and OpenVINO: imported where they are needed, the right ones, without reports of their use."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Collection, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 from sbertconv.errors import MissingDependencyError, UnsupportedOptionError, error_text, require
 
 OLDEST_KERAS = 3
+OPENVINO_REPORTS = "openvino_telemetry"
 
 
 def version_of(package: str) -> str | None:
@@ -77,6 +79,27 @@ def _without_greeting() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def import_openvino() -> Any:
+    """The openvino package, without the reports that importing it sends: its own stub of them is taken where the
+    package `openvino_telemetry` is not there, and for the time of the import it is not. A program that imports openvino
+    itself before has agreed to them.
+
+    Raises:
+        MissingDependencyError: if it is not installed.
+    """
+    require("openvino", "openvino")
+    if "openvino" not in sys.modules:
+        kept = sys.modules.get(OPENVINO_REPORTS)
+        sys.modules[OPENVINO_REPORTS] = None  # type: ignore[assignment]  # importing it raises ImportError
+        try:
+            importlib.import_module("openvino")
+        finally:
+            del sys.modules[OPENVINO_REPORTS]
+            if kept is not None:
+                sys.modules[OPENVINO_REPORTS] = kept
+    return sys.modules["openvino"]
 
 
 def import_tensorflow(formats: Collection[str]) -> Any:

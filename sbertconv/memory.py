@@ -6,14 +6,24 @@ import contextlib
 import ctypes
 import gc
 import os
+import threading
 from collections.abc import Iterator
+
+# Tracers, the tolerances of the graph's optimizer, warnings, file descriptor 2 and the frozen heap are the process's.
+CONVERSION = threading.RLock()
 
 
 @contextlib.contextmanager
 def settled_heap() -> Iterator[None]:
-    """What exists by now is not looked at again by the collections in here: the imported libraries alone are a million
-    objects, half a second each time.
+    """Let one conversion run at a time, a second thread waits; and keep the collections in here from looking at what
+    exists by now: the imported libraries alone are a million objects, half a second each time.
     """
+    with CONVERSION, _frozen():
+        yield
+
+
+@contextlib.contextmanager
+def _frozen() -> Iterator[None]:
     if gc.get_freeze_count():  # whoever froze them keeps them so
         yield
         return

@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,45 @@ from conftest import TEXTS, run_python, snapshot
 import sbertconv
 from sbertconv import ArtifactError
 from sbertconv.api import default_directory
-from sbertconv.artifact.folder import MANIFEST, REQUIRED, read_artifact
-from sbertconv.artifact.kinds import MODEL_CLASSES
+from sbertconv.artifact.folder import MANIFEST, read_artifact
 from sbertconv.artifact.publishing import Staging, stage
+from sbertconv.runtime.images import SETTINGS
 from sbertconv.runtime.model import Graph
 
+PIXELS = dict.fromkeys(SETTINGS)
+TENSOR = {"name": "pixel_values", "dtype": "float32", "shape": ["batch", 3, 8, 8]}
+SMALLEST = {
+    "sbertconv": "0",
+    "model_class": "SentenceTransformer",
+    "backend": "onnx",
+    "source": {"name": "model", "revision": None},
+    "architecture": None,
+    "chain": [],
+    "notes": [],
+    "max_seq_length": None,
+    "padding_side": None,
+    "do_lower_case": False,
+    "prompts": {},
+    "default_prompt_name": None,
+    "embedding_dimension": 8,
+    "similarity_fn_name": "cosine",
+    "precision": "fp32",
+    "sees_padding": False,
+    "engines": {"onnx": ["onnxruntime"]},
+    "graphs": [
+        {
+            "name": "image",
+            "formats": {"onnx": "onnx/model.onnx"},
+            "modality": "image",
+            "tasks": [],
+            "inputs": [TENSOR],
+            "outputs": [TENSOR],
+            "tokenizer": None,
+            "image": PIXELS,
+        }
+    ],
+    "versions": {},
+}
 STAGES = ["loading libraries", "loading the model", "planning", "converting", "comparing with encode()", "publishing"]
 
 
@@ -35,8 +70,7 @@ def write_artifact(target: Path, content: str = "graph", *, overwrite: bool = Fa
 
 def fill(staging: Staging, content: str = "graph") -> None:
     staging.write("onnx/model.onnx", content)
-    row = MODEL_CLASSES["SentenceTransformer"]
-    staging.manifest({**dict.fromkeys((*REQUIRED, *row.keys)), "model_class": row.name, "graphs": []})
+    staging.manifest(SMALLEST)
 
 
 # Publishing
@@ -54,6 +88,14 @@ def test_an_existing_target_is_refused_before_any_work(
         pytest.fail("the target exists")
     assert snapshot(target.parent) == before
     assert "loading the model" not in seen
+
+
+def test_of_two_conversions_in_one_process_the_second_waits(static_folder: Path, tmp_path: Path) -> None:
+    expected = sbertconv.load(sbertconv.to_onnx(static_folder, tmp_path / "alone").folder).encode(TEXTS)
+    with ThreadPoolExecutor(2) as threads:
+        made = threads.map(lambda name: sbertconv.to_onnx(static_folder, tmp_path / name), ("one", "two"))
+    for artifact in made:
+        np.testing.assert_array_equal(sbertconv.load(artifact.folder).encode(TEXTS), expected)
 
 
 def test_overwrite_replaces_the_whole_folder(tmp_path: Path) -> None:
@@ -328,13 +370,13 @@ def drop(folder: Path, *keys: str) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no folder": (shutil.rmtree, "no such folder"),
     "foreign folder": (lambda folder: (folder / MANIFEST).unlink(), "did not write it"),
-    "manifest is not JSON": (lambda folder: (folder / MANIFEST).write_text("{'a': "), "not a readable manifest"),
-    "manifest is empty": (lambda folder: (folder / MANIFEST).write_text(""), "not a readable manifest"),
-    "manifest is binary": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\x00" * 9), "not a readable manif"),
-    "manifest is a list": (lambda folder: (folder / MANIFEST).write_text("[1, 2]"), "not a readable manifest"),
+    "manifest is not JSON": (lambda folder: (folder / MANIFEST).write_text("{'a': "), "not readable as JSON"),
+    "manifest is empty": (lambda folder: (folder / MANIFEST).write_text(""), "not readable as JSON"),
+    "manifest is binary": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\x00" * 9), "not readable as JSON"),
+    "manifest is a list": (lambda folder: (folder / MANIFEST).write_text("[1, 2]"), "holds a list, not an object"),
     "newer format": (lambda folder: edit(folder, format_version=2), "format version 2.*\n.*Update sbertconv"),
-    "no version": (lambda folder: drop(folder, "format_version"), "format_version"),
-    "no graphs": (lambda folder: drop(folder, "graphs", "files"), "graphs, files missing"),
+    "no version": (lambda folder: drop(folder, "format_version"), "format version None"),
+    "no graphs": (lambda folder: drop(folder, "graphs", "files"), "graphs is missing\n  files is missing"),
     "graphs of another shape": (lambda folder: edit(folder, graphs=[{}]), "manifest|missing"),
     "graphs without order": (lambda folder: edit(folder, graphs="model.onnx"), "manifest|missing"),
     "files of another shape": (lambda folder: edit(folder, files=["onnx/model.onnx"]), "manifest|missing"),

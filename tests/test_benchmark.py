@@ -17,7 +17,7 @@ from sbertconv.benchmark import QUICK, Settings, benchmark, html_page
 from sbertconv.benchmark.contestants import BASELINE, Contestant, Worker, contestants_of, disk_size, told_apart
 from sbertconv.benchmark.measuring import alternate, mixed_texts, texts_of
 from sbertconv.benchmark.page import scale
-from sbertconv.benchmark.report import QUANTITIES, BenchReport, figures
+from sbertconv.benchmark.report import QUANTITIES, BenchReport, Cell, cell, figures
 from sbertconv.errors import ArtifactError, SourceError, UnsupportedOptionError
 
 NAMES = [BASELINE, "ONNX Runtime fp32"]
@@ -268,3 +268,48 @@ def test_a_ratio_is_the_median_of_the_rounds_own() -> None:
 def test_impossible_settings_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedOptionError, match=next(iter(options))):
         Settings(**options)
+
+
+def test_a_ratio_is_told_in_words_with_its_spread_from_three_rounds_on() -> None:
+    _, three = figures("texts_per_second", ["a", "b"], [[1, 2], [10, 23], [5, 10.5]])
+    assert cell(three) == Cell("10.5 /s", "2.1 times as fast (2.0 to 2.3)")
+    _, slower = figures("latency_p50", ["a", "b"], [[10, 3], [10, 3.4], [10, 3.6]])
+    assert cell(slower).ratio == "0.34 times as long (0.30 to 0.36)"
+    first, two = figures("texts_per_second", ["a", "b"], [[1, 2], [10, 558.4]])
+    assert (cell(first).ratio, cell(two).ratio) == ("", "")
+    first, once = figures("size_on_disk", ["a", "b"], [[100, 25]])
+    assert (cell(first).ratio, cell(once).ratio) == ("", "0.25 times as large")
+
+
+def page_of(rounds: int) -> str:
+    names, values = ["a", "b"], [[1.0, 2.0 + turn] for turn in range(rounds)]
+    places: dict[str, dict[str, int]] = {
+        "texts_per_second": {"batch_size": 1}, "tokens_per_second": {"batch_size": 1},
+        "share_of_limit": {"batch_size": 1}, "latency_p50": {"length": 8, "batch_size": 1},
+        "latency_p95": {"length": 8, "batch_size": 1},
+    }  # fmt: skip
+    found = [one for name in QUANTITIES for one in figures(name, names, values, **places.get(name, {}))]
+    machine = {"date": "", "cpu": "", "cores": 1, "memory_gib": None, "load": None, "versions": {}}
+    settings = {"rounds": rounds, "batch_sizes": (1,), "texts": 1, "mean_tokens": 8}
+    contestants = tuple({"name": name} for name in names)
+    return html_page(BenchReport("m", machine, 1, 1.0, (0.0,), settings, contestants, tuple(found)))
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_the_page_tells_ratios_of_times_from_three_rounds_on(rounds: int) -> None:
+    page = page_of(rounds)
+    told = rounds >= 3
+    assert ("times as fast" in page, "Throughput beside PyTorch" in page) == (told, told)
+    assert ('<line class="spread"' in page, "times as large" in page) == (told, True)
+    parser = Page()
+    parser.feed(page)
+    assert parser.open == []
+
+
+def test_every_cell_has_its_name_on_a_phone() -> None:
+    page = page_of(3)
+    assert page.count("<td data-name=") == page.count("<td")
+    for quantity in QUANTITIES.values():
+        assert f'data-name="{quantity.name}"' in page
+    narrow = page.partition("@media (max-width: 640px)")[2].partition("</style>")[0]
+    assert "attr(data-name)" in narrow

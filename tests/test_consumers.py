@@ -32,6 +32,7 @@ TEXTS = [*tiny.LINES[:6], "one", "a MASK of <mask> words, [MASK] too", LONG, LON
 # What a call or a loading leaves behind, which is no setting of a tokenizer
 STRAY = {"max_length", "stride", "truncation_strategy", "pad_to_multiple_of", "is_local", "local_files_only", "backend"}
 
+TOGETHER = [name for name, row in CONSUMERS.items() if row.form == "onnx" and row.hidden != "sentence"]
 Rows = list[list[int]]
 
 
@@ -260,11 +261,11 @@ def pooled_artifact(built_once: Any) -> Path:
 
 
 def test_a_folder_is_packed_for_every_consumer(pooled_artifact: Path, tmp_path: Path, cli: Any) -> None:
-    names = [argument for name in CONSUMERS for argument in ("--for", name)]
+    names = [argument for name in TOGETHER for argument in ("--for", name)]
     ran = cli("pack", pooled_artifact, tmp_path / "packed", *names)
     assert ran.code == 0, ran.err
     manifest = read(tmp_path / "packed", "sbertconv.json")
-    assert list(manifest["consumers"]) == list(CONSUMERS)
+    assert list(manifest["consumers"]) == TOGETHER
     for name, proof in manifest["consumers"].items():
         assert proof["max_abs_diff"] < 1e-5, name
         assert f"{name}: {proof['texts']} texts" in ran.out
@@ -279,8 +280,37 @@ def test_a_folder_is_packed_for_every_consumer(pooled_artifact: Path, tmp_path: 
 
 def test_packing_leaves_the_folder_as_it_was(pooled_artifact: Path, tmp_path: Path) -> None:
     before = snapshot(pooled_artifact)
-    sbertconv.pack(pooled_artifact, tmp_path / "packed", list(CONSUMERS))
+    sbertconv.pack(pooled_artifact, tmp_path / "packed", TOGETHER)
     assert snapshot(pooled_artifact) == before
+
+
+@pytest.mark.parametrize("name", [name for name, row in CONSUMERS.items() if row.hidden == "sentence"])
+def test_a_consumer_that_can_only_pool_is_right_for_a_model_with_dense(
+    name: str, bert_artifact: Path, tmp_path: Path
+) -> None:
+    packed = sbertconv.pack(bert_artifact, tmp_path / "packed", [name, "opensearch", "triton"])
+    assert packed.manifest["consumers"][name]["max_abs_diff"] < 1e-5
+    expected = sbertconv.load(bert_artifact).encode(TEXTS)
+    np.testing.assert_array_equal(sbertconv.load(packed.folder).encode(TEXTS), expected)
+
+
+def test_two_consumers_of_other_tensors_under_one_name_are_refused(pooled_artifact: Path, tmp_path: Path) -> None:
+    with pytest.raises(sbertconv.UnsupportedOptionError, match="sentence-transformers and vespa: they read other"):
+        sbertconv.pack(pooled_artifact, tmp_path / "packed", ["sentence-transformers", "vespa"])
+
+
+def test_what_is_registered_describes_the_zip(pooled_artifact: Path, tmp_path: Path) -> None:
+    folder = sbertconv.pack(pooled_artifact, tmp_path / "packed", ["opensearch"]).folder
+    body = read(folder, "opensearch/register.json")
+    assert body["model_config"]["embedding_dimension"] == 32
+    assert json.loads(body["model_config"]["all_config"])["model_type"] == "bert"
+    assert body["model_content_size_in_bytes"] == (folder / "opensearch/model.zip").stat().st_size
+
+
+def test_a_keras_folder_is_packed_for_a_model_server(bert_keras: Path, tmp_path: Path) -> None:
+    packed = sbertconv.pack(bert_keras, tmp_path / "packed", ["tensorflow-serving"])
+    assert packed.manifest["consumers"]["tensorflow-serving"]["max_abs_diff"] < 1e-5
+    assert (packed.folder / "serving").is_dir()
 
 
 @pytest.mark.parametrize(

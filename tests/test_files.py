@@ -191,7 +191,7 @@ def test_reading_is_lazy(ending: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("in.jsonl", '{"text": "a"}\n{"text": \n', "in.jsonl, line 2: not JSON"),
+        ("in.jsonl", '{"text": "a"}\n{"text": \n', "in.jsonl, line 2: not readable as JSON"),
         ("in.jsonl", '{"text": "a"}\n{"body": "b"}\n', r"in.jsonl, line 2: no column 'text' \(have: body\)"),
         ("in.jsonl", '{"text": "a"}\n{"text": null}\n', "in.jsonl, line 2: 'text' is NoneType, not text"),
         ("in.jsonl", "[1, 2]\n", "in.jsonl, line 1: list, where text or an object with the key 'text'"),

@@ -18,7 +18,7 @@ from onnxscript import optimizer
 
 import sbertconv
 from sbertconv.converters.onnx import fusion
-from sbertconv.converters.onnx.backend import keep_small_numbers
+from sbertconv.converters.onnx.compat import exact_constants
 from sbertconv.converters.onnx.fusion import count_attention, fuse
 from sbertconv.converters.onnx.writer import _unfused
 
@@ -144,10 +144,12 @@ SMALL_NUMBERS = """<ir_version: 10, opset_import: ["" : 18]> agraph (float[batch
 
 
 def test_an_epsilon_is_not_taken_for_zero_nor_a_factor_for_one() -> None:
-    model = onnx_ir.from_onnx_text(SMALL_NUMBERS)
-    keep_small_numbers()
-    optimizer.optimize(model)
+    model, other = onnx_ir.from_onnx_text(SMALL_NUMBERS), onnx_ir.from_onnx_text(SMALL_NUMBERS)
+    with exact_constants():
+        optimizer.optimize(model)
     assert [node.op_type for node in model.graph] == ["Add", "Mul"]
+    optimizer.optimize(other)
+    assert [node.op_type for node in other.graph] == ["Identity"], "the optimizer is as it was"
 
 
 def test_unfused_attentions_are_noted() -> None:

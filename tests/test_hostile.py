@@ -20,8 +20,9 @@ import torch
 from conftest import TEXTS, run_python, snapshot
 
 import sbertconv
-from sbertconv import ArtifactError
+from sbertconv import ArtifactError, SourceError, TokenizationError
 from sbertconv.artifact.folder import MANIFEST
+from sbertconv.artifact.tokenizer_file import rust_errors
 
 PACKED_MANIFEST = f"/sbertconv/{MANIFEST}"
 
@@ -233,7 +234,7 @@ def test_a_graph_has_a_name_that_is_safe_in_a_file_name(
     file = copy_of(bert_keras) / "keras/model.keras"
     edit_packed(file, lambda manifest: manifest["graphs"][0].update(name=name))
     before = snapshot(tmp_path)
-    with pytest.raises(ArtifactError, match="is no name"):
+    with pytest.raises(ArtifactError, match=r"is no name that a file can have|expected str"):
         sbertconv.to_onnx(file, tmp_path / "onnx")
     assert snapshot(tmp_path) == before
 
@@ -274,3 +275,97 @@ def test_running_a_model_reports_to_nobody(static_artifact: Path, monkeypatch: p
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY")  # importing sbertconv in this process has set it
     ran = run_python(WATCHED, static_artifact)
     assert (ran.code, ran.out.split()) == (0, ["1"]), ran.err
+
+
+FILE_READER = """
+import sys, tensorflow as tf
+class Model(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, "input_ids")])
+    def serve(self, input_ids):
+        return {"sentence_embedding": tf.strings.length(tf.io.read_file(sys.argv[2]))[None]}
+model = Model()
+tf.saved_model.save(model, sys.argv[1], signatures={"serving_default": model.serve})
+"""
+
+
+def test_a_saved_model_that_reads_files_is_not_opened(tmp_path: Path) -> None:
+    from sbertconv.runtime.saved_models import check_saved_model
+
+    assert run_python(FILE_READER, tmp_path / "model", "/etc/hostname").code == 0
+    with pytest.raises(ArtifactError, match="the operation ReadFile"):
+        check_saved_model(tmp_path / "model" / "saved_model.pb")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", bytes(64)], ids=["empty", "text", "zeros"])
+def test_a_file_that_is_no_litert_model_is_one_clear_error(content: bytes, tmp_path: Path) -> None:
+    from sbertconv.runtime.saved_models import check_litert
+
+    (tmp_path / "model.tflite").write_bytes(content)
+    with pytest.raises(ArtifactError, match="LiteRT"):
+        check_litert(tmp_path / "model.tflite")
+
+
+CHARSMAP = {"type": "Precompiled", "precompiled_charsmap": ""}  # reading it panics
+NO_CHUNK = {"type": "FixedLength", "length": 0}  # running it panics
+PANICS = {"on load": {"normalizer": CHARSMAP}, "on a text": {"pre_tokenizer": NO_CHUNK}}
+
+
+def edited(file: Path, **values: Any) -> bytes:
+    return json.dumps({**json.loads(file.read_text(encoding="utf-8")), **values}).encode()
+
+
+@pytest.mark.parametrize("when", PANICS)
+def test_a_tokenizer_that_panics_is_one_error_of_a_converted_folder(
+    when: str, static_artifact: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder = copy_of(static_artifact)
+    file = folder / "tokenizer.json"
+    reshown(folder, file, edited(file, **PANICS[when]))
+    with pytest.raises((ArtifactError, TokenizationError), match=r"tokenizer\.json: the library that reads or runs it"):
+        sbertconv.load(folder).encode(TEXTS)
+
+
+@pytest.mark.parametrize("when", PANICS)
+def test_a_tokenizer_that_panics_is_one_error_of_a_model(
+    when: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = copy_of(bert_folder)
+    (folder / "tokenizer.json").write_bytes(edited(folder / "tokenizer.json", **PANICS[when]))
+    with pytest.raises((SourceError, TokenizationError), match="the library that reads or runs it failed"):
+        sbertconv.to_onnx(folder, tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.parametrize("passing", [KeyboardInterrupt, SystemExit, GeneratorExit, ValueError("a fault of ours")])
+def test_what_is_no_panic_passes_the_border(passing: Any) -> None:
+    with pytest.raises(passing if isinstance(passing, type) else type(passing)), rust_errors("a", SourceError):
+        raise passing
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["modules.json", "config.json", "config_sentence_transformers.json", "tokenizer.json", "tokenizer_config.json",
+     "sentence_bert_config.json", "1_Pooling/config.json", "2_Dense/config.json"],
+)  # fmt: skip
+@pytest.mark.parametrize("fault", ["brackets", "a loop of links"])
+def test_a_file_that_nobody_can_read_is_one_error(
+    file: str, fault: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    path = copy_of(bert_folder) / file
+    path.unlink()
+    if fault == "brackets":
+        path.write_bytes(b"[" * 100_000)
+    else:
+        path.symlink_to(path.name)
+    with pytest.raises(SourceError, match=str(path.parents[len(Path(file).parts) - 1])):
+        sbertconv.to_onnx(path.parents[len(Path(file).parts) - 1], tmp_path / "onnx")
+
+
+def test_places_that_cannot_be_are_one_error(static_folder: Path, static_artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for place in (tmp_path / "loop", tmp_path / "loop/inside", "a\0b", "n" * 300):
+        with pytest.raises(ArtifactError):
+            sbertconv.to_onnx(static_folder, place)
+    for place in (tmp_path / "loop", "a\0b", "n" * 300, "~nobody-of-this-name/model"):
+        with pytest.raises(SourceError):
+            sbertconv.inspect(place)

@@ -12,7 +12,7 @@ import pytest
 import sbertconv
 
 ROOT = Path(sbertconv.__file__).parent
-GROUND = ("errors", "memory", "frameworks", "artifact", "corpus", "text", "layers", "runtime")
+GROUND = ("errors", "memory", "frameworks", "artifact", "corpus", "text", "layers", "runtime", "tables", "ray", "spark")
 CONVERSION = ("source", "plan", "converters", "parity", "consumers")
 FACE = ("benchmark", "console", "api", "cli", "__init__")
 ORDER = GROUND + CONVERSION + FACE

@@ -61,6 +61,17 @@ def test_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
         list(read_texts(tmp_path / "in.parquet"))
 
 
+def test_what_pyarrow_cannot_do_is_an_error_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"text": ["one"]}), tmp_path / "in.parquet")
+
+    def refuse(*args: object, **options: object) -> None:
+        raise pa.ArrowNotImplementedError("integers of 3 bits")
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", refuse)
+    with pytest.raises(UnsupportedOptionError, match=r"in.parquet: cannot be read: integers of 3 bits"):
+        list(read_texts(tmp_path / "in.parquet"))
+
+
 def test_a_vector_that_is_no_json_is_an_error_with_its_row(capsys: pytest.CaptureFixture[str]) -> None:
     class Broken:
         def encode(self, texts: list[str]) -> np.ndarray:

@@ -6,27 +6,26 @@ import atexit
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from sbertconv.artifact.json_reading import parse_json, read_json
 from sbertconv.artifact.kinds import class_named
+from sbertconv.artifact.manifest import FORMAT_VERSION, Manifest, problems_of
 from sbertconv.errors import ArtifactError
 
-FORMAT_VERSION = 1
 MANIFEST = "sbertconv.json"
 KERAS_SUFFIX = ".keras"
 PACKED = "/sbertconv/"  # where the last layer of a .keras file keeps the rest of the model
-REQUIRED = ("model_class", "backend", "engines", "graphs", "files", "precision", "prompts", "sees_padding")
-GRAPH_KEYS = ("name", "formats", "modality", "tasks", "inputs", "outputs", "tokenizer")
 CHUNK = 1 << 20
 LARGEST_RATIO = 100  # of an archive's size unpacked; tokenizer files reach 10, weights 1.1
-GRAPH_NAME = re.compile(r"[^/\\\x00-\x1f]{1,100}")  # it becomes part of file names
+AGAIN = "Copy the whole folder again, or convert the model again with --overwrite."
+TO_ST = "sentence-transformers"  # in the place of a backend: a folder that to-st wrote
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Artifact:
     """
 
     folder: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     packed: Path | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -56,7 +55,7 @@ class Artifact:
         """
         place = self.packed or self.folder
         try:
-            found = read_artifact(unpacked(place) if self.packed else place)
+            found = read_packed(place) if self.packed else read_artifact(place)
         except ArtifactError as error:
             raise ArtifactError(
                 f"{place}: the model was loaded from here and cannot be opened again in this process.\n{error}\n"
@@ -118,14 +117,17 @@ class Artifact:
 
 def how_to_load(folder: str | Path) -> str:
     """What opens a folder that to-st wrote, in Python."""
-    manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
-    name = manifest.get("model_class", "SentenceTransformer")
+    name = _read_manifest(Path(folder) / MANIFEST, Path(folder) / MANIFEST).get("model_class", "SentenceTransformer")
     row = class_named(name, folder, ArtifactError)
     return row.loads.format(library=row.library, folder=str(folder))
 
 
-def read_artifact(folder: str | Path) -> Artifact:
+def read_artifact(folder: str | Path, named: Path | None = None) -> Artifact:
     """Read a folder's manifest and check that it can be trusted as a description.
+
+    Args:
+        folder: where it lies.
+        named: the name that messages call it by, if that is another: the .keras file that it was unpacked from.
 
     Raises:
         ArtifactError: for a missing, foreign or unreadable folder, a newer format, or a path that leaves it.
@@ -139,37 +141,43 @@ def read_artifact(folder: str | Path) -> Artifact:
             f"{folder}: has no {MANIFEST}, so sbertconv did not write it.\n"
             "Convert a model first: sbertconv to-onnx, to-openvino, to-tf or to-torch."
         )
-    advice = "Copy the whole folder again, or convert the model again with --overwrite."
+    path = named or path
+    manifest = _read_manifest(folder / MANIFEST, path)
+    if manifest.get("backend") == TO_ST:
+        raise ArtifactError(f"{folder}: written by to-st, not a converted model.\nOpen it with {how_to_load(folder)}.")
+    if found := problems_of(manifest):
+        raise ArtifactError(f"{path}: not a manifest that can be read:\n" + listed(found) + f"\n{AGAIN}")
+    names = [*manifest["files"], *(file for graph in manifest["graphs"] for file in graph["formats"].values())]
+    names += [file for graph in manifest["graphs"] for file in graph.get("data", ())]
+    names += [graph["tokenizer"]["file"] for graph in manifest["graphs"] if graph["tokenizer"]]
+    for name in names:
+        inside(folder, name, path)
+    return Artifact(folder, manifest)
+
+
+def _read_manifest(file: Path, path: Path) -> Any:
+    """The parsed manifest of a format version that is known here; messages call it `path`.
+
+    Raises:
+        ArtifactError: if it cannot be read, or is newer.
+    """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["format_version"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ArtifactError(f"{path}: not a readable manifest: {type(error).__name__}: {error}\n{advice}") from error
+        content = file.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}\n{AGAIN}") from error
+    manifest = parse_json(content, path, dict, advice=AGAIN)
+    version = manifest.get("format_version")
     if version != FORMAT_VERSION:
         raise ArtifactError(
             f"{path}: format version {version!r}, this sbertconv reads version {FORMAT_VERSION}.\nUpdate sbertconv."
         )
-    if manifest.get("backend") == "sentence-transformers":
-        raise ArtifactError(f"{folder}: written by to-st, not a converted model.\nOpen it with {how_to_load(folder)}.")
-    missing = [key for key in REQUIRED if key not in manifest]
-    if not missing:
-        own = class_named(manifest["model_class"], path, ArtifactError).keys
-        missing = [key for key in own if key not in manifest]
-    if missing:
-        raise ArtifactError(f"{path}: {', '.join(missing)} missing.\n{advice}")
-    try:
-        names = [name for name, file in manifest["files"].items() if file["sha256"] and file["size"] >= 0]
-        graphs = [{key: graph[key] for key in GRAPH_KEYS} for graph in manifest["graphs"]]
-        names += [file for graph in graphs for file in graph["formats"].values()]
-        names += [graph["tokenizer"]["file"] for graph in graphs if graph["tokenizer"]]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ArtifactError(f"{path}: not a readable manifest: {type(error).__name__}: {error}\n{advice}") from error
-    for name in names:
-        inside(folder, name)
-    for graph in graphs:
-        if not isinstance(graph["name"], str) or not GRAPH_NAME.fullmatch(graph["name"]):
-            raise ArtifactError(f"{path}: the graph name {graph['name']!r} is no name.\nDo not use this folder.")
-    return Artifact(folder, manifest)
+    return manifest
+
+
+def listed(problems: Sequence[str], most: int = 20) -> str:
+    """Problems as lines of a message."""
+    lines = [f"  {problem}" for problem in problems[:most]]
+    return "\n".join([*lines, *([f"  and {len(problems) - most} more"] if len(problems) > most else [])])
 
 
 def is_keras_artifact(model: Any) -> bool:
@@ -180,8 +188,8 @@ def is_keras_artifact(model: Any) -> bool:
     if path.suffix == KERAS_SUFFIX and path.is_file():
         return True
     try:
-        return bool(json.loads((path / MANIFEST).read_text(encoding="utf-8"))["backend"] == "keras")
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(read_json(path / MANIFEST, dict).get("backend") == "keras")
+    except ArtifactError:
         return False
 
 
@@ -211,9 +219,9 @@ def unpacked(file: str | Path) -> Path:
             "Convert a model with sbertconv to-tf, and save the Keras model that it gives."
         )
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST, dict)
         model = inside(folder, manifest["graphs"][0]["formats"]["keras"], file)
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ArtifactError(
             f"{file}: its {MANIFEST} is not readable: {type(error).__name__}: {error}\nGet a complete copy of the file."
         ) from error
@@ -223,8 +231,15 @@ def unpacked(file: str | Path) -> Path:
     return folder
 
 
+def read_packed(file: Path) -> Artifact:
+    """The artifact inside a .keras file; see `unpacked` and `read_artifact`."""
+    return replace(read_artifact(unpacked(file), file), packed=file)
+
+
 def refuse_bomb(archive: zipfile.ZipFile, file: Path) -> None:
-    """Raise ArtifactError for an archive that unpacks to far more than it holds; sizes are those of its directory."""
+    """Raise ArtifactError for an archive that unpacks to far more than it holds, or than there is room for; sizes are
+    those of its directory, beyond which zipfile reads no member.
+    """
     packed, unpacked_size = (
         sum(getattr(member, size) for member in archive.infolist()) for size in ("compress_size", "file_size")
     )
@@ -232,6 +247,12 @@ def refuse_bomb(archive: zipfile.ZipFile, file: Path) -> None:
         raise ArtifactError(
             f"{file}: {packed:,} bytes that unpack to {unpacked_size:,}: no model compresses so well.\n"
             "Do not use this file."
+        )
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if unpacked_size > free:
+        raise ArtifactError(
+            f"{file}: unpacks to {unpacked_size:,} bytes, and {tempfile.gettempdir()} has {free:,} left.\n"
+            "Make room there, or set TMPDIR to a folder with more."
         )
 
 

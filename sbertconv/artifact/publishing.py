@@ -10,17 +10,29 @@ import re
 import secrets
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sbertconv.artifact.folder import FORMAT_VERSION, MANIFEST, Artifact, described
-from sbertconv.errors import ArtifactError
+from sbertconv.artifact.folder import MANIFEST, TO_ST, Artifact, described, listed
+from sbertconv.artifact.json_reading import read_json
+from sbertconv.artifact.manifest import FORMAT_VERSION, problems_of
+from sbertconv.artifact.scratch import is_running
+from sbertconv.errors import ArtifactError, SbertconvError
 
 STAGING = re.compile(r"\.(?P<target>.+)\.sbertconv-(?P<pid>\d+)(-[0-9a-f]+)?(-scratch|(?P<old>-old))?")
 SCRATCH = "-scratch"
+LONGEST_NAME = 180  # bytes
 RENAME_EXCHANGE = 2  # linux/fs.h
 AT_FDCWD = -100
+
+
+def short_name(name: str) -> str:
+    """A name with room for more in the 255 bytes that a file system takes, another one for every name."""
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    return f"{os.fsencode(name)[:LONGEST_NAME].decode(errors='ignore')}-{zlib.crc32(os.fsencode(name)):08x}"
 
 
 class Staging:
@@ -32,7 +44,7 @@ class Staging:
     def __init__(self, target: Path, overwrite: bool) -> None:
         self.target = target
         self.overwrite = overwrite
-        self.folder = target.parent / f".{target.name}.sbertconv-{os.getpid()}-{secrets.token_hex(4)}"
+        self.folder = target.parent / f".{short_name(target.name)}.sbertconv-{os.getpid()}-{secrets.token_hex(4)}"
 
     def scratch(self) -> Path:
         """A folder beside the artifact for what is not part of it; it goes when the staging ends."""
@@ -47,10 +59,18 @@ class Staging:
         path.write_text(text, encoding="utf-8")
 
     def manifest(self, content: Mapping[str, Any]) -> Artifact:
-        """Write the manifest, with size and sha256 of every file written so far."""
+        """Write the manifest, with size and sha256 of every file written so far.
+
+        Raises:
+            ArtifactError: if it is none that could be read.
+        """
         full = {"format_version": FORMAT_VERSION, **content, "files": described(self.folder)}
-        self.write(MANIFEST, json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-        return Artifact(self.folder, full)
+        text = json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        written = json.loads(text)
+        if written["backend"] != TO_ST and (found := problems_of(written, closed=True)):
+            raise ArtifactError(f"{self.target}: its manifest would be:\n{listed(found)}\nReport it with the model.")
+        self.write(MANIFEST, text)
+        return Artifact(self.folder, written)
 
     def publish(self) -> None:
         """Rename the staged folder to the target; an old target is exchanged for it and then removed.
@@ -86,8 +106,8 @@ class Staging:
     def _foreign_files(self) -> list[str]:
         """Files of the target that its manifest does not name."""
         try:
-            known = {MANIFEST, *json.loads((self.target / MANIFEST).read_text(encoding="utf-8"))["files"]}
-        except (OSError, ValueError, KeyError, TypeError):
+            known = {MANIFEST, *read_json(self.target / MANIFEST, dict)["files"]}
+        except (ArtifactError, KeyError, TypeError):
             known = {MANIFEST}
         found = (path.relative_to(self.target).as_posix() for path in self.target.rglob("*") if not path.is_dir())
         return sorted(name for name in found if name not in known)
@@ -100,7 +120,11 @@ def stage(target: str | Path, *, overwrite: bool = False) -> Iterator[Staging]:
     Raises:
         ArtifactError: if the target exists without `overwrite`, or its parent cannot be written.
     """
-    target = Path(target).expanduser().resolve()  # a link stays, what it leads to is replaced
+    try:
+        target = Path(target).expanduser().resolve()  # a link stays, what it leads to is replaced
+        target.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name that no file can have
+        raise ArtifactError(f"{str(target)!r:.200}: cannot be written: {error}\nChoose another folder.") from error
     staging = Staging(target, overwrite)
     if target.exists():
         staging._refuse_existing()
@@ -114,6 +138,9 @@ def stage(target: str | Path, *, overwrite: bool = False) -> Iterator[Staging]:
         ) from error
     try:
         yield staging
+    except SbertconvError as error:  # what is staged is in nobody's words
+        error.args = tuple(part.replace(f"{staging.folder}", f"{target}") for part in error.args)
+        raise
     except OSError as error:
         raise ArtifactError(
             f"{target}: writing failed: {error.strerror or error}.\nNothing was changed; make room and try again."
@@ -127,22 +154,12 @@ def _sweep(target: Path) -> None:
     """Remove the staging folders of runs that were killed; an old folder that stood aside comes back."""
     for path in target.parent.iterdir():
         match = STAGING.fullmatch(path.name)
-        if not match or match["target"] != target.name or _is_running(int(match["pid"])):
+        if not match or match["target"] != short_name(target.name) or is_running(int(match["pid"])):
             continue
         if match["old"] and not target.exists():
             os.rename(path, target)
         else:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def replace_folder(new: Path, old: Path) -> None:

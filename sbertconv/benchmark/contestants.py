@@ -155,10 +155,10 @@ def disk_size(path: Path, artifact: Artifact, form: str) -> int:
     """Bytes of a .keras file, or of an artifact's files without those of its other formats."""
     if path.is_file():
         return path.stat().st_size
-    parents = {
-        name: {PurePosixPath(graph["formats"][name]).parent for graph in artifact.manifest["graphs"]}
-        for name in artifact.formats
-    }
+    parents: dict[str, set[PurePosixPath]] = {name: set() for name in artifact.formats}
+    for graph in artifact.manifest["graphs"]:
+        for name, written in graph["formats"].items():
+            parents[name].add(PurePosixPath(written).parent)
     others = set().union(*(parents[name] for name in artifact.formats if name != form)) - parents[form]
     files = artifact.manifest["files"].items()
     return sum(file["size"] for name, file in files if not others & {*PurePosixPath(name).parents})

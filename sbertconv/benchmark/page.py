@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 
-from sbertconv.benchmark.report import METHOD, BenchReport, Figure, Table, cell, place_name
+from sbertconv.benchmark.report import FEWEST_ROUNDS, METHOD, BenchReport, Figure, Table, cell, place_name
 
 MOST_NINES = 7  # float32 has no more digits
-ROW, BAR = 44, 14  # pixels: one bar with its name above it, and the bar alone
+ROW, BAR = 58, 14  # pixels: one bar with its name above and its ratio below it, and the bar alone
 FULL_BAR = 60  # percent of the width; the rest is for the figure
 WIDTH, HEIGHT = 340, 230  # of a line chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 34  # of its axes
@@ -39,7 +39,17 @@ thead th { vertical-align: bottom; }
 tr:last-child > * { border-bottom: 0; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--card); color: var(--text);
   white-space: normal; overflow-wrap: break-word; min-width: 96px; max-width: 240px; }
-td small { display: block; color: var(--soft); font-size: 12px; }
+td small { display: block; color: var(--soft); font-size: 12px; white-space: normal; min-width: 9em; }
+.spread { stroke: var(--text); stroke-width: 1.5; }
+@media (max-width: 640px) {
+  thead { display: none; }
+  table, tbody, tr, td, th:first-child { display: block; max-width: none; }
+  tr { padding: 8px 0; border-bottom: 1px solid var(--line); }
+  th, td { border: 0; padding: 3px 0; white-space: normal; }
+  td { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 12px; }
+  td::before { content: attr(data-name); color: var(--soft); }
+  td small { width: 100%; }
+}
 svg { display: block; width: 100%; font-size: 12px; }
 svg.lines { height: auto; max-width: 560px; }
 text { fill: var(--text); }
@@ -74,8 +84,10 @@ def html_page(report: BenchReport) -> str:
 def charts(report: BenchReport) -> Iterator[str]:
     """Bars of what there is one figure of, lines of what was measured over lengths."""
     mixed, shortest = {"batch_size": max(report.settings["batch_sizes"])}, report.places("latency_p50")[0]
+    told = report.settings["rounds"] >= FEWEST_ROUNDS
+    beside, throughput = (" beside PyTorch", ratio) if told else ("", absolute)
     for title, quantity, place, length in (
-        ("Throughput beside PyTorch, mixed lengths (longer is better)", "texts_per_second", mixed, ratio),
+        (f"Throughput{beside}, mixed lengths (longer is better)", "texts_per_second", mixed, throughput),
         (f"Median latency, {place_name(shortest)} (shorter is better)", "latency_p50", shortest, absolute),
         ("Start of a process to its first embedding (shorter is better)", "first_embedding", {}, absolute),
         ("Peak memory (shorter is better)", "peak_memory", {}, absolute),
@@ -103,11 +115,14 @@ def card(title: str, content: str) -> str:
 
 
 def table(content: Table) -> str:
-    """The first column stays in sight where the rest has to be scrolled."""
+    """The first column stays in sight where the rest has to be scrolled; on a phone each row is a list of its cells."""
     header = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in ("", *content.header))
     rows = (
         f'<tr><th scope="row">{escape(name)}</th>'
-        + "".join(f"<td>{escape(one.value)}<small>{escape(one.ratio)}</small></td>" for one in cells)
+        + "".join(
+            f'<td data-name="{escape(heading)}">{escape(one.value)}<small>{escape(one.ratio)}</small></td>'
+            for heading, one in zip(content.header, cells, strict=True)
+        )
         + "</tr>"
         for name, cells in content.rows
     )
@@ -133,11 +148,11 @@ def color(index: int) -> str:
 
 def bars(figures: Mapping[str, Figure], length: Callable[[Figure], float]) -> str:
     """A name, and beneath it a bar and its figure, per contestant; widths are shares, so that text keeps its size."""
-    longest = max(map(length, figures.values())) or 1.0
+    spreads = {name: spread_of(figure, length) for name, figure in figures.items()}
+    longest = max(*map(length, figures.values()), *(high for _, high in spreads.values()), 0.0) or 1.0
     marks = []
     for index, (name, figure) in enumerate(figures.items()):
         written = cell(figure)
-        label = f"{written.value} · {written.ratio}" if written.ratio else written.value
         y, share = index * ROW, length(figure) / longest
         marks += [
             f'<text x="0" y="{y + 14}">{escape(name)}</text>',
@@ -145,9 +160,21 @@ def bars(figures: Mapping[str, Figure], length: Callable[[Figure], float]) -> st
                 f'<rect x="0" y="{y + 20}" width="{width:.2f}%" height="{BAR}" rx="3" fill="{fill}"/>'
                 for width, fill in ((FULL_BAR, "var(--track)"), (FULL_BAR * share, color(index)))
             ),
-            f'<text x="100%" y="{y + 20 + BAR - 3}" text-anchor="end">{escape(label)}</text>',
+            f'<text x="100%" y="{y + 20 + BAR - 3}" text-anchor="end">{escape(written.value)}</text>',
+            f'<text class="soft" x="0" y="{y + 20 + BAR + 13}">{escape(written.ratio)}</text>',
         ]
+        low, high = (FULL_BAR * end / longest for end in spreads[name])
+        if low < high:
+            middle = y + 20 + BAR / 2
+            marks.append(f'<line class="spread" x1="{low:.2f}%" x2="{high:.2f}%" y1="{middle}" y2="{middle}"/>')
     return f'<svg height="{ROW * len(figures)}" role="img">{"".join(marks)}</svg>'
+
+
+def spread_of(figure: Figure, length: Callable[[Figure], float]) -> tuple[float, float]:
+    """From the least to the most of the rounds, as long as the bar; (0, 0) without enough of them."""
+    if len(figure.rounds) < FEWEST_ROUNDS or length is nines:
+        return 0.0, 0.0
+    return (figure.spread or (0.0, 0.0)) if length is ratio else (min(figure.rounds), max(figure.rounds))
 
 
 def over_lengths(report: BenchReport, title: str, quantity: str, lengths: Sequence[int], batch_size: int | None) -> str:

@@ -12,19 +12,36 @@ from sbertconv.benchmark.measuring import described
 METHOD = (
     "Every contestant has a process of its own, with the same cores, and only one works at a time. They take turns in "
     "every round and another one begins each; a round before the first is the warm-up. Figures are medians of the "
-    "rounds; a ratio is the median of the rounds' own ratios to PyTorch."
+    "rounds; a ratio is the median of the rounds' own ratios to PyTorch, with the smallest and the largest of them "
+    "behind it, and is told from three rounds on. Memory and size are no matter of rounds."
 )
+FEWEST_ROUNDS = 3  # fewer say nothing about how far a ratio can be trusted
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something measured: its name, unit, how to write it, whether more of it is better, whether a ratio helps."""
+    """Something measured.
+
+    Attributes:
+        name: what it is called.
+        unit: of its values; empty: none.
+        write: a value as text.
+        more_is_better: whether more of it is better.
+        words: a ratio to PyTorch is "2.1 times" and these words; empty: no ratio helps.
+        once: whether it is taken once in a run, and is no matter of rounds.
+    """
 
     name: str
     unit: str
     write: Callable[[float], str]
     more_is_better: bool
-    has_ratio: bool = True
+    words: str = ""
+    once: bool = False
+
+    @property
+    def has_ratio(self) -> bool:
+        """Whether it is compared with PyTorch's."""
+        return bool(self.words)
 
     def text(self, value: float) -> str:
         return f"{self.write(value)} {self.unit}".rstrip()
@@ -37,15 +54,15 @@ def rounded(value: float) -> str:
 
 
 QUANTITIES = {
-    "texts_per_second": Quantity("texts", "/s", rounded, True),
-    "tokens_per_second": Quantity("tokens", "/s", rounded, True),
-    "share_of_limit": Quantity("of the limit", "%", rounded, True, has_ratio=False),
-    "latency_p50": Quantity("p50", "ms", rounded, False),
-    "latency_p95": Quantity("p95", "ms", rounded, False),
-    "first_embedding": Quantity("first embedding", "s", rounded, False),
-    "peak_memory": Quantity("peak memory", "MiB", rounded, False),
-    "size_on_disk": Quantity("size on disk", "MiB", rounded, False),
-    "min_cosine": Quantity("smallest cosine", "", lambda value: f"{value:.6f}", True, has_ratio=False),
+    "texts_per_second": Quantity("texts", "/s", rounded, True, "as fast"),
+    "tokens_per_second": Quantity("tokens", "/s", rounded, True, "as fast"),
+    "share_of_limit": Quantity("of the limit", "%", rounded, True),
+    "latency_p50": Quantity("p50", "ms", rounded, False, "as long"),
+    "latency_p95": Quantity("p95", "ms", rounded, False, "as long"),
+    "first_embedding": Quantity("first embedding", "s", rounded, False, "as long"),
+    "peak_memory": Quantity("peak memory", "MiB", rounded, False, "as much", once=True),
+    "size_on_disk": Quantity("size on disk", "MiB", rounded, False, "as large", once=True),
+    "min_cosine": Quantity("smallest cosine", "", lambda value: f"{value:.6f}", True),
 }
 
 
@@ -57,6 +74,7 @@ class Figure:
         quantity: a key of QUANTITIES, which has its unit.
         value: the median of the rounds.
         ratio: to PyTorch's, the median of the rounds' own ratios; None where that is 0 or has no meaning.
+        spread: the smallest and the largest of these; None without them.
         rounds: one value per round.
         length: tokens per text; None for texts of mixed lengths, or where there is none.
         batch_size: None where there is none.
@@ -69,6 +87,13 @@ class Figure:
     rounds: tuple[float, ...]
     length: int | None = None
     batch_size: int | None = None
+    spread: tuple[float, float] | None = None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether its ratio is shown: rounds enough, and not PyTorch's to itself."""
+        enough = QUANTITIES[self.quantity].once or len(self.rounds) >= FEWEST_ROUNDS
+        return self.ratio is not None and enough and self.spread != (1.0, 1.0)
 
 
 def figures(
@@ -81,15 +106,16 @@ def figures(
     """A figure per contestant, from one value per contestant in each round; the first contestant is the yardstick."""
     for index, name in enumerate(names):
         values = tuple(values[index] for values in rounds)
-        ratio = None
+        ratio, spread = None, None
         if QUANTITIES[quantity].has_ratio and all(values[0] for values in rounds):
-            ratio = statistics.median(values[index] / values[0] for values in rounds)
-        yield Figure(name, quantity, statistics.median(values), ratio, values, length, batch_size)
+            ratios = [values[index] / values[0] for values in rounds]
+            ratio, spread = statistics.median(ratios), (min(ratios), max(ratios))
+        yield Figure(name, quantity, statistics.median(values), ratio, values, length, batch_size, spread)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure in a table: the absolute with its unit, and the ratio beneath or beside it."""
+    """A figure in a table: the absolute with its unit, and the ratio in words beneath or beside it."""
 
     value: str
     ratio: str = ""
@@ -209,6 +235,15 @@ def place_name(place: dict[str, int | None]) -> str:
 
 
 def cell(figure: Figure) -> Cell:
-    """A figure as text."""
-    ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}x"
-    return Cell(QUANTITIES[figure.quantity].text(figure.value), ratio)
+    """A figure as text: "812 /s" and "2.1 times as fast (2.0 to 2.3)"."""
+    quantity = QUANTITIES[figure.quantity]
+    value = quantity.text(figure.value)
+    if not figure.is_told:
+        return Cell(value)
+    spread = "" if quantity.once or figure.spread is None else " ({} to {})".format(*map(times, figure.spread))
+    return Cell(value, f"{times(figure.ratio or 0)} times {quantity.words}{spread}")
+
+
+def times(ratio: float) -> str:
+    """Two digits, which is what a ratio of measured times is worth."""
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2f}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sbertconv.artifact.json_reading import parse_json
 from sbertconv.errors import UnsupportedOptionError, option_name, require
 
 if TYPE_CHECKING:
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 
 BLOCK = 4096  # texts held at once: enough to sort by length, small beside a model
 ENCODING = "utf-8-sig"  # UTF-8, with or without the byte order mark that spreadsheets and editors of Windows write
+STDIN = Path("-")  # standard input, whose lines are texts
 LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 131,072 characters; a C long may have 32 bits
 
 
 def _read_lines(path: Path, column: str) -> Iterator[str]:
     """Each line is a text, an empty one too."""
-    with path.open(encoding=ENCODING, newline="\n") as file:
+    place = sys.stdin.fileno() if path == STDIN else path
+    with open(place, encoding=ENCODING, newline="\n", closefd=path != STDIN) as file:
         for line in file:
             yield line.rstrip("\r\n")
 
@@ -46,11 +49,8 @@ def _read_jsonl(path: Path, column: str) -> Iterator[str]:
             raise UnsupportedOptionError(
                 f'{path}, line {blank}: blank, where a row is due.\nRemove the line, or write "" for an empty text.'
             )
-        try:
-            row = json.loads(line, object_pairs_hook=lambda pairs: _once(pairs, column))
-        except ValueError as error:
-            raise UnsupportedOptionError(f"{path}, line {number}: not JSON: {error}\nMend the line.") from error
-        yield _cell(row, column, f"{path}, line {number}")
+        where = f"{path}, line {number}"
+        yield _cell(parse_json(line, where, error=UnsupportedOptionError, advice="Mend the line."), column, where)
 
 
 def _read_csv(path: Path, column: str) -> Iterator[str]:
@@ -96,6 +96,15 @@ def _read_csv(path: Path, column: str) -> Iterator[str]:
 
 def _read_parquet(path: Path, column: str) -> Iterator[str]:
     require("parquet", "pyarrow")
+    import pyarrow
+
+    try:
+        yield from _rows_of_parquet(path, column)
+    except pyarrow.ArrowException as error:  # some are a NotImplementedError or a MemoryError
+        raise ValueError(error) from error
+
+
+def _rows_of_parquet(path: Path, column: str) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -107,12 +116,6 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
         texts = (text for batch in batches for text in batch.column(0).to_pylist())
         for number, text in enumerate(texts):
             yield _cell({column: text}, column, f"{path}, row {number}")
-
-
-def _once(pairs: list[tuple[str, Any]], column: str) -> dict[str, Any]:
-    if sum(name == column for name, _ in pairs) > 1:
-        raise ValueError(f"the key {column!r} stands twice")
-    return dict(pairs)
 
 
 def _cell(row: Any, column: str, where: str) -> str:
@@ -140,13 +143,15 @@ READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
 
 
 def read_texts(path: Path, column: str = "text") -> Iterator[str]:
-    """The texts of a file: the lines of .txt, one column or key of .jsonl, .csv and .parquet. Text i is that of row i:
-    a row without one stops the reading.
+    """The texts of a file: the lines of .txt or of standard input ("-"), one column or key of .jsonl, .csv and
+    .parquet. Text i is that of row i: a row without one stops the reading.
 
     Raises:
         UnsupportedOptionError: for an unknown ending, a missing or broken file, a missing column, or a row
             without text.
     """
+    if path == STDIN:
+        return _read(path, column)
     if path.suffix not in READERS:
         raise UnsupportedOptionError(f"{path}: cannot read {path.suffix!r} (have: {', '.join(READERS)}).\nConvert it.")
     if not path.is_file():
@@ -157,7 +162,7 @@ def read_texts(path: Path, column: str = "text") -> Iterator[str]:
 def _read(path: Path, column: str) -> Iterator[str]:
     """What the reader of this ending gives; a broken file is one kind of error, whichever library tells of it."""
     try:
-        yield from READERS[path.suffix](path, column)
+        yield from READERS[".txt" if path == STDIN else path.suffix](path, column)
     except (OSError, ValueError, csv.Error) as error:  # ValueError: text that is not UTF-8, and pyarrow's ArrowInvalid
         raise UnsupportedOptionError(
             f"{path}: cannot be read: {error}\nCheck that the file is complete and, if it is text, saved as UTF-8."
@@ -172,7 +177,7 @@ def read_inputs(path: Path, columns: Sequence[str]) -> Iterator[Any]:
     """
     if len(columns) == 1:
         return read_texts(path, columns[0])
-    if len(columns) > 2 or path.suffix == ".txt":
+    if len(columns) > 2 or path.suffix == ".txt" or path == STDIN:
         raise UnsupportedOptionError(
             f"{path}: {len(columns)} columns (have: one, or two of .jsonl, .csv and .parquet).\nPass --column so."
         )
@@ -185,6 +190,8 @@ Write = Callable[[Any], None]  # takes rows: an array, or what JSON has for each
 @contextmanager
 def _write_json_lines() -> Iterator[Write]:
     """JSON lines on stdout, for as long as somebody reads them."""
+    if sys.stdout is None:  # closed by who started this process
+        raise UnsupportedOptionError("The output is closed, so there is nowhere to write.\nPass --output.")
     count = 0
 
     def write(block: Iterable[Any]) -> None:

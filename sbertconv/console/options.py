@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sbertconv.artifact.kinds import MODEL_CLASSES
+from sbertconv.console.hints import complete_engine, complete_model
 
 
 class Output(StrEnum):
@@ -46,6 +47,10 @@ class GraphEngine(StrEnum):
     openvino = "openvino"
 
 
+class Part(StrEnum):
+    encoder = "encoder"
+
+
 class Bits(StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"
@@ -62,9 +67,9 @@ def _gate(what: str) -> Any:
     return typer.Option(help=f"Below fp32: {what}; defaults per precision.", show_default=False, min=0, max=1)
 
 
-def flag(names: str, text: str, **options: Any) -> Any:
+def flag(names: str, text: str, short: str | None = None, **options: Any) -> Any:
     """An option without a value: that it is a bool, and off unless given, goes without saying."""
-    return typer.Option(names, help=text, metavar="", show_default=False, **options)
+    return typer.Option(*filter(None, (names, short)), help=text, metavar="", show_default=False, **options)
 
 
 def count(text: str) -> Any:
@@ -94,7 +99,13 @@ def shape(text: str) -> tuple[int, int]:
     raise typer.BadParameter(f"{text!r}: not texts x tokens, such as 32x256")
 
 
-Model = Annotated[str, typer.Argument(help="A Hub id or a folder; for to-onnx also a .keras file.", show_default=False)]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A Hub id or a folder; for to-onnx also a .keras file.", show_default=False, autocompletion=complete_model
+    ),
+]
+DryRun = Annotated[bool, flag("--dry-run", "Show the plan and the folder; convert and write nothing.")]
 Revision = Annotated[str | None, typer.Option(help="A Hub branch, tag or commit.", show_default=False)]
 Trust = Annotated[bool, flag("--trust-remote-code", "Run code that comes with the model.")]
 ReadAs = Annotated[
@@ -115,6 +126,19 @@ PoolingMode = Annotated[
         show_default=False,
     ),
 ]
+PartOf = Annotated[
+    Part | None,
+    typer.Option(
+        "--part",
+        help="Of a .keras file whose model contains a converted one, that one alone: encoder.",
+        metavar="<name>",
+        show_default=False,
+    ),
+]
+AllowChanged = Annotated[
+    bool,
+    flag("--allow-changed", "Convert a model that the library loads without some of its settings or weights."),
+]
 Overwrite = Annotated[bool, flag("--overwrite", "Replace an existing artifact.")]
 Json = Annotated[bool, flag("--json", "Print JSON for machines.")]
 Precision = Annotated[
@@ -131,8 +155,37 @@ Calibration = Annotated[
 ]
 TextInput = Annotated[bool, flag("--text-input", "The tokenizer inside the graph: it takes strings.")]
 Engine = Annotated[
-    str, typer.Option(help="onnxruntime, openvino, keras, tensorflow, litert, torch, tensorrt, or auto.")
+    str,
+    typer.Option(
+        help="onnxruntime, openvino, keras, tensorflow, litert, torch, tensorrt, or auto.",
+        autocompletion=complete_engine,
+    ),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="Threads; default: OMP_NUM_THREADS, or the usable cores.", min=1, show_default=False),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda, cuda:1, with OpenVINO gpu or npu; default: the engine's own.", show_default=False),
+]
+
+
+def _of_tables(text: str, **options: Any) -> Any:
+    return typer.Option(help=f"Of tables: {text}", show_default=False, **options)
+
+
+Keep = Annotated[str | None, _of_tables("the columns that stay, with commas between them; default all.")]
+Nulls = Annotated[
+    str | None, _of_tables("null (default): a row without text has no vector; error: it is a bad row.", metavar="<how>")
+]
+OnError = Annotated[
+    str | None, _of_tables("fail (default) at a bad row or broken file, or skip and report it.", metavar="<how>")
+]
+OutputFormat = Annotated[str | None, _of_tables("parquet (default) or arrow.", metavar="<name>")]
+RowsPerFile = Annotated[int | None, _of_tables("rows of an output file; default 8192.", min=1)]
+Workers = Annotated[int | None, _of_tables("processes, each on its share of the threads; default 1.", min=1)]
+On = Annotated[str | None, _of_tables("ray or spark, with an address behind a colon; default: this machine.")]
 Outputs = Annotated[
     list[Output] | None,
     typer.Option(

@@ -24,11 +24,18 @@ SHOWN = ("model_class", "architecture", "tokenizer", "embedding_dimension", "num
          "revision")  # fmt: skip
 
 
+ALSO_SHOWN = ("chain", "do_lower_case", "padding_side", "text_input", "target", "top_k", "opset", "sbertconv")
+
+
+# What `-q` and `-v` ask for; set by each run of the command line.
+LEVEL = {"quiet": False, "verbose": False}
+
+
 def open_console(stderr: bool = False) -> Console:
-    """As wide as the terminal; where there is none, wide enough for the tables."""
+    """As wide as the terminal; where there is none, wide enough for the tables. `-q` silences all but errors."""
     from rich.console import Console
 
-    console = Console(stderr=stderr, highlight=False)
+    console = Console(stderr=stderr, highlight=False, quiet=LEVEL["quiet"] and not stderr)
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
     return console
@@ -54,8 +61,9 @@ def progress(as_json: bool) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _spinner(quiet: bool) -> Iterator[Any]:
-    """The stage's name and the time it took; silent where nobody watches."""
-    if quiet or not sys.stderr.isatty():
+    """The stage's name and the time it took; silent where nobody watches, unless `-v` asks for a line per stage."""
+    watched = sys.stderr.isatty()
+    if quiet or LEVEL["quiet"] or not (watched or LEVEL["verbose"]):
         yield lambda stage: None
         return
     import time
@@ -70,12 +78,13 @@ def _spinner(quiet: bool) -> Iterator[Any]:
             name, start = running.pop()
             console.print(f"[green]done[/] {name} [dim]{time.perf_counter() - start:.1f} s[/]")
 
-    with console.status("starting") as status:
+    with console.status("starting") if watched else contextlib.nullcontext() as status:
 
         def on_stage(name: str) -> None:
             finish()
             running.append((name, time.perf_counter()))
-            status.update(name)
+            if status is not None:
+                status.update(name)
 
         yield on_stage
         finish()
@@ -95,7 +104,12 @@ def bar() -> Iterator[Any]:
 
 
 def json_text(content: Any) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, default=str)
+    """JSON; a number that is not finite, which JSON does not have, is null."""
+    try:
+        return json.dumps(content, indent=2, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        plain = json.loads(json.dumps(content, default=str), parse_constant=lambda name: None)
+        return json.dumps(plain, indent=2, ensure_ascii=False)
 
 
 def print_json(content: Any) -> None:
@@ -325,6 +339,45 @@ def print_description(description: Mapping[str, Any]) -> None:
             value = "unknown until loaded"
         if value not in (None, {}):
             print_lines(console, f"{key.replace('_', ' ')}: {value}")
+    _print_notes(description["notes"], console)
+
+
+def print_converted(description: Mapping[str, Any]) -> None:
+    """What `describe_converted` says: its formats, its tensors, and a line for everything else."""
+    from rich.table import Column, Table
+
+    console = open_console()
+    source = description["source"]["name"]
+    print_lines(console, f"{description['path']}: a {description['model_class']}, converted from {source}")
+    if around := description.get("around"):
+        print_lines(console, f"contained in a Keras model, whose own layers are: {', '.join(around)}")
+    formats = Table("format", Column("size", justify="right"), "precision", "proven on", "runs here on", "files")
+    for form, found in description["formats"].items():
+        here = ", ".join(found["installed"]) or "nothing that is installed"
+        proven, files = ", ".join(found["engines"]), ", ".join(found["files"])
+        formats.add_row(form, _size(found["size"]), description["precision"], proven, here, files)
+    console.print(formats)
+    tensors = Table("graph", "", "tensor", "dtype", "shape")
+    for graph in description["graphs"]:
+        for way in ("inputs", "outputs"):
+            for tensor in graph[way]:
+                shape = " × ".join(map(str, tensor["shape"]))
+                tensors.add_row(graph["name"], way[:-1], tensor["name"], tensor["dtype"], shape)
+    console.print(tensors)
+    print_lines(console, f"size: {_size(description['size'])}")
+    for key in (*dict.fromkeys((*SHOWN[1:], *ALSO_SHOWN)),):
+        if (value := description.get(key)) not in (None, {}, [], False):
+            print_lines(console, f"{key.replace('_', ' ')}: {value}")
+    if proof := description["parity"]:
+        print_lines(
+            console,
+            f"parity with {proof['method']}(): {proof['checks']} checks, at most {proof['max_abs_diff']:.1e} apart; "
+            f"{proof['rule']}",
+        )
+    for quality in description["quality"]:
+        _print_quality(quality, console)
+    for name, consumer in description["consumers"].items():
+        print_lines(console, f"proven for {name}: {consumer['texts']} texts, at most {consumer['max_abs_diff']:.1e}")
     _print_notes(description["notes"], console)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sbertconv.artifact.kinds import EXACT
+from sbertconv.artifact.manifest import TokenizerSection
 from sbertconv.artifact.publishing import Staging
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import version_of
@@ -66,7 +67,7 @@ def manifest_content(
         "source": {"name": source.name, "revision": source.revision},
         "architecture": plan.routes[0].architecture,
         "chain": [step.name for step in plan.steps],
-        "notes": list(source.notes),
+        "notes": list(dict.fromkeys([*source.notes, *source.heard])),
         **({"pooling": source.pooling} if source.pooling else {}),
         "max_seq_length": tokenizer.get("max_length"),
         "padding_side": tokenizer.get("padding_side"),
@@ -119,11 +120,11 @@ def graph_name(route: str, is_default: bool) -> str:
     return "model" if is_default else f"model_{route}"
 
 
-def write_tokenizer(route: PlannedRoute, is_default: bool, staging: Staging) -> dict[str, Any] | None:
+def write_tokenizer(route: PlannedRoute, is_default: bool, staging: Staging) -> TokenizerSection | None:
     """The route's tokenizer files: at the top for the default route, in the route's folder where they differ."""
     if route.input is None:
         return None
-    section, files = dict(route.input.section), route.input.files
+    section, files = cast("TokenizerSection", dict(route.input.section)), route.input.files
     top = staging.folder / section["file"]
     shared = top.is_file() and top.read_text(encoding="utf-8") == files[section["file"]]
     if shared and not is_default:

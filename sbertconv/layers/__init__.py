@@ -9,6 +9,7 @@ model = keras.saving.load_model("keras/model.keras")
 from __future__ import annotations
 
 from sbertconv.layers.late_interaction import MultiVectorMask, maxsim
+from sbertconv.layers.named import NamedModel
 from sbertconv.layers.output import SentenceEmbedding
 from sbertconv.layers.policy import set_dtype_policy
 from sbertconv.layers.pooling import Pooling
@@ -25,6 +26,7 @@ __all__ = [
     "Embedding",
     "LSTMCell",
     "MultiVectorMask",
+    "NamedModel",
     "Pooling",
     "SentenceEmbedding",
     "SparseAutoEncoder",

@@ -55,6 +55,15 @@ class TracedModule(keras.layers.Layer):
             )
         self.built = True
 
+    @property
+    def layers(self) -> list[Any]:
+        """The sublayers under their paths, which `model.summary(expand_nested=True)` shows."""
+        return [Listed(path, layer) for path, layer in self.sublayers.items()]
+
+    def __dir__(self) -> list[str]:
+        """Without `layers`: Keras saves what is listed here, and would save the sublayers under a second name."""
+        return [name for name in super().__dir__() if name != "layers"]
+
     def at(self, path: str) -> keras.layers.Layer:
         """The Keras layer that stands for the PyTorch module at this path, e.g. "encoder.layer.0.output.dense".
 
@@ -121,6 +130,21 @@ class TracedModule(keras.layers.Layer):
             "graph": self.graph,
             "sublayers": {path: serialize(layer) for path, layer in self.sublayers.items()},
         }
+
+
+class Listed:
+    """A layer as a summary shows it: its name is its path."""
+
+    def __init__(self, path: str, layer: keras.layers.Layer) -> None:
+        self.name = path
+        self._layer = layer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._layer)
 
 
 REFERENCES: dict[str, Callable[..., Any]] = {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from sbertconv.artifact.kinds import EXACT, MODEL_CLASSES
+from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, long_text, random_images, sentences
 from sbertconv.memory import trim_heap
@@ -275,7 +276,7 @@ def _about_encode(
         if text:
             yield encode(f"prompt {prompt}", prompt_name=prompt)
     for own in TASKS:
-        if own in graph.section["tasks"] or own in graph.section["tokenizer"]["task_max_length"]:
+        if own in graph.section["tasks"] or own in not_null(graph.section["tokenizer"])["task_max_length"]:
             options = {"batch_size": usual_batch, **given}
             yield Question(f"{label}encode_{own}", CORPUS, f"encode_{own}", options)
 

@@ -43,7 +43,7 @@ def describe(source: Source, registry: Registry) -> dict[str, Any]:
         "tokenizer": _tokenizer_kind(source),
         "model_class": source.model_class.name,
         "max_seq_length": _max_seq_length(source, transformers_config),
-        "prompts": dict(live.prompts if live else settings.get("prompts", {})),
+        "prompts": dict(live.prompts if live else settings.get("prompts") or {}),
         "default_prompt_name": live.default_prompt_name if live else settings.get("default_prompt_name"),
         **DESCRIPTIONS[source.model_class.name](source),
         "notes": list(source.notes),
@@ -63,7 +63,7 @@ def about_embeddings(source: Source) -> dict[str, Any]:
 def about_sparse_embeddings(source: Source) -> dict[str, Any]:
     """What only a SparseEncoder has."""
     live, settings = source.live, source.settings
-    own = [spec.settings["k"] for spec in source.modules if spec.name == "SparseAutoEncoder"]
+    own = [spec.settings.get("k") for spec in source.modules if spec.name == "SparseAutoEncoder"]
     return {
         "embedding_dimension": (live and live.get_embedding_dimension()) or _dimension(source),
         "similarity_fn_name": live.similarity_fn_name if live else settings.get("similarity_fn_name") or "dot",
@@ -94,7 +94,11 @@ def about_predictions(source: Source) -> dict[str, Any]:
     dense = [settings["out_features"] for settings in heads if "out_features" in settings]
     dense += [1 for spec in source.modules if spec.name == "LogitScore"]
     names = _transformers_config(source).get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    labels = [f"LABEL_{place}" for place in range(dense[-1])] if dense else [names[str(i)] for i in range(len(names))]
+    labels = (
+        [f"LABEL_{place}" for place in range(dense[-1])]
+        if dense
+        else [names.get(str(i), f"LABEL_{i}") for i in range(len(names))]
+    )
     path = source.settings.get("activation_fn")
     return {"num_labels": len(labels), "labels": labels, "activation": path and path.rsplit(".", 1)[-1].lower()}
 
@@ -124,8 +128,8 @@ def _tokenizer_kind(source: Source) -> str | None:
         return type(getattr(backend, "model", tokenizer)).__name__ if tokenizer is not None else None
     for folder in _folders(source):
         if (folder / "tokenizer.json").is_file():
-            kind: str | None = read_json(folder / "tokenizer.json").get("model", {}).get("type")
-            return kind
+            model = read_json(folder / "tokenizer.json").get("model")
+            return str(model["type"]) if isinstance(model, dict) and "type" in model else None
         for name in ("vocab.txt", "whitespacetokenizer_config.json", "phrasetokenizer_config.json", "vocab.json"):
             if (folder / name).is_file():
                 return name
@@ -220,9 +224,11 @@ DIMENSIONS: Mapping[str, Dimension] = {
     "StaticEmbedding": _columns,
     "WordEmbeddings": _columns,
     "WeightedLayerPooling": _setting("embedding_dimension", "word_embedding_dimension"),
-    "BoW": lambda settings, folder: len(settings.get("vocab", ())) or None,
-    "LSTM": lambda settings, folder: settings["hidden_dim"] * (2 if settings.get("bidirectional", True) else 1),
-    "CNN": lambda settings, folder: settings["out_channels"] * len(settings["kernel_sizes"]),
+    "BoW": lambda settings, folder: len(settings["vocab"]) if isinstance(settings.get("vocab"), list) else None,
+    "LSTM": lambda settings, folder: (
+        (settings.get("hidden_dim") or 0) * (2 if settings.get("bidirectional", True) else 1) or None
+    ),
+    "CNN": lambda settings, folder: (settings.get("out_channels") or 0) * len(settings.get("kernel_sizes", ())) or None,
     "Pooling": _pooled,
     "Dense": _setting("out_features"),
     "LayerNorm": _setting("dimension"),

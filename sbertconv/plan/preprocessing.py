@@ -7,7 +7,6 @@ files that `sbertconv.tokenization` reads.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,11 @@ from typing import Any
 
 import torch
 
+from sbertconv.artifact.json_reading import parse_json, read_json
 from sbertconv.artifact.scoring import TASKS
+from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.artifact.tokenizer_file import read_tokenizer
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.errors import UnsupportedOptionError, error_text
 from sbertconv.plan.templates import compiled_templates
 
 UNLIMITED = 10**9  # transformers says "no limit" with 1e30, sentence-transformers with inf
@@ -48,7 +49,12 @@ def describe_input(module: torch.nn.Module) -> InputDescription:
     tokenizer = getattr(module, "tokenizer", None)
     for base in (*type(module).__mro__, *type(tokenizer).__mro__):
         if describe := DESCRIBERS.get(base.__name__):
-            return describe(module, tokenizer)
+            try:
+                return describe(module, tokenizer)
+            except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+                raise UnsupportedOptionError(
+                    f"tokenizer {type(tokenizer).__name__}: the library cannot save or describe it: {error_text(error)}"
+                ) from error
     raise UnsupportedOptionError(
         f"tokenizer {type(tokenizer).__name__} is not supported (have: {', '.join(DESCRIBERS)})"
     )
@@ -152,7 +158,7 @@ def tokenizer_json(backend: Any, section: Mapping[str, Any], pad_token: str | No
     """The tokenizer with the model's own limit and padding switched on, so that a plain
     `Tokenizer.from_file(...).encode_batch(texts)` in any language gives the tensors of `encode()`.
     """
-    description = json.loads(backend.to_str())
+    description = parse_json(backend.to_str(), "tokenizer.json", dict)
     if not section["add_special_tokens"]:
         description["post_processor"] = None
     copy = read_tokenizer(json.dumps(description))
@@ -174,9 +180,9 @@ def tokenizer_config(tokenizer: Any, section: Mapping[str, Any]) -> str:
     """Transformers' own file, with the class name that every version of transformers knows, and the limit and the
     sides of tokenizer.json.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         tokenizer.save_pretrained(folder)
-        config = json.loads((Path(folder) / "tokenizer_config.json").read_text(encoding="utf-8"))
+        config = read_json(Path(folder) / "tokenizer_config.json", dict)
     kept = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
     # Only this class takes tokenizer.json as it is; others add the special tokens of their architecture again
     if config.get("tokenizer_class") == "TokenizersBackend" or not section["add_special_tokens"]:

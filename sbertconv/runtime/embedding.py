@@ -9,6 +9,7 @@ import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime import similarity as similarity_functions
+from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device, check_inputs
 
 
@@ -24,6 +25,7 @@ class Embedder(TaskEncoder):
         super().__init__(*args)
         self.truncate_dim: int | None = self.artifact.manifest.get("truncate_dim")
 
+    @checked
     def encode(
         self,
         inputs: Any,
@@ -52,7 +54,7 @@ class Embedder(TaskEncoder):
             precision: "float32", "int8", "uint8", "binary" or "ubinary".
             convert_to_numpy: False gives a list of torch tensors (torch must be installed).
             convert_to_tensor: one torch tensor (torch must be installed).
-            device: only the CPU; here for the same signature.
+            device: that of `load()`; here for the same signature.
             normalize_embeddings: divide by the Euclidean length.
             truncate_dim: keep this many leading dimensions.
             task: the task that a router chooses its route by.
@@ -69,7 +71,7 @@ class Embedder(TaskEncoder):
             raise UnsupportedOptionError(
                 f"truncate_dim must be a positive integer, not {truncate_dim}.\nLeave it out to keep every dimension."
             )
-        check_device(device)
+        check_device(device, self.device)
         if precision not in similarity_functions.PRECISIONS:
             similarity_functions.quantize(np.zeros((0, 0), np.float32), precision)
         if isinstance(inputs, (Mapping, bytes)):

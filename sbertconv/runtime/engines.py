@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -9,28 +10,43 @@ import os
 import queue
 import shutil
 import sys
-import tempfile
 import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact, refuse_bomb
-from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError, error_text, require
-from sbertconv.frameworks import import_keras, import_tensorflow, version_of
+from sbertconv.artifact.manifest import GraphSection
+from sbertconv.artifact.scratch import scratch_folder
+from sbertconv.errors import (
+    ArtifactError,
+    MissingDependencyError,
+    SbertconvError,
+    UnsupportedOptionError,
+    error_text,
+    require,
+)
+from sbertconv.frameworks import import_keras, import_openvino, import_tensorflow, version_of
+from sbertconv.runtime.feeds import is_marked, marked
+from sbertconv.runtime.options import CPU, EngineOptions
 from sbertconv.runtime.programs import check_program
+from sbertconv.runtime.saved_models import check_litert, check_saved_model
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
 LONGEST_REASON = 400  # Keras prints whole models
+CUDA_PROVIDER = "CUDAExecutionProvider"
+# OpenVINO keeps a kernel, and oneDNN below it a primitive, for every pair of batch and length; few come again.
+KERNELS = {"CPU_RUNTIME_CACHE_CAPACITY": 50}
+PRIMITIVES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 
 
-def graph_file(artifact: Artifact, section: Mapping[str, Any], form: str) -> Path:
+def graph_file(artifact: Artifact, section: GraphSection, form: str) -> Path:
     """A graph's file; it, and those with its weights, are there and as long as they were.
 
     Raises:
@@ -42,22 +58,53 @@ def graph_file(artifact: Artifact, section: Mapping[str, Any], form: str) -> Pat
     return path
 
 
-def open_onnx(artifact: Artifact, section: Mapping[str, Any], threads: int, parallel: int = 1) -> Run:
-    """ONNX Runtime on the CPU."""
+def open_onnx(artifact: Artifact, section: GraphSection, options: EngineOptions) -> Run:
+    """ONNX Runtime. A provider that cannot start is an error: ONNX Runtime itself would go on without it. Memory
+    patterns are off: they are kept for every shape that comes. The arena stays: without it memory is more, not less.
+    """
     require("onnx", "onnxruntime")
     import onnxruntime
 
     path = graph_file(artifact, section, "onnx")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = max(1, threads // parallel)
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session_options = onnxruntime.SessionOptions()
+    session_options.intra_op_num_threads = max(1, options.cores // options.parallel)
+    session_options.log_severity_level = 4  # what it logs in colours it raises as well
+    session_options.enable_mem_pattern = False
+    for name, value in options.session_options.items():
+        if "." in name:
+            session_options.add_session_config_entry(name, str(value))
+        elif hasattr(session_options, name):
+            setattr(session_options, name, value)
+        else:
+            raise UnsupportedOptionError(f"session_options: ONNX Runtime has no option {name!r}.\nLeave it out.")
+    providers = list(options.providers) or onnx_providers(options)
+    asked = [name if isinstance(name, str) else name[0] for name in providers]
+    if missing := [name for name in asked if name not in onnxruntime.get_available_providers()]:
+        raise MissingDependencyError(
+            f"ONNX Runtime {onnxruntime.__version__} has no {', '.join(missing)} "
+            f"(have: {', '.join(onnxruntime.get_available_providers())}).\n{ENGINES['onnxruntime'].devices['cuda']}"
+        )
+    session = onnxruntime.InferenceSession(str(path), session_options, providers=providers)
+    if silent := [name for name in asked if name not in session.get_providers()]:
+        raise MissingDependencyError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot start {', '.join(silent)} here.\n"
+            "Check the driver of the GPU and the CUDA libraries that this version of onnxruntime-gpu needs."
+        )
     outputs = [tensor["name"] for tensor in section["outputs"]]
     return lambda feeds: dict(zip(outputs, session.run(outputs, feeds), strict=True))
 
 
-def open_keras(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
+def onnx_providers(options: EngineOptions) -> list[Any]:
+    """ONNX Runtime's providers for a device; operators that a GPU lacks run on the CPU."""
+    gpu = [(CUDA_PROVIDER, {"device_id": options.number})] if options.kind == "cuda" else []
+    return [*gpu, "CPUExecutionProvider"]
+
+
+def open_keras(artifact: Artifact, section: GraphSection, options: EngineOptions) -> Run:
     """Keras on its current backend; compiled with tf.function where that is TensorFlow."""
     keras = import_keras()
+    set_keras_threads(keras.backend.backend(), options)
+    place = keras.device(f"{'gpu' if options.kind == 'cuda' else CPU}:{options.number}") if options.device else None
     model = load_keras_model(artifact.path(section["formats"]["keras"]))
 
     def call(**feeds: Any) -> Any:
@@ -74,10 +121,60 @@ def open_keras(artifact: Artifact, section: Mapping[str, Any], threads: int) -> 
         )
 
     def run(feeds: Arrays) -> Arrays:
-        tensors = {name: keras.ops.convert_to_tensor(narrow(array)) for name, array in feeds.items()}
-        return {name: keras.ops.convert_to_numpy(tensor) for name, tensor in call(**tensors).items()}
+        with place or contextlib.nullcontext():
+            tensors = {name: keras.ops.convert_to_tensor(narrow(array)) for name, array in feeds.items()}
+            return {name: keras.ops.convert_to_numpy(tensor) for name, tensor in call(**tensors).items()}
 
     return run
+
+
+def set_keras_threads(backend: str, options: EngineOptions) -> None:
+    """Say to the library below Keras how many threads to use, where a number was given.
+
+    Raises:
+        UnsupportedOptionError: for JAX, which takes none.
+    """
+    if options.threads is not None and backend not in THREADED:
+        raise UnsupportedOptionError(
+            f"threads={options.threads}: Keras on {backend} takes no number of threads (have: {', '.join(THREADED)}).\n"
+            "Leave it out, or hold the process to some cores (taskset)."
+        )
+    if options.threads is not None:
+        THREADED[backend](options.threads)
+
+
+def set_torch_threads(threads: int | None) -> None:
+    """PyTorch's threads are the process's own: they stay as they are unless a number was given."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def set_tensorflow_threads(threads: int | None) -> None:
+    """TensorFlow takes its number of threads once, before it starts.
+
+    Raises:
+        UnsupportedOptionError: if it has started with another one.
+    """
+    if threads is None:
+        return
+    import tensorflow as tf
+
+    try:
+        if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+    except RuntimeError as error:
+        raise UnsupportedOptionError(
+            f"threads={threads}: TensorFlow has started in this process already, with its own number.\n"
+            "Load the model before anything else uses TensorFlow, or leave it out."
+        ) from error
+
+
+THREADED: dict[str, Callable[[int | None], None]] = {
+    "tensorflow": set_tensorflow_threads,
+    "torch": set_torch_threads,
+}
 
 
 def named_outputs(model: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +187,7 @@ def load_keras_model(path: Any) -> Any:
     """A .keras file as a Keras model."""
     keras = import_keras()
     importlib.import_module("sbertconv.layers")  # registers them
-    with tempfile.TemporaryDirectory() as folder:  # Keras would hold the whole file in memory beside the model
+    with scratch_folder() as folder:  # Keras would hold the whole file in memory beside the model
         with zipfile.ZipFile(path) as archive:
             refuse_bomb(archive, Path(path))
         shutil.unpack_archive(path, folder, "zip")
@@ -107,27 +204,32 @@ def open_shape(tensor: Mapping[str, Any]) -> tuple[int | None, ...]:
     return tuple(size if isinstance(size, int) else None for size in tensor["shape"])
 
 
-def open_saved_model(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
+def open_saved_model(artifact: Artifact, section: GraphSection, options: EngineOptions) -> Run:
     """TensorFlow alone."""
     tf = import_tensorflow(["saved_model"])
-    loaded = tf.saved_model.load(str(artifact.path(section["formats"]["saved_model"]).parent))
+    set_tensorflow_threads(options.threads)
+    file = artifact.path(section["formats"]["saved_model"])
+    check_saved_model(file)
+    loaded = tf.saved_model.load(str(file.parent))
     serve = loaded.signatures["serving_default"]
 
     def run(feeds: Arrays) -> Arrays:
-        found = serve(**{name: tf.constant(narrow(array)) for name, array in feeds.items()})
+        with tf.device(f"/GPU:{options.number}" if options.kind == "cuda" else None):
+            found = serve(**{name: tf.constant(narrow(array)) for name, array in feeds.items()})
         return {name: value.numpy() for name, value in found.items()}
 
     run.loaded = loaded  # type: ignore[attr-defined]  # the signature holds its variables weakly
     return run
 
 
-def open_litert(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
+def open_litert(artifact: Artifact, section: GraphSection, options: EngineOptions) -> Run:
     """The LiteRT interpreter; buffers are sized again for every shape."""
     tf = import_tensorflow(["litert"])
     path = artifact.path(section["formats"]["litert"])
+    check_litert(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that this interpreter will move to a package of its own
-        interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
+        interpreter = tf.lite.Interpreter(str(path), num_threads=options.cores)
     runner = interpreter.get_signature_runner("serving_default")
     lock = threading.Lock()  # an interpreter has one set of buffers
 
@@ -138,43 +240,59 @@ def open_litert(artifact: Artifact, section: Mapping[str, Any], threads: int) ->
     return run
 
 
-def open_openvino(artifact: Artifact, section: Mapping[str, Any], threads: int, parallel: int = 1, *, form: str) -> Run:
-    """OpenVINO on the CPU, which reads ONNX graphs as well as its own. It computes in bfloat16 only for an artifact
+def open_openvino(artifact: Artifact, section: GraphSection, options: EngineOptions, *, form: str) -> Run:
+    """OpenVINO, which reads ONNX graphs as well as its own. It computes in bfloat16 only for an artifact
     that was made and measured so; left alone, it would wherever the CPU can. Activations are rounded in blocks as long
     as those of the weights; its own are shorter, and a third slower.
     """
     require("openvino", "openvino")
-    import openvino
+    for name, value in PRIMITIVES.items():  # read once, when the first graph is compiled
+        os.environ.setdefault(name, value)
+    openvino = import_openvino()
 
     path = graph_file(artifact, section, form)
     block = artifact.manifest.get("block_size")
     core = openvino.Core()
+    precision = "bf16" if artifact.manifest["precision"] == "bf16" else "f32"
+    on_cores = {
+        "INFERENCE_NUM_THREADS": options.cores,
+        "ENABLE_CPU_PINNING": False,
+        **KERNELS,
+        **({"DYNAMIC_QUANTIZATION_GROUP_SIZE": block} if block else {}),
+    }
     compiled = core.compile_model(
         keep_bfloat16(core.read_model(path)),
-        "CPU",
+        openvino_device(options),
         {
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": parallel,
-            "INFERENCE_PRECISION_HINT": "bf16" if artifact.manifest["precision"] == "bf16" else "f32",
+            "NUM_STREAMS": options.parallel,
+            "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,
-            **({"DYNAMIC_QUANTIZATION_GROUP_SIZE": block} if block else {}),
+            **(on_cores if options.kind == CPU else {}),
         },
     )
     outputs = [tensor["name"] for tensor in section["outputs"]]
     idle: queue.SimpleQueue[Any] = queue.SimpleQueue()  # a request holds one computation at a time
-    for _ in range(parallel):
+    for _ in range(options.parallel):
         idle.put(compiled.create_infer_request())
 
     def run(feeds: Arrays) -> Arrays:
         request = idle.get()
         try:
+            marked(request.get_tensor(name).data for name in outputs)  # on one core, what fails there passes in silence
             request.infer(feeds, share_inputs=True)
-            return {name: request.get_tensor(name).data.copy() for name in outputs}
+            found = {name: request.get_tensor(name).data.copy() for name in outputs}
+            if any(map(is_marked, found.values())):
+                raise ArtifactError("it computed nothing.")
+            return found
         finally:
             idle.put(request)
 
     return run
+
+
+def openvino_device(options: EngineOptions) -> str:
+    """The name that OpenVINO has for a device: CPU, GPU, GPU.1, NPU."""
+    return options.kind.upper() + (f".{options.number}" if options.number else "")
 
 
 def keep_bfloat16(model: Any) -> Any:
@@ -188,24 +306,31 @@ def keep_bfloat16(model: Any) -> Any:
     return model
 
 
-def open_torch(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
-    """PyTorch alone, on the CPU; its threads are the process's own, see torch.set_num_threads."""
+def open_torch(artifact: Artifact, section: GraphSection, options: EngineOptions) -> Run:
+    """PyTorch alone; its threads are the process's own, see torch.set_num_threads."""
     require("torch", "torch")
     import torch
 
+    set_torch_threads(options.threads)
+
     path = graph_file(artifact, section, "torch")
     check_program(path)
-    module = torch.export.load(path).module()
+    program, device = torch.export.load(path), torch.device(options.kind, options.number)
+    if device.type != CPU:
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
+    module = program.module()
 
     def run(feeds: Arrays) -> Arrays:
         with torch.inference_mode():
-            found = module(**{name: torch.from_numpy(array) for name, array in feeds.items()})
-        return {name: tensor.numpy() for name, tensor in found.items()}
+            found = module(**{name: torch.from_numpy(array).to(device) for name, array in feeds.items()})
+        return {name: tensor.cpu().numpy() for name, tensor in found.items()}
 
     return run
 
 
-def open_tensorrt(artifact: Artifact, section: Mapping[str, Any], threads: int) -> Run:
+def open_tensorrt(artifact: Artifact, section: GraphSection, options: EngineOptions) -> Run:
     """TensorRT on the first NVIDIA GPU."""
     from sbertconv.runtime.tensorrt import PlanRunner, import_tensorrt
 
@@ -227,6 +352,7 @@ class Engine:
         parallel: whether it can share the cores among several batches.
         on_cores: whether the CPU's cores compute, whose caches then limit a batch.
         forks: whether it starts again in a child of a process that has used it; another one would wait for ever.
+        devices: what to do so that a kind of device is there; the first kind is the engine's own.
     """
 
     package: str
@@ -236,7 +362,10 @@ class Engine:
     parallel: bool = False
     on_cores: bool = True
     forks: bool = True
+    devices: Mapping[str, str] = field(default_factory=lambda: {CPU: ""})
 
+
+INTEL = "Install Intel's driver for its {0}: without it OpenVINO does not see one."
 
 # The order is that of preference where several are installed: the faster first.
 ENGINES = {
@@ -245,14 +374,45 @@ ENGINES = {
         "openvino",
         {form: functools.partial(open_openvino, form=form) for form in ("onnx", "openvino")},
         parallel=True,
+        devices={CPU: "", "gpu": INTEL.format("GPU"), "npu": INTEL.format("NPU")},
     ),
-    "onnxruntime": Engine("onnxruntime", "", {"onnx": open_onnx}, parallel=True),
-    "keras": Engine("keras", "tf", {"keras": open_keras}, forks=False),
-    "tensorflow": Engine("tensorflow", "tf", {"saved_model": open_saved_model}, forks=False),
+    "onnxruntime": Engine(
+        "onnxruntime",
+        "",
+        {"onnx": open_onnx},
+        parallel=True,
+        devices={CPU: "", "cuda": "Install its build for GPUs in place of it: pip install onnxruntime-gpu"},
+    ),
+    "keras": Engine(
+        "keras",
+        "tf",
+        {"keras": open_keras},
+        forks=False,
+        devices={CPU: "", "cuda": 'Install a backend with CUDA, such as pip install "jax[cuda13]"; see KERAS_BACKEND.'},
+    ),
+    "tensorflow": Engine(
+        "tensorflow",
+        "tf",
+        {"saved_model": open_saved_model},
+        forks=False,
+        devices={CPU: "", "cuda": 'Install TensorFlow with CUDA: pip install "tensorflow[and-cuda]"'},
+    ),
     "litert": Engine("tensorflow", "tf", {"litert": open_litert}),
-    "torch": Engine("torch", "torch", {"torch": open_torch}, forks=False),
+    "torch": Engine(
+        "torch",
+        "torch",
+        {"torch": open_torch},
+        forks=False,
+        devices={CPU: "", "cuda": "Install PyTorch's build for CUDA: pip install torch, from PyTorch's own index."},
+    ),
     "tensorrt": Engine(
-        "tensorrt", "tensorrt", {"tensorrt": open_tensorrt}, "an NVIDIA GPU", on_cores=False, forks=False
+        "tensorrt",
+        "tensorrt",
+        {"tensorrt": open_tensorrt},
+        "an NVIDIA GPU",
+        on_cores=False,
+        forks=False,
+        devices={"cuda": "Leave it out: it is the first GPU."},
     ),
 }
 AUTO = "auto"
@@ -313,6 +473,56 @@ if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(after_in_child=lambda: _INHERITED.update(_USED))
 
 
+def count_devices(engine: str, kind: str) -> int:
+    """How many devices of a kind an engine finds on this machine; imports the engine."""
+    if engine == "openvino":
+        openvino = import_openvino()
+
+        return sum(name.partition(".")[0].lower() == kind for name in openvino.Core().available_devices)
+    if engine == "onnxruntime":  # how many there are it does not say
+        import onnxruntime
+
+        return sys.maxsize if CUDA_PROVIDER in onnxruntime.get_available_providers() else 0
+    if engine == "torch":
+        import torch
+
+        return int(torch.cuda.device_count())
+    if engine == "keras":
+        import_keras()
+        from keras import distribution
+
+        return len(distribution.list_devices("gpu"))
+    return len(import_tensorflow(["saved_model"]).config.list_physical_devices("GPU"))
+
+
+def check_options(engine: str, options: EngineOptions) -> None:
+    """Check that an engine has what it is asked for.
+
+    Raises:
+        UnsupportedOptionError: for a device that it never has, or options of ONNX Runtime for another engine.
+        MissingDependencyError: for a device that is not there, with what to install.
+    """
+    check_parallel(engine, options.parallel)
+    told = [name for name in ("providers", "session_options") if getattr(options, name)]
+    if told and engine != "onnxruntime":
+        raise UnsupportedOptionError(
+            f"{', '.join(told)} with the engine {engine} (have: onnxruntime).\nPass engine='onnxruntime' with it."
+        )
+    if options.device is None:
+        return
+    devices = ENGINES[engine].devices
+    if options.kind not in devices:
+        raise UnsupportedOptionError(
+            f"device {options.device!r} with the engine {engine} (have: {', '.join(devices)}).\nChoose one of these."
+        )
+    if options.kind == CPU or engine == "tensorrt":
+        return
+    count = count_devices(engine, options.kind)
+    if count <= options.number:
+        found = f"{engine} {version_of(ENGINES[engine].package) or ''} finds {count} of {options.kind} here"
+        raise MissingDependencyError(f"device {options.device!r}: {found}.\n{devices[options.kind]}")
+
+
 def check_parallel(engine: str, parallel: int) -> None:
     """Raise UnsupportedOptionError unless this engine runs so many batches at once."""
     able = [name for name, found in ENGINES.items() if found.parallel]
@@ -322,21 +532,20 @@ def check_parallel(engine: str, parallel: int) -> None:
         )
 
 
-def open_graph(
-    artifact: Artifact, section: Mapping[str, Any], form: str, engine: str, threads: int, parallel: int = 1
-) -> Run:
-    """A callable for one graph in one of its formats; `parallel` of its calls may run at once, on `threads` together.
+def open_graph(artifact: Artifact, section: GraphSection, form: str, engine: str, options: EngineOptions) -> Run:
+    """A callable for one graph in one of its formats; as many of its calls as the options say may run at once.
 
     Raises:
         ArtifactError: if the file is missing or cannot be loaded.
-        MissingDependencyError: if the engine is not installed.
+        MissingDependencyError: if the engine, or its device, is not there.
     """
     package = ENGINES[engine].package
     check_forked(engine)
     _USED.add(engine)
     try:
-        shared = {"parallel": parallel} if ENGINES[engine].parallel else {}
-        return ENGINES[engine].opens[form](artifact, section, threads, **shared)
+        if options.device is not None:
+            check_options(engine, options)
+        return ENGINES[engine].opens[form](artifact, section, options)
     except SbertconvError:
         raise
     except Exception as error:

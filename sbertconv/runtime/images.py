@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from sbertconv.artifact.manifest import ImageSection, not_null
 from sbertconv.errors import UnsupportedOptionError, require
 
 SETTINGS = ("do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale",
             "rescale_factor", "do_normalize", "image_mean", "image_std")  # fmt: skip
 
 
-def pixel_values(images: Sequence[Any], section: Mapping[str, Any]) -> np.ndarray:
+def pixel_values(images: Sequence[Any], section: ImageSection) -> np.ndarray:
     """Float32 pixel values [batch, 3, height, width].
 
     Args:
@@ -27,7 +28,7 @@ def pixel_values(images: Sequence[Any], section: Mapping[str, Any]) -> np.ndarra
     return np.stack([_prepare(image, section) for image in images]).astype(np.float32)
 
 
-def _prepare(image: Any, section: Mapping[str, Any]) -> np.ndarray:
+def _prepare(image: Any, section: ImageSection) -> np.ndarray:
     require("image", "PIL")
     from PIL import Image
 
@@ -42,15 +43,15 @@ def _prepare(image: Any, section: Mapping[str, Any]) -> np.ndarray:
     if section["do_convert_rgb"]:
         image = image.convert("RGB")
     if section["do_resize"]:
-        image = image.resize(_target_size(image.size, section["size"]), resample=section["resample"])
+        image = image.resize(_target_size(image.size, not_null(section["size"])), resample=section["resample"])
     pixels = np.asarray(image)
     if section["do_center_crop"]:
-        pixels = _center_crop(pixels, section["crop_size"])
+        pixels = _center_crop(pixels, not_null(section["crop_size"]))
     values = pixels.astype(np.float32)
     if section["do_rescale"]:
-        values = values * np.float32(section["rescale_factor"])
+        values = values * np.float32(not_null(section["rescale_factor"]))
     if section["do_normalize"]:
-        mean, std = np.float32(section["image_mean"]), np.float32(section["image_std"])
+        mean, std = (np.asarray(section[name], np.float32) for name in ("image_mean", "image_std"))
         values = (values - mean) / std
     return values.transpose(2, 0, 1)
 

@@ -9,8 +9,10 @@ import numpy as np
 
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.maxsim import SIMILARITIES, maxsim, maxsim_pairwise
 from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device, check_inputs
+from sbertconv.runtime.options import CPU
 from sbertconv.runtime.similarity import normalize
 from sbertconv.runtime.token_pooling import HierarchicalTokenPooling
 from sbertconv.runtime.tokenization import Tensors
@@ -31,6 +33,7 @@ class MultiVectorEmbedder(TaskEncoder):
         super().__init__(*args)
         self.token_pooling = [HierarchicalTokenPooling(**one) for one in self.artifact.manifest["token_pooling"]]
 
+    @checked
     def encode(
         self,
         inputs: Any,
@@ -57,7 +60,7 @@ class MultiVectorEmbedder(TaskEncoder):
             output_value: "token_embeddings", or None for a dict of everything per input, nothing left out: padding
                 too, which `attention_mask` tells from the tokens that count.
             convert_to_numpy: False gives torch tensors (torch must be installed).
-            device: only the CPU; here for the same signature.
+            device: that of `load()`; here for the same signature.
             normalize_embeddings: divide each vector by its length.
             token_pooling: pool once more, after what the model does itself.
             task: "query", "document" or None: how long a text may be, what it is expanded with, which tokens count.
@@ -69,7 +72,7 @@ class MultiVectorEmbedder(TaskEncoder):
             UnsupportedOptionError: for an unknown prompt name, output, pooling, device or task.
         """
         check_batch_size(batch_size)
-        check_device(device)
+        check_device(device, self.device)
         if output_value not in (VECTORS, None):
             raise UnsupportedOptionError(
                 f"output_value {output_value!r} is not known (have: {VECTORS}, None).\nChoose one of these."
@@ -121,7 +124,7 @@ class MultiVectorEmbedder(TaskEncoder):
         return maxsim_pairwise(embeddings1, embeddings2, **self._normalised(options))
 
     def _normalised(self, options: dict[str, Any]) -> dict[str, Any]:
-        check_device(options.pop("device", None))
+        check_device(options.pop("device", None), CPU)
         return {"length_normalize": SIMILARITIES[self.similarity_fn_name], **options}
 
 

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact
-from sbertconv.artifact.scoring import IS_QUERY
+from sbertconv.artifact.manifest import GraphSection, not_null
+from sbertconv.artifact.scoring import IS_QUERY, TASKS
 from sbertconv.artifact.text_input import TEXT, TEXT_PAIR, Settings
-from sbertconv.errors import ArtifactError, UnsupportedOptionError
+from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError
 from sbertconv.runtime.batches import (
     BATCH_COST,
     TOKENS_AT_ONCE,
@@ -29,10 +30,11 @@ from sbertconv.runtime.batches import (
     chunks,
     count_characters,
     prepared_ahead,
-    usable_cores,
 )
-from sbertconv.runtime.engines import AUTO, ENGINES, Run, check_parallel, choose_engine, open_graph
+from sbertconv.runtime.engines import AUTO, ENGINES, Run, check_options, choose_engine, open_graph
+from sbertconv.runtime.feeds import checked_answer, checked_feeds, longest
 from sbertconv.runtime.images import pixel_values
+from sbertconv.runtime.options import CPU, EngineOptions
 from sbertconv.runtime.tokenization import Tensors, Text, TextTokenizer, Tokens, load_tokenizer, refuse_surrogates
 
 BUILT = {"tensorrt": "build it on the machine with the GPU: sbertconv build-plan {}"}  # formats that come later
@@ -49,15 +51,15 @@ class Graph:
     def __init__(
         self,
         artifact: Artifact,
-        section: Mapping[str, Any],
+        section: GraphSection,
         form: str,
         engine: str,
-        parallel: int = 1,
+        options: EngineOptions,
         proven_length: int | None = None,
     ) -> None:
         self.artifact = artifact
+        self.options = options
         self.proven_length = proven_length
-        self.parallel = parallel
         self.section = section
         self.form = form
         self.engine = engine
@@ -105,8 +107,9 @@ class Graph:
         with self._lock:
             if self._tokenizer is None:
                 self._arrive()
-                self.artifact.path(self.section["tokenizer"]["file"])
-                self._tokenizer = load_tokenizer(self.section["tokenizer"], self.artifact.folder)
+                section = not_null(self.section["tokenizer"])
+                self.artifact.path(section["file"])
+                self._tokenizer = load_tokenizer(section, self.artifact.folder)
                 self._tokenizer.proven_length = self.proven_length
             return self._tokenizer
 
@@ -115,27 +118,33 @@ class Graph:
         with self._lock:
             if self._run is None:
                 self._arrive()
-                self._run = open_graph(
-                    self.artifact, self.section, self.form, self.engine, usable_cores(), self.parallel
-                )
+                self._run = open_graph(self.artifact, self.section, self.form, self.engine, self.options)
             return self._run
 
     def run(self, tensors: Tensors) -> dict[str, np.ndarray]:
         """Run one batch.
 
+        Args:
+            tensors: name -> what `ConvertedModel.tokenize` gives; others than the graph takes are left out.
+
         Raises:
-            ArtifactError: if the graph fails on it.
+            UnsupportedOptionError: for tensors that do not fit the graph, or more tokens than it was proven on.
+            ArtifactError: if the graph fails on it, or its answer is not one to these tensors.
         """
-        feeds = {name: tensors[name] for name in self.inputs}
+        feeds = checked_feeds(self.section["inputs"], tensors, longest(self.section["tokenizer"]))
         run = self.opened
+        file = self.section["formats"][self.form]
         try:
-            return run(feeds)
+            found = run(feeds)
+        except SbertconvError:
+            raise
         except Exception as error:
             shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in feeds.items())
-            file = self.section["formats"][self.form]
             raise ArtifactError(
                 f"{file} failed on {shapes}: {error}\nConvert the model again with --overwrite."
             ) from error
+        checked_answer(self.section["outputs"], found, feeds, file)
+        return found
 
 
 OPENED = ("_lock", "_run", "_tokenizer")  # of a graph, what stays in its process
@@ -152,6 +161,14 @@ if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(after_in_child=_after_fork)
 
 
+METHODS = ("encode", "encode_query", "encode_document", "similarity", "similarity_pairwise", "predict", "rank",
+           "logits", "scores")  # fmt: skip
+
+
+class NoSuchMethodError(UnsupportedOptionError, AttributeError):
+    """A method that models of another class have."""
+
+
 class ConvertedModel:
     """A loaded artifact: its graphs, and what brings texts to them.
 
@@ -160,7 +177,7 @@ class ConvertedModel:
         default_prompt_name: the prompt that encode() uses unless told otherwise, or None.
         format: which of the artifact's formats runs.
         engine: what runs it.
-        parallel: how many batches run at once.
+        options: how it computes: threads, device, batches at once.
         same_batches: whether batches are those of the library, because answers depend on the padding or because
             it is to be compared.
         proven_length: the number of tokens that texts are cut at because no longer ones were compared with the
@@ -172,7 +189,7 @@ class ConvertedModel:
         artifact: Artifact,
         form: str | None = None,
         engine: str = AUTO,
-        parallel: int = 1,
+        options: EngineOptions = EngineOptions(),  # noqa: B008  # frozen
         beyond_proof: bool = False,
     ) -> None:
         self.artifact = artifact
@@ -185,14 +202,14 @@ class ConvertedModel:
                 f"Choose one of these, or {advice}"
             )
         self.engine = choose_engine(artifact, self.format, engine)
-        check_parallel(self.engine, parallel)
-        self.parallel = parallel
+        check_options(self.engine, options)
+        self.options = options
         self.same_batches: bool = manifest["sees_padding"]
         self.prompts: dict[str, str] = dict(manifest["prompts"])
         self.default_prompt_name: str | None = manifest.get("default_prompt_name")
         self.proven_length: int | None = None if beyond_proof else manifest.get("proven_length")
         self.graphs = [
-            Graph(artifact, section, self.format, self.engine, parallel, self.proven_length)
+            Graph(artifact, section, self.format, self.engine, options, self.proven_length)
             for section in manifest["graphs"]
         ]
 
@@ -204,6 +221,16 @@ class ConvertedModel:
         """
         for graph in self.graphs:
             _ = graph.opened
+
+    @property
+    def parallel(self) -> int:
+        """How many batches run at once."""
+        return self.options.parallel
+
+    @property
+    def device(self) -> str:
+        """Where it computes: what was asked for, or the engine's own."""
+        return self.options.device or next(iter(ENGINES[self.engine].devices))
 
     @property
     def max_seq_length(self) -> int | None:
@@ -218,6 +245,11 @@ class ConvertedModel:
             UnsupportedOptionError: if the artifact has none.
         """
         candidates = [graph for graph in self.graphs if graph.section["modality"] == modality]
+        known = {*TASKS, *(name for graph in self.graphs for name in self._tasks_of(graph) if name is not None)}
+        if task is not None and task not in known:
+            raise UnsupportedOptionError(
+                f"task {task!r} is not known (have: {', '.join(sorted(known))}).\nChoose one of these, or leave it out."
+            )
         for graph in candidates:
             if not graph.section["tasks"] or task in graph.section["tasks"]:
                 return graph
@@ -227,6 +259,24 @@ class ConvertedModel:
         )
         wanted = f"task {task!r}" if candidates else f"{modality} inputs"
         raise UnsupportedOptionError(f"The model has no route for {wanted} (have: {have}).\nChoose one of these.")
+
+    @staticmethod
+    def _tasks_of(graph: Graph) -> list[str | None]:
+        """The tasks that a graph, or its tokenizer, tells from others."""
+        tokenizer = graph.section["tokenizer"]
+        return [*graph.section["tasks"], *(tokenizer["task_max_length"] if tokenizer else ())]
+
+    def __getattr__(self, name: str) -> Any:
+        """What another class of models has: the error says what this one has.
+
+        Raises:
+            NoSuchMethodError: for a method of another class.
+            AttributeError: for anything else.
+        """
+        if name in METHODS:
+            have = ", ".join(method for method in METHODS if hasattr(type(self), method))
+            raise NoSuchMethodError(f"A {type(self).__name__} has no {name}() (have: {have}).\nCall one of these.")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def tokenize(self, texts: Sequence[Text], task: str | None = None, prompt: str | None = None) -> Tensors:
         """The tensors that the graph takes for one batch of texts or pairs, int64 [batch, sequence]."""
@@ -251,13 +301,13 @@ class ConvertedModel:
         pair = TEXT_PAIR in graph.inputs
         for text in texts:
             if isinstance(text, str) is pair:
-                taken, given = ("pairs", "one text") if pair else ("one text each", "a pair")
+                due, passed = ("pairs", "one text") if pair else ("one text each", "a pair")
                 raise UnsupportedOptionError(
-                    f"A graph with its tokenizer inside takes {taken}, and {text!r:.60} is {given}.\n"
+                    f"A graph with its tokenizer inside takes {due}, and {text!r:.60} is {passed}.\n"
                     "Convert the model without --text-input to run both."
                 )
         refuse_surrogates(texts)
-        settings = Settings.of(graph.section["tokenizer"], pair)
+        settings = Settings.of(not_null(graph.section["tokenizer"]), pair)
         feeds = settings.feeds(texts, graph.tokenizer.max_length(task) if settings.limits else None)
         return {**feeds, **self._per_text(graph, len(texts), task, prompt)}
 
@@ -353,7 +403,7 @@ class ConvertedModel:
             for chosen in chunks(order, batch_size):
                 yield chosen, self._texts(graph, texts(chosen), task, prompt)
         elif graph.section["modality"] == "image":
-            settings = graph.section["image"]
+            settings = not_null(graph.section["image"])
             pixels = prepared_ahead(
                 chunks(order, batch_size), lambda part: pixel_values([items[index] for index in part], settings)
             )
@@ -371,8 +421,8 @@ class ConvertedModel:
         anything is padding.
         """
         at_once = cost = TOKENS_AT_ONCE  # no more batches than must be
-        if ENGINES[self.engine].on_cores:
-            cores = max(1, usable_cores() // self.parallel)
+        if ENGINES[self.engine].on_cores and self.options.kind == CPU:
+            cores = max(1, self.options.cores // self.parallel)
             at_once, cost = min(at_once, TOKENS_PER_CORE * cores), BATCH_COST * cores
         size = batch_size if self.same_batches else max(WINDOW, batch_size)
         for chosen, rows in prepared_ahead(chunks(order, size), tokenize):
@@ -440,10 +490,12 @@ def check_batch_size(batch_size: int) -> None:
         raise UnsupportedOptionError(f"batch_size must be a positive integer, not {batch_size}.\nPass 32.")
 
 
-def check_device(device: str | None) -> None:
-    """Raise UnsupportedOptionError for any but the CPU."""
-    if device is not None and str(device) != "cpu":
-        raise UnsupportedOptionError(f"device {device!r} is not supported (have: cpu).\nLeave it out.")
+def check_device(device: str | None, own: str) -> None:
+    """Raise UnsupportedOptionError for any but the device that the model was loaded on."""
+    if device is not None and str(device) != own:
+        raise UnsupportedOptionError(
+            f"device {device!r} is not supported (have: {own}).\nLeave it out, or choose it with load(folder, device=)."
+        )
 
 
 class _Progress:

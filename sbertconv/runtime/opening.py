@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, read_artifact, unpacked
+from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, read_artifact, read_packed
 from sbertconv.runtime.embedding import Embedder
 from sbertconv.runtime.engines import AUTO
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.model import ConvertedModel
+from sbertconv.runtime.options import EngineOptions
+from sbertconv.runtime.parts import keras_file
 from sbertconv.runtime.predicting import Reranker, TextClassifier
 from sbertconv.runtime.sparse import SparseEmbedder
 
@@ -28,9 +30,14 @@ def load(
     *,
     format: str | None = None,
     engine: str = AUTO,
+    threads: int | None = None,
     parallel: int = 1,
+    device: str | None = None,
+    providers: Sequence[str | tuple[str, Mapping[str, Any]]] = (),
+    session_options: Mapping[str, Any] | None = None,
     verify: bool = False,
     beyond_proof: bool = False,
+    part: str | None = None,
 ) -> Any:
     """Open a converted folder: an `Embedder`, `SparseEmbedder`, `MultiVectorEmbedder`, `Reranker` or `TextClassifier`,
     as the model is.
@@ -41,25 +48,46 @@ def load(
             folder holds.
         engine: "onnxruntime", "openvino", "keras", "tensorflow", "litert", "torch" or "tensorrt"; "auto": the first of
             those installed that the folder was proven on, see `Embedder.engine`. It never changes the precision.
-        parallel: how many batches run at once, each on its share of the cores. More than 1 embeds many texts faster
+        threads: that compute; default OMP_NUM_THREADS where it is set, else every core that this process may use.
+        parallel: how many batches run at once, each on its share of the threads. More than 1 embeds many texts faster
             and one text slower; for "onnxruntime" and "openvino".
+        device: "cpu", "cuda", "cuda:1", with OpenVINO "gpu" or "npu"; default "cpu", of TensorRT "cuda". Never another
+            one than asked for.
+        providers: of ONNX Runtime, in place of `device`: names, or pairs of a name and its options.
+        session_options: of ONNX Runtime: attributes of its SessionOptions, and configuration entries by their key.
         verify: compare every file with its sha256 first.
+        part: of a .keras file whose model contains a converted one, "encoder": the converted model inside; None: the
+            whole, as a classifier of texts.
         beyond_proof: whether texts longer than the manifest's `proven_length` are answered as they are, up to the
             model's own limit. Otherwise they are cut there, with a warning: no longer text was compared with encode().
 
     Raises:
         ArtifactError: if the folder is missing, foreign, truncated, from a newer version or tampered with.
-        UnsupportedOptionError: if the folder does not hold that format, or the engine does not run it.
+        UnsupportedOptionError: if the folder does not hold that format, or the engine does not run it or has no such
+            option.
+        MissingDependencyError: if the device is not there.
     """
+    options = EngineOptions(
+        threads=threads,
+        parallel=parallel,
+        device=device,
+        providers=tuple(providers),
+        session_options=dict(session_options or {}),
+    )
     packed = Path(folder) if Path(folder).suffix == KERAS_SUFFIX and not Path(folder).is_dir() else None
-    artifact = replace(read_artifact(unpacked(packed) if packed else folder), packed=packed)
+    packed = packed and keras_file(packed.expanduser(), part)
+    artifact = read_packed(packed) if packed else read_artifact(folder)
     if verify:
         artifact.verify_hashes()
-    return open_model(artifact, format, engine, parallel, beyond_proof)
+    return open_model(artifact, format, engine, options, beyond_proof)
 
 
 def open_model(
-    artifact: Artifact, form: str | None = None, engine: str = AUTO, parallel: int = 1, beyond_proof: bool = False
+    artifact: Artifact,
+    form: str | None = None,
+    engine: str = AUTO,
+    options: EngineOptions = EngineOptions(),  # noqa: B008  # frozen
+    beyond_proof: bool = False,
 ) -> Any:
     """The object that runs an artifact, as its class has it."""
-    return RUNTIMES[artifact.manifest["model_class"]](artifact, form, engine, parallel, beyond_proof)
+    return RUNTIMES[artifact.manifest["model_class"]](artifact, form, engine, options, beyond_proof)

@@ -10,6 +10,7 @@ import numpy as np
 
 from sbertconv.artifact.kinds import ACTIVATIONS
 from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.model import ConvertedModel, check_batch_size, check_device, check_inputs
 
 Activation = Callable[[Any], Any]
@@ -76,6 +77,7 @@ class Predictor(ConvertedModel):
     def predict_all(self, inputs: Sequence[Any], **options: Any) -> Any:
         """The answer of `predict` for each text or pair of a list, where a list of two texts is no pair."""
 
+    @checked
     def _rows(
         self,
         output: str,
@@ -104,6 +106,7 @@ class Reranker(Predictor):
         found = self.scores(inputs, **options)
         return found[:, 0] if self.num_labels == 1 else found
 
+    @checked
     def predict(
         self,
         inputs: Any,
@@ -130,7 +133,7 @@ class Reranker(Predictor):
             apply_softmax: for several labels, softmax of what the activation gives.
             convert_to_numpy: False gives a list of torch tensors (torch must be installed).
             convert_to_tensor: one torch tensor (torch must be installed).
-            device: only the CPU; here for the same signature.
+            device: that of `load()`; here for the same signature.
 
         Returns:
             A float32 array [n], or [n, num_labels] where there are several labels; its first row for one pair.
@@ -138,7 +141,7 @@ class Reranker(Predictor):
         Raises:
             UnsupportedOptionError: for an unknown activation, prompt name or device, or an input that is no text.
         """
-        check_device(device)
+        check_device(device, self.device)
         items = listed(inputs)
         single = bool(items) and isinstance(items[0], str)
         if single and not isinstance(inputs, str):
@@ -163,6 +166,7 @@ class Reranker(Predictor):
         rows = tensor if convert_to_tensor else list(tensor)
         return rows[0] if single else rows
 
+    @checked
     def rank(
         self,
         query: str,
@@ -213,6 +217,7 @@ class TextClassifier(Predictor):
         found: list[dict[str, Any]] = self.predict(inputs, **options)
         return found
 
+    @checked
     def predict(
         self,
         inputs: Any,

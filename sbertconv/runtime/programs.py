@@ -7,13 +7,13 @@ operations from outside ATen.
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sbertconv.artifact.json_reading import parse_json
 from sbertconv.errors import ArtifactError
 
 MEMBERS = re.compile(
@@ -45,7 +45,17 @@ def check_program(path: Path) -> None:
             listed = [name.partition("/")[2] for name in archive.namelist()]
         with PT2ArchiveReader(str(path)) as program:  # as torch.export.load reads it: zipfile may find other members
             problems = list(_problems(program, listed))
-    except (OSError, zipfile.BadZipFile, ValueError, RecursionError, KeyError, RuntimeError, AssertionError) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        AssertionError,
+        ArtifactError,
+    ) as error:
         raise ArtifactError(
             f"{path}: not a readable PyTorch program: {error}\nConvert the model again with --overwrite."
         ) from error
@@ -75,12 +85,12 @@ def _problems(program: Any, listed: Sequence[str]) -> Iterator[str]:
             except Exception as error:  # torch falls back to an unrestricted unpickler here
                 yield f"{name}: more than tensors: {str(error).splitlines()[0]:.100}"
         elif CONFIGS.fullmatch(name):
-            entries = json.loads(program.read_bytes(name))["config"]
+            entries = parse_json(program.read_bytes(name), name, dict)["config"]
             yield from (
                 f"{name}: {key} is pickled" for key, entry in entries.items() if entry["use_pickle"] is not False
             )
         elif name == "models/model.json":
-            yield from _suspicious(json.loads(program.read_bytes(name)), name)
+            yield from _suspicious(parse_json(program.read_bytes(name), name), name)
 
 
 def _suspicious(content: Any, name: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime import similarity as similarity_functions
+from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device, check_inputs
 from sbertconv.runtime.tokenization import FastTokenizer, Tensors
 
@@ -55,6 +56,7 @@ class SparseEmbedder(TaskEncoder):
         super().__init__(*args)
         self.max_active_dims: int | None = self.artifact.manifest["max_active_dims"]
 
+    @checked
     def encode(
         self,
         inputs: Any,
@@ -79,8 +81,8 @@ class SparseEmbedder(TaskEncoder):
             show_progress_bar: whether to show one; None is no.
             convert_to_tensor: one matrix; False: a list of its rows.
             convert_to_sparse_tensor: as scipy's CSR arrays (scipy must be installed); False: as numpy arrays.
-            save_to_cpu: here for the same signature: there is nothing but the CPU.
-            device: only the CPU; here for the same signature.
+            save_to_cpu: here for the same signature: arrays are always there.
+            device: that of `load()`; here for the same signature.
             max_active_dims: leave so many values of a vector, the largest by absolute value; None: as the model does.
             task: the task that a router chooses its route by.
 
@@ -111,6 +113,7 @@ class SparseEmbedder(TaskEncoder):
             return matrix
         return [matrix[[row], :].reshape(-1) for row in range(len(rows))] if convert_to_sparse_tensor else list(matrix)
 
+    @checked
     def rows(
         self,
         inputs: Any,
@@ -124,7 +127,7 @@ class SparseEmbedder(TaskEncoder):
     ) -> list[SparseRow]:
         """What is not 0 of each text's vector, as an index takes it; needs no scipy. Args and raises: see `encode`."""
         check_batch_size(batch_size)
-        check_device(device)
+        check_device(device, self.device)
         limit = self._limit(max_active_dims)
         check_inputs(inputs)
         items = [inputs] if isinstance(inputs, str) else list(inputs)

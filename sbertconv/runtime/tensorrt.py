@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sbertconv.artifact.manifest import GraphSection
 from sbertconv.errors import ArtifactError, MissingDependencyError, missing_packages
 
 PACKAGES = {"tensorrt": "tensorrt", "cuda": "cuda-python"}  # imported as -> installed as
@@ -75,7 +76,7 @@ class PlanRunner:
     A batch larger than the plan's largest is run in parts.
     """
 
-    def __init__(self, trt: Any, cuda: Any, plan: Path, section: Mapping[str, Any], built_with: str) -> None:
+    def __init__(self, trt: Any, cuda: Any, plan: Path, section: GraphSection, built_with: str) -> None:
         self.cuda = cuda
         self.profile = section["profile"]
         self.outputs = {tensor["name"]: np.dtype(tensor["dtype"]) for tensor in section["outputs"]}

@@ -7,8 +7,8 @@ tensors [batch, sequence] that the graph takes.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
-import json
 import re
 import string
 import threading
@@ -20,14 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.tokenizer_file import read_tokenizer
-from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
+from sbertconv.artifact.json_reading import Rule, check_keys, parse_json, read_json
+from sbertconv.artifact.manifest import TokenizerSection
+from sbertconv.artifact.tokenizer_file import read_tokenizer, rust_errors
+from sbertconv.errors import ArtifactError, TokenizationError, UnsupportedOptionError, require
+from sbertconv.runtime.long_texts import LONG, MARGIN, PER_TOKEN, begin, keeps_begins
 
 Text = str | tuple[str, str]  # one text, or two that make one input
 SURROGATE = re.compile("[\ud800-\udfff]")
 Tensors = dict[str, np.ndarray]
 Tokens = tuple[list[int], list[int]]  # of one text: ids, and types (empty: all 0)
 PROMPT = "prompt"
+AGAIN = "Convert the model again with --overwrite."
 CUT = (
     "Texts are cut at {} tokens, because no longer ones were compared with encode() (the model's own limit: {}). "
     "load(..., beyond_proof=True) or --beyond-proof lifts this; a conversion with a larger --proof-budget proves more."
@@ -54,7 +58,7 @@ class TextTokenizer(ABC):
         path: the tokenizer's file in the artifact.
     """
 
-    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+    def __init__(self, section: TokenizerSection, path: Path) -> None:
         self.section = section
         self.path = path
         self.padding_side: str = section["padding_side"]
@@ -69,7 +73,7 @@ class TextTokenizer(ABC):
 
     def max_length(self, task: str | None) -> int | None:
         """The limit in tokens for this task, or None."""
-        limits = (self.section["task_max_length"].get(task, self.section["max_length"]), self.proven_length)
+        limits = (self.section["task_max_length"].get(task or "", self.section["max_length"]), self.proven_length)
         return min((int(limit) for limit in limits if limit is not None), default=None)
 
     def limited_ids(self, texts: Sequence[Any], task: str | None) -> list[Tokens]:
@@ -78,7 +82,7 @@ class TextTokenizer(ABC):
         rows = self.ids(texts, limit)
         if limit is not None and limit == self.proven_length and not self._told:
             full = [text for text, (ids, _) in zip(texts, rows, strict=True) if len(ids) >= limit]
-            own = self.section["task_max_length"].get(task, self.section["max_length"])
+            own = self.section["task_max_length"].get(task or "", self.section["max_length"])
             if own != limit and full and any(len(ids) > limit for ids, _ in self.ids(full, limit + 1)):
                 self._told = True
                 warnings.warn(CUT.format(limit, "none" if own is None else own), stacklevel=2)
@@ -144,14 +148,13 @@ def expanded(tensors: Tensors, expansion: Mapping[str, Any]) -> Tensors:
 class FastTokenizer(TextTokenizer):
     """A `tokenizer.json`, read by the tokenizers library."""
 
-    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+    def __init__(self, section: TokenizerSection, path: Path) -> None:
         super().__init__(section, path)
-        try:
-            self.backend = read_tokenizer(path.read_text(encoding="utf-8"))
-        except Exception as error:
-            raise ArtifactError(
-                f"{path}: not a readable tokenizer.json: {error}\nConvert the model again with --overwrite."
-            ) from error
+        with rust_errors(path, ArtifactError, AGAIN):
+            try:
+                self.backend = read_tokenizer(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+                raise ArtifactError(f"{path}: not a readable tokenizer.json: {error}\n{AGAIN}") from error
         self.backend.no_padding()
         self.backend.no_truncation()
         self.backend.encode_special_tokens = section["split_special_tokens"]
@@ -171,11 +174,41 @@ class FastTokenizer(TextTokenizer):
                 self._cutting[limit] = backend
             return self._cutting[limit]
 
+    @functools.cached_property
+    def _keeps_begins(self) -> bool:
+        return keeps_begins(parse_json(self.backend.to_str(), self.path))
+
+    def _encoded(self, texts: list[Text], max_length: int | None, cut_after: bool) -> list[Any]:
+        """The encodings of texts. Of a very long one only as much of the begin is looked at as has all the tokens that
+        stay, where the tokenizer is known to have the same ones for the whole.
+        """
+        backend = self._cut_at(None if cut_after else max_length)
+        special = self.section["add_special_tokens"]
+        long = [place for place, text in enumerate(texts) if isinstance(text, str) and len(text) > LONG]
+        cuts = max_length is not None and max_length > MARGIN and self.section["truncation_side"] == "right"
+        if not (long and cuts and self._keeps_begins):
+            found: list[Any] = backend.encode_batch_fast(texts, add_special_tokens=special)
+            return found
+        wanted = (max_length or 0) + (MARGIN if cut_after else 0)
+        size = PER_TOKEN * wanted
+        given = [begin(str(text), size) if place in long else text for place, text in enumerate(texts)]
+        found = backend.encode_batch_fast(given, add_special_tokens=special)
+        while True:
+            long = [place for place in long if len(found[place]) < wanted and len(given[place]) < len(texts[place])]
+            if not long:
+                return found
+            size *= 8
+            for place in long:
+                given[place] = begin(str(texts[place]), size)
+            again = backend.encode_batch_fast([given[place] for place in long], add_special_tokens=special)
+            for place, encoding in zip(long, again, strict=True):
+                found[place] = encoding
+
     def ids(self, texts: Sequence[Text], max_length: int | None) -> list[Tokens]:
         cut_after = self.section["cut"] == "slice"
         refuse_surrogates(texts)
-        backend = self._cut_at(None if cut_after else max_length)
-        encodings = backend.encode_batch_fast(list(texts), add_special_tokens=self.section["add_special_tokens"])
+        with rust_errors(self.path, TokenizationError, AGAIN):
+            encodings = self._encoded(list(texts), max_length, cut_after)
         end = max_length if cut_after else None
         typed = "token_type_ids" in self.section["tensors"]  # reading them costs a list per text
         return [(encoding.ids[:end], encoding.type_ids[:end] if typed else []) for encoding in encodings]
@@ -188,7 +221,7 @@ class ChatTokenizer(FastTokenizer):
     that are left: what a causal model reads is at the end. So does Transformer of sentence-transformers.
     """
 
-    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+    def __init__(self, section: TokenizerSection, path: Path) -> None:
         super().__init__(section, path)
         self.templates = {frozenset(case["slots"]): case["pieces"] for case in section["templates"]}
         self._suffixes: dict[tuple[tuple[str, ...], str | None], list[int]] = {}
@@ -252,12 +285,28 @@ def _parts(text: Text) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else text
 
 
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+# What a word tokenizer's file must say, and what stands for a key that is missing: nothing that would fit
+WORD_RULES: dict[str, Rule] = {
+    "vocab": ("a list of texts", _is_texts),
+    "stop_words": ("a list of texts", _is_texts),
+    "do_lower_case": ("true, false", lambda value: isinstance(value, bool)),
+    "ngram_separator": ("text, null", lambda value: value is None or (isinstance(value, str) and bool(value))),
+    "max_ngram_length": ("a number, null", lambda value: value is None or type(value) is int),
+}
+WORD_DEFAULTS = {"vocab": None, "stop_words": None, "do_lower_case": None}
+
+
 class WhitespaceTokenizer(TextTokenizer):
     """Words split at white space and looked up as they are, without punctuation, then in lower case."""
 
-    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+    def __init__(self, section: TokenizerSection, path: Path) -> None:
         super().__init__(section, path)
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = {**WORD_DEFAULTS, **read_json(path, dict)}
+        check_keys(config, WORD_RULES, path)
         self.stop_words = set(config["stop_words"])
         self.lower = bool(config["do_lower_case"])
         self.index = {word: row for row, word in enumerate(config["vocab"])}
@@ -288,18 +337,15 @@ class PhraseTokenizer(WhitespaceTokenizer):
 
     spellings = (str, str.lower, lambda word: word.strip(string.punctuation))
 
-    def __init__(self, section: Mapping[str, Any], path: Path) -> None:
+    def __init__(self, section: TokenizerSection, path: Path) -> None:
         require("phrases", "nltk")
         super().__init__(section, path)
-        separator, longest = self.config["ngram_separator"], self.config["max_ngram_length"]
-        self.separator = separator
+        separator, longest = self.config.get("ngram_separator"), self.config.get("max_ngram_length") or 0
+        self.separator = separator or ""
         self.phrases = {
             word
             for word in self.index
-            if separator is not None
-            and separator in word
-            and separator * 2 not in word
-            and word.count(separator) + 1 <= longest
+            if separator and separator in word and separator * 2 not in word and word.count(separator) + 1 <= longest
         }
         self.phrase_lengths = sorted({word.count(separator) + 1 for word in self.phrases}, reverse=True)
 
@@ -334,7 +380,7 @@ def prompted(text: Text, prompt: str | None) -> Text:
     return f"{prompt}{text}" if isinstance(text, str) else (f"{prompt}{text[0]}", text[1])
 
 
-def load_tokenizer(section: Mapping[str, Any], folder: Path) -> TextTokenizer:
+def load_tokenizer(section: TokenizerSection, folder: Path) -> TextTokenizer:
     """The tokenizer that a manifest's `tokenizer` entry describes.
 
     Raises:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sbertconv.artifact import json_reading
+from sbertconv.artifact.json_reading import Rule
 from sbertconv.errors import SourceError
 from sbertconv.source.chain import ModuleSpec
 
@@ -15,24 +17,99 @@ NEEDS_WEIGHTS = {"Transformer", "MLMTransformer", "CLIPModel", "Dense", "LayerNo
 NEEDS_TOKENIZER = {"Transformer", "MLMTransformer", "StaticEmbedding", "SparseStaticEmbedding"}
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+COPY = "Get a complete copy of the model."
 TOKENIZER_SOURCES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
-    """The content of a JSON file that holds an object, or anything of `kind`.
+    """The content of a JSON file of a model, an object or something else of `kind`; the keys of an object that are in
+    `KEYS` hold what they should.
 
     Raises:
         SourceError: if it cannot be read, is not JSON or of another kind, with the place of the fault.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path}: not readable as JSON: {error}\nGet a complete copy of the model.") from error
-    if not isinstance(content, kind):
-        raise SourceError(
-            f"{path}: holds a {type(content).__name__}, not a {kind.__name__}.\nGet a complete copy of the model."
-        )
+    content = json_reading.read_json(path, kind, SourceError, advice=COPY, unique=False)  # the library takes the last
+    if isinstance(content, dict):
+        json_reading.check_keys(content, KEYS, path, SourceError, advice=COPY)
     return content
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is there.
+
+    Raises:
+        SourceError: for what has its name and is no file, as a link that leads nowhere: without it the model would be
+            another.
+    """
+    if os.path.lexists(path) and not path.is_file():
+        raise SourceError(f"{path}: is no file, or a link that leads to none.\n{COPY}")
+    return path.is_file()
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_text, value))
+
+
+def each(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Every value of an object."""
+    return lambda value: isinstance(value, dict) and all(map(check, value.values()))
+
+
+def either(*checks: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: any(check(value) for check in checks)
+
+
+def one_of(*names: str) -> Rule:
+    return ", ".join(names), lambda value: value in names
+
+
+def or_null(due: str, check: Callable[[Any], bool]) -> Rule:
+    return f"{due}, null", lambda value: value is None or check(value)
+
+
+COUNT = or_null("a whole number that is not negative", is_count)
+NUMBER = or_null("a number", is_number)
+TEXT = or_null("text", is_text)
+FLAG = or_null("true, false", lambda value: isinstance(value, bool))
+SIDE = one_of("right", "left")
+SIMILARITIES = ("cosine", "dot", "dot_product", "euclidean", "manhattan", "maxsim", "meanmaxsim")
+
+# What is read of a model's files before the library reads them, or read in silence by it: key -> what it holds
+KEYS: dict[str, Rule] = {
+    **dict.fromkeys(("model_type", "default_prompt_name", "activation_fn", "transformer_task",
+                     "module_output_name"), TEXT),
+    **dict.fromkeys(("max_position_embeddings", "model_max_length", "num_labels"), NUMBER),
+    **dict.fromkeys(("in_features", "out_features", "hidden_dim", "out_channels", "embedding_dimension", "k",
+                     "word_embedding_dimension", "sentence_embedding_dimension", "max_seq_length", "max_active_dims",
+                     "truncate_dim"), COUNT),
+    **dict.fromkeys(("bidirectional", "do_lower_case"), FLAG),
+    **dict.fromkeys(("padding_side", "truncation_side"), SIDE),
+    "activation_function": or_null("text, an object", either(is_text, each(lambda value: True))),
+    "architectures": or_null("a list of texts", texts),
+    "auto_map": or_null("an object", each(lambda value: True)),
+    "id2label": or_null("an object of texts", each(is_text)),
+    "kernel_sizes": ("a list of whole numbers", lambda value: isinstance(value, list) and all(map(is_count, value))),
+    "pooling_mode": or_null("text, a list of texts", either(is_text, texts)),
+    "prompts": or_null("an object of texts", each(is_text)),
+    "similarity_fn_name": or_null(
+        ", ".join(SIMILARITIES), lambda value: is_text(value) and value.lower() in SIMILARITIES
+    ),
+    "structure": ("an object of lists of texts", each(texts)),
+    "text_config": or_null("an object", each(lambda value: True)),
+    "types": ("an object of texts", each(is_text)),
+}  # fmt: skip
 
 
 def missing_files(folder: Path, spec: ModuleSpec) -> list[str]:
@@ -57,7 +134,7 @@ def _any(folder: Path, patterns: Sequence[str]) -> bool:
 
 def _unknown_architecture(folder: Path) -> list[str]:
     config_file = folder / "config.json"
-    if not config_file.is_file():
+    if not is_there(config_file):
         return [] if (folder / "adapter_config.json").is_file() else ["no config.json"]
     config = read_json(config_file)
     if "auto_map" in config:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -13,24 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.folder import MANIFEST
 from sbertconv.artifact.kinds import MODEL_CLASSES, ModelClass, class_named
+from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, require
 from sbertconv.source.bare import BARE, POOLING, TOKEN_MODULES
 from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.checkpoints import architecture
-from sbertconv.source.files import missing_files, read_json
+from sbertconv.source.files import is_there, missing_files, read_json
+from sbertconv.source.hearing import Heard, listening, tokens_without_a_row
 from sbertconv.source.kinds import CLASS_SOURCES, class_of
+from sbertconv.source.naming import like, model_name
 from sbertconv.source.routes import live_modules, type_name
-from sbertconv.source.weights import missing_weights, refuse_missing, refuse_non_finite
+from sbertconv.source.weights import refuse_missing, refuse_non_finite
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 OWN_TYPES = "sentence_transformers."
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json", "lstm_config.json",
                 "wordembedding_config.json")  # fmt: skip
 HAS_TRANSFORMERS_CONFIG = {"Transformer", "MLMTransformer", "CLIPModel"}  # their config.json is not the module's own
 SAME_TYPES = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}  # as the library has it
+TOKENIZER_CONFIG = "tokenizer_config.json"
+DEEPEST_ROUTER = 4
 HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py"]
 
 
@@ -49,6 +51,8 @@ class Source:
         model_class: what kind of model it is.
         changes: attributes of the model that are others while it is loaded.
         pooling: of a bare checkpoint, the mode asked for in the place of the library's own.
+        allow_changed: whether a model that does not load as its files describe it is converted all the same.
+        heard: what the libraries said each time that it was loaded.
     """
 
     name: str
@@ -63,6 +67,8 @@ class Source:
     live: SentenceTransformer | None = field(default=None, repr=False)
     changes: Mapping[str, Any] = field(default_factory=dict)
     pooling: str | None = None
+    allow_changed: bool = False
+    heard: list[str] = field(default_factory=list, compare=False)
 
     @contextlib.contextmanager
     def loaded(self, *, widened_late: bool = False) -> Iterator[SentenceTransformer]:
@@ -77,7 +83,12 @@ class Source:
         Raises:
             SourceError: if weights are missing, corrupt or not finite, or the model cannot be built.
         """
+        with rust_errors(self.name, SourceError):
+            yield from self._prepared(widened_late)
+
+    def _prepared(self, widened_late: bool) -> Iterator[SentenceTransformer]:
         model = self._load_from_files(widened_late) if self.live is None else _float32_on_cpu(self.live)
+        self.heard.extend(tokens_without_a_row(model))
         training = [module for module in model.modules() if module.training]
         own = {name: getattr(model, name) for name in self.changes}
         model.eval()
@@ -149,7 +160,7 @@ class Source:
         # Code that comes with a model may write through views of its weights, which would be lost.
         late = widening.widened_late() if widened_late and not self.trust_remote_code else contextlib.nullcontext()
         load = getattr(sentence_transformers, self.model_class.library)
-        with _quiet(), missing_weights() as missing, late:
+        with listening() as heard, late:
             try:
                 model: SentenceTransformer = load(
                     self.location,
@@ -163,13 +174,29 @@ class Source:
                     f"{self.name}: cannot be loaded: {error_text(error, 3)}\n"
                     f"Check that its files are complete and readable: {load.__name__} must be able to load it."
                 ) from error
+        self._say(heard)
         model = model.float()
         if self.pooling is not None:
             model[1] = type(model[1])(model[0].get_embedding_dimension(), self.pooling)
         kind = CLASS_SOURCES[self.model_class.name]
         kind.prepare(model)
-        refuse_missing(model, missing, self.name, kind.feature)
+        refuse_missing(model, heard.missing, self.name, kind.feature)
         return model
+
+    def _say(self, heard: Heard) -> None:
+        """Add to the notes.
+
+        Raises:
+            SourceError: if what was loaded is another model than the files describe, unless that is allowed.
+        """
+        if heard.changes and not self.allow_changed:
+            raise SourceError(
+                f"{self.name}: it does not load as its files describe it:\n"
+                + "\n".join(f"  {change}" for change in heard.changes)
+                + "\nMend its files, pass --trust-remote-code if it comes with code that you trust, or pass "
+                "--allow-changed to convert what encode() computes all the same."
+            )
+        self.heard.extend([*heard.notes, *(f"Converted all the same: {change}" for change in heard.changes)])
 
 
 def _float32_on_cpu(model: SentenceTransformer) -> SentenceTransformer:
@@ -204,6 +231,7 @@ def open_source(
     trust_remote_code: bool = False,
     model_class: str | None = None,
     pooling: str | None = None,
+    allow_changed: bool = False,
 ) -> Source:
     """Find a model and read its description; no weights are loaded.
 
@@ -214,6 +242,7 @@ def open_source(
         model_class: a name of `MODEL_CLASSES`: what a checkpoint without files of sentence-transformers is read as;
             None: what its config.json tells.
         pooling: how the token embeddings of such a checkpoint become one; None: as in SentenceTransformer.
+        allow_changed: see `Source`.
 
     Raises:
         SourceError: if it does not exist, is not a model, or its files cannot be read.
@@ -221,18 +250,34 @@ def open_source(
         MissingDependencyError: if sentence-transformers is not installed.
     """
     require("onnx", "torch", "sentence_transformers")
+    model = model_name(model)
     if not isinstance(model, (str, Path)):
         source = _from_live(model)
-    elif (path := Path(model).expanduser()).exists():
+    elif (path := _path_of(model)).exists():
         source = _from_folder(path, str(model), str(path), None, trust_remote_code, model_class)
     else:
         source = _from_hub(str(model), revision, trust_remote_code, model_class)
+    source = replace(source, allow_changed=allow_changed)
     if model_class not in (None, source.model_class.name):
         raise UnsupportedOptionError(
             f"--class {model_class}: {source.name} is a {source.model_class.name}, and says so itself (the option is "
             "for checkpoints without files of sentence-transformers).\nLeave it out."
         )
     return source if pooling is None else _pooled(source, pooling)
+
+
+def _path_of(model: str | Path) -> Path:
+    """The path that a name may be.
+
+    Raises:
+        SourceError: for one that no file can have.
+    """
+    try:
+        path = Path(model).expanduser()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a null in it, of an unknown user
+        raise SourceError(f"{str(model)!r:.200}: no such folder: {error}\nCheck the path.") from error
+    return path
 
 
 def _pooled(source: Source, mode: str) -> Source:
@@ -279,8 +324,6 @@ def module_settings(module: Any) -> Mapping[str, Any]:
 
 
 def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_class: str | None) -> Source:
-    if not HUB_ID.fullmatch(name) or name.startswith((".", "~")):
-        raise SourceError(f"{name}: no such folder, and not a Hub id (owner/name).\nCheck the path.")
     from huggingface_hub import snapshot_download
 
     candidates = [name] if "/" in name else [f"sentence-transformers/{name}", name]
@@ -294,7 +337,7 @@ def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_cl
             return _from_folder(folder, candidate, candidate, folder.name, trust_remote_code, model_class)
     raise SourceError(
         f"{name}: no such folder, and the Hub does not give it"
-        f"{f' at revision {revision}' if revision else ''}: {error_text(reason, 3)}\n"
+        f"{f' at revision {revision}' if revision else ''}: {error_text(reason, 3)}{like(name)}\n"
         "Check the spelling, the revision and the connection, or pass a folder."
     ) from reason
 
@@ -305,7 +348,7 @@ def _from_folder(
     local = revision is None
     if not folder.is_dir():
         raise SourceError(f"{folder}: is a file, not a model folder.\nPass the folder that holds modules.json.")
-    has_modules, has_config = (folder / "modules.json").is_file(), (folder / "config.json").is_file()
+    has_modules, has_config = (is_there(folder / name) for name in ("modules.json", "config.json"))
     if not (has_modules or has_config):
         inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
         raise SourceError(
@@ -314,7 +357,7 @@ def _from_folder(
         )
     problems: list[str] = []
     settings_file = folder / "config_sentence_transformers.json"
-    settings = read_json(settings_file) if settings_file.is_file() else {}
+    settings = read_json(settings_file) if is_there(settings_file) else {}
     model_class = _recognised(folder, settings, has_modules, wanted)
     if has_modules:
         specs = tuple(_read_modules(folder))
@@ -371,7 +414,9 @@ def _read_modules(folder: Path) -> Iterator[ModuleSpec]:
 
 
 def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[ModuleSpec]:
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+    if label.count(".") > 2 * DEEPEST_ROUTER:
+        raise SourceError(f"{folder}: routers inside routers, more than {DEEPEST_ROUTER} deep.\nDo not use this model.")
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or not path.isprintable():
         raise SourceError(
             f"{folder / 'modules.json'}: module [{label}] has the path {path!r}, which leaves the folder.\n"
             "Do not use this model."
@@ -380,6 +425,8 @@ def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[Mo
     names = CONFIG_FILES if type_.rsplit(".", 1)[-1] in HAS_TRANSFORMERS_CONFIG else (*CONFIG_FILES, "config.json")
     files = [file for name in names for file in here.glob(name)]
     settings = read_json(files[0]) if files else {}
+    if is_there(here / TOKENIZER_CONFIG):
+        read_json(here / TOKENIZER_CONFIG)  # for its checks: the library takes any side for the left one
     yield ModuleSpec(label, type_, path, settings)
     types = settings.get("types") or {}
     for route, nested in (settings.get("structure") or {}).items():
@@ -387,23 +434,3 @@ def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[Mo
             if name not in types:
                 raise SourceError(f"{files[0]}: no type for {name!r}.\nGet a complete copy of the model.")
             yield from _read_module(folder, f"{label}.{route}.{index}", types[name], f"{path}/{name}".lstrip("/"))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no load reports while a model loads; what matters in them is checked here."""
-    from transformers.utils import logging as transformers_logging
-
-    bars = transformers_logging.is_progress_bar_enabled()
-    loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
-    levels = [logger.level for logger in loggers]
-    transformers_logging.disable_progress_bar()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

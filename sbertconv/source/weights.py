@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sbertconv.errors import SourceError
+from sbertconv.source.hearing import listed
 
 if TYPE_CHECKING:
     import torch
@@ -18,33 +18,8 @@ PROBE_TEXTS = ["a text to see whether the weights that are missing matter", "sho
 PIECE = 1 << 22  # numbers that are looked at together
 MATTERS = 1e-5  # float32 noise is below; a random query or value weight moves an embedding by 0.1 and more
 
-MissingWeights = list[tuple[Any, str]]
 
-
-@contextlib.contextmanager
-def missing_weights() -> Iterator[MissingWeights]:
-    """Collects (model, parameter name) for every weight that transformers did not find and made up.
-
-    transformers only logs them, and from_pretrained's output_loading_info does not reach through
-    SentenceTransformer, so its report function is listened to while the model loads.
-    """
-    from transformers import modeling_utils
-
-    missing: MissingWeights = []
-    report = modeling_utils.log_state_dict_report
-
-    def listen(*args: Any, **kwargs: Any) -> Any:
-        missing.extend((kwargs["model"], key) for key in sorted(kwargs["loading_info"].missing_keys))
-        return report(*args, **kwargs)
-
-    modeling_utils.log_state_dict_report = listen
-    try:
-        yield missing
-    finally:
-        modeling_utils.log_state_dict_report = report
-
-
-def refuse_missing(model: SentenceTransformer, missing: MissingWeights, name: str, feature: str) -> None:
+def refuse_missing(model: SentenceTransformer, missing: Sequence[tuple[Any, str]], name: str, feature: str) -> None:
     """Made-up weights are fine only where the feature that the chain ends with does not depend on them (a pooler that
     Pooling skips).
 
@@ -69,7 +44,7 @@ def refuse_missing(model: SentenceTransformer, missing: MissingWeights, name: st
     if any(np.abs(a - b).max() > MATTERS for a, b in zip(random, zero, strict=True)):
         raise SourceError(
             f"{name}: {len(weights)} weights are missing from its files and would be random: "
-            f"{_listed([key for key, _ in weights])}\nGet a complete copy of the model."
+            f"{listed([key for key, _ in weights])}\nGet a complete copy of the model."
         )
 
 
@@ -93,7 +68,7 @@ def refuse_non_finite(model: SentenceTransformer, name: str) -> None:
     bad = [key for key, weight in model.named_parameters() if not _is_finite(stored(weight))]
     if bad:
         raise SourceError(
-            f"{name}: {len(bad)} weights hold NaN or infinity: {_listed(bad)}\n"
+            f"{name}: {len(bad)} weights hold NaN or infinity: {listed(bad)}\n"
             "Its embeddings cannot be right; get or train another copy."
         )
 
@@ -104,7 +79,3 @@ def _is_finite(weight: torch.Tensor) -> bool:
 
     rows = max(1, PIECE * len(weight) // weight.numel()) if weight.ndim > 1 and weight.numel() else PIECE
     return all(bool(torch.isfinite(part).all()) for part in torch.atleast_1d(weight.detach()).split(rows))
-
-
-def _listed(keys: list[str]) -> str:
-    return f"{', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}"

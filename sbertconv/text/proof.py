@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.text_input import UNLIMITED, Settings, Text
-from sbertconv.artifact.tokenizer_file import read_tokenizer
+from sbertconv.artifact.tokenizer_file import read_tokenizer, rust_errors
 from sbertconv.corpus.texts import CORPUS, long_text, sentences
 from sbertconv.errors import TokenizationError
 from sbertconv.text.components import Json, parts, real
@@ -85,6 +85,7 @@ class Proof:
         return asdict(self)
 
 
+@rust_errors("tokenizer.json", TokenizationError)
 def prove(
     run: Run, tokenizer_json: str, settings: Settings, tables: TextTokenizer, *, fuzz: int | None = None, seed: int = 0
 ) -> Proof:
@@ -106,7 +107,7 @@ def prove(
     limits = settings.limits or (settings.max_length,)
     tokenizers = {limit: reference(tokenizer_json, replace(settings, max_length=limit)) for limit in limits}
     corpus: list[Text] = [*CORPUS, *(long_text(limit) for limit in limits if limit != UNLIMITED), *sentences()]
-    singles = texts(json.loads(tokenizer_json), seed)
+    singles = texts(parse_json(tokenizer_json, "tokenizer.json"), seed)
     made_up: Iterator[Text] = zip(singles, singles, strict=False) if settings.pair else singles
     if settings.pair:
         corpus = _paired(corpus, long_text(settings.max_length))
@@ -252,7 +253,7 @@ def at_fault(text: Text, tables: TextTokenizer, tokenizer: Any, settings: Settin
     theirs = expected(tokenizer, [text], settings)
     if all(np.array_equal(found[name].value, theirs[name]) for name in settings.tensors):
         return "not the tables, but how they are written in this graph's operations"
-    described = json.loads(tokenizer.to_str())
+    described = parse_json(tokenizer.to_str(), "tokenizer.json")
     texts = (text,) if isinstance(text, str) else text
     if any(token["content"] in part for token in described["added_tokens"] for part in texts):
         return "the added tokens or what follows them"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.text_input import Settings
 from sbertconv.text.added import AddedTokens
 from sbertconv.text.bpe import BPE, WholeWords
@@ -64,5 +65,5 @@ def loads(content: bytes) -> TextTokenizer:
                 return STORED[value[CLASS]](**{name: whole(part) for name, part in value.items() if name != CLASS})
             return value
 
-        found: TextTokenizer = whole(json.loads(archive["tree"].tobytes()))
+        found: TextTokenizer = whole(parse_json(archive["tree"].tobytes(), "the tokenizer's tables"))
         return found

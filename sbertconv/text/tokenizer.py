@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -10,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.text_input import MAX_LENGTH, TEXT, TEXT_PAIR, Settings
+from sbertconv.artifact.tokenizer_file import rust_errors
+from sbertconv.errors import TokenizationError
 from sbertconv.text.added import AddedTokens
 from sbertconv.text.bpe import BPE
 from sbertconv.text.components import ANY, Component, Context, Json, NotKnownError, parts, problems, real, refuse
@@ -114,6 +116,7 @@ def _equals(tokens: Mapping[int, str], added: Sequence[Json]) -> Iterator[str]:
             yield f"added tokens: {same} are both {text!r} once normalized"
 
 
+@rust_errors("tokenizer.json", TokenizationError)
 def compile_tokenizer(tokenizer_json: str, settings: Settings, refused: Sequence[str] = ()) -> TextTokenizer:
     """The tables of a tokenizer.
 
@@ -125,7 +128,7 @@ def compile_tokenizer(tokenizer_json: str, settings: Settings, refused: Sequence
     Raises:
         UnsupportedOptionError: naming every component and option that is not known.
     """
-    tokenizer: Json = json.loads(tokenizer_json)
+    tokenizer: Json = parse_json(tokenizer_json, "tokenizer.json", dict)
     added = tokenizer["added_tokens"]
     found = [*refused, *problems(tokenizer, TABLES), *_overlaps(added)]
     context = Context(tokenizer, 1 + len(added), settings.pair)

@@ -6,7 +6,6 @@ that it is enough alone.
 
 from __future__ import annotations
 
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.folder import KERAS_SUFFIX, MANIFEST, Artifact, inside, read_artifact, unpacked
+from sbertconv.artifact.folder import KERAS_SUFFIX, MANIFEST, Artifact, inside, read_artifact, read_packed
 from sbertconv.artifact.publishing import Staging
+from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.weights import weights
 from sbertconv.converters.keras.writer import SKELETON, WEIGHTS
@@ -24,6 +24,7 @@ from sbertconv.errors import ArtifactError
 from sbertconv.runtime.engines import load_keras_model
 from sbertconv.runtime.model import ConvertedModel
 from sbertconv.runtime.opening import open_model
+from sbertconv.runtime.parts import keras_file
 
 HALF = b'"mixed_'  # how the name of a dtype policy of half precision begins in a .keras file's config
 
@@ -46,11 +47,12 @@ def keras_files(model: str | Path) -> list[Path]:
     return [path / graph["formats"]["keras"] for graph in artifact.manifest["graphs"]]
 
 
-def open_files(files: Sequence[Path]) -> ConvertedModel:
-    """The Keras models as they are now but in float32, behind the tokenizer and the settings that they carry."""
-    embedders: list[ConvertedModel] = [
-        open_model(_in_float32(read_artifact(unpacked(file))), beyond_proof=True) for file in files
-    ]
+def open_files(files: Sequence[Path], part: str | None = None, *, whole: bool = True) -> ConvertedModel:
+    """The Keras models as they are now but in float32, behind the tokenizer and the settings that they carry; `part`
+    and `whole` of models that contain a converted one: see `keras_file`.
+    """
+    own = [keras_file(file, part, whole=whole) for file in files]
+    embedders: list[ConvertedModel] = [open_model(_in_float32(read_packed(file)), beyond_proof=True) for file in own]
     embedders[0].graphs = [graph for embedder in embedders for graph in embedder.graphs]
     return embedders[0]
 
@@ -68,9 +70,9 @@ def _in_float32(artifact: Artifact) -> Artifact:
 
     model = load_keras_model(path)
     set_dtype_policy(model, "float32")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         model.save(Path(folder, path.name))
-        return read_artifact(unpacked(Path(folder, path.name)))
+        return read_packed(Path(folder, path.name))
 
 
 def write_onnx_of(embedder: ConvertedModel, source: str, staging: Staging) -> dict[str, Any]:

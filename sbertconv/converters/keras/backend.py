@@ -79,7 +79,7 @@ def build_model(
     that these give.
     """
     keras = import_keras()
-    from sbertconv.layers import SentenceEmbedding
+    from sbertconv.layers import NamedModel, SentenceEmbedding
 
     inputs = {
         name: keras.Input(shape=shape[1:], batch_size=None, dtype=dtype, name=name)
@@ -111,7 +111,7 @@ def build_model(
     for name in others:
         other = features[outputs_of[name].feature]
         found[name] = activated(model, found[first]) if name == "scores" else keras.layers.Identity(name=name)(other)
-    return keras.Model(inputs, found if len(found) > 1 else found[first], name=route.name)
+    return NamedModel(inputs, found if len(found) > 1 else found[first], name=route.name)
 
 
 def activated(model: Any, logits: Any) -> Any:

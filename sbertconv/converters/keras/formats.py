@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.converters.traced import quiet
 from sbertconv.errors import UnsupportedOptionError, error_text, require
 from sbertconv.frameworks import import_tensorflow
@@ -96,9 +96,9 @@ def write_litert(model: keras.Model, inputs: Inputs, path: Path) -> None:
         UnsupportedOptionError: if the model needs an operation that LiteRT does not have.
     """
     tf = import_tensorflow(["litert"])
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        write_saved_model(model, inputs, Path(folder) / SAVED_MODEL)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
+    with scratch_folder() as folder, quiet():
+        write_saved_model(model, inputs, folder / SAVED_MODEL)
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=["serving_default"])
         try:
             path.write_bytes(converter.convert())
         except Exception as error:

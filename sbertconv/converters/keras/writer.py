@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact.folder import FORMAT_VERSION, MANIFEST
+from sbertconv.artifact.folder import MANIFEST
 from sbertconv.artifact.kinds import ModelClass
+from sbertconv.artifact.manifest import FORMAT_VERSION
 from sbertconv.artifact.publishing import Staging
+from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.converters.keras.backend import KerasOptions, build_model, describe_inputs, describe_outputs
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.tracing import TRAINING
@@ -192,9 +193,9 @@ def _skeleton(model_class: ModelClass, model: SentenceTransformer, plan: Plan, f
         for layer, origin in _layers(route, folders):
             keys = {weight.name for weight in weights(layer, origin["prefix"])}
             held.setdefault(origin["file"], set()).update(keys)
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        OUTPUTS[model_class.name].save(model, folder)
-        paths = [path for path in sorted(Path(folder).rglob("*")) if path.is_file() and ".safetensors" not in path.name]
+    with scratch_folder() as folder, quiet():
+        OUTPUTS[model_class.name].save(model, str(folder))
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and ".safetensors" not in path.name]
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
     for module_folder, module in folders.values():
         name = f"{module_folder}{WEIGHTS}"

@@ -15,6 +15,7 @@ import torch
 
 from sbertconv.artifact.kinds import EXACT, NOT_ZERO, ModelClass
 from sbertconv.converters.guards import GUARDS, guards_of
+from sbertconv.converters.onnx.compat import exact_constants
 from sbertconv.converters.onnx.fusion import pick_rows, zero_unattended
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
@@ -227,8 +228,7 @@ def exported_graph(
     inputs = graph_inputs(route, options)
     chain = Chain(Pipeline(route, model, options.outputs).eval(), inputs)
     example = example_tensors(route, inputs, tokenizer)
-    keep_small_numbers()
-    with torch.no_grad(), quiet(), traceable_experts(chain):
+    with torch.no_grad(), quiet(), traceable_experts(chain), exact_constants():
         graph, tracer = _translate(chain, example, options, route)
         name_axes(graph)  # the same size of two inputs under one name, which fusion relies on
         weights = list(graph.graph.initializers.values())
@@ -276,20 +276,6 @@ def _translate(
         f"Cannot trace {modules} ({route.architecture}):\n" + "\n".join(reasons) + "\n"
         "Register a converter: docs/extending.md"
     )
-
-
-def keep_small_numbers() -> None:
-    """Have onnxscript's optimizer drop + 0 and * 1 only. Its patterns take 1e-8, which is an epsilon, for 0 and 1.00001
-    for 1, and have no option for that.
-    """
-    from onnxscript.rewriter.pattern import Constant
-    from onnxscript.rewriter.rules.common import _no_op
-
-    for rule in _no_op.rules:
-        for node in rule._target_pattern:
-            for value in node.inputs:
-                if isinstance(value, Constant):
-                    value._abs_tol = value._rel_tol = 0.0
 
 
 def _fuse(model: onnx_ir.Model) -> None:

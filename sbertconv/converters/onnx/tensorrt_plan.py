@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sbertconv.artifact.manifest import ShapeRange
 from sbertconv.errors import UnsupportedModuleError
 from sbertconv.runtime.tensorrt import log_of
 
 
-def write_plan(trt: Any, graph: Path, profile: Mapping[str, Mapping[str, list[int]]], plan: Path) -> None:
+def write_plan(trt: Any, graph: Path, profile: Mapping[str, ShapeRange], plan: Path) -> None:
     """Build a graph's plan for the GPU of this machine.
 
     The network is strongly typed, so that it computes in the graph's own types; TF32 is off, because its ten bits of
@@ -41,7 +42,7 @@ def write_plan(trt: Any, graph: Path, profile: Mapping[str, Mapping[str, list[in
     config.clear_flag(trt.BuilderFlag.TF32)
     shapes = builder.create_optimization_profile()
     for name, sizes in profile.items():
-        shapes.set_shape(name, *(tuple(sizes[kind]) for kind in ("min", "opt", "max")))
+        shapes.set_shape(name, *map(tuple, (sizes["min"], sizes["opt"], sizes["max"])))
     config.add_optimization_profile(shapes)
     built = builder.build_serialized_network(network, config)
     if built is None:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir
 
 from sbertconv.artifact.kinds import MODEL_CLASSES
+from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.publishing import Staging
 from sbertconv.artifact.text_input import TEXT
 from sbertconv.converters.guards import GUARDS, guarded_lengths
@@ -38,6 +39,7 @@ from sbertconv.converters.writing import (
 )
 from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, long_text, random_images, sentences
 from sbertconv.errors import ArtifactError, error_text
+from sbertconv.frameworks import import_openvino
 from sbertconv.plan.planning import Plan
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.images import pixel_values
@@ -144,7 +146,7 @@ def _to_openvino(made: Path, target: Path) -> list[Path]:
     Raises:
         ArtifactError: if OpenVINO does not know one of the graph's operators.
     """
-    import openvino
+    openvino = import_openvino()
 
     try:
         model = openvino.Core().read_model(made)  # convert_model would widen weights
@@ -175,7 +177,7 @@ def _batches(embedder: ConvertedModel, graph: Graph, calibration: Sequence[str])
     them.
     """
     if graph.section["modality"] == "image":
-        yield {"pixel_values": pixel_values(random_images(), graph.section["image"])}
+        yield {"pixel_values": pixel_values(random_images(), not_null(graph.section["image"]))}
         return
     many = [*sentences()[:PROBED], *calibration]
     chunks = (many[start : start + BATCH_SIZE] for start in range(0, len(many), BATCH_SIZE))

@@ -1,0 +1,119 @@
+"""JSON that comes from a file: one reader, bounded in size and depth, whose errors name the file and the key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sbertconv.errors import ArtifactError, SbertconvError
+
+LARGEST = 1 << 28  # bytes; the largest tokenizer files have a tenth of that
+DEEPEST = 100  # levels; the deepest file that is written or read has a fifth of that
+COPY = "Get a complete copy of it."
+KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+Rule = tuple[str, Callable[[Any], bool]]  # what is due, in words, and whether a value is that
+
+
+def read_json(
+    path: Path,
+    kind: type = object,
+    error: type[SbertconvError] = ArtifactError,
+    *,
+    advice: str = COPY,
+    unique: bool = True,
+) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: the file.
+        kind: what it must hold: dict, list, or object for anything.
+        error: what is raised.
+        advice: the last line of the message.
+        unique: whether a key that stands twice in an object is refused; otherwise the last one counts.
+
+    Raises:
+        error: if the file cannot be read, is too large or too deep, no JSON, or of another kind.
+    """
+    try:
+        size = path.stat().st_size
+        text = path.read_bytes() if size <= LARGEST else b""
+    except (OSError, ValueError) as problem:  # ValueError: a name that no file can have
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"{path}: cannot be read: {reason}\n{advice}") from problem
+    if size > LARGEST:
+        raise error(f"{path}: {size:,} bytes of JSON (have: up to {LARGEST:,}).\n{advice}")
+    return parse_json(text, path, kind, error, advice=advice, unique=unique)
+
+
+def parse_json(
+    text: str | bytes,
+    where: object,
+    kind: type = object,
+    error: type[SbertconvError] = ArtifactError,
+    *,
+    advice: str = COPY,
+    unique: bool = True,
+) -> Any:
+    """The same of JSON that was read already; `where` is its place, for the message."""
+    try:
+        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
+        content = json.loads(decoded, object_pairs_hook=_once if unique else None)
+        if _is_deeper(content, DEEPEST):
+            raise RecursionError
+    except RecursionError:
+        raise error(f"{where}: not readable as JSON: more than {DEEPEST} levels deep.\n{advice}") from None
+    except ValueError as problem:  # UnicodeDecodeError is one
+        raise error(f"{where}: not readable as JSON: {problem}\n{advice}") from problem
+    if not isinstance(content, kind):
+        raise error(f"{where}: holds {_kind_of(content)}, not {KINDS[kind]}.\n{advice}")
+    return content
+
+
+def check_keys(
+    content: Mapping[str, Any],
+    rules: Mapping[str, Rule],
+    where: object,
+    error: type[SbertconvError] = ArtifactError,
+    *,
+    advice: str = COPY,
+) -> None:
+    """Raise `error`, naming every key whose value is not what its rule says; keys without a rule may be anything."""
+    problems = list(_wrong(content, rules))
+    if problems:
+        raise error(f"{where}: not as it should be:\n" + "\n".join(f"  {line}" for line in problems) + f"\n{advice}")
+
+
+def _wrong(content: Mapping[str, Any], rules: Mapping[str, Rule]) -> Iterator[str]:
+    for key, (due, fits) in rules.items():
+        if key in content and not fits(content[key]):
+            yield f"{key}: {json.dumps(content[key]):.60} (have: {due})"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice")
+    return found
+
+
+def _is_deeper(content: Any, levels: int) -> bool:
+    """Whether lists and objects are nested deeper; looked at level by level, for nothing here may recurse."""
+    level = [content]
+    for _ in range(levels):
+        level = [
+            part
+            for item in level
+            for part in (item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+            if isinstance(part, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _kind_of(content: Any) -> str:
+    return "null" if content is None else KINDS[type(content)]

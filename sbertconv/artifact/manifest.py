@@ -1,0 +1,379 @@
+"""The manifest of a converted folder as types: each key with its range and its meaning. These types make
+docs/manifest.md, and every manifest that is written or read is checked against them.
+
+A key without a mark is stable: a folder of the same format version has it with this meaning. Other keys may change.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    TypedDict,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+
+import msgspec
+
+from sbertconv.artifact.kinds import ACTIVATIONS, EXACT, MODEL_CLASSES
+
+
+def one_of(*names: str) -> str:
+    """The pattern of names that are compared as strings everywhere else."""
+    return f"^({'|'.join(names)})$"
+
+
+FORMAT_VERSION = 1
+INTERNAL = "internal"  # a key that tools should not read
+PATH = r"^[^\x00]{1,1000}$"
+NAME = r"^(?!\.{1,2}$)(?![A-Za-z]:)[^/\\\x00-\x1f]{1,100}$"  # becomes part of file names
+FORM = one_of("onnx", "openvino", "keras", "saved_model", "litert", "torch", "tensorrt")
+ENGINE = one_of("onnxruntime", "openvino", "keras", "tensorflow", "litert", "torch", "tensorrt")
+PATTERNS = {
+    PATH: "path",
+    NAME: "name that a file can have",
+    **{one: f"known name (have: {', '.join(one[2:-2].split('|'))})" for one in (FORM, ENGINE)},
+}
+
+
+def key(description: str, **limits: Any) -> msgspec.Meta:
+    """What a key means, and the range of its values."""
+    return msgspec.Meta(description=description, **limits)
+
+
+def internal(description: str, **limits: Any) -> msgspec.Meta:
+    """The same of a key that may change in any version."""
+    return msgspec.Meta(description=description, extra={INTERNAL: True}, **limits)
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+Path = Annotated[str, msgspec.Meta(pattern=PATH)]
+Name = Annotated[str, msgspec.Meta(pattern=NAME)]
+Side = Literal["left", "right"]
+Task = Annotated[str, msgspec.Meta(max_length=200)]
+Form = Annotated[str, msgspec.Meta(pattern=FORM)]
+EngineName = Annotated[str, msgspec.Meta(pattern=ENGINE)]
+Axis = Positive | Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+
+
+class Tensor(TypedDict):
+    """One input or output of a graph."""
+
+    name: Annotated[Name, key("the name that the graph knows it by")]
+    dtype: Annotated[str, key("its element type: `int64`, `int32`, `float32`, `string`, ...", pattern=r"^[a-z0-9]+$")]
+    shape: Annotated[list[Axis], key("its axes: a number, or the name of one that varies", max_length=8)]
+
+
+class QueryExpansion(TypedDict):
+    """The filling of short queries with a token of their own, see `Transformer` of sentence-transformers."""
+
+    strategy: Annotated[str, key("`fixed`, or another name of the library's")]
+    attend: Annotated[bool, key("whether the attention mask covers the filled places")]
+    length: Annotated[Positive, key("tokens that a query is filled up to")]
+    token_id: Annotated[Count, key("the token that fills")]
+
+
+class Slot(TypedDict):
+    """A place in a chat template."""
+
+    slot: Annotated[str, key("the text that goes there")]
+
+
+class Template(TypedDict):
+    """A chat template for one combination of texts."""
+
+    slots: Annotated[list[str], key("the texts that it takes")]
+    pieces: Annotated[list[str | Slot], key("strings, and the places of the texts between them")]
+
+
+class TokenizerSection(TypedDict):
+    """The way from texts to tensors."""
+
+    kind: Annotated[Literal["fast", "chat", "whitespace", "phrase"], key("how the file is read")]
+    file: Annotated[Path, key("the tokenizer's file, relative to the folder")]
+    tensors: Annotated[list[Literal["input_ids", "token_type_ids", "attention_mask"]], key("its outputs in order")]
+    max_length: Annotated[Count | None, key("the limit in tokens, special ones included; null: none")]
+    task_max_length: Annotated[dict[Task, Count], key("task -> its limit, where that is another")]
+    cut: Annotated[
+        Literal["truncate", "slice"],
+        key("`truncate` keeps special tokens, `slice` cuts them too"),
+    ]
+    truncation_side: Annotated[Side, key("the side where a long text is cut")]
+    padding_side: Annotated[Side, key("the side where a short text is filled")]
+    pad_id: Annotated[Count, key("the token that fills short texts")]
+    pad_type_id: Annotated[Count, key("its token type")]
+    special_ids: Annotated[list[Count], key("the special tokens")]
+    add_special_tokens: Annotated[bool, key("whether the post-processor's tokens are added")]
+    split_special_tokens: Annotated[bool, key("whether special tokens in a text are words like any other")]
+    do_lower_case: Annotated[bool, key("whether texts are lowered before")]
+    query_expansion: Annotated[QueryExpansion | None, key("how queries are filled up; null: like all texts")]
+    templates: NotRequired[Annotated[list[Template], key("the chat templates, for the kind `chat`")]]
+    restore_suffix: NotRequired[
+        Annotated[bool, key("for the kind `chat`, whether a text over the limit keeps the template's end")]
+    ]
+
+
+class ImageSection(TypedDict):
+    """The way from images to pixel values: resize, center crop, rescale, normalize, in this order."""
+
+    do_convert_rgb: Annotated[bool | None, key("whether images are converted to RGB")]
+    do_resize: Annotated[bool | None, key("whether images are resized")]
+    size: Annotated[dict[str, Positive] | None, key("`shortest_edge`, or `height` and `width`, in pixels")]
+    resample: Annotated[Count | None, key("Pillow's number of the filter")]
+    do_center_crop: Annotated[bool | None, key("whether the middle is cut out")]
+    crop_size: Annotated[dict[str, Positive] | None, key("`height` and `width`, in pixels")]
+    do_rescale: Annotated[bool | None, key("whether pixels are multiplied")]
+    rescale_factor: Annotated[float | None, key("by this")]
+    do_normalize: Annotated[bool | None, key("whether the mean is taken off and the rest divided")]
+    image_mean: Annotated[list[float] | float | None, key("the mean of each channel")]
+    image_std: Annotated[list[float] | float | None, key("the divisor of each channel")]
+
+
+class Attention(TypedDict):
+    """The attentions of a graph."""
+
+    found: Annotated[Count, key("attentions that were recognised")]
+    fused: Annotated[Count, key("attentions that became one operator")]
+
+
+class ShapeRange(TypedDict):
+    """The shapes that a TensorRT plan is built for."""
+
+    min: Annotated[list[Count], key("the smallest shape")]
+    opt: Annotated[list[Count], key("the shape that it is tuned for")]
+    max: Annotated[list[Count], key("the largest shape")]
+
+
+class GraphSection(TypedDict):
+    """One graph: a route of the model."""
+
+    name: Annotated[Name, key("the route's name")]
+    formats: Annotated[dict[Form, Path], key("format -> its file", min_length=1)]
+    data: NotRequired[Annotated[list[Path], key("files with external data, beside the graph")]]
+    tracer: NotRequired[Annotated[str, internal("the exporter that traced it")]]
+    attention: NotRequired[Annotated[Attention, internal("how many attentions are fused")]]
+    profile: NotRequired[Annotated[dict[Name, ShapeRange], key("input -> shapes, for TensorRT")]]
+    guarded: NotRequired[Annotated[list[Count], internal("lengths that the trace's guards name, which were compared")]]
+    modality: Annotated[Literal["text", "image"], key("what it takes")]
+    tasks: Annotated[list[Task | None], key("the tasks that lead to it; empty: every one; null: when none is said")]
+    inputs: Annotated[list[Tensor], key("its inputs in order", min_length=1)]
+    outputs: Annotated[list[Tensor], key("its outputs in order", min_length=1)]
+    tokenizer: Annotated[TokenizerSection | None, key("for texts, how they become tensors")]
+    image: Annotated[ImageSection | None, key("for images, how they become pixel values")]
+    text: NotRequired[Annotated[dict[str, Any], internal("the size of the tokenizer inside the graph")]]
+
+
+class File(TypedDict):
+    """A file of the folder."""
+
+    size: Annotated[int, key("bytes", ge=0)]
+    sha256: Annotated[str, key("its hash, in hex", pattern="^[0-9a-f]{64}$")]
+
+
+class Origin(TypedDict):
+    """The model that was converted."""
+
+    name: Annotated[str, key("its name or path")]
+    revision: Annotated[str | None, key("its revision on the Hub")]
+
+
+class TokenPooling(TypedDict):
+    """A merging of token vectors after the graph."""
+
+    pool_factor: NotRequired[Annotated[float, key("one vector stays of this many", ge=1)]]
+    num_protected_tokens: NotRequired[Annotated[Count, key("leading tokens that are not merged")]]
+    normalize_embeddings: NotRequired[Annotated[bool, key("whether vectors are divided by their length")]]
+    tasks: NotRequired[Annotated[str | list[str], key("the tasks in which it applies")]]
+
+
+class WeightsOrigin(TypedDict):
+    """The place of a Keras layer's weights in the files of the PyTorch model."""
+
+    file: Annotated[Path, key("the safetensors file")]
+    prefix: Annotated[str, key("what its keys begin with")]
+    shapes: Annotated[dict[str, list[Count]], key("weight -> its shape in PyTorch")]
+
+
+class Manifest(TypedDict):
+    """The file `sbertconv.json` of a converted folder."""
+
+    format_version: Annotated[Literal[1], key("changes when an older reader would misread the folder")]
+    sbertconv: Annotated[str, key("the version that wrote it")]
+    model_class: Annotated[Literal[tuple(MODEL_CLASSES)], key("the class of the model")]  # type: ignore[valid-type]
+    backend: Annotated[Literal["onnx", "keras", "torch"], key("what converted it")]
+    source: Annotated[Origin, key("the model")]
+    architecture: Annotated[str | None, key("the model type of its Transformer")]
+    chain: Annotated[list[str], key("the classes of its modules in order")]
+    notes: Annotated[list[str], key("what its user should know")]
+    pooling: NotRequired[Annotated[str, key("the pooling mode that was chosen for a bare checkpoint")]]
+    max_seq_length: Annotated[Count | None, key("the limit in tokens of the default route; null: none")]
+    proven_length: NotRequired[
+        Annotated[
+            Positive | None, key("the number of tokens that texts are cut at, no longer ones having been compared")
+        ]
+    ]
+    padding_side: Annotated[Side | None, key("of the default route; null: it takes no texts")]
+    do_lower_case: Annotated[bool, key("of the default route")]
+    prompts: Annotated[dict[str, str], key("prompt name -> prompt")]
+    default_prompt_name: Annotated[str | None, key("the prompt where none is asked for")]
+    embedding_dimension: NotRequired[Annotated[Positive | str, key("the size of its vectors")]]
+    truncate_dim: NotRequired[Annotated[Positive | None, key("the size that vectors are cut to")]]
+    max_active_dims: NotRequired[Annotated[Positive | None, key("of sparse vectors, the most values that are not 0")]]
+    similarity_fn_name: NotRequired[
+        Annotated[Literal["cosine", "dot", "euclidean", "manhattan", "maxsim"], key("how vectors are compared")]
+    ]
+    token_pooling: NotRequired[Annotated[list[TokenPooling], key("of late interaction, how token vectors are merged")]]
+    num_labels: NotRequired[Annotated[Positive, key("of predictions, their number")]]
+    labels: NotRequired[Annotated[list[str], key("their names")]]
+    activation: NotRequired[Annotated[str, key(f"of logits: {', '.join(ACTIVATIONS)}, or a class in full")]]
+    precision: Annotated[str, key(f"`{EXACT}`, or that of the weights", pattern="^[a-z0-9-]{1,30}$")]
+    sees_padding: Annotated[bool, key("whether a vector depends on the padding of its batch")]
+    engines: Annotated[
+        dict[Form, Annotated[list[EngineName], msgspec.Meta(min_length=1)]],
+        key("format -> the engines that it is proven on", min_length=1),
+    ]
+    opset: NotRequired[Annotated[Positive, key("ONNX's")]]
+    optimized: NotRequired[Annotated[bool, key("whether the graph was fused")]]
+    text_input: NotRequired[Annotated[bool, key("whether the graphs take strings")]]
+    target: NotRequired[Annotated[Literal["tensorrt"], key("what the graphs are prepared for")]]
+    top_k: NotRequired[Annotated[Positive, key("of sparse vectors, the limit that was asked for")]]
+    recipe: NotRequired[Annotated[str, internal("the way to a smaller precision that passed its gate")]]
+    block_size: NotRequired[Annotated[Positive | None, internal("of block-wise quantization")]]
+    gate: NotRequired[Annotated[dict[str, float | str | None], key("below float32, the quality that was asked for")]]
+    plan: NotRequired[Annotated[dict[str, Any], key("the TensorRT version and GPU of a plan, and its proof")]]
+    graphs: Annotated[list[GraphSection], key("its graphs, the default route first", min_length=1, max_length=100)]
+    versions: Annotated[dict[str, str | None], key("package -> version, when it was written")]
+    consumers: NotRequired[Annotated[dict[str, dict[str, Any]], key("other software -> its proof")]]
+    parity: NotRequired[Annotated[dict[str, Any], key("the proof, as `verify --json` prints it")]]
+    torch_weights: NotRequired[
+        Annotated[dict[str, WeightsOrigin], internal("inside a .keras file: layer -> the place of its weights")]
+    ]
+    files: Annotated[dict[Path, File], key("every file but this one")]
+
+
+T = TypeVar("T")
+IMAGE_STEPS = {
+    "do_resize": ("size", "resample"),
+    "do_center_crop": ("crop_size",),
+    "do_rescale": ("rescale_factor",),
+    "do_normalize": ("image_mean", "image_std"),
+}
+SECTIONS = (Manifest, GraphSection, Tensor, TokenizerSection, QueryExpansion, Template, Slot, ImageSection, Attention,
+            ShapeRange, TokenPooling, WeightsOrigin, Origin, File)  # fmt: skip
+
+
+def problems_of(content: Any, *, closed: bool = False) -> list[str]:
+    """Every key of a manifest that is missing or has a value out of its range, in words.
+
+    Args:
+        content: the parsed JSON.
+        closed: whether unknown keys are problems too, as they are in a manifest that is being written.
+    """
+    found = list(_problems(content, Manifest, "", closed))
+    return found or list(_contradictions(content))
+
+
+def _problems(value: Any, kind: Any, where: str, closed: bool) -> Iterator[str]:
+    """Part by part, since the validator stops at the first problem of a value."""
+    plain = _bare(kind)
+    section = next((option for option in _options(kind) if is_typeddict(option)), None)
+    if section is not None and isinstance(value, dict):
+        yield from _problems_of_keys(value, section, where, closed)
+    elif not (error := _invalid(value, kind)):
+        if get_origin(plain) is list:  # of sections, whose unknown keys the validator passes over
+            for index, item in enumerate(value):
+                yield from _problems(item, get_args(plain)[0], f"{where}[{index}]", closed)
+    elif get_origin(plain) is list and isinstance(value, list) and value:
+        parts = [_problems(item, get_args(plain)[0], f"{where}[{at}]", closed) for at, item in enumerate(value)]
+        yield from _or_itself(parts, f"{where}: {error}")
+    elif get_origin(plain) is dict and isinstance(value, dict) and value:
+        names, values = get_args(plain)
+        parts = [_problems(name, names, f"{where}, its key {name!r}", closed) for name in value]
+        parts += [_problems(item, values, f"{where}.{name}", closed) for name, item in value.items()]
+        yield from _or_itself(parts, f"{where}: {error}")
+    else:
+        yield f"{where or 'the file'}: {error}"
+
+
+def _problems_of_keys(value: Mapping[str, Any], section: Any, where: str, closed: bool) -> Iterator[str]:
+    prefix = f"{where}." if where else ""
+    hints = get_type_hints(section, include_extras=True)
+    for name, hint in hints.items():
+        if name in value:
+            yield from _problems(value[name], hint, f"{prefix}{name}", closed)
+        elif get_origin(hint) is not NotRequired:
+            yield f"{prefix}{name} is missing"
+    yield from (f"{prefix}{name} is no key of a manifest" for name in value if closed and name not in hints)
+
+
+def _or_itself(parts: Sequence[Iterator[str]], whole: str) -> list[str]:
+    """The problems of the parts, or of the whole where every part is right."""
+    return [problem for part in parts for problem in part] or [whole]
+
+
+def _bare(kind: Any) -> Any:
+    """A type without the notes on it."""
+    while get_origin(kind) in (Annotated, NotRequired):
+        kind = get_args(kind)[0]
+    return kind
+
+
+def _invalid(value: Any, kind: Any) -> str:
+    """Why a value is not of a type, or nothing."""
+    try:
+        msgspec.convert(value, get_args(kind)[0] if get_origin(kind) is NotRequired else kind)
+    except msgspec.ValidationError as error:
+        choices = [choice for option in _options(kind) if get_origin(option) is Literal for choice in get_args(option)]
+        if choices:
+            return f"{value!r} (have: {', '.join(map(str, choices))})"
+        text = str(error).partition(" - at ")[0].replace("`", "")
+        known = next((what for pattern, what in PATTERNS.items() if text.endswith(f"matching regex {pattern!r}")), None)
+        return f"{value!r} is no {known}" if known else f"{text[:1].lower()}{text[1:]}"
+    return ""
+
+
+def _options(kind: Any) -> list[Any]:
+    """The types of a union, or the type itself, without the notes on them."""
+    plain = _bare(kind)
+    return [_bare(option) for option in get_args(plain)] if get_origin(plain) in (Union, UnionType) else [plain]
+
+
+def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """The keys that do not fit each other, of a manifest with the right types."""
+    missing = [name for name in MODEL_CLASSES[manifest["model_class"]].keys if name not in manifest]
+    yield from (f"{name} is missing" for name in missing)
+    graphs = manifest["graphs"]
+    names = [graph["name"] for graph in graphs]
+    if len(set(names)) < len(names):
+        yield f"graphs: {', '.join(sorted({name for name in names if names.count(name) > 1}))} is there twice"
+    default = manifest["default_prompt_name"]
+    if default is not None and default not in manifest["prompts"]:
+        yield f"default_prompt_name: {default!r} is none of the prompts ({', '.join(manifest['prompts']) or 'none'})"
+    for index, graph in enumerate(graphs):
+        where = f"graphs[{index}]"
+        if set(graph["formats"]) != set(manifest["engines"]):
+            yield f"{where}.formats: {', '.join(graph['formats'])}, and engines has {', '.join(manifest['engines'])}"
+        needed = {"text": "tokenizer", "image": "image"}[graph["modality"]]
+        if graph[needed] is None:
+            yield f"{where}.{needed} is null, and the graph takes {graph['modality']}s"
+        for step, settings in IMAGE_STEPS.items() if graph["image"] else ():
+            left = [name for name in settings if graph["image"][step] and graph["image"][name] is None]
+            yield from (f"{where}.image.{name} is null, and {step} is true" for name in left)
+        for tensors in ("inputs", "outputs"):
+            given = [tensor["name"] for tensor in graph[tensors]]
+            if len(set(given)) < len(given):
+                yield f"{where}.{tensors}: a name is there twice"
+
+
+def not_null(section: T | None) -> T:
+    """A section that is null for graphs of another modality alone, as `problems_of` has seen to."""
+    assert section is not None
+    return section

@@ -1,0 +1,56 @@
+"""What helps a user at the prompt: completions, and the name that was meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from sbertconv.artifact.folder import KERAS_SUFFIX, MANIFEST
+from sbertconv.source.naming import cached_models, did_you_mean
+
+# A word in quotes, and behind it the words that it might have been: as our errors and those of typer list them.
+CHOICES = re.compile(r"'(?P<wrong>[^']+)'[^\n]*?(\(have: (?P<have>[^)\n]*)\)|is not one of (?P<quoted>'[^\n]*'))")
+
+
+def with_suggestion(message: str) -> str:
+    """The message, with the choice most like the one that was given behind its first line."""
+    found = CHOICES.search(message)
+    if found is None or "Did you mean" in message:
+        return message
+    listed = found["have"] or found["quoted"].replace("'", "")
+    first, line_break, rest = message.partition("\n")
+    return f"{first}{did_you_mean(found['wrong'], listed.split(', '))}{line_break}{rest}"
+
+
+def _entries(incomplete: str) -> Iterator[tuple[str, Path]]:
+    """The entries of a folder that a path begun so may mean, as the user would go on writing it."""
+    written = incomplete[: incomplete.rfind("/") + 1]
+    folder = Path(written or ".").expanduser()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not path.name.startswith(".") and f"{written}{path.name}".startswith(incomplete):
+            yield f"{written}{path.name}", path
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Folders, .keras files, and models in the Hub's cache."""
+    folders = [f"{name}/" if path.is_dir() else name for name, path in _entries(incomplete) if is_model(path)]
+    return [*folders, *(name for name in cached_models() if name.startswith(incomplete))]
+
+
+def is_model(path: Path) -> bool:
+    return path.is_dir() or path.suffix == KERAS_SUFFIX
+
+
+def complete_converted(incomplete: str) -> list[str]:
+    """Folders with a manifest and .keras files; folders on the way to them where there are none."""
+    entries = [(name, path) for name, path in _entries(incomplete) if is_model(path)]
+    converted = [name for name, path in entries if path.is_file() or (path / MANIFEST).is_file()]
+    return converted or [f"{name}/" for name, _ in entries]
+
+
+def complete_engine(incomplete: str) -> list[str]:
+    """Names of engines."""
+    from sbertconv.runtime.engines import AUTO, ENGINES
+
+    return [name for name in (AUTO, *ENGINES) if name.startswith(incomplete)]

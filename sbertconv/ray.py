@@ -1,0 +1,151 @@
+"""Converted folders on Ray: a callable for `Dataset.map_batches`, and workers for `sbertconv encode --on ray`."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.artifact.folder import read_artifact
+from sbertconv.errors import require
+from sbertconv.tables.embedding import EmbedTable, folder_hash
+from sbertconv.tables.workers import Worker, WorkerDiedError, embed_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A converted folder in Ray's object store, for nodes that share no disk.
+
+    Attributes:
+        content: a reference to the folder as a tar file.
+        code: the hash of its files.
+    """
+
+    content: Any
+    code: str
+
+    def unpacked(self) -> str:
+        """The folder on this node, once for all of its workers."""
+        import ray
+
+        place = Path(tempfile.gettempdir()) / f"sbertconv-{os.getuid() if hasattr(os, 'getuid') else 0}-{self.code}"
+        if not place.is_dir():
+            own = Path(tempfile.mkdtemp(prefix=".sbertconv-", dir=place.parent))
+            with tarfile.open(fileobj=io.BytesIO(ray.get(self.content))) as archive:
+                archive.extractall(own, filter="data")
+            try:
+                own.rename(place)
+            except OSError:  # another worker was sooner
+                return str(place if place.is_dir() else own)
+        return str(place)
+
+
+def ship(folder: str | Path) -> Shipped:
+    """Put a converted folder into Ray's object store.
+
+    Raises:
+        MissingDependencyError: if Ray is not installed.
+        ArtifactError: if it is no converted folder.
+    """
+    require("ray", "ray")
+    import ray
+
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.add(Path(folder).expanduser(), arcname=".")
+    return Shipped(ray.put(packed.getvalue()), folder_hash(read_artifact(folder).manifest))
+
+
+class Embed:
+    """The callable class that `Dataset.map_batches` takes, with `batch_format="pyarrow"`. An actor opens the folder
+    once; it computes on as many threads as it has CPUs of Ray, and on the GPU where it has one.
+
+        dataset.map_batches(Embed, fn_constructor_kwargs={"folder": folder}, batch_format="pyarrow",
+                            compute=ray.data.ActorPoolStrategy(size=2), num_cpus=1)
+    """
+
+    def __init__(self, folder: str | Path | Shipped, **options: Any) -> None:
+        place = folder.unpacked() if isinstance(folder, Shipped) else str(folder)
+        embed = EmbedTable(folder=place, **options)
+        self.embed = replace(embed, load={**resources(), **embed.load})
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """The batch with its vectors."""
+        return self.embed(batch)
+
+    def embed_bytes(self, table: bytes) -> bytes:
+        """The same in Arrow's stream format."""
+        return embed_bytes(self.embed, table)
+
+
+def resources() -> dict[str, Any]:
+    """What Ray has given this actor, as keywords of `sbertconv.load`."""
+    import ray
+
+    given = ray.get_runtime_context().get_assigned_resources()
+    found: dict[str, Any] = {"threads": max(1, int(given.get("CPU", 1)))}
+    return {**found, "device": "cuda"} if given.get("GPU") else found
+
+
+def workers(embed: EmbedTable, count: int, address: str | None = None) -> tuple[Callable[[], Worker], int]:
+    """Actors on a cluster, of which each gets the folder through the object store.
+
+    Args:
+        embed: what they do; its threads are the CPUs of each.
+        count: how many; 1: as many as the cluster has CPUs for.
+        address: of the cluster; None: that which this process is connected to, or a new one on this machine.
+
+    Raises:
+        MissingDependencyError: if Ray is not installed.
+    """
+    require("ray", "ray")
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False)
+    cpus = int(embed.load.get("threads") or 1)
+    shipped = ship(embed.folder)
+    options = {name: getattr(embed, name) for name in embed.__dataclass_fields__ if name != "folder"}
+    options["load"] = {name: value for name, value in embed.load.items() if name != "threads"}
+    gpus = 1 if str(embed.load.get("device") or "").startswith("cuda") else 0
+    actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Embed)
+    able = max(1, int(ray.cluster_resources().get("CPU", 1)) // cpus)
+    return lambda: Actor(actor.remote(shipped, **options)), able if count == 1 else count
+
+
+class Actor:
+    """An actor as a worker of a pool."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+
+    def __call__(self, table: bytes) -> bytes:
+        """Embed one part.
+
+        Raises:
+            WorkerDiedError: if the actor, or its node, is gone.
+        """
+        import ray
+
+        try:
+            found: bytes = ray.get(self.handle.embed_bytes.remote(table))
+        except ray.exceptions.RayActorError as error:
+            raise WorkerDiedError(f"An actor ended: {error}\nCheck the memory: each holds the model.") from error
+        except ray.exceptions.RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        return found
+
+    def close(self) -> None:
+        """Let Ray have the actor's CPUs back."""
+        import ray
+
+        if ray.is_initialized():
+            ray.kill(self.handle)

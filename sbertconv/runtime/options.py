@@ -1,0 +1,65 @@
+"""How an engine computes: threads, device, and what ONNX Runtime is told beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sbertconv.errors import UnsupportedOptionError
+from sbertconv.runtime.batches import usable_cores
+
+CPU = "cpu"
+
+
+def default_threads() -> int:
+    """The number of OMP_NUM_THREADS where it is set, else of the cores that this process may use."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) else usable_cores()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How an engine computes. It travels with a loaded model: another process opens the model with the same options.
+
+    Attributes:
+        threads: of all batches together; None: `default_threads()` of the process that computes.
+        parallel: how many batches run at once, each on its share of the threads.
+        device: "cpu", "cuda", "cuda:1", of OpenVINO also "gpu" and "npu"; None: the engine's own.
+        providers: of ONNX Runtime, in place of the device: names, or pairs of a name and its options.
+        session_options: of ONNX Runtime: attributes of its SessionOptions, and configuration entries, which have a dot.
+    """
+
+    threads: int | None = None
+    parallel: int = 1
+    device: str | None = None
+    providers: tuple[str | tuple[str, Mapping[str, Any]], ...] = ()
+    session_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what no engine takes.
+
+        Raises:
+            UnsupportedOptionError: for no thread, or a device that is no name with a number.
+        """
+        if self.threads is not None and self.threads < 1:
+            raise UnsupportedOptionError(f"threads={self.threads} (have: 1 and more).\nLeave it out for every core.")
+        name, colon, number = (self.device or CPU).partition(":")
+        if not name or (colon and not number.isdecimal()):
+            raise UnsupportedOptionError(f"device {self.device!r} is no device.\nPass a name, such as cpu or cuda:1.")
+
+    @property
+    def cores(self) -> int:
+        """The threads that compute."""
+        return self.threads or default_threads()
+
+    @property
+    def kind(self) -> str:
+        """The device without its number, in small letters."""
+        return (self.device or CPU).partition(":")[0].lower()
+
+    @property
+    def number(self) -> int:
+        """The number of the device among those of its kind."""
+        return int((self.device or CPU).partition(":")[2] or 0)

@@ -1,0 +1,93 @@
+"""The gate before a SavedModel or a LiteRT model is opened: their graphs may hold operations that read files, write
+files or call Python, which no conversion writes.
+
+A SavedModel is `tensorflow.SavedModel` of tensorflow/core/protobuf/saved_model.proto, a LiteRT model the flatbuffer of
+tensorflow/compiler/mlir/lite/schema/schema.fbs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sbertconv.errors import ArtifactError
+
+REFUSED = re.compile(  # by the names of their operations
+    r".*(PyFunc|ReadFile|WriteFile|MatchingFiles|Reader|Dataset|Iterator|Summary|TextFile|Rpc|Send|Recv|Worker|Remote"
+    r"|Print|Custom|Plugin|FileSystem|Debug|Generator|CSV|Database|Sqlite|BigQuery|Infeed|Outfeed).*"
+)
+CHECKPOINTS = re.compile(r"Save(Slices|V2)?|Restore(Slice|V2)?|MergeV2Checkpoints|ShardedFilename|RestoreV2")
+SAVING = re.compile(r"__inference__traced_(save|restore)_\d+")  # the functions with which TensorFlow loads variables
+
+
+def check_saved_model(file: Path) -> None:
+    """Refuse a SavedModel with operations that no conversion writes.
+
+    Raises:
+        ArtifactError: naming every such operation.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    try:
+        saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    except Exception as error:  # DecodeError of protobuf, whose place differs by version
+        raise ArtifactError(
+            f"{file}: not a readable SavedModel: {error}\nConvert the model again with --overwrite."
+        ) from error
+    _refuse(file, sorted({f"the operation {name}" for meta in saved.meta_graphs for name in _operations(meta)}))
+
+
+def _operations(meta: Any) -> Iterator[str]:
+    """The refused operations of a graph and of its functions. Variables are saved and restored by functions of their
+    own, which nothing but the loader may call.
+    """
+    yield from (node.op for node in meta.graph_def.node if REFUSED.fullmatch(node.op))
+    functions = meta.graph_def.library.function
+    called = {
+        called.name
+        for function in functions
+        for node in function.node_def
+        for value in node.attr.values()
+        for called in (value.func, *value.list.func)
+    }
+    for node in meta.object_graph_def.nodes:
+        called |= {*node.function.concrete_functions, node.bare_concrete_function.concrete_function_name}
+    for function in functions:
+        name = function.signature.name
+        saves = SAVING.fullmatch(name) and name not in called
+        for node in function.node_def:
+            if REFUSED.fullmatch(node.op) or (CHECKPOINTS.fullmatch(node.op) and not saves):
+                yield node.op
+
+
+def check_litert(file: Path) -> None:
+    """Refuse a LiteRT model with operations of TensorFlow or custom ones.
+
+    Raises:
+        ArtifactError: naming every such operation, or if the file cannot be read.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    try:
+        content = file.read_bytes()
+        if not schema.Model.ModelBufferHasIdentifier(content, 0):
+            raise ValueError("it does not begin as one")
+        model = schema.Model.GetRootAs(content)
+        codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
+        custom = sorted({f"the operation {code.CustomCode().decode()}" for code in codes if code.CustomCode()})
+    except Exception as error:  # struct.error, TypeError and others: the reader checks nothing
+        raise ArtifactError(
+            f"{file}: not a readable LiteRT model: {error}\nConvert the model again with --overwrite."
+        ) from error
+    _refuse(file, custom)
+
+
+def _refuse(file: Path, problems: list[str]) -> None:
+    if problems:
+        raise ArtifactError(
+            f"{file}: holds what no conversion writes, and running it could read or write files:\n"
+            + "\n".join(f"  {problem}" for problem in problems[:10])
+            + "\nDo not use this folder."
+        )

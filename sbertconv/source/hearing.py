@@ -1,0 +1,133 @@
+"""What the libraries say while a model loads: its notes, and what makes it another model than its files describe."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+LIBRARIES = ("transformers", "sentence_transformers")
+REPORT = "LOAD REPORT"  # transformers' table of weights, which is listened to as numbers
+NO_NEWS = (DeprecationWarning, FutureWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+# Warnings after which the model is another one: a setting was left out, or replaced by a default
+CHANGES = re.compile(
+    r"falling back to the default|fall back to its default|Ignoring (unrecognized|unknown)|silently ignored"
+    r"|Could not parse"
+)
+LONGEST = 300  # characters of a warning
+
+
+@dataclass
+class Heard:
+    """What was said while a model loaded.
+
+    Attributes:
+        missing: (model, name) of every weight that was not found and made up.
+        unexpected: (model, name) of every weight of the files that the model has no place for.
+        warnings: what the libraries warned of.
+    """
+
+    missing: list[tuple[Any, str]] = field(default_factory=list)
+    unexpected: list[tuple[Any, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def changes(self) -> list[str]:
+        """What makes the loaded model another one than its files describe."""
+        skipped = [key for model, key in self.unexpected if _belongs(model, key)]
+        found = [text for text in self.warnings if CHANGES.search(text)]
+        return found + ([f"weights that are left out: {listed(skipped)}"] if skipped else [])
+
+    @property
+    def notes(self) -> list[str]:
+        """What else was said."""
+        unused = [key for model, key in self.unexpected if not _belongs(model, key)]
+        found = [f"Said while loading: {text}" for text in self.warnings if not CHANGES.search(text)]
+        return found + ([f"Weights of a head that the model does not have: {listed(unused)}."] if unused else [])
+
+
+def _belongs(model: Any, key: str) -> bool:
+    """Whether a weight is of a part that the model has: one of a head that was left off is not."""
+    place = key.removeprefix(f"{model.base_model_prefix}.").partition(".")
+    return bool(place[1]) and place[0] in dict(model.named_children())
+
+
+def listed(keys: list[str]) -> str:
+    """The first names of many."""
+    return f"{', '.join(keys[:4])}{f', ... ({len(keys)})' if len(keys) > 4 else ''}"
+
+
+class _Ear(logging.Handler):
+    def __init__(self, said: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if REPORT not in text:
+            self.said.append(text)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[Heard]:
+    """Collects what transformers and sentence-transformers say in here, in place of showing it; no progress bars.
+
+    Weights that are missing are only logged, and from_pretrained's output_loading_info does not reach through
+    SentenceTransformer, so its report function is listened to.
+    """
+    from transformers import modeling_utils
+    from transformers.utils import logging as transformers_logging
+
+    heard, said = Heard(), list[str]()
+    report = modeling_utils.log_state_dict_report
+
+    def listen(*args: Any, **kwargs: Any) -> Any:
+        model, info = kwargs["model"], kwargs["loading_info"]
+        heard.missing.extend((model, key) for key in sorted(info.missing_keys))
+        heard.unexpected.extend((model, key) for key in sorted(info.unexpected_keys))
+        return report(*args, **kwargs)
+
+    bars = transformers_logging.is_progress_bar_enabled()
+    loggers = [logging.getLogger(name) for name in LIBRARIES]
+    before = [(logger.level, logger.handlers, logger.propagate) for logger in loggers]
+    modeling_utils.log_state_dict_report = listen
+    transformers_logging.disable_progress_bar()
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+        logger.handlers, logger.propagate = [_Ear(said)], False
+    try:
+        with warnings.catch_warnings(record=True) as raised:
+            warnings.simplefilter("default")
+            yield heard
+    finally:
+        modeling_utils.log_state_dict_report = report
+        for logger, (level, handlers, propagate) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            logger.handlers, logger.propagate = handlers, propagate
+        if bars:
+            transformers_logging.enable_progress_bar()
+        said += [str(one.message) for one in raised if not issubclass(one.category, NO_NEWS)]
+        heard.warnings += dict.fromkeys(" ".join(text.split())[:LONGEST] for text in said)
+
+
+def tokens_without_a_row(model: SentenceTransformer) -> Iterator[str]:
+    """Tokenizers with tokens beyond the embedding table, in words: encode() fails on them, and a graph may not."""
+    for label, module in model.named_children():
+        inner: Any = getattr(module, "model", None)
+        find = getattr(inner, "get_input_embeddings", None)
+        table = find() if callable(find) else getattr(module, "embedding", None)
+        tokenizer: Any = getattr(module, "tokenizer", None)
+        rows = getattr(table, "num_embeddings", None)
+        vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else None
+        if isinstance(rows, int) and isinstance(vocabulary, dict):
+            beyond = sorted((number, token) for token, number in vocabulary.items() if number >= rows)
+            if beyond:
+                names = listed([repr(token) for _, token in beyond])
+                yield f"[{label}] The embedding table has {rows:,} rows, and none for the tokens {names}."

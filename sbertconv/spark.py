@@ -1,0 +1,207 @@
+"""Converted folders on Spark: a function for SQL and columns, tables by `mapInArrow`, and workers for `--on spark`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.artifact.folder import read_artifact
+from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.tables.embedding import EMBEDDING, EmbedTable, folder_hash
+from sbertconv.tables.workers import Worker, embed_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ARCHIVE = "archive:"  # a folder that came with addArchive
+SPARK_TYPES = {"float": "float", "int8": "tinyint", "int32": "int"}  # Arrow's -> Spark's
+
+
+def ship(spark: Any, folder: str | Path) -> str:
+    """Send a converted folder to the executors with `addArchive`, for clusters without a shared disk.
+
+    Args:
+        spark: a SparkSession.
+        folder: on this machine.
+
+    Returns:
+        The name that the functions of this module take for a folder.
+
+    Raises:
+        ArtifactError: if it is no converted folder.
+    """
+    name = f"sbertconv-{folder_hash(read_artifact(folder).manifest)[:16]}"
+    base = Path(tempfile.mkdtemp(prefix="sbertconv-")) / name
+    packed = shutil.make_archive(str(base), "zip", Path(folder).expanduser())
+    spark.sparkContext.addArchive(f"{packed}#{name}")
+    return ARCHIVE + name
+
+
+@dataclass(frozen=True)
+class Located:
+    """What travels to the Python workers of Spark: each opens the folder once, however many batches come."""
+
+    embed: EmbedTable
+
+    @property
+    def here(self) -> EmbedTable:
+        if not self.embed.folder.startswith(ARCHIVE):
+            return self.embed
+        from pyspark import SparkFiles
+
+        return replace(self.embed, folder=SparkFiles.get(self.embed.folder.removeprefix(ARCHIVE)))
+
+    def column(self, texts: Any) -> Any:
+        """A column of texts -> a column of vectors."""
+        import pyarrow as pa
+
+        found = self.here(pa.table({self.embed.column: texts})).column(EMBEDDING)
+        return as_lists(found.combine_chunks())
+
+    def batches(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Rows with their vectors, as `mapInArrow` takes and gives them."""
+        import pyarrow as pa
+
+        for batch in batches:
+            table = self.here(batch).replace_schema_metadata(None)
+            columns = [as_lists(column) for column in table.columns]
+            yield from pa.table(columns, names=table.column_names).to_batches()
+
+    def rows(self, table: bytes) -> bytes:
+        """A part of a table in Arrow's stream format."""
+        return embed_bytes(self.here, table)
+
+
+def as_lists(column: Any) -> Any:
+    """The same with lists where they have a fixed size, which Spark does not have."""
+    return column.cast(listed(column.type))
+
+
+def listed(kind: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
+        return pa.list_(listed(kind.value_type))
+    return kind
+
+
+def embedding(spark: Any, folder: str | Path, **options: Any) -> EmbedTable:
+    """What the functions below send; its threads are `spark.task.cpus`."""
+    require("spark", "pyspark", "pyarrow")
+    threads = int(spark.sparkContext.getConf().get("spark.task.cpus", "1"))
+    return EmbedTable(folder=str(folder), **{**options, "load": {"threads": threads, **options.get("load", {})}})
+
+
+def embed_udf(spark: Any, folder: str | Path, **options: Any) -> Any:
+    """A function of a column of texts, for DataFrames and, registered, for SQL: `spark.udf.register("embed", ...)`.
+
+    Args:
+        spark: a SparkSession.
+        folder: that the executors see, or what `ship` gave.
+        options: of `EmbedTable`, such as encode={"prompt_name": "query"}.
+
+    Returns:
+        A function that gives array<float>.
+
+    Raises:
+        MissingDependencyError: if pyspark is not installed.
+        UnsupportedOptionError: for another precision than float32.
+    """
+    embed = embedding(spark, folder, **options)
+    if embed.precision != "float32":
+        raise UnsupportedOptionError(f"precision {embed.precision!r} (have: float32).\nUse embed_table.")
+    from pyspark.sql.functions import arrow_udf
+    from pyspark.sql.types import ArrayType, FloatType
+
+    located = Located(embed)
+
+    def embed_texts(texts: pa.Array) -> pa.Array:
+        return located.column(texts)
+
+    import pyarrow
+
+    embed_texts.__annotations__ = {"texts": pyarrow.Array, "return": pyarrow.Array}  # Spark reads them
+    return arrow_udf(embed_texts, ArrayType(FloatType()))
+
+
+def embed_table(frame: Any, folder: str | Path, **options: Any) -> Any:
+    """A DataFrame with the columns of the vectors beside its own.
+
+    Args:
+        frame: a DataFrame with a column of texts.
+        folder: that the executors see, or what `ship` gave.
+        options: of `EmbedTable`.
+
+    Raises:
+        MissingDependencyError: if pyspark is not installed.
+        UnsupportedOptionError: for a precision that Spark has no type for.
+    """
+    import pyarrow as pa
+    from pyspark.sql.types import StructType
+
+    located = Located(embedding(frame.sparkSession, folder, **options))
+    embed = located.here
+    kept = [field for field in frame.schema.fields if embed.keep is None or field.name in embed.keep]
+    added = embed.vectors([])
+    schema = StructType(kept)
+    for name, array in added.items():
+        schema = schema.add(name, spark_type(as_lists(array).type, pa))
+    return frame.mapInArrow(located.batches, schema)
+
+
+def spark_type(kind: Any, pa: Any) -> str:
+    """Spark's name of a type of Arrow.
+
+    Raises:
+        UnsupportedOptionError: if it has none.
+    """
+    if pa.types.is_list(kind):
+        return f"array<{spark_type(kind.value_type, pa)}>"
+    if str(kind) not in SPARK_TYPES:
+        have = ", ".join(SPARK_TYPES)
+        raise UnsupportedOptionError(f"Spark has no type for {kind} (have: {have}).\nUse float32.")
+    return SPARK_TYPES[str(kind)]
+
+
+def workers(embed: EmbedTable, count: int, address: str | None = None) -> tuple[Callable[[], Worker], int]:
+    """Tasks on a cluster, which gets the folder through `addArchive`. Spark itself does a lost task again.
+
+    Args:
+        embed: what they do; its threads are `spark.task.cpus`.
+        count: how many at once; 1: as many as the cluster has slots for.
+        address: the master; None: that of the session which is there, or of Spark's own settings.
+
+    Raises:
+        MissingDependencyError: if pyspark is not installed.
+    """
+    require("spark", "pyspark")
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.appName("sbertconv")
+    spark = (builder.master(address) if address else builder).getOrCreate()
+    threads = int(spark.sparkContext.getConf().get("spark.task.cpus", "1"))
+    shipped = ship(spark, embed.folder)
+    located = Located(replace(embed, folder=shipped, load={**embed.load, "threads": threads}))
+    able = max(1, spark.sparkContext.defaultParallelism // threads)
+    return lambda: Task(spark.sparkContext, located), able if count == 1 else count
+
+
+class Task:
+    """A job of one task for each part, as a worker of a pool."""
+
+    def __init__(self, context: Any, located: Located) -> None:
+        self.context = context
+        self.run = partial(Located.rows, located)
+
+    def __call__(self, table: bytes) -> bytes:
+        """Embed one part."""
+        (found,) = self.context.parallelize([table], 1).map(self.run).collect()
+        return bytes(found)
+
+    def close(self) -> None:
+        """Nothing to let go: the session is not this worker's."""

@@ -1,0 +1,260 @@
+"""An Arrow table -> the same table with its vectors: the callable that one process, a worker, Ray and Spark share."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sbertconv.errors import UnsupportedOptionError, option_name, require
+from sbertconv.runtime.late_interaction import MultiVectorEmbedder
+from sbertconv.runtime.opening import load
+from sbertconv.runtime.similarity import quantize
+from sbertconv.runtime.sparse import SparseEmbedder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK = 4096  # texts embedded together; one that stands several times among them is embedded once
+METADATA = b"sbertconv"  # the key of the schema's metadata
+EMBEDDING, INDICES, VALUES = "embedding", "embedding_indices", "embedding_values"
+RANGED = {"int8": (np.int8, 128), "uint8": (np.uint8, 0)}  # type, and what is taken off a bucket
+PRECISIONS = ("float32", "float16", *RANGED, "binary", "ubinary")
+IDLE = (None, False)  # values of options that are not given
+
+Ranges = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@lru_cache(maxsize=4)
+def opened(folder: str, options: tuple[tuple[str, Any], ...]) -> Any:
+    """A loaded model, once per process however often the callable arrives there."""
+    return load(folder, **dict(options))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedTable:
+    """Embed a column of Arrow tables with a converted folder. It is called with a `pyarrow.Table` or `RecordBatch` and
+    gives a table. It is small to pickle: where it arrives, it opens the folder itself, once per process.
+
+    Attributes:
+        folder: a converted folder.
+        column: of the texts; null gives null.
+        keep: the columns that stay; None: all.
+        precision: "float32", "float16", "int8", "uint8", "binary" or "ubinary" of dense vectors; of sparse ones
+            "float32", of vectors of tokens also "float16".
+        ranges: of int8 and uint8, each dimension's smallest and largest value, see `ranges_of`.
+        encode: keywords of the model's `encode`, such as prompt_name, task, truncate_dim and normalize_embeddings.
+        load: keywords of `sbertconv.load`, such as threads and device.
+    """
+
+    folder: str
+    column: str = "text"
+    keep: tuple[str, ...] | None = None
+    precision: str = "float32"
+    ranges: Ranges | None = None
+    encode: Mapping[str, Any] = field(default_factory=dict)
+    load: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The options alone; what they lead to is found again."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @property
+    def model(self) -> Any:
+        """The loaded model."""
+        return opened(str(self.folder), tuple(sorted(self.load.items())))
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """The keywords that are given to the model's `encode`.
+
+        Raises:
+            UnsupportedOptionError: for a model without embeddings, an option that it does not have, or a precision.
+        """
+        if not hasattr(self.model, "encode"):
+            name = self.model.artifact.manifest["model_class"]
+            raise UnsupportedOptionError(f"{self.folder}: a {name} gives no embeddings.\nUse sbertconv predict.")
+        given = {name: value for name, value in self.encode.items() if value not in IDLE}
+        function = self.model.rows if isinstance(self.model, SparseEmbedder) else self.model.encode
+        known = inspect.signature(function).parameters
+        if idle := [name for name in given if name not in known]:
+            names, kind = ", ".join(map(option_name, idle)), self.model.artifact.manifest["model_class"]
+            raise UnsupportedOptionError(f"{names}: a {kind} has no such option.\nLeave it out.")
+        able = next((names for kind, names in NARROW if isinstance(self.model, kind)), PRECISIONS)
+        if self.precision not in able:
+            raise UnsupportedOptionError(
+                f"precision {self.precision!r} (have: {', '.join(able)}).\nChoose one of these."
+            )
+        return {name: value for name, value in given.items() if value != known[name].default}
+
+    def __call__(self, table: pa.Table | pa.RecordBatch) -> pa.Table:
+        """The kept columns, and those of the vectors.
+
+        Raises:
+            UnsupportedOptionError: for a column that is not there or no text, or a name that is taken.
+        """
+        require("tables", "pyarrow")
+        import pyarrow as pa
+
+        table = pa.table(table)
+        texts = text_column(table, self.column)
+        kept = table.select(kept_columns(table.column_names, self.keep))
+        parts = [self.vectors(texts[start : start + BLOCK]) for start in range(0, max(len(texts), 1), BLOCK)]
+        for name in parts[0]:
+            if name in kept.column_names:
+                raise UnsupportedOptionError(f"The table has a column {name!r} already.\nLeave it out with --keep.")
+            kept = kept.append_column(name, pa.chunked_array([part[name] for part in parts]))
+        return kept.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(self.described())})
+
+    def vectors(self, texts: Sequence[str | None]) -> dict[str, pa.Array]:
+        """The columns of the vectors of some texts; a text that stands several times is embedded once."""
+        import pyarrow as pa
+
+        places: dict[str, int] = {}
+        rows = [None if text is None else places.setdefault(text, len(places)) for text in texts]
+        columns = self._columns(list(places))
+        return {name: column.take(pa.array(rows, pa.int64())) for name, column in columns.items()}
+
+    def _columns(self, texts: list[str]) -> dict[str, pa.Array]:
+        import pyarrow as pa
+
+        options = self.options
+        if isinstance(self.model, SparseEmbedder):
+            rows = self.model.rows(texts, **options)
+            ends = pa.array(np.cumsum([0, *(len(row.columns) for row in rows)], dtype=np.int32))
+            columns = np.concatenate([np.zeros(0, np.int64), *(row.columns for row in rows)])
+            values = np.concatenate([np.zeros(0, np.float32), *(row.values for row in rows)])
+            return {
+                INDICES: pa.ListArray.from_arrays(ends, pa.array(columns, pa.int32())),
+                VALUES: pa.ListArray.from_arrays(ends, pa.array(values, pa.float32())),
+            }
+        width = self.width
+        if isinstance(self.model, MultiVectorEmbedder):
+            tokens = self.model.encode(texts, **options) if texts else []
+            ends = pa.array(np.cumsum([0, *map(len, tokens)], dtype=np.int32))
+            return {EMBEDDING: pa.ListArray.from_arrays(ends, fixed_lists(self._narrowed(stacked(tokens, width))))}
+        vectors = self.model.encode(texts, **options) if texts else np.zeros((0, width), np.float32)
+        return {EMBEDDING: fixed_lists(self._narrowed(vectors))}
+
+    @property
+    def width(self) -> int:
+        """The length of a vector before it is narrowed."""
+        return int(min(self.model.get_embedding_dimension(), self.encode.get("truncate_dim") or 2**31))
+
+    def _narrowed(self, vectors: np.ndarray) -> np.ndarray:
+        if self.precision in RANGED:
+            if self.ranges is None:
+                raise UnsupportedOptionError(
+                    f"precision {self.precision} needs ranges.\nPass ranges=ranges_of(embeddings)."
+                )
+            return in_ranges(vectors, self.ranges, self.precision)
+        return vectors.astype(np.float16) if self.precision == "float16" else quantize(vectors, self.precision)
+
+    def described(self) -> dict[str, Any]:
+        """What the schema's metadata says of the vectors, as plain types."""
+        manifest = self.model.artifact.manifest
+        given = {name: value for name, value in self.options.items() if name not in ("prompt", "prompt_name")}
+        said = {
+            "model": manifest.get("model") or manifest.get("name") or str(self.model.artifact.folder.name),
+            "model_class": manifest["model_class"],
+            "folder_sha256": folder_hash(manifest),
+            "prompt": self.model._resolve_prompt(self.encode.get("prompt"), self.encode.get("prompt_name")) or "",
+            "column": self.column,
+            "dimension": self.width,
+            "precision": self.precision,
+            "similarity": self.model.similarity_fn_name,
+            "options": given,
+        }
+        return said if self.ranges is None else {**said, "ranges": [list(side) for side in self.ranges]}
+
+    def with_ranges(self, texts: Sequence[str]) -> EmbedTable:
+        """The same with the ranges of a sample; as it is, where the precision needs none."""
+        if self.precision not in RANGED:
+            return self
+        _ = self.options  # refuses first what cannot be
+        return replace(self, ranges=ranges_of(self.model.encode(list(texts), **self.options)))
+
+
+NARROW: tuple[tuple[type, tuple[str, ...]], ...] = (
+    (SparseEmbedder, ("float32",)),
+    (MultiVectorEmbedder, ("float32", "float16")),
+)
+
+
+def folder_hash(manifest: Mapping[str, Any]) -> str:
+    """One sha256 of a converted folder: of the sizes and hashes of all its files."""
+    return hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
+
+
+def stacked(rows: Sequence[np.ndarray], width: int) -> np.ndarray:
+    return np.concatenate([np.zeros((0, width), np.float32), *rows])
+
+
+def fixed_lists(vectors: np.ndarray) -> pa.Array:
+    """An array [n, width] as lists of fixed size."""
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1)), vectors.shape[1])
+
+
+def ranges_of(vectors: np.ndarray) -> Ranges:
+    """The smallest and the largest value of each dimension.
+
+    Raises:
+        UnsupportedOptionError: for fewer than two vectors.
+    """
+    if len(vectors) < 2:
+        raise UnsupportedOptionError(
+            "int8 and uint8 take their ranges from a sample, of two texts at least.\nGive more."
+        )
+    return tuple(vectors.min(axis=0).tolist()), tuple(vectors.max(axis=0).tolist())
+
+
+def in_ranges(vectors: np.ndarray, ranges: Ranges, precision: str) -> np.ndarray:
+    """255 steps between the ends of each dimension's range; what lies outside takes the nearest end."""
+    low, high = (np.asarray(side, np.float32) for side in ranges)
+    steps = (high - low) / 255
+    buckets = np.clip(np.floor((vectors - low) / np.where(steps == 0, 1, steps)), 0, 255)
+    dtype, offset = RANGED[precision]
+    return np.asarray((buckets - offset).astype(dtype))
+
+
+def kept_columns(names: Sequence[str], keep: Sequence[str] | None) -> list[str]:
+    """The columns that stay, in the order of the table.
+
+    Raises:
+        UnsupportedOptionError: for one that is not there.
+    """
+    if missing := [name for name in keep or () if name not in names]:
+        raise UnsupportedOptionError(
+            f"--keep {', '.join(missing)}: no such column (have: {', '.join(names)}).\nChoose from these."
+        )
+    return [name for name in names if keep is None or name in keep]
+
+
+def text_column(table: pa.Table, column: str) -> list[str | None]:
+    """The texts of a table.
+
+    Raises:
+        UnsupportedOptionError: if there is no such column, several, or one that is no text.
+    """
+    import pyarrow as pa
+
+    if table.column_names.count(column) != 1:
+        raise UnsupportedOptionError(
+            f"no one column {column!r} (have: {', '.join(table.column_names) or 'none'}).\nChoose one with --column."
+        )
+    found = table.column(column)
+    kind = found.type.value_type if pa.types.is_dictionary(found.type) else found.type
+    is_text: tuple[Callable[[Any], bool], ...] = (
+        pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null,
+    )  # fmt: skip
+    if not any(holds(kind) for holds in is_text):
+        raise UnsupportedOptionError(f"the column {column!r} is {found.type}, not text.\nChoose one with --column.")
+    return list(found.to_pylist())

@@ -1,0 +1,229 @@
+"""Tables in, a folder of tables with vectors out: what is there stays, what is missing is done."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.runtime.options import default_threads
+from sbertconv.tables.embedding import RANGED, EmbedTable, folder_hash
+from sbertconv.tables.ledger import Ledger
+from sbertconv.tables.reading import Bad, Input, Part, Reading, find_inputs, schema_of
+from sbertconv.tables.workers import Process, Worker, pooled
+from sbertconv.tables.writing import WRITERS, output_name, write_part
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_PER_FILE = 8192
+SAMPLE = 4096  # texts whose vectors say the ranges of int8
+NULLS, ON_ERROR = ("null", "error"), ("fail", "skip")
+
+# The callable and how many workers there are to be, 1 if nothing was said -> what opens one, and their number.
+Cluster = Callable[[EmbedTable, int], tuple[Callable[[], Worker], int]]
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How tables are read and written.
+
+    Attributes:
+        output_format: "parquet" or "arrow".
+        nulls: "null": a row without text has no vector; "error": it is a bad row.
+        on_error: "fail" stops at a bad row or a broken file, "skip" leaves it out and reports it.
+        rows_per_file: of the output; also what is done again after a crash, for each worker.
+        workers: processes, each on its share of the threads.
+    """
+
+    output_format: str = "parquet"
+    nulls: str = "null"
+    on_error: str = "fail"
+    rows_per_file: int = ROWS_PER_FILE
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise UnsupportedOptionError for a value that is not one of an option's."""
+        for name, values in CHOICES.items():
+            if getattr(self, name) not in values:
+                raise UnsupportedOptionError(
+                    f"{name}={getattr(self, name)!r} (have: {', '.join(values)}).\nChoose one of these."
+                )
+        for name in ("rows_per_file", "workers"):
+            if getattr(self, name) < 1:
+                raise UnsupportedOptionError(f"{name}={getattr(self, name)} (have: 1 and more).\nPass a count.")
+
+
+CHOICES: Mapping[str, Sequence[str]] = {"output_format": tuple(WRITERS), "nulls": NULLS, "on_error": ON_ERROR}
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Attributes:
+        files: of the input.
+        rows: that were read and embedded now.
+        there: rows that were there before.
+        bad: file and row of each row that was left out now.
+        broken: file -> why the rest of it was left out; another run tries again.
+        seconds: that it took.
+    """
+
+    files: int = 0
+    rows: int = 0
+    there: int = 0
+    bad: list[tuple[str, Bad]] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+OnPart = Callable[[Summary, Part], None]
+
+
+def embed_tables(
+    embed: EmbedTable,
+    inputs: str | Sequence[str],
+    output: str | Path,
+    options: TableOptions = TableOptions(),  # frozen
+    on_part: OnPart | None = None,
+    on_start: Callable[[Sequence[Input], Ledger], None] | None = None,
+    cluster: Cluster | None = None,
+) -> Summary:
+    """Embed tables into a folder of tables. Killed at any moment, the same call goes on where it was.
+
+    Args:
+        embed: the model, the column and the kind of vectors.
+        inputs: files, folders, patterns and remote paths of Parquet, CSV, JSON lines, Arrow and text.
+        output: a folder; each of its files is whole, and holds rows of one file in their order.
+        options: how tables are read and written.
+        on_part: is told of each part when it is done.
+        on_start: is told of the inputs and of what is done already.
+        cluster: what opens workers elsewhere, such as `sbertconv.ray.workers`; None: this machine.
+
+    Raises:
+        UnsupportedOptionError: for no input, a bad row or a broken file unless skipped, other arguments than those of
+            the run that began the folder, a full disk.
+        MissingDependencyError: if pyarrow or fsspec is not installed.
+    """
+    require("tables", "pyarrow", "fsspec")
+    start = time.perf_counter()
+    files = find_inputs([inputs] if isinstance(inputs, str) else list(inputs))
+    with Ledger(Path(output), arguments_of(embed, options)) as ledger:
+        summary = Summary(files=len(files), there=sum(ledger.done(file).rows for file in files))
+        if not ledger.header:
+            ledger.begin(header_of(embed, options, files))
+        embed = replace(embed, ranges=ranges_in(ledger.header))
+        reading = Reading(embed.column, options.rows_per_file, options.nulls == "error", schema_in(ledger.header))
+        if on_start:
+            on_start(files, ledger)
+        parts = missing_parts(files, reading, ledger, options.on_error == "skip", summary)
+        for part, table in answers(embed, parts, options.workers, cluster):
+            name = output_name(part, options.output_format) if len(table) else None
+            if name:
+                write_part(table, ledger.folder, name, options.output_format)
+            ledger.add(part, name)
+            summary.rows += part.rows
+            summary.bad += [(part.source.path, bad) for bad in part.bad]
+            if on_part:
+                on_part(summary, part)
+    summary.seconds = time.perf_counter() - start
+    return summary
+
+
+def answers(
+    embed: EmbedTable, parts: Iterator[Part], workers: int, cluster: Cluster | None
+) -> Iterator[tuple[Part, pa.Table]]:
+    """Each part with its embedded table: from this process, from workers, or from a cluster."""
+    if cluster is None and workers == 1:
+        for part in parts:
+            yield part, embed(part.table)
+    else:
+        yield from pooled(parts, *(cluster or processes)(embed, workers))
+
+
+def processes(embed: EmbedTable, count: int) -> tuple[Callable[[], Worker], int]:
+    """Processes of this machine, each on its share of the threads."""
+    share = max(1, (embed.load.get("threads") or default_threads()) // count)
+    shared = replace(embed, load={**embed.load, "threads": share})
+    return lambda: Process(shared), count
+
+
+def missing_parts(
+    files: Sequence[Input], reading: Reading, ledger: Ledger, skip: bool, summary: Summary
+) -> Iterator[Part]:
+    """The parts of all files that are not done, in order.
+
+    Raises:
+        UnsupportedOptionError: for a bad row or a broken file, unless these are skipped.
+    """
+    for file in files:
+        done = ledger.done(file)
+        if done.complete:
+            continue
+        try:
+            for part in reading.parts(file, done.front):
+                if part.bad and not skip:
+                    bad = part.bad[0]
+                    raise UnsupportedOptionError(
+                        f"{file.path}, row {bad.row}: {bad.reason}.\nMend it, or pass --on-error skip."
+                    )
+                if part.number not in done:
+                    yield part
+        except UnsupportedOptionError as error:
+            if not skip:
+                raise
+            summary.broken[file.path] = str(error).partition("\n")[0]
+
+
+def arguments_of(embed: EmbedTable, options: TableOptions) -> dict[str, Any]:
+    """What the rows of an output depend on, as plain types; who computes them and where is no part of it."""
+    model = embed.model
+    return {
+        "folder": folder_hash(model.artifact.manifest),
+        "format": model.format,
+        "engine": model.engine,
+        "column": embed.column,
+        "keep": None if embed.keep is None else sorted(embed.keep),
+        "precision": embed.precision,
+        "encode": dict(sorted(embed.options.items())),
+        "output_format": options.output_format,
+        "nulls": options.nulls,
+        "rows_per_file": options.rows_per_file,
+    }
+
+
+def header_of(embed: EmbedTable, options: TableOptions, files: Sequence[Input]) -> dict[str, Any]:
+    """What the first run says for all others: the arguments, the columns, and of int8 the ranges."""
+    schema = schema_of(files[0], embed.column, embed.keep)
+    if embed.ranges is None and embed.precision in RANGED:
+        embed = embed.with_ranges(sample(files, Reading(embed.column, SAMPLE, True, schema)))
+    content = base64.b64encode(schema.serialize().to_pybytes()).decode()
+    return {"arguments": arguments_of(embed, options), "schema": content, "ranges": embed.ranges}
+
+
+def sample(files: Sequence[Input], reading: Reading) -> list[str]:
+    """The first texts of all files together."""
+    found: list[str] = []
+    for file in files:
+        for part in reading.parts(file):
+            found += part.table.column(reading.column).to_pylist()
+            if len(found) >= SAMPLE:
+                return found[:SAMPLE]
+    return found
+
+
+def ranges_in(header: Mapping[str, Any]) -> Any:
+    """The ranges of a ledger's header, or None."""
+    return header["ranges"] and tuple(tuple(side) for side in header["ranges"])
+
+
+def schema_in(header: Mapping[str, Any]) -> pa.Schema:
+    """The columns of a ledger's header."""
+    import pyarrow as pa
+
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(header["schema"])))

@@ -1,0 +1,175 @@
+"""What is done: a file of lines in the output's folder, the arguments first, then one for each part."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sbertconv.errors import UnsupportedOptionError
+from sbertconv.tables.reading import Input, Part
+
+LEDGER = "_sbertconv.jsonl"  # readers of folders pass over names that begin so
+PARTIAL = ".partial"
+
+
+@dataclass
+class Done:
+    """The parts of a file that are done.
+
+    Attributes:
+        stamp: of the file as it was.
+        parts: their numbers, from the first that is not in `front` on.
+        front: so many from the first on.
+        last: the number of the file's last part, once known.
+        rows: of all its parts.
+    """
+
+    stamp: list[Any]
+    parts: set[int] = field(default_factory=set)
+    front: int = 0
+    last: int | None = None
+    rows: int = 0
+
+    def add(self, number: int, last: bool, rows: int) -> None:
+        """Count a part; one that stands twice counts once."""
+        if number in self:
+            return
+        self.rows += rows
+        self.parts.add(number)
+        self.last = number if last else self.last
+        while self.front in self.parts:
+            self.parts.remove(self.front)
+            self.front += 1
+
+    @property
+    def complete(self) -> bool:
+        return self.last is not None and self.front > self.last
+
+    def __contains__(self, number: int) -> bool:
+        return number < self.front or number in self.parts
+
+
+class Ledger:
+    """The ledger of an output folder, held by one process at a time.
+
+    Attributes:
+        header: what the first run said: the arguments, the schema, the ranges.
+    """
+
+    def __init__(self, folder: Path, arguments: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.path = folder / LEDGER
+        self.files: dict[str, Done] = {}
+        self.header: dict[str, Any] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = open(self.path, "a+b")  # noqa: SIM115  # closed by close()
+        try:
+            self._lock()
+            self._read()
+            self._check(arguments)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let it go."""
+        self.file.close()
+
+    def _lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            return
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UnsupportedOptionError(
+                f"{self.folder}: another run writes to it.\nWait for it, or choose another --output."
+            ) from error
+
+    def _read(self) -> None:
+        """The lines that are whole; what a killed run left behind is cut off, and its half-written files removed."""
+        self.file.seek(0)
+        end = 0
+        for line in self.file:
+            if not line.endswith(b"\n"):
+                break
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break
+            end += len(line)
+            if not self.header:
+                self.header = entry
+            else:
+                self._count(entry)
+        if end < self.path.stat().st_size:
+            os.truncate(self.path, end)
+        for left in self.folder.glob(f".*{PARTIAL}"):
+            left.unlink(missing_ok=True)
+
+    def _count(self, entry: Mapping[str, Any]) -> None:
+        done = self.files.get(entry["file"])
+        if done is None or done.stamp != entry["stamp"]:  # an older file of this name
+            done = self.files[entry["file"]] = Done(entry["stamp"])
+        done.add(entry["part"], entry["last"], entry["rows"])
+
+    @property
+    def rows(self) -> int:
+        """How many are there."""
+        return sum(done.rows for done in self.files.values())
+
+    def _check(self, arguments: Mapping[str, Any]) -> None:
+        before = self.header.get("arguments")
+        if before is None or before == json.loads(json.dumps(arguments)):
+            return
+        names = [name for name in {**before, **arguments} if before.get(name) != arguments.get(name)]
+        differences = "; ".join(f"{name}: {before.get(name)!r} then, {arguments.get(name)!r} now" for name in names)
+        raise UnsupportedOptionError(
+            f"{self.folder}: begun with other arguments: {differences}.\nUse those, or choose another --output."
+        )
+
+    def begin(self, header: Mapping[str, Any]) -> None:
+        """Say what every later run goes by; the first run does."""
+        self.header = dict(header)
+        self._append(self.header)
+
+    def done(self, source: Input) -> Done:
+        """The parts of a file that are done; of one that has changed since, none are, and their output goes."""
+        stamp = [source.size, source.stamp]
+        done = self.files.get(source.path)
+        if done is None or done.stamp != stamp:
+            for path in self.folder.glob(f"*-{source.code}-*") if done else ():
+                path.unlink(missing_ok=True)
+            done = self.files[source.path] = Done(stamp)
+        return done
+
+    def add(self, part: Part, output: str | None) -> None:
+        """A part is done: its file is there."""
+        self._append(
+            {
+                "file": part.source.path,
+                "part": part.number,
+                "rows": part.rows,
+                "last": part.last,
+                "stamp": [part.source.size, part.source.stamp],
+                "output": output,
+                **({"bad": [[one.row, one.reason] for one in part.bad]} if part.bad else {}),
+            }
+        )
+        self.files[part.source.path].add(part.number, part.last, part.rows)
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        self.file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())

@@ -1,0 +1,388 @@
+"""Files, folders, patterns and remote paths -> parts: so many rows of one file as an Arrow table, and its bad rows."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from sbertconv.errors import UnsupportedOptionError, error_text, require
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+MAGIC = "*?["
+SAMPLE = 1000  # rows of JSON lines that say the types of their columns
+LONGEST_CELL = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file: its path, and what changes with its content."""
+
+    path: str
+    size: int
+    stamp: str
+
+    @property
+    def ending(self) -> str:
+        return ending_of(self.path)
+
+    @property
+    def code(self) -> str:
+        """What tells its output from that of another file of the same name."""
+        return hashlib.sha256(self.path.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A row, counted from 0, that is left out, and why."""
+
+    row: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """So many rows of a file.
+
+    Attributes:
+        source: the file.
+        number: of this part in its file, from 0.
+        table: its rows.
+        rows: how many there are with the bad ones.
+        bad: rows that are not in the table.
+        last: whether the file ends here.
+        consumed: bytes of the file, about, that were read for it.
+    """
+
+    source: Input
+    number: int
+    table: pa.Table
+    rows: int
+    bad: tuple[Bad, ...] = field(default=())
+    last: bool = False
+    consumed: int = 0
+
+
+def ending_of(path: str) -> str:
+    """The ending that says the format, without that of a compression."""
+    name = path.rsplit("/", 1)[-1].lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    return "." + name.rsplit(".", 1)[-1] if "." in name else ""
+
+
+def find_inputs(patterns: Sequence[str]) -> list[Input]:
+    """The files of paths, folders and patterns, local or of any file system of fsspec, each once, in order.
+
+    Raises:
+        UnsupportedOptionError: for a pattern without files, or a file in a format that is not read.
+    """
+    require("tables", "pyarrow", "fsspec")
+    import fsspec
+
+    found: dict[str, Input] = {}
+    for pattern in patterns:
+        try:
+            system, path = fsspec.core.url_to_fs(str(pattern))
+            folder = system.isdir(path)
+            if folder or set(MAGIC) & set(path):
+                listed = (system.find if folder else system.glob)(path, detail=True)
+            else:
+                listed = {path: system.info(path)}
+            infos = [(name, listed[name]) for name in sorted(listed) if not folder or is_table(name, path)]
+        except (OSError, ValueError, ImportError) as error:  # ImportError: a file system with a package of its own
+            raise UnsupportedOptionError(f"{pattern}: cannot be read: {error}\nCheck the path.") from error
+        files = [(name, info) for name, info in infos if info["type"] == "file"]
+        if not files:
+            raise UnsupportedOptionError(f"{pattern}: no file (have: {', '.join(FORMATS)}).\nCheck the path.")
+        for name, info in files:
+            if ending_of(name) not in FORMATS:
+                raise UnsupportedOptionError(f"{name}: cannot be read (have: {', '.join(FORMATS)}).\nConvert it.")
+            stamp = next((str(info[key]) for key in ("ETag", "etag", "mtime", "LastModified") if key in info), "")
+            whole = name if "://" not in str(pattern) else system.unstrip_protocol(name)
+            found[whole] = Input(whole, int(info["size"] or 0), stamp)
+    return list(found.values())
+
+
+def is_table(name: str, folder: str) -> bool:
+    """Whether a file of a folder is one of its tables: neither hidden nor of another kind."""
+    parts = name.removeprefix(folder).strip("/").split("/")
+    return ending_of(name) in FORMATS and not any(part.startswith(("_", ".")) for part in parts)
+
+
+def lines_of(file: Any) -> Iterator[str]:
+    """The lines of a file as text.
+
+    Raises:
+        ValueError: for one that is not UTF-8.
+    """
+    for number, line in enumerate(file):
+        yield line.decode("utf-8-sig" if number == 0 else "utf-8").rstrip("\r\n")
+
+
+def read_txt(file: Any, column: str) -> Iterator[Any]:
+    """Each line is a row."""
+    yield from ({column: line} for line in lines_of(file))
+
+
+def read_jsonl(file: Any, column: str) -> Iterator[Any]:
+    """Each line is an object, or a text alone; blank ones are no rows."""
+    for line in lines_of(file):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield f"not JSON: {error}"
+            continue
+        row = {column: row} if isinstance(row, str) else row
+        yield row if isinstance(row, dict) else f"{type(row).__name__}, where an object is due"
+
+
+def read_csv(file: Any, column: str) -> Iterator[Any]:
+    """The first row has the names. Every cell is text: a number keeps its zeros."""
+    csv.field_size_limit(LONGEST_CELL)
+    rows = csv.reader((line.decode("utf-8-sig") for line in file), strict=True)
+    names = next(rows, [])
+    if len(set(names)) != len(names):
+        raise ValueError("two columns have the same name")
+    while True:
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield f"not CSV: {error}"
+            continue
+        if not cells and len(names) != 1:
+            continue  # an empty line
+        cells = cells or [""]
+        due = f"{len(cells)} cells, where {len(names)} are due"
+        yield dict(zip(names, cells, strict=True)) if len(cells) == len(names) else due
+
+
+def read_parquet(file: Any, start: int, size: int) -> Iterator[pa.Table]:
+    """The rows from one on; row groups before it are not read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as parquet:
+        group = 0
+        while group < parquet.num_row_groups and parquet.metadata.row_group(group).num_rows <= start:
+            start -= parquet.metadata.row_group(group).num_rows
+            group += 1
+        groups = list(range(group, parquet.num_row_groups))
+        for batch in parquet.iter_batches(size, row_groups=groups) if groups else ():
+            skipped = min(start, batch.num_rows)
+            start -= skipped
+            yield pa.table(batch).slice(skipped)
+
+
+def read_arrow(file: Any, start: int, size: int) -> Iterator[pa.Table]:
+    """The rows from one on, of the file format or the stream format."""
+    import pyarrow as pa
+
+    try:
+        opened = pa.ipc.open_file(file)
+        batches = (opened.get_batch(number) for number in range(opened.num_record_batches))
+    except pa.ArrowInvalid:
+        file.seek(0)
+        batches = iter(pa.ipc.open_stream(file))
+    for batch in batches:
+        skipped = min(start, batch.num_rows)
+        start -= skipped
+        yield pa.table(batch).slice(skipped)
+
+
+# Formats that are read row by row, so that a bad one is known, and formats of columns.
+ROWS: Mapping[str, Callable[[Any, str], Iterator[Any]]] = {
+    ".csv": read_csv,
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".txt": read_txt,
+}
+COLUMNS: Mapping[str, Callable[[Any, int, int], Iterator[Any]]] = {
+    ".parquet": read_parquet,
+    ".arrow": read_arrow,
+    ".feather": read_arrow,
+    ".ipc": read_arrow,
+}
+FORMATS = (*COLUMNS, *ROWS)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read: into parts of so many rows, with the same columns from all of them.
+
+    Attributes:
+        column: of the texts.
+        size: rows of a part.
+        nulls_are_bad: whether a row without text is a bad one.
+        schema: of every part.
+    """
+
+    column: str
+    size: int
+    nulls_are_bad: bool
+    schema: pa.Schema
+
+    def parts(self, source: Input, start: int = 0) -> Iterator[Part]:
+        """The parts of a file from one on.
+
+        Raises:
+            UnsupportedOptionError: if the file is broken or has not the columns; the parts before that are whole.
+        """
+        with opened(source) as file:
+            if source.ending in ROWS:
+                found = ROWS[source.ending](file, self.column)
+                next(islice(found, start * self.size, start * self.size), None)
+                chunks: Iterator[Any] = iter(lambda: list(islice(found, self.size)), [])
+            else:
+                chunks = resized(COLUMNS[source.ending](file, start * self.size, self.size), self.size)
+            number, waiting, consumed = start, next(chunks, None), 0
+            if waiting is None:
+                yield Part(source, number, self.schema.empty_table(), 0, last=True)
+            while waiting is not None:
+                following = next(chunks, None)
+                place = source.size if following is None else min(position(file, source), source.size)
+                part = self._part(source, number, waiting, following is None)
+                yield replace(part, consumed=max(0, place - consumed))
+                number, waiting, consumed = number + 1, following, max(place, consumed)
+
+    def _part(self, source: Input, number: int, rows: Any, last: bool) -> Part:
+        bad: list[Bad] = []
+        first = number * self.size
+        places: Sequence[int] = range(first, first + len(rows))
+        if isinstance(rows, list):
+            table, places = from_rows(rows, self.schema, bad, first)
+        else:
+            table = cast(rows, self.schema)
+        if self.nulls_are_bad and table.column(self.column).null_count:
+            import pyarrow.compute as pc
+
+            mask = pc.is_valid(table.column(self.column))
+            bad += [Bad(place, "null") for place, valid in zip(places, mask.to_pylist(), strict=True) if not valid]
+            table = table.filter(mask)
+        return Part(source, number, table, len(rows), tuple(sorted(bad, key=lambda one: one.row)), last)
+
+
+def position(file: Any, source: Input) -> int:
+    """How far into a file its reader is, in bytes as it is stored."""
+    raw = file if source.path.endswith(ending_of(source.path)) else getattr(file, "fileobj", None)
+    return 0 if raw is None or raw.closed else int(raw.tell())
+
+
+def resized(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The same rows in tables of so many."""
+    import pyarrow as pa
+
+    held: list[Any] = []
+    for table in tables:
+        held.append(table)
+        while sum(map(len, held)) >= size:
+            whole = pa.concat_tables(held)
+            yield whole.slice(0, size)
+            held = [whole.slice(size)]
+    if sum(map(len, held)):
+        yield pa.concat_tables(held)
+
+
+def from_rows(rows: list[Any], schema: pa.Schema, bad: list[Bad], first: int) -> tuple[pa.Table, list[int]]:
+    """The rows that are good as a table, with their places; the others join the bad ones."""
+    import pyarrow as pa
+
+    good, places = [], []
+    for place, row in enumerate(rows, first):
+        if isinstance(row, str):  # why it is none
+            bad.append(Bad(place, row))
+        else:
+            good.append(row)
+            places.append(place)
+    try:
+        return pa.Table.from_pylist(good, schema), places
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):  # one of them: each alone says which
+        fitting = []
+        for place, row in zip(places, good, strict=True):
+            try:
+                pa.Table.from_pylist([row], schema)
+            except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+                bad.append(Bad(place, error_text(error)))
+            else:
+                fitting.append((place, row))
+        return pa.Table.from_pylist([row for _, row in fitting], schema), [place for place, _ in fitting]
+
+
+def cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the columns of the first file.
+
+    Raises:
+        ValueError: if it has others.
+    """
+    if missing := [name for name in schema.names if table.column_names.count(name) != 1]:
+        raise ValueError(f"has no one column {', '.join(missing)} (have: {', '.join(table.column_names)})")
+    return table.select(schema.names).cast(schema)
+
+
+class opened:  # noqa: N801  # a context manager
+    """A file, unpacked where it is compressed; whatever breaks while it is read is one kind of error."""
+
+    def __init__(self, source: Input) -> None:
+        self.source = source
+
+    def __enter__(self) -> Any:
+        import fsspec
+
+        try:
+            self.file = fsspec.open(self.source.path, "rb", compression="infer").open()
+        except (OSError, ValueError) as error:
+            raise self._broken(error) from error
+        return self.file
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        import zlib
+
+        self.file.close()
+        # ValueError: pyarrow's own errors, and text that is not UTF-8
+        if isinstance(error, (OSError, ValueError, EOFError, KeyError, zlib.error)):
+            raise self._broken(error) from error
+
+    def _broken(self, error: BaseException) -> UnsupportedOptionError:
+        return UnsupportedOptionError(
+            f"{self.source.path}: cannot be read: {error_text(error)}\n"
+            "Check that the file is complete, has the columns of the others and is UTF-8, or pass --on-error skip."
+        )
+
+
+def schema_of(source: Input, column: str, keep: Sequence[str] | None) -> pa.Schema:
+    """The columns that are read, with their types, as the first file has them.
+
+    Raises:
+        UnsupportedOptionError: if it is broken, or has not the columns.
+    """
+    import pyarrow as pa
+
+    from sbertconv.tables.embedding import kept_columns, text_column
+
+    with opened(source) as file:
+        if source.ending in COLUMNS:
+            first = next(COLUMNS[source.ending](file, 0, 1), None)
+            table = pa.table({}) if first is None else first
+        else:
+            rows = [row for row in islice(ROWS[source.ending](file, column), SAMPLE) if isinstance(row, dict)]
+            names = dict.fromkeys(name for row in rows for name in row)
+            table = pa.table({name: pa.array([row.get(name) for row in rows], from_pandas=False) for name in names})
+    try:
+        text_column(table, column)
+        kept = kept_columns(table.column_names, keep)
+    except UnsupportedOptionError as error:
+        raise UnsupportedOptionError(f"{source.path}: {error}") from error
+    fields = [table.schema.field(name) for name in table.column_names if name in kept or name == column]
+    texts = pa.field(column, pa.string())
+    return pa.schema([texts if one.name == column and pa.types.is_null(one.type) else one for one in fields])

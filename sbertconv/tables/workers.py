@@ -1,0 +1,222 @@
+"""Parts of tables to workers and back: processes of this machine, or whatever answers bytes with bytes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sbertconv.errors import SbertconvError
+from sbertconv.tables.reading import Part
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from sbertconv.tables.embedding import EmbedTable
+
+TRIES = 3  # workers that may die of one part
+LENGTH = struct.Struct("<Q")
+DONE, FAILED = b"\0", b"\1"
+
+
+class WorkerDiedError(SbertconvError):
+    """A worker ended in the middle of a part."""
+
+
+class Worker(Protocol):
+    """What embeds tables somewhere: Arrow's stream format in and out."""
+
+    def __call__(self, table: bytes) -> bytes:
+        """Embed one; raises WorkerDiedError, or the error of the model."""
+
+    def close(self) -> None:
+        """Let it go."""
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """A table in Arrow's stream format."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def from_bytes(content: bytes) -> pa.Table:
+    """A table from Arrow's stream format."""
+    import pyarrow as pa
+
+    return pa.ipc.open_stream(content).read_all()
+
+
+def embed_bytes(embed: EmbedTable, table: bytes) -> bytes:
+    """What a worker does."""
+    return to_bytes(embed(from_bytes(table)))
+
+
+class Process:
+    """A process that opens the folder itself. It ends when this one does, however that ends."""
+
+    def __init__(self, embed: EmbedTable) -> None:
+        package = Path(__file__).parent.parent.parent
+        paths = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "sbertconv.tables.workers"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+        self.unsaid = [pickle.dumps(embed)]  # what is sent before the first table
+
+    def __call__(self, table: bytes) -> bytes:
+        """Embed one."""
+        try:
+            for content in (*self.unsaid, table):
+                send(self.process.stdin, content)
+            self.unsaid.clear()
+            state, content = receive(self.process.stdout), receive(self.process.stdout)
+        except (OSError, EOFError) as error:
+            code = self.process.wait()
+            raise WorkerDiedError(f"A worker ended with {code}.\nCheck the memory: each holds the model.") from error
+        if state == FAILED:
+            raise pickle.loads(content)
+        return content
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with_no_error(pipe.close)  # type: ignore[union-attr]
+
+
+def with_no_error(close: Callable[[], None]) -> None:
+    try:
+        close()
+    except OSError:  # what was still buffered for a process that is gone
+        return
+
+
+def send(pipe: Any, content: bytes) -> None:
+    pipe.write(LENGTH.pack(len(content)))
+    pipe.write(content)
+    pipe.flush()
+
+
+def receive(pipe: Any) -> bytes:
+    """The next message.
+
+    Raises:
+        EOFError: if the other side is gone.
+    """
+    head = pipe.read(LENGTH.size)
+    content: bytes = pipe.read(LENGTH.unpack(head)[0]) if len(head) == LENGTH.size else b""
+    if len(head) < LENGTH.size or len(content) < LENGTH.unpack(head)[0]:
+        raise EOFError
+    return content
+
+
+def serve() -> None:
+    """A worker: the callable first, then tables, until there are no more. Libraries print to stderr."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    questions = sys.stdin.buffer
+    embed = pickle.loads(receive(questions))
+    while True:
+        try:
+            table = receive(questions)
+        except EOFError:
+            return
+        try:
+            state, content = DONE, embed_bytes(embed, table)
+        except Exception as error:
+            known = isinstance(error, SbertconvError)
+            state, content = (
+                FAILED,
+                pickle.dumps(error if known else SbertconvError(f"{type(error).__name__}: {error}")),
+            )
+        send(answers, state)
+        send(answers, content)
+
+
+def pooled(parts: Iterator[Part], open_worker: Callable[[], Worker], count: int) -> Iterator[tuple[Part, pa.Table]]:
+    """Each part with its embedded table, as they get done. A part of a worker that dies is done again by another.
+
+    Raises:
+        WorkerDiedError: if workers die of one part again and again.
+        SbertconvError: what reading or embedding raises.
+    """
+    reading, answers, stopped = threading.Lock(), queue.Queue[Any](count), threading.Event()
+    open_workers: list[Worker] = []
+
+    def opened() -> Worker:
+        open_workers.append(open_worker())
+        return open_workers[-1]
+
+    def work() -> None:
+        worker: Worker | None = None
+        try:
+            while not stopped.is_set():
+                with reading:
+                    part = next(parts, None)
+                if part is None:
+                    break
+                content = to_bytes(part.table)
+                for left in reversed(range(TRIES)):
+                    worker = worker or opened()
+                    try:
+                        answers.put((part, from_bytes(worker(content))))
+                        break
+                    except WorkerDiedError:
+                        worker.close()
+                        worker = None
+                        if not left or stopped.is_set():
+                            raise
+        except BaseException as error:
+            answers.put(error)
+        finally:
+            if worker is not None:
+                worker.close()
+            answers.put(None)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    running = count
+    try:
+        while running:
+            answer = answers.get()
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer is None:
+                running -= 1
+            else:
+                yield answer
+    finally:
+        stopped.set()
+        for worker in open_workers:  # who is in the middle of a part, too
+            worker.close()
+        while any(thread.is_alive() for thread in threads):  # nobody waits for room among the answers
+            with_no_item(answers)
+            for thread in threads:
+                thread.join(0.05)
+
+
+def with_no_item(answers: queue.Queue[Any]) -> None:
+    while True:
+        try:
+            answers.get_nowait()
+        except queue.Empty:
+            return
+
+
+if __name__ == "__main__":
+    serve()

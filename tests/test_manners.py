@@ -1,0 +1,233 @@
+"""How commands and methods behave where something is not as it should be: a message, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from conftest import TEXTS, Ran, run_python
+from tokenizers import Tokenizer
+
+import sbertconv
+from sbertconv import ArtifactError, SbertconvError, UnsupportedOptionError
+from sbertconv.artifact import scratch
+from sbertconv.artifact.publishing import stage
+from sbertconv.console.printing import json_text
+from sbertconv.runtime import tokenization
+from sbertconv.runtime.long_texts import keeps_begins
+from sbertconv.runtime.model import ConvertedModel
+from sbertconv.runtime.predicting import Reranker
+from sbertconv.runtime.tokenization import FastTokenizer
+
+COMMAND_LINE = "import sys; from sbertconv import main; sys.argv[0] = 'sbertconv'; main()"
+
+
+def test_inspect_without_torch_says_what_to_install(static_folder: Path) -> None:
+    ran = run_python(f"import sys; sys.modules['torch'] = None; {COMMAND_LINE}", "inspect", static_folder)
+    assert (ran.code, ran.out) == (1, "")
+    assert "torch" in ran.err
+    assert 'pip install "sbertconv[onnx]"' in ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_size": "8"}, r"batch_size='8' is str .have: a whole number"),
+        ({"batch_size": 2.5}, "batch_size=2.5 is float"),
+        ({"batch_size": True}, "batch_size=True is bool"),
+        ({"prompt": 3}, r"prompt=3 is int .have: text, None"),
+        ({"prompt_name": ["query"]}, "prompt_name=.'query'. is list"),
+        ({"output_value": 1}, "output_value=1"),
+        ({"precision": None}, r"precision=None is NoneType .have: text"),
+        ({"normalize_embeddings": "yes"}, r"normalize_embeddings='yes' is str .have: True, False"),
+        ({"truncate_dim": 2.0}, "truncate_dim=2.0"),
+        ({"show_progress_bar": "no"}, "show_progress_bar='no'"),
+        ({"task": 1}, "task=1 is int"),
+        ({"task": "nope"}, r"task 'nope' is not known .have: document, query"),
+    ],
+    ids=str,
+)
+def test_an_option_of_a_wrong_type_is_named(options: dict[str, Any], said: str, static_artifact: Path) -> None:
+    with pytest.raises(UnsupportedOptionError, match=said):
+        sbertconv.load(static_artifact).encode(TEXTS, **options)
+
+
+def test_options_as_numpy_has_them(static_artifact: Path) -> None:
+    model = sbertconv.load(static_artifact)
+    found = model.encode(TEXTS, None, None, np.int64(2), np.bool_(False), task="query")
+    np.testing.assert_allclose(found, model.encode(TEXTS), atol=1e-6)
+
+
+def test_a_method_of_another_class_is_named(static_artifact: Path) -> None:
+    model = sbertconv.load(static_artifact)
+    with pytest.raises(SbertconvError, match=r"A Embedder has no predict\(\) .have: encode, encode_query"):
+        model.predict(TEXTS)
+    with pytest.raises(SbertconvError, match=r"A Reranker has no encode\(\) .have: predict, rank, logits, scores"):
+        _ = Reranker.__new__(Reranker).encode
+    assert not hasattr(model, "predict")
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = ConvertedModel.__new__(ConvertedModel).nothing  # type: ignore[attr-defined]
+
+
+def test_json_for_machines_has_no_nan() -> None:
+    assert json.loads(json_text({"a": [float("nan"), 1.5, float("-inf")]}), parse_constant=pytest.fail) == {
+        "a": [None, 1.5, None]
+    }
+
+
+def test_a_target_with_a_name_as_long_as_file_systems_take(static_folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / ("ü" * 125)
+    sbertconv.to_onnx(static_folder, target)
+    sbertconv.to_onnx(static_folder, target, overwrite=True)
+    assert sbertconv.load(target).encode("a text").shape == (32,)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_messages_do_not_name_the_hidden_folder(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError) as caught, stage(tmp_path / "out") as staging:
+        raise ArtifactError(f"{staging.folder}/model.onnx: broken")
+    assert str(caught.value) == f"{tmp_path / 'out'}/model.onnx: broken"
+
+
+@pytest.fixture
+def no_process() -> int:
+    """The number of a process that is no more."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def test_what_killed_runs_leave_is_removed(no_process: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with scratch.scratch_folder() as mine:
+        dead = tmp_path / mine.name.replace(f"-{os.getpid()}-", f"-{no_process}-")
+        other_machine = tmp_path / f"sbertconv-00000000-{no_process}-abc"
+        for folder in (dead, other_machine, tmp_path / "sbertconv-mine"):
+            folder.mkdir()
+            (folder / "file").write_text("a")
+        with scratch.scratch_folder():
+            assert sorted(path.name for path in tmp_path.iterdir() if path.name == dead.name) == []
+            assert mine.is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other_machine.name, "sbertconv-mine"]
+
+
+def test_a_half_written_output_of_a_killed_run_does_not_stay(
+    static_artifact: Path, tmp_path: Path, cli: Callable[..., Ran]
+) -> None:
+    (tmp_path / ".out.npy.partial").write_bytes(b"half")
+    assert cli("encode", static_artifact, "a text", "--output", tmp_path / "out.npy").code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.npy"]
+
+
+@pytest.mark.parametrize("stdout", ["closed", "broken"])
+def test_an_output_that_nobody_reads_is_no_traceback(stdout: str, static_artifact: Path) -> None:
+    code = "import os; os.close(1)" if stdout == "closed" else "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1)"
+    start = (
+        "import subprocess as s, sys; sys.exit(s.run([sys.executable, '-c', sys.argv[1], *sys.argv[2:]]).returncode)"
+    )
+    wrapped = f"import sys; {COMMAND_LINE}"
+    ran = run_python(f"{code}; {start}", wrapped, "encode", static_artifact, "a text")
+    assert "Traceback" not in ran.err
+    assert (ran.code, ran.err) == (0, "") if stdout == "broken" else "The output is closed" in ran.err
+
+
+def test_an_interrupt_during_the_imports_is_quiet() -> None:
+    stopping = (
+        "import builtins, os, signal\nplain = builtins.__import__\n"
+        "def stop(name, *rest, **more):\n"
+        f"    if name == 'typer': os.kill(os.getpid(), {int(signal.SIGINT)})\n"
+        "    return plain(name, *rest, **more)\n"
+        f"builtins.__import__ = stop\n{COMMAND_LINE}"
+    )
+    ran = run_python(stopping, "engines")
+    assert (ran.code, ran.out, ran.err) == (130, "", "Interrupted. Nothing was written.\n")
+
+
+def test_an_error_of_the_engine_stands_in_its_message_alone(
+    bert_artifact: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = sbertconv.load(bert_artifact, engine="onnxruntime")
+    tensors = model.tokenize(["a text"])
+    with pytest.raises(ArtifactError, match="out of data bounds"):
+        model.graphs[0].run({**tensors, "input_ids": tensors["input_ids"] + 10**6})
+    assert capfd.readouterr() == ("", "")
+
+
+SECTION = {
+    "padding_side": "right", "tensors": ["input_ids"], "split_special_tokens": False, "add_special_tokens": True,
+    "truncation_side": "right", "cut": "truncate",
+}  # fmt: skip
+
+
+def texts() -> Iterator[str]:
+    """Texts with long stretches of one kind, and of all."""
+    words = [word for line in tiny.LINES for word in line.split()]
+    pieces = [*words, "  ", "\n", "\u200b" * 300, "," * 40, "x" * 200, "İΣς", "e\u0301" * 9, "<s>", "[MASK]", "a a a"]
+    for seed in range(60):
+        chosen = random.Random(seed)
+        few = chosen.sample(pieces, chosen.randint(1, len(pieces)))
+        yield chosen.choice(["", " "]).join(chosen.choice(few) for _ in range(chosen.randint(1, 400)))
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+@pytest.mark.parametrize("cut", ["truncate", "slice"])
+def test_the_begin_of_a_very_long_text_has_the_tokens_of_the_whole(
+    kind: str, cut: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tokenizer.json").write_text(tiny.backend_tokenizer(kind), encoding="utf-8")
+    tokenizer = FastTokenizer({**SECTION, "cut": cut}, tmp_path / "tokenizer.json")
+    assert tokenizer._keeps_begins
+    given = list(texts())
+    for limit in (17, 24, 60):
+        expected = tokenizer.ids(given, limit)
+        with monkeypatch.context() as patch:
+            patch.setattr(tokenization, "LONG", 10)
+            patch.setattr(tokenization, "PER_TOKEN", 1)
+            assert tokenizer.ids(given, limit) == expected
+
+
+def test_little_of_a_very_long_text_is_tokenized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tokenizer.json").write_text(tiny.backend_tokenizer("wordpiece"), encoding="utf-8")
+    tokenizer = FastTokenizer(SECTION, tmp_path / "tokenizer.json")
+    lengths: list[int] = []
+    cut_at = tokenizer._cut_at
+
+    class Counting:
+        def __init__(self, backend: Any) -> None:
+            self.backend = backend
+
+        def encode_batch_fast(self, texts: list[str], **options: Any) -> Any:
+            lengths.extend(map(len, texts))
+            return self.backend.encode_batch_fast(texts, **options)
+
+    monkeypatch.setattr(tokenizer, "_cut_at", lambda limit: Counting(cut_at(limit)))
+    ((ids, _),) = tokenizer.ids(["word " * 2_000_000], 48)
+    assert len(ids) == 48
+    assert sum(lengths) < 10_000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pre_tokenizer": None},
+        {"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": False}},
+        {"normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}},
+        {"added_tokens": [{"content": "two words"}]},
+    ],
+    ids=str,
+)
+def test_a_tokenizer_that_looks_further_reads_the_whole(change: dict[str, Any]) -> None:
+    described = json.loads(Tokenizer.from_str(tiny.backend_tokenizer("wordpiece")).to_str())
+    assert keeps_begins(described)
+    assert not keeps_begins({**described, **change})

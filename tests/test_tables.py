@@ -1,0 +1,455 @@
+"""Tables: every format in, every kind of vector out, and nothing lost whatever happens on the way."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import COMMAND, TEXTS, snapshot
+
+import sbertconv
+from sbertconv import UnsupportedOptionError
+from sbertconv.runtime.model import ConvertedModel
+
+pa = pytest.importorskip("pyarrow")
+pytest.importorskip("fsspec")
+import pyarrow.dataset as pads  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+
+from sbertconv.tables.embedding import EmbedTable  # noqa: E402
+from sbertconv.tables.encoding import TableOptions, embed_tables  # noqa: E402
+from sbertconv.tables.ledger import LEDGER, Ledger  # noqa: E402
+from sbertconv.tables.reading import Reading, find_inputs, schema_of  # noqa: E402
+from sbertconv.tables.workers import Process, WorkerDiedError, pooled  # noqa: E402
+
+ENGINE = "onnxruntime"
+ROWS = [{"id": number, "text": text, "title": f"t{number}"} for number, text in enumerate(TEXTS)]
+WRITERS: dict[str, Callable[[Path, Any], None]] = {
+    "parquet": lambda path, table: pq.write_table(table, path, row_group_size=2),
+    "arrow": lambda path, table: write_arrow(path, table, 2),
+    "jsonl": lambda path, table: path.write_text(lines(table), encoding="utf-8"),
+    "jsonl.gz": lambda path, table: path.write_bytes(gzip.compress(lines(table).encode())),
+    "csv": lambda path, table: path.write_text(csv_of(table), encoding="utf-8"),
+    "csv.gz": lambda path, table: path.write_bytes(gzip.compress(csv_of(table).encode())),
+}
+
+
+def write_arrow(path: Path, table: Any, size: int) -> None:
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=size)
+
+
+def lines(table: Any) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
+
+
+def csv_of(table: Any) -> str:
+    import csv
+    import io
+
+    file = io.StringIO()
+    writer = csv.DictWriter(file, table.column_names)
+    writer.writeheader()
+    writer.writerows(table.to_pylist())
+    return file.getvalue()
+
+
+def numbered(count: int, first: int = 0) -> Any:
+    """Rows whose texts differ in words and length."""
+    texts = [
+        f"{TEXTS[number % len(TEXTS)]} number {number} " * (1 + number % 3) for number in range(first, first + count)
+    ]
+    return pa.table({"id": range(first, first + count), "text": texts})
+
+
+def read(folder: Path) -> Any:
+    return pads.dataset(folder).to_table()
+
+
+def vectors_of(table: Any) -> np.ndarray:
+    return np.array(table.column("embedding").to_pylist())
+
+
+def written(folder: Path) -> dict[str, str]:
+    """The output's files and their hashes, without the ledger, whose lines may come in another order."""
+    return {name: code for name, code in snapshot(folder).items() if name != LEDGER}
+
+
+@pytest.fixture
+def embed(static_artifact: Path) -> EmbedTable:
+    return EmbedTable(folder=str(static_artifact), load={"engine": ENGINE})
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_every_format_gives_every_column_and_the_vectors_of_encode(
+    form: str, embed: EmbedTable, tmp_path: Path
+) -> None:
+    source = tmp_path / f"rows.{form}"
+    WRITERS[form](source, pa.Table.from_pylist(ROWS))
+    summary = embed_tables(embed, str(source), tmp_path / "out", TableOptions(rows_per_file=4))
+    assert (summary.rows, summary.there, len(list((tmp_path / "out").glob("*.parquet")))) == (6, 0, 2)
+    table = read(tmp_path / "out")
+    expected = [{**row, "id": str(row["id"])} for row in ROWS] if form.startswith("csv") else ROWS
+    assert table.drop(["embedding"]).to_pylist() == expected
+    assert np.array_equal(vectors_of(table), embed.model.encode(TEXTS))
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow", "jsonl.gz", "csv"])
+@pytest.mark.parametrize("start", range(5))
+def test_parts_are_the_same_from_wherever_reading_begins(start: int, form: str, tmp_path: Path) -> None:
+    source, table = tmp_path / f"rows.{form}", numbered(1000)
+    if form == "parquet":
+        pq.write_table(table, source, row_group_size=333)  # the last one has a single row
+    elif form == "arrow":
+        write_arrow(source, table, 130)
+    else:
+        WRITERS[form](source, table)
+    (file,) = find_inputs([str(source)])
+    reading = Reading("text", 250, False, schema_of(file, "text", None))
+    whole, rest = list(reading.parts(file)), list(reading.parts(file, start))
+    assert [part.number for part in whole] == [0, 1, 2, 3]
+    if start < 4:
+        assert [(part.number, part.last, part.table) for part in rest] == [
+            (part.number, part.last, part.table) for part in whole[start:]
+        ]
+    else:
+        assert [(part.rows, part.last) for part in rest] == [(0, True)]
+
+
+def test_folders_patterns_and_remote_paths(embed: EmbedTable, tmp_path: Path) -> None:
+    import fsspec
+
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name, text in {
+        "b.txt": "two",
+        "a.txt": "one",
+        "deep/c.txt": "three",
+        "_hidden.txt": "no",
+        "x.md": "no",
+    }.items():
+        (tmp_path / "in" / name).write_text(f"{text}\n", encoding="utf-8")
+    names = [Path(one.path).name for one in find_inputs([f"{tmp_path}/in"])]
+    assert names == ["a.txt", "b.txt", "c.txt"]
+    assert [Path(one.path).name for one in find_inputs([f"{tmp_path}/in/b.txt", f"{tmp_path}/in/?.txt"])] == [
+        "b.txt",
+        "a.txt",
+    ]
+    with fsspec.open("memory://tables/rows.txt", "wb") as file:
+        file.write(b"one\ntwo\n")
+    embed_tables(embed, "memory://tables/*.txt", tmp_path / "out")
+    assert read(tmp_path / "out").column("text").to_pylist() == ["one", "two"]
+    for wrong in (f"{tmp_path}/none/*.txt", f"{tmp_path}/in/x.md", "nosuch://place/rows.txt"):
+        with pytest.raises(UnsupportedOptionError, match=wrong.rpartition("/")[2].replace("*", r"\*")):
+            find_inputs([wrong])
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind", "width"),
+    [("float32", "float", 32), ("float16", "halffloat", 32), ("ubinary", "uint8", 4), ("binary", "int8", 4)],
+)
+def test_precisions_are_lists_of_fixed_size(precision: str, kind: str, width: int, static_artifact: Path) -> None:
+    model = sbertconv.load(static_artifact)
+    table = EmbedTable(folder=str(static_artifact), precision=precision)(pa.table({"text": TEXTS}))
+    kept = table.schema.field("embedding").type
+    assert (kept.list_size, str(kept.value_type)) == (width, kind)
+    due = model.encode(TEXTS).astype(np.float16) if precision == "float16" else model.encode(TEXTS, precision=precision)
+    assert np.array_equal(vectors_of(table), due)
+
+
+def test_int8_has_its_ranges_from_a_sample_and_tells_them(static_artifact: Path, tmp_path: Path) -> None:
+    pq.write_table(numbered(300), tmp_path / "rows.parquet")
+    embed = EmbedTable(folder=str(static_artifact), precision="int8")
+    embed_tables(embed, str(tmp_path / "rows.parquet"), tmp_path / "out", TableOptions(rows_per_file=100))
+    table = read(tmp_path / "out")
+    low, high = (np.array(side, np.float32) for side in json.loads(table.schema.metadata[b"sbertconv"])["ranges"])
+    back = (vectors_of(table) + 128.5) * ((high - low) / 255) + low
+    due = sbertconv.load(static_artifact).encode(numbered(300).column("text").to_pylist())
+    assert np.abs(back - due).max() <= ((high - low) / 255).max()
+    (tmp_path / "one.txt").write_text("one\n")
+    with pytest.raises(UnsupportedOptionError, match="two texts"):
+        embed_tables(embed, str(tmp_path / "one.txt"), tmp_path / "other")
+
+
+def test_the_schema_names_model_hash_and_prompt(static_artifact: Path) -> None:
+    embed = EmbedTable(folder=str(static_artifact), encode={"prompt_name": "query", "truncate_dim": 8})
+    table = embed(pa.table({"text": ["one"]}).replace_schema_metadata({"own": "stays"}))
+    said = json.loads(table.schema.metadata[b"sbertconv"])
+    assert table.schema.metadata[b"own"] == b"stays"
+    assert (said["prompt"], said["dimension"], said["precision"]) == ("query: ", 8, "float32")
+    assert (len(said["folder_sha256"]), said["model_class"]) == (64, "SentenceTransformer")
+    assert table.schema.field("embedding").type.list_size == 8
+
+
+def test_sparse_vectors_and_vectors_of_tokens(built_once: Any) -> None:
+    import class_cases
+
+    def build(case: Callable[[], Any]) -> Callable[[Path], Any]:
+        return lambda folder: sbertconv.to_onnx(case(), folder)
+
+    folder = built_once("travel-sparse", build(class_cases.inference_free))
+    embed = EmbedTable(folder=str(folder), encode={"task": "document"})
+    table = embed(pa.table({"text": [*TEXTS, None]}))
+    rows = embed.model.rows(TEXTS, task="document")
+    for name, attribute in {"embedding_indices": "columns", "embedding_values": "values"}.items():
+        *found, last = table.column(name).to_pylist()
+        assert last is None
+        assert all(np.array_equal(one, getattr(row, attribute)) for one, row in zip(found, rows, strict=True))
+
+
+def test_a_text_is_embedded_once_and_a_null_not_at_all(embed: EmbedTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    run = ConvertedModel._run
+    monkeypatch.setattr(
+        ConvertedModel, "_run", lambda self, items, *rest: asked.extend(items) or run(self, items, *rest)
+    )
+    table = embed(pa.table({"text": ["a", None, "b", "a", "b", "a"]}))
+    found = table.column("embedding").to_pylist()
+    assert asked == ["a", "b"]
+    assert found[1] is None
+    assert found[0] == found[3] == found[5] != found[2] == found[4]
+
+
+def test_tables_without_rows_have_the_columns(embed: EmbedTable) -> None:
+    for texts in ([], [None, None]):
+        table = embed(pa.table({"text": pa.array(texts, pa.string())}))
+        assert (table.num_rows, table.schema.field("embedding").type.list_size) == (len(texts), 32)
+
+
+BAD = '{"id": 1, "text": "one"}\nnone\n{"id": 2, "text": null}\n{"id": "x", "text": "two"}\n{"id": 3, "text": 4}\n[]\n'
+
+
+def test_bad_rows_are_told_with_file_and_row(embed: EmbedTable, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"id": 0, "text": "zero"}\n' * 1000 + BAD, encoding="utf-8")
+    source, out = str(tmp_path / "rows.jsonl"), tmp_path / "out"
+    with pytest.raises(UnsupportedOptionError, match=r"rows\.jsonl, row 1001: not JSON"):
+        embed_tables(embed, source, out, TableOptions(nulls="error"))
+    summary = embed_tables(embed, source, out, TableOptions(nulls="error", on_error="skip"))
+    assert [bad.row for _, bad in summary.bad] == [1001, 1002, 1003, 1004, 1005]
+    assert read(out).column("id").to_pylist() == [0] * 1000 + [1]
+    kept = embed_tables(embed, source, tmp_path / "other", TableOptions(on_error="skip"))
+    assert 1002 not in [bad.row for _, bad in kept.bad]
+    assert read(tmp_path / "other").column("embedding").null_count == 1
+
+
+def test_a_broken_file_in_the_middle_is_done_when_it_is_mended(embed: EmbedTable, tmp_path: Path) -> None:
+    source, options = str(tmp_path / "in"), TableOptions(rows_per_file=500)
+    (tmp_path / "in").mkdir()
+    whole = gzip.compress(lines(numbered(4000)).encode())
+    for name in ("a", "b", "c"):
+        (tmp_path / "in" / f"{name}.jsonl.gz").write_bytes(whole)
+    embed_tables(embed, source, tmp_path / "due", options)
+    broken = tmp_path / "in" / "b.jsonl.gz"
+    broken.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnsupportedOptionError, match=r"b\.jsonl\.gz: cannot be read"):
+        embed_tables(embed, source, tmp_path / "out", options)
+    summary = embed_tables(embed, source, tmp_path / "out", TableOptions(rows_per_file=500, on_error="skip"))
+    assert (list(summary.broken), summary.rows) == ([str(broken)], 4000)
+    assert 5000 <= summary.there < 8000  # the first file, and what the broken one had before its end
+    broken.write_bytes(whole)
+    summary = embed_tables(embed, source, tmp_path / "out", options)
+    assert (summary.rows, summary.there) == (4000, 8000)
+    assert written(tmp_path / "out") == written(tmp_path / "due")
+
+
+def test_a_second_run_does_what_is_missing_and_refuses_other_arguments(embed: EmbedTable, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(numbered(1000), tmp_path / "in" / "a.parquet", row_group_size=300)
+    options = TableOptions(rows_per_file=256)
+    assert embed_tables(embed, str(tmp_path / "in"), tmp_path / "out", options).rows == 1000
+    before = snapshot(tmp_path / "out")
+    pq.write_table(numbered(10, 1000), tmp_path / "in" / "b.parquet")
+    summary = embed_tables(embed, str(tmp_path / "in"), tmp_path / "out", options)
+    assert (summary.rows, summary.there) == (10, 1000)
+    after = snapshot(tmp_path / "out")
+    assert {name: after[name] for name in before if name != LEDGER} == {
+        name: code for name, code in before.items() if name != LEDGER
+    }
+    other = EmbedTable(folder=embed.folder, precision="float16")
+    with pytest.raises(UnsupportedOptionError, match=r"(?s)precision: 'float32' then, 'float16' now.*another --output"):
+        embed_tables(other, str(tmp_path / "in"), tmp_path / "out", options)
+    with (
+        Ledger(tmp_path / "out", json.loads((tmp_path / "out" / LEDGER).read_text().splitlines()[0])["arguments"]),
+        pytest.raises(UnsupportedOptionError, match="another run writes"),
+    ):
+        embed_tables(embed, str(tmp_path / "in"), tmp_path / "out", options)
+
+
+def command(folder: Path, source: Path, out: Path, *more: Any) -> list[str]:
+    paths = [str(COMMAND), "encode", folder, "--input", f"{source}/*.parquet", "--output", f"{out}/"]
+    return [str(part) for part in [*paths, "--rows-per-file", "500", "--threads", "1", "--engine", ENGINE, *more]]
+
+
+@pytest.fixture
+def many_rows(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for file in range(4):
+        pq.write_table(numbered(5000, 5000 * file), folder / f"rows-{file}.parquet", row_group_size=1200)
+    return folder
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_at_any_moment_nothing_is_lost(
+    workers: int, bert_artifact: Path, many_rows: Path, tmp_path: Path
+) -> None:
+    """The main process; its workers then end by themselves."""
+    embed = EmbedTable(folder=str(bert_artifact), load={"threads": 1, "engine": ENGINE})
+    embed_tables(embed, f"{many_rows}/*.parquet", tmp_path / "due", TableOptions(rows_per_file=500))
+    moments, out = random.Random(workers), tmp_path / "out"
+    for _ in range(3):
+        ledger = out / LEDGER
+        size = ledger.stat().st_size if ledger.exists() else 0
+        goal = size + moments.randrange(1, 2500)
+        started = command(bert_artifact, many_rows, out, "--threads", workers, "--workers", workers)
+        running = subprocess.Popen(started, stderr=subprocess.DEVNULL)
+        while running.poll() is None and (not ledger.exists() or ledger.stat().st_size < goal):
+            os.sched_yield()
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    done = subprocess.run(command(bert_artifact, many_rows, out), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert " were there" in done.stderr
+    assert written(out) == written(tmp_path / "due")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of this kind")
+def test_a_full_disk_is_told_and_the_next_run_goes_on(static_artifact: Path, many_rows: Path, tmp_path: Path) -> None:
+    import resource
+
+    embed = EmbedTable(folder=str(static_artifact), load={"engine": ENGINE})
+    embed_tables(embed, f"{many_rows}/*.parquet", tmp_path / "due", TableOptions(rows_per_file=500))
+    limit = 4000  # the ledger fits for a while, and no part
+
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    full = subprocess.run(
+        command(static_artifact, many_rows, tmp_path / "out"),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=small,
+    )
+    assert (full.returncode, "cannot be written: File too large" in full.stderr) == (1, True), full.stderr
+    assert not [name for name in written(tmp_path / "out") if name.endswith(".partial")]
+    assert (
+        embed_tables(embed, f"{many_rows}/*.parquet", tmp_path / "out", TableOptions(rows_per_file=500)).rows == 20000
+    )
+    assert written(tmp_path / "out") == written(tmp_path / "due")
+
+
+def test_a_killed_worker_is_replaced_and_its_part_done_again(
+    bert_artifact: Path, many_rows: Path, tmp_path: Path
+) -> None:
+    psutil = pytest.importorskip("psutil")
+    embed = EmbedTable(folder=str(bert_artifact), load={"threads": 2, "engine": ENGINE})
+    alone = EmbedTable(folder=str(bert_artifact), load={"threads": 1, "engine": ENGINE})
+    source = str(many_rows / "rows-0.parquet")
+    embed_tables(alone, source, tmp_path / "due", TableOptions(rows_per_file=500))
+    killed: list[int] = []
+
+    def kill(summary: Any, part: Any) -> None:
+        if len(killed) < 2:
+            child = psutil.Process().children()[-1]
+            killed.append(child.pid)
+            child.kill()
+
+    embed_tables(embed, source, tmp_path / "out", TableOptions(rows_per_file=500, workers=2), kill)
+    assert len(killed) == 2
+    assert written(tmp_path / "out") == written(tmp_path / "due")
+    assert not [child for child in psutil.Process().children() if child.pid in killed]
+
+
+def test_a_part_that_kills_every_worker_ends_the_run(embed: EmbedTable, many_rows: Path) -> None:
+    class Dying(Process):
+        def __call__(self, table: bytes) -> bytes:
+            self.process.kill()
+            return super().__call__(table)
+
+    reading = Reading("text", 100, False, numbered(1).schema)
+    parts = reading.parts(find_inputs([str(many_rows)])[0])
+    with pytest.raises(WorkerDiedError, match="ended with -9"):
+        list(pooled(parts, lambda: Dying(embed), 2))
+
+
+def test_the_error_of_a_worker_is_that_of_the_run(static_artifact: Path, many_rows: Path, tmp_path: Path) -> None:
+    embed = EmbedTable(folder=str(static_artifact), load={"threads": 2, "engine": ENGINE})
+    (tmp_path / "other.parquet").write_bytes((many_rows / "rows-0.parquet").read_bytes())
+    parts = Reading("text", 100, False, numbered(1).schema).parts(find_inputs([str(tmp_path / "other.parquet")])[0])
+    wrong = EmbedTable(folder=embed.folder, column="body")
+    with pytest.raises(UnsupportedOptionError, match="no one column 'body'"):
+        list(pooled(parts, lambda: Process(wrong), 1))
+
+
+def test_ten_million_rows_of_ten_thousand_files_go_through_the_ledger_in_little_memory(tmp_path: Path) -> None:
+    psutil = pytest.importorskip("psutil")
+    table = pa.table({"id": range(1000), "text": ["a"] * 1000})
+    (tmp_path / "in").mkdir()
+    with pa.ipc.new_file(str(tmp_path / "rows.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    for number in range(10_000):
+        os.link(tmp_path / "rows.arrow", tmp_path / "in" / f"{number:05d}.arrow")
+    files = find_inputs([str(tmp_path / "in")])
+    reading, process, rows, held = Reading("text", 8192, False, table.schema), psutil.Process(), 0, 0
+    with Ledger(tmp_path / "out", {}) as ledger:
+        ledger.begin({"arguments": {}})
+        for number, file in enumerate(files):
+            ledger.done(file)
+            for part in reading.parts(file):
+                ledger.add(part, "name")
+                rows += part.rows
+            if number == 1000:
+                held = process.memory_info().rss
+    assert rows == 10_000_000
+    assert process.memory_info().rss - held < 30 << 20
+    with Ledger(tmp_path / "out", {}) as again:
+        assert again.rows == rows
+        assert all(again.done(file).complete for file in files)
+
+
+def test_the_command_keeps_columns_and_tells_what_it_did(cli: Any, static_artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "in" / "rows.parquet")
+    given = ["encode", static_artifact, "--input", tmp_path / "in", "--output", f"{tmp_path}/out/", "--keep", "id"]
+    first = cli(*given, "--output-format", "arrow", "--precision", "float16")
+    assert (first.code, first.out) == (0, ""), first.err
+    assert "6 rows of 1 files" in first.err
+    table = pads.dataset(tmp_path / "out", format="ipc").to_table()
+    assert table.column_names == ["id", "embedding"]
+    again = cli(*given, "--output-format", "arrow", "--precision", "float16")
+    assert "0 rows of 1 files" in again.err
+    assert "6 were there" in again.err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--input", "{in}"], "need a folder for their output"),
+        (["--input", "{in}/*.parquet", "--output", "{in}/rows.npy"], "Name a folder"),
+        (["--input", "{in}/rows.parquet", "--keep", "id"], "--keep: only tables have it"),
+        (["--input", "{in}", "--output", "{out}/", "--keep", "nope"], "no such column"),
+        (["--input", "{in}", "--output", "{out}/", "--column", "id"], "is int64, not text"),
+        (["--input", "{in}", "--output", "{out}/", "--nulls", "maybe"], "have: null, error"),
+        (["--input", "{in}", "--output", "{out}/", "--on", "moon"], "have: ray, spark"),
+        (["--input", "{in}", "--output", "{out}/", "--precision", "int4"], "have: float32, float16"),
+        (["--input", "{in}", "--output", "{out}/", "--max-active-dims", "3"], "has no such option"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    given: list[str], message: str, cli: Any, static_artifact: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "in" / "rows.parquet")
+    places = {"in": tmp_path / "in", "out": tmp_path / "out"}
+    ran = cli("encode", static_artifact, *(part.format(**places) for part in given))
+    assert (ran.code, message in ran.err) == (1, True), ran.err
