@@ -234,6 +234,8 @@ def test_no_text_longer_than_proven_is_answered_without_a_flag(cut_folder: Path)
         np.testing.assert_allclose(whole.encode(LONG_TEXTS), expected, atol=1e-6)
         sbertconv.load(cut_folder).encode(" ".join(["fox"] * proven))  # just as long as proven
     assert whole.max_seq_length == 400
+    with pytest.raises(UnsupportedOptionError):
+        embedder.graphs[0].run(whole.tokenize(LONG_TEXTS))
 
 
 def test_a_cut_folder_is_verified_up_to_where_it_is_proven(cut_folder: Path) -> None:

@@ -131,7 +131,9 @@ class Graph:
             UnsupportedOptionError: for tensors that do not fit the graph, or more tokens than it was proven on.
             ArtifactError: if the graph fails on it, or its answer is not one to these tensors.
         """
-        feeds = checked_feeds(self.section["inputs"], tensors, longest(self.section["tokenizer"]))
+        limits = [longest(self.section["tokenizer"]), self.proven_length]
+        limit = min((number for number in limits if number is not None), default=None)
+        feeds = checked_feeds(self.section["inputs"], tensors, limit)
         run = self.opened
         file = self.section["formats"][self.form]
         try:
