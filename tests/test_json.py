@@ -21,7 +21,7 @@ ROOT = Path(sbertconv.__file__).parent
 # Where json.loads stands beside the reader: what this process wrote itself, or the manifest's own parser
 OWN = {
     "artifact/json_reading.py", "artifact/folder.py", "text/components.py", "text/normalizers.py",
-    "text/pretokenizers.py", "benchmark/contestants.py", "benchmark/worker.py",
+    "text/pretokenizers.py", "console/printing.py", "benchmark/contestants.py", "benchmark/worker.py",
 }  # fmt: skip
 
 
@@ -133,6 +133,17 @@ def test_a_tokenizer_that_the_library_cannot_save_is_one_error(
     changed(TOKENIZER, model_input_names=["input_ids", "\ud800", "attention_mask"])(folder)
     with pytest.raises(SbertconvError, match="cannot save or describe it: UnicodeEncodeError"):
         sbertconv.to_onnx(folder, tmp_path / "onnx")
+
+
+def test_a_module_whose_folder_no_file_system_takes_is_one_error(
+    bert_folder: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder = copy_of(bert_folder)
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    modules[1]["path"] = "n" * 300
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    with pytest.raises(SourceError, match="too long"):
+        sbertconv.inspect(folder)
 
 
 def test_routers_that_lead_back_to_themselves_end(bert_folder: Path, copy_of: Callable[[Path], Path]) -> None:

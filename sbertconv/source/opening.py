@@ -251,12 +251,15 @@ def open_source(
     """
     require("onnx", "torch", "sentence_transformers")
     model = model_name(model)
-    if not isinstance(model, (str, Path)):
-        source = _from_live(model)
-    elif (path := _path_of(model)).exists():
-        source = _from_folder(path, str(model), str(path), None, trust_remote_code, model_class)
-    else:
-        source = _from_hub(str(model), revision, trust_remote_code, model_class)
+    try:
+        if not isinstance(model, (str, Path)):
+            source = _from_live(model)
+        elif (path := _path_of(model)).exists():
+            source = _from_folder(path, str(model), str(path), None, trust_remote_code, model_class)
+        else:
+            source = _from_hub(str(model), revision, trust_remote_code, model_class)
+    except OSError as error:  # a name in its files that is too long, a folder that may not be read
+        raise SourceError(f"{model}: cannot be read: {error}\nGet a complete copy of the model.") from error
     source = replace(source, allow_changed=allow_changed)
     if model_class not in (None, source.model_class.name):
         raise UnsupportedOptionError(
