@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact.folder import read_artifact
+from sbertconv.artifact.folder import folder_name, read_artifact
 from sbertconv.errors import require
 from sbertconv.tables.embedding import EmbedTable, folder_hash
 from sbertconv.tables.workers import Worker, WorkerDiedError, embed_bytes
@@ -27,10 +27,12 @@ class Shipped:
     Attributes:
         content: a reference to the folder as a tar file.
         code: the hash of its files.
+        name: of the folder.
     """
 
     content: Any
     code: str
+    name: str
 
     def unpacked(self) -> str:
         """The folder on this node, once for all of its workers."""
@@ -61,7 +63,7 @@ def ship(folder: str | Path) -> Shipped:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         archive.add(Path(folder).expanduser(), arcname=".")
-    return Shipped(ray.put(packed.getvalue()), folder_hash(read_artifact(folder).manifest))
+    return Shipped(ray.put(packed.getvalue()), folder_hash(read_artifact(folder).manifest), folder_name(Path(folder)))
 
 
 class Embed:
@@ -73,8 +75,8 @@ class Embed:
     """
 
     def __init__(self, folder: str | Path | Shipped, **options: Any) -> None:
-        place = folder.unpacked() if isinstance(folder, Shipped) else str(folder)
-        embed = EmbedTable(folder=place, **options)
+        place, name = (folder.unpacked(), folder.name) if isinstance(folder, Shipped) else (str(folder), "")
+        embed = EmbedTable(folder=place, **{**options, "name": options.get("name") or name})
         self.embed = replace(embed, load={**resources(), **embed.load})
 
     def __call__(self, batch: pa.Table) -> pa.Table:

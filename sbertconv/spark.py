@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact.folder import read_artifact
+from sbertconv.artifact.folder import folder_name, read_artifact
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.tables.embedding import EMBEDDING, EmbedTable, folder_hash
 from sbertconv.tables.workers import Worker, embed_bytes
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ARCHIVE = "archive:"  # a folder that came with addArchive
-SPARK_TYPES = {"float": "float", "int8": "tinyint", "int32": "int"}  # Arrow's -> Spark's
+SPARK_TYPES = {"float": "FloatType", "int8": "ByteType", "int32": "IntegerType"}  # Arrow's -> Spark's
 
 
 def ship(spark: Any, folder: str | Path) -> str:
@@ -154,18 +154,20 @@ def embed_table(frame: Any, folder: str | Path, **options: Any) -> Any:
     return frame.mapInArrow(located.batches, schema)
 
 
-def spark_type(kind: Any, pa: Any) -> str:
-    """Spark's name of a type of Arrow.
+def spark_type(kind: Any, pa: Any) -> Any:
+    """Spark's type for one of Arrow.
 
     Raises:
         UnsupportedOptionError: if it has none.
     """
+    from pyspark.sql import types
+
     if pa.types.is_list(kind):
-        return f"array<{spark_type(kind.value_type, pa)}>"
+        return types.ArrayType(spark_type(kind.value_type, pa))
     if str(kind) not in SPARK_TYPES:
         have = ", ".join(SPARK_TYPES)
         raise UnsupportedOptionError(f"Spark has no type for {kind} (have: {have}).\nUse float32.")
-    return SPARK_TYPES[str(kind)]
+    return getattr(types, SPARK_TYPES[str(kind)])()
 
 
 def workers(embed: EmbedTable, count: int, address: str | None = None) -> tuple[Callable[[], Worker], int]:
@@ -185,8 +187,9 @@ def workers(embed: EmbedTable, count: int, address: str | None = None) -> tuple[
     builder = SparkSession.builder.appName("sbertconv")
     spark = (builder.master(address) if address else builder).getOrCreate()
     threads = int(spark.sparkContext.getConf().get("spark.task.cpus", "1"))
-    shipped = ship(spark, embed.folder)
-    located = Located(replace(embed, folder=shipped, load={**embed.load, "threads": threads}))
+    name = embed.name or folder_name(Path(embed.folder))
+    load = {**embed.load, "threads": threads}
+    located = Located(replace(embed, folder=ship(spark, embed.folder), load=load, name=name))
     able = max(1, spark.sparkContext.defaultParallelism // threads)
     return lambda: Task(spark.sparkContext, located), able if count == 1 else count
 

@@ -8,10 +8,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sbertconv.artifact.folder import folder_name
 from sbertconv.errors import UnsupportedOptionError, option_name, require
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.opening import load
@@ -51,6 +53,7 @@ class EmbedTable:
         ranges: of int8 and uint8, each dimension's smallest and largest value, see `ranges_of`.
         encode: keywords of the model's `encode`, such as prompt_name, task, truncate_dim and normalize_embeddings.
         load: keywords of `sbertconv.load`, such as threads and device.
+        name: of the model, in the schema's metadata; default: the folder's.
     """
 
     folder: str
@@ -60,6 +63,7 @@ class EmbedTable:
     ranges: Ranges | None = None
     encode: Mapping[str, Any] = field(default_factory=dict)
     load: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
 
     def __getstate__(self) -> dict[str, Any]:
         """The options alone; what they lead to is found again."""
@@ -161,7 +165,7 @@ class EmbedTable:
         manifest = self.model.artifact.manifest
         given = {name: value for name, value in self.options.items() if name not in ("prompt", "prompt_name")}
         said = {
-            "model": manifest.get("model") or manifest.get("name") or str(self.model.artifact.folder.name),
+            "model": self.name or folder_name(Path(self.folder)),
             "model_class": manifest["model_class"],
             "folder_sha256": folder_hash(manifest),
             "prompt": self.model._resolve_prompt(self.encode.get("prompt"), self.encode.get("prompt_name")) or "",

@@ -1,0 +1,196 @@
+"""Ray and Spark on this machine: the vectors are those of one process, a worker is killed, the closure is made late."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TEXTS
+
+import sbertconv
+from sbertconv.tables.embedding import EmbedTable
+from sbertconv.tables.encoding import TableOptions, embed_tables
+from sbertconv.tables.ledger import LEDGER
+
+HAS_RAY = importlib.util.find_spec("ray") is not None and importlib.util.find_spec("ray.data") is not None
+HAS_SPARK = importlib.util.find_spec("pyspark") is not None and shutil.which("java") is not None
+NEEDS_RAY = pytest.mark.skipif(not HAS_RAY, reason='Ray is not installed: pip install "sbertconv[ray]"')
+NEEDS_SPARK = pytest.mark.skipif(
+    not HAS_SPARK,
+    reason='No Spark: pip install "sbertconv[spark]", and Java 17 (apt-get install openjdk-17-jre)',
+)
+COUNT = 20_000
+ENGINE = "onnxruntime"
+CLOSE = 1e-6  # where Ray or Spark cuts the batches: other batches have other last bits
+pytestmark = pytest.mark.filterwarnings("default")  # theirs
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path_factory.mktemp("cluster-rows")
+    texts = [f"{TEXTS[number % len(TEXTS)]} {number}" for number in range(COUNT)]
+    pq.write_table(pa.table({"id": range(COUNT), "text": texts}), folder / "rows.parquet", row_group_size=2500)
+    return folder / "rows.parquet"
+
+
+@pytest.fixture(scope="module")
+def due(rows: Path, static_artifact: Path) -> np.ndarray:
+    """The vectors of one process, in order."""
+    import pyarrow.parquet as pq
+
+    model = sbertconv.load(static_artifact, threads=1, engine=ENGINE)
+    return np.asarray(model.encode(pq.read_table(rows).column("text").to_pylist()))
+
+
+def output(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != LEDGER}
+
+
+def in_order(table: Any) -> np.ndarray:
+    table = table.sort_by("id")
+    assert table.column("id").to_pylist() == list(range(COUNT))
+    return np.array(table.column("embedding").to_pylist(), np.float32)
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    import ray.data  # isort: skip
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield ray
+    ray.shutdown()
+
+
+@NEEDS_RAY
+def test_ray_data_gives_the_vectors_of_one_process(
+    ray: Any, rows: Path, due: np.ndarray, static_artifact: Path
+) -> None:
+    import pyarrow as pa
+
+    from sbertconv.ray import Embed, ship
+
+    dataset = ray.data.read_parquet(str(rows)).map_batches(
+        Embed,
+        fn_constructor_kwargs={"folder": ship(static_artifact), "load": {"engine": ENGINE}},
+        batch_format="pyarrow",
+        batch_size=1000,
+        compute=ray.data.ActorPoolStrategy(size=2),
+        num_cpus=0.5,
+    )
+    table = pa.concat_tables(ray.get(dataset.to_arrow_refs()))
+    assert in_order(table) == pytest.approx(due, abs=CLOSE)
+
+
+@NEEDS_RAY
+def test_a_killed_actor_is_replaced(ray: Any, rows: Path, static_artifact: Path, tmp_path: Path) -> None:
+    from functools import partial
+
+    from sbertconv.ray import workers
+
+    embed, options = (
+        EmbedTable(folder=str(static_artifact), load={"threads": 1, "engine": ENGINE}),
+        TableOptions(rows_per_file=1000),
+    )
+    embed_tables(embed, str(rows), tmp_path / "due", options)
+    killed: list[Any] = []
+
+    def opening(embed: EmbedTable, count: int) -> Any:
+        open_worker, count = workers(embed, count)
+
+        def opened() -> Any:
+            worker = open_worker()
+            killed.append(worker)
+            return worker
+
+        return opened, count
+
+    def kill(summary: Any, part: Any) -> None:
+        if summary.rows == 3000:
+            ray.kill(killed[0].handle)
+
+    embed_tables(embed, str(rows), tmp_path / "out", options, kill, cluster=partial(opening))
+    assert len(killed) == 3
+    assert output(tmp_path / "out") == output(tmp_path / "due")
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[Any]:
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.master("local[2,3]").appName("tests").config("spark.ui.enabled", "false")
+    builder = builder.config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1")
+    session = builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", "1000").getOrCreate()
+    session.sparkContext.setLogLevel("OFF")
+    yield session
+    session.stop()
+
+
+@NEEDS_SPARK
+def test_spark_gives_the_vectors_of_one_process(
+    spark: Any, rows: Path, due: np.ndarray, static_artifact: Path, tmp_path: Path
+) -> None:
+    from sbertconv.spark import embed_table, embed_udf, ship
+
+    sbertconv.load(static_artifact).encode("the first answer, before the closure is made")
+    frame = spark.read.parquet(str(rows)).repartition(2)
+    found = embed_table(frame, static_artifact, load={"engine": ENGINE}).toArrow()
+    assert in_order(found) == pytest.approx(due, abs=CLOSE)
+    spark.udf.register("embed", embed_udf(spark, ship(spark, static_artifact), load={"engine": ENGINE}))
+    frame.createOrReplaceTempView("rows")
+    found = spark.sql("select id, embed(text) as embedding from rows").toArrow()
+    assert in_order(found) == pytest.approx(due, abs=CLOSE)
+
+
+@NEEDS_SPARK
+def test_a_killed_python_worker_of_spark_is_replaced(
+    spark: Any, rows: Path, due: np.ndarray, static_artifact: Path, tmp_path: Path
+) -> None:
+    from sbertconv.spark import Located, embedding
+
+    located, mark = Located(embedding(spark, static_artifact, load={"engine": ENGINE})), str(tmp_path / "killed")
+
+    def batches(found: Any) -> Any:
+        for number, table in enumerate(located.batches(found)):
+            if number == 3:
+                try:
+                    os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    pass
+                else:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            yield table
+
+    frame = spark.read.parquet(str(rows)).repartition(2)
+    found = frame.mapInArrow(batches, "id long, text string, embedding array<float>").toArrow()
+    assert Path(mark).exists()
+    assert in_order(found) == pytest.approx(due, abs=CLOSE)
+
+
+@NEEDS_SPARK
+def test_tables_on_spark(spark: Any, rows: Path, static_artifact: Path, tmp_path: Path) -> None:
+    from sbertconv.spark import workers
+
+    embed, options = (
+        EmbedTable(folder=str(static_artifact), load={"threads": 1, "engine": ENGINE}),
+        TableOptions(rows_per_file=4000),
+    )
+    for name, cluster in {"due": None, "out": workers}.items():
+        embed_tables(embed, str(rows), tmp_path / name, options, cluster=cluster)
+    assert output(tmp_path / "out") == output(tmp_path / "due")
