@@ -207,8 +207,8 @@ def test_every_format_of_a_folder_takes_part(static_artifact: Path, copy_of: Cal
     (graph,) = manifest["graphs"]
     graph["formats"] = {**graph["formats"], "keras": "keras/model.keras", "saved_model": "saved_model/saved_model.pb"}
     manifest["engines"] |= {"keras": ["keras"], "saved_model": ["tensorflow"]}
-    manifest["files"]["keras/model.keras"] = {"size": 1000, "sha256": "0"}
-    manifest["files"]["saved_model/variables/variables.index"] = {"size": 300, "sha256": "0"}
+    manifest["files"]["keras/model.keras"] = {"size": 1000, "sha256": "0" * 64}
+    manifest["files"]["saved_model/variables/variables.index"] = {"size": 300, "sha256": "0" * 64}
     path.write_text(json.dumps(manifest), encoding="utf-8")
     every = [one.name.removesuffix(" fp32") for one in contestants_of([folder], 2)]
     assert every == ["ONNX Runtime", "ONNX Runtime parallel", "Keras", "Keras/XLA", "SavedModel"]

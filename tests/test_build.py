@@ -22,7 +22,21 @@ from conftest import ROOT
 import sbertconv
 
 RELATIVE = re.compile(r"\]\((?!\w+://|#)")
-EXTRAS = {"onnx", "tf", "torch", "parquet", "openvino", "tensorrt", "image", "sparse", "phrases", "demo", "all", "dev"}
+EXTRAS = {
+    "onnx",
+    "tf",
+    "torch",
+    "parquet",
+    "tables",
+    "ray",
+    "spark",
+    "openvino",
+    "tensorrt",
+    "image",
+    "sparse",
+    "phrases",
+}
+EXTRAS |= {"demo", "all", "dev"}
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from typing import Any
 from sbertconv.artifact.json_reading import parse_json, read_json
 from sbertconv.artifact.kinds import class_named
 from sbertconv.artifact.manifest import FORMAT_VERSION, Manifest, problems_of
+from sbertconv.artifact.scratch import make_scratch
 from sbertconv.errors import ArtifactError
 
 MANIFEST = "sbertconv.json"
@@ -184,12 +185,12 @@ def is_keras_artifact(model: Any) -> bool:
     """Whether this is the path of a .keras file, or of a folder that `to-tf` wrote."""
     if not isinstance(model, (str, Path)):
         return False
-    path = Path(model).expanduser()
-    if path.suffix == KERAS_SUFFIX and path.is_file():
-        return True
     try:
+        path = Path(model).expanduser()
+        if path.suffix == KERAS_SUFFIX and path.is_file():
+            return True
         return bool(read_json(path / MANIFEST, dict).get("backend") == "keras")
-    except ArtifactError:
+    except (ArtifactError, OSError, RuntimeError, ValueError):  # RuntimeError: the home of a user who is not there
         return False
 
 
@@ -200,7 +201,7 @@ def unpacked(file: str | Path) -> Path:
         ArtifactError: if the file is missing, or was not written from a converted model.
     """
     file = Path(file).expanduser()
-    folder = Path(tempfile.mkdtemp(prefix="sbertconv-"))
+    folder = make_scratch()
     atexit.register(_remove, folder, os.getpid())
     try:
         with zipfile.ZipFile(file) as archive:
