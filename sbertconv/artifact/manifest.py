@@ -330,6 +330,8 @@ def _invalid(value: Any, kind: Any) -> str:
     """Why a value is not of a type, or nothing."""
     try:
         msgspec.convert(value, get_args(kind)[0] if get_origin(kind) is NotRequired else kind)
+    except UnicodeEncodeError:
+        return f"{value!r:.60} is no text that can be written"
     except msgspec.ValidationError as error:
         choices = [choice for option in _options(kind) if get_origin(option) is Literal for choice in get_args(option)]
         if choices:

@@ -9,10 +9,13 @@ import warnings
 from collections.abc import Iterator
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from sbertconv.errors import UnsupportedModuleError, error_text
 from sbertconv.plan.context import Context, Features, Step
 from sbertconv.source.widening import stand_ins
+
+PLACEHOLDERS = (FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool)  # of a tracer, for numbers it does not have
 
 
 def convert_traced(module: torch.nn.Module, context: Context) -> Step:
@@ -69,21 +72,17 @@ def quiet() -> Iterator[None]:
 def unchanged(module: torch.nn.Module) -> Iterator[None]:
     """Put back what a trace leaves in a module. A forward that keeps a buffer or an attribute of its own (rotary
     frequencies by length, caches) keeps the tracer's placeholder there, which breaks whatever runs or traces it next.
+    Everything else that a first forward sets up stays, such as hooks and the mark that they are there.
     """
-    fixed = ("_parameters", "_modules", "_buffers")
-    before = [
-        (part, {name: value for name, value in vars(part).items() if name not in fixed}, dict(part._buffers))
-        for part in module.modules()
-    ]
+    before = [(part, dict(vars(part)), dict(part._buffers)) for part in module.modules()]
     try:
         yield
     finally:
         for part, attributes, buffers in before:
-            for name in vars(part).keys() - attributes.keys() - set(fixed):
-                del part.__dict__[name]
-            part.__dict__.update(attributes)
-            part._buffers.clear()
-            part._buffers.update(buffers)
+            for now, then in ((part.__dict__, attributes), (part._buffers, buffers)):
+                for name in [name for name, value in now.items() if isinstance(value, PLACEHOLDERS)]:
+                    del now[name]
+                    now.update({name: then[name]} if name in then else {})
 
 
 @contextlib.contextmanager
