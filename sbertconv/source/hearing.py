@@ -53,6 +53,13 @@ class Heard:
         return found + ([f"Weights of a head that the model does not have: {listed(unused)}."] if unused else [])
 
 
+def _is_buffer(model: Any, key: str) -> bool:
+    """Whether a name of the files is that of a buffer which the model computes by itself, as older versions saved it."""
+    buffers = dict(model.named_buffers())
+    prefix = f"{model.base_model_prefix}."
+    return key in buffers or key.removeprefix(prefix) in buffers or f"{prefix}{key}" in buffers
+
+
 def _belongs(model: Any, key: str) -> bool:
     """Whether a weight is of a part that the model has: one of a head that was left off is not."""
     place = key.removeprefix(f"{model.base_model_prefix}.").partition(".")
@@ -91,7 +98,7 @@ def listening() -> Iterator[Heard]:
     def listen(*args: Any, **kwargs: Any) -> Any:
         model, info = kwargs["model"], kwargs["loading_info"]
         heard.missing.extend((model, key) for key in sorted(info.missing_keys))
-        heard.unexpected.extend((model, key) for key in sorted(info.unexpected_keys))
+        heard.unexpected.extend((model, key) for key in sorted(info.unexpected_keys) if not _is_buffer(model, key))
         return report(*args, **kwargs)
 
     bars = transformers_logging.is_progress_bar_enabled()
@@ -124,7 +131,9 @@ def tokens_without_a_row(model: SentenceTransformer) -> Iterator[str]:
     for label, module in model.named_children():
         inner: Any = getattr(module, "model", None)
         find = getattr(inner, "get_input_embeddings", None)
-        table = find() if callable(find) else getattr(module, "embedding", None)
+        table: Any = getattr(module, "embedding", None)
+        with contextlib.suppress(NotImplementedError):  # a model of two towers has no single table
+            table = find() if callable(find) else table
         tokenizer: Any = getattr(module, "tokenizer", None)
         rows = getattr(table, "num_embeddings", None)
         if isinstance(rows, int) and isinstance(tokenizer, PreTrainedTokenizerBase):
