@@ -54,7 +54,7 @@ class Heard:
 
 
 def _is_buffer(model: Any, key: str) -> bool:
-    """Whether a name of the files is that of a buffer which the model computes by itself, as older versions saved it."""
+    """Whether a name of the files is that of a buffer that the model computes by itself, as older versions saved it."""
     buffers = dict(model.named_buffers())
     prefix = f"{model.base_model_prefix}."
     return key in buffers or key.removeprefix(prefix) in buffers or f"{prefix}{key}" in buffers
