@@ -245,7 +245,7 @@ def test_a_broken_manifest_in_a_keras_file_is_one_error(
 ) -> None:
     file = copy_of(bert_keras) / "keras/model.keras"
     rewritten(file, lambda name, packed: content if name.endswith(PACKED_MANIFEST) else packed)
-    with pytest.raises(ArtifactError, match="is not readable"):
+    with pytest.raises(ArtifactError, match=r"not readable|holds a list"):
         sbertconv.load(file)
 
 

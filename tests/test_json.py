@@ -22,6 +22,7 @@ ROOT = Path(sbertconv.__file__).parent
 OWN = {
     "artifact/json_reading.py", "artifact/folder.py", "text/components.py", "text/normalizers.py",
     "text/pretokenizers.py", "console/printing.py", "benchmark/contestants.py", "benchmark/worker.py",
+    "tables/ledger.py", "tables/reading.py",
 }  # fmt: skip
 
 

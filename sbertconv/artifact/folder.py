@@ -220,9 +220,9 @@ def unpacked(file: str | Path) -> Path:
             "Convert a model with sbertconv to-tf, and save the Keras model that it gives."
         )
     try:
-        manifest = read_json(folder / MANIFEST, dict)
+        manifest = parse_json((folder / MANIFEST).read_bytes(), file, dict)
         model = inside(folder, manifest["graphs"][0]["formats"]["keras"], file)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError) as error:
         raise ArtifactError(
             f"{file}: its {MANIFEST} is not readable: {type(error).__name__}: {error}\nGet a complete copy of the file."
         ) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.artifact.folder import MANIFEST, TO_ST, Artifact, described, listed
-from sbertconv.artifact.json_reading import read_json
+from sbertconv.artifact.json_reading import parse_json, read_json
 from sbertconv.artifact.manifest import FORMAT_VERSION, problems_of
 from sbertconv.artifact.scratch import is_running
 from sbertconv.errors import ArtifactError, SbertconvError
@@ -66,7 +66,7 @@ class Staging:
         """
         full = {"format_version": FORMAT_VERSION, **content, "files": described(self.folder)}
         text = json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        written = json.loads(text)
+        written = parse_json(text, self.target, dict)
         if written["backend"] != TO_ST and (found := problems_of(written, closed=True)):
             raise ArtifactError(f"{self.target}: its manifest would be:\n{listed(found)}\nReport it with the model.")
         self.write(MANIFEST, text)

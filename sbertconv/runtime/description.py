@@ -20,12 +20,16 @@ def is_converted(model: Any) -> bool:
     """Whether this is the path of a .keras file, or of a folder with a manifest that to-st did not write."""
     if not isinstance(model, (str, Path)):
         return False
-    path = Path(model).expanduser()
-    if path.suffix == KERAS_SUFFIX and path.is_file():
-        return True
-    if not (path / MANIFEST).is_file():
+    try:
+        path = Path(model).expanduser()
+        if path.suffix == KERAS_SUFFIX and path.is_file():
+            return True
+        if not (path / MANIFEST).is_file():
+            return False
+        text = (path / MANIFEST).read_text(encoding="utf-8", errors="replace")
+    except (OSError, RuntimeError, ValueError):  # no name that a file can have, the home of a user who is not there
         return False
-    return '"backend": "sentence-transformers"' not in (path / MANIFEST).read_text(encoding="utf-8", errors="replace")
+    return '"backend": "sentence-transformers"' not in text
 
 
 def describe_converted(model: str | Path) -> dict[str, Any]:

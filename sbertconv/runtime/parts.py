@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.artifact.folder import MANIFEST, PACKED, _remove
+from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.kinds import class_named
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, error_text
 from sbertconv.frameworks import import_keras
@@ -81,7 +82,7 @@ def _described(file: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
             names = [name for name in archive.namelist() if name.endswith(f"{PACKED}{MANIFEST}")]
             if len(names) > 1:
                 raise ArtifactError(f"{file}: contains {len(names)} converted models.\nSave the one that you mean.")
-            config, manifest = json.loads(archive.read("config.json")), json.loads(archive.read(names[0]))
+            config, manifest = (parse_json(archive.read(name), file, dict) for name in ("config.json", names[0]))
         assert len(manifest["graphs"]) == 1
         return config, manifest
     except (OSError, ValueError, LookupError, TypeError, AssertionError, zipfile.BadZipFile):

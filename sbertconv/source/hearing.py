@@ -126,6 +126,7 @@ def listening() -> Iterator[Heard]:
 
 def tokens_without_a_row(model: SentenceTransformer) -> Iterator[str]:
     """Tokenizers with tokens beyond the embedding table, in words: encode() fails on them, and a graph may not."""
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
     for label, module in model.named_children():
@@ -136,7 +137,7 @@ def tokens_without_a_row(model: SentenceTransformer) -> Iterator[str]:
             table = find() if callable(find) else table
         tokenizer: Any = getattr(module, "tokenizer", None)
         rows = getattr(table, "num_embeddings", None)
-        if isinstance(rows, int) and isinstance(tokenizer, PreTrainedTokenizerBase):
+        if isinstance(rows, int) and isinstance(tokenizer, PreTrainedTokenizerBase | Tokenizer):
             beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
             if beyond:
                 names = listed([repr(token) for _, token in beyond])

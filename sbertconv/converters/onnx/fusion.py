@@ -76,7 +76,8 @@ def zero_unattended(model: ir.Model) -> None:
             continue
         if mask not in attended:
             attended[mask] = _attended(model.graph, filled, mask)
-        merged = _only_user(_only_user(product, "Transpose"), "Reshape")
+        heads = _only_user(product, "Reshape") or product  # newer translations flatten the batch and the heads before
+        merged = _only_user(_only_user(heads, "Transpose"), "Reshape")
         if merged is not None and _dims(mask)[1:2] == [1] and len(_dims(merged.outputs[0])) == 3:
             # behind the heads, where the attention fusion looks no more
             _multiply(model.graph, merged, attended[mask], without_heads=True)
