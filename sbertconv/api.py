@@ -37,7 +37,7 @@ from sbertconv.parity.quality import GATES
 from sbertconv.runtime.description import describe_converted, is_converted
 from sbertconv.runtime.engines import load_keras_model
 from sbertconv.runtime.opening import open_model
-from sbertconv.source.naming import like, model_name
+from sbertconv.source.naming import like, model_name, path_is_there
 
 if TYPE_CHECKING:
     import keras
@@ -651,7 +651,7 @@ def to_st(
         ArtifactError: if a layer or a weight is missing or has another shape, or the model is not such a file.
         ParityError: if what was written gives other answers. Nothing is written then.
     """
-    if not Path(model).expanduser().exists():
+    if not path_is_there(model):
         raise ArtifactError(f"{model}: no such file or folder.{like(str(model))}\nCheck the path.")
     require("tf", "torch", "sentence_transformers", "keras", "safetensors")
     on_stage("loading libraries")
@@ -931,7 +931,7 @@ def _target(directory: str | Path | None, name: str, backend: str) -> str | Path
 
 def default_directory(name: str, backend: str) -> Path:
     """`<model's name>-<backend>` in the current folder."""
-    stem = folder_name(Path(name)) if Path(name).exists() else name.rsplit("/", 1)[-1]
+    stem = folder_name(Path(name)) if path_is_there(name) else name.rsplit("/", 1)[-1]
     stem = stem.removesuffix(KERAS_SUFFIX)
     if not stem:
         raise UnsupportedOptionError(f"{name!r} gives no name for a folder.\nPass the folder to write.")

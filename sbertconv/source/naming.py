@@ -24,7 +24,7 @@ def model_name(model: Any) -> Any:
         SourceError: for a path that is not there and cannot be a Hub id, or the address of something else.
         MissingDependencyError: for an address, if huggingface-hub is not installed.
     """
-    if not isinstance(model, (str, Path)) or Path(model).expanduser().exists():
+    if not isinstance(model, (str, Path)) or path_is_there(model):
         return model
     name = str(model)
     if "://" in name:
@@ -32,6 +32,14 @@ def model_name(model: Any) -> Any:
     if not HUB_ID.fullmatch(name) or name.startswith((".", "~")) or name.endswith(KERAS_SUFFIX):
         raise SourceError(f"{name}: no such folder, and not a Hub id (owner/name).{like(name)}\nCheck the path.")
     return model
+
+
+def path_is_there(name: str | Path) -> bool:
+    """Whether there is such a path; a name that no file can have is not, nor the home of a user who is not there."""
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def _id_of(address: str) -> str:
@@ -68,8 +76,7 @@ def like(name: str) -> str:
 
 def _beside(name: str) -> Iterator[str]:
     """The folders and .keras files where a path would lie, named as that is."""
-    parent = Path(name).expanduser().parent
-    if not parent.is_dir():
+    if not path_is_there(Path(name).parent) or not (parent := Path(name).expanduser().parent).is_dir():
         return
     for path in sorted(parent.iterdir()):
         if path.is_dir() or path.suffix == KERAS_SUFFIX:
