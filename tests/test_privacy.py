@@ -13,7 +13,9 @@ import pytest
 from conftest import COMMAND, run_python, snapshot
 
 STRACE = shutil.which("strace")
-WATCHES = STRACE is not None and not subprocess.run([STRACE, "-qq", "true"], capture_output=True, check=False).returncode
+WATCHES = (
+    STRACE is not None and not subprocess.run([STRACE, "-qq", "true"], capture_output=True, check=False).returncode
+)
 needs_strace = pytest.mark.skipif(not WATCHES, reason="strace is missing, or may not trace: nothing is watched")
 ADDRESS = re.compile(r"sa_family=AF_INET6?|sin6?_addr")
 MADE = re.compile(r'(?:openat\([^,]+|creat\(|open\(), "([^"]+)", [^)]*O_CREAT')
