@@ -228,7 +228,9 @@ class Manifest(TypedDict):
     truncate_dim: NotRequired[Annotated[Positive | None, key("the size that vectors are cut to")]]
     max_active_dims: NotRequired[Annotated[Positive | None, key("of sparse vectors, the most values that are not 0")]]
     similarity_fn_name: NotRequired[
-        Annotated[Literal["cosine", "dot", "euclidean", "manhattan", "maxsim"], key("how vectors are compared")]
+        Annotated[
+            Literal["cosine", "dot", "euclidean", "manhattan", "maxsim", "meanmaxsim"], key("how vectors are compared")
+        ]
     ]
     token_pooling: NotRequired[Annotated[list[TokenPooling], key("of late interaction, how token vectors are merged")]]
     num_labels: NotRequired[Annotated[Positive, key("of predictions, their number")]]
