@@ -131,7 +131,8 @@ def pack(
         try:
             checks = [compared(row, models[row.form], staging.folder, rule) for row in rows]
         finally:
-            opened.cache_clear()
+            for kept in (opened, unzipped, served):
+                kept.cache_clear()
         report = ParityReport("onnx", str(rule), tuple(checks), 0.0, "")
         if not report.passed:
             worst = report.worst
@@ -553,8 +554,9 @@ def read_triton(folder: Path, texts: Sequence[str]) -> np.ndarray:
 
 def read_vespa(folder: Path, texts: Sequence[str]) -> np.ndarray:
     """What services.xml names: the limit, the output, the first of its tokens."""
-    found = dict(VESPA_SETTING.findall((folder / "vespa/services.xml").read_text(encoding="utf-8")))
-    (graph,) = VESPA_GRAPH.findall((folder / "vespa/services.xml").read_text(encoding="utf-8"))
+    services = (folder / "vespa/services.xml").read_text(encoding="utf-8")
+    found = dict(VESPA_SETTING.findall(services))
+    (graph,) = VESPA_GRAPH.findall(services)
     tokenizer = file_tokenizer(folder)
     tokenizer.no_padding()
     tokenizer.enable_truncation(int(found["max-tokens"]), direction=tokenizer.truncation["direction"])
@@ -572,8 +574,22 @@ def read_spring(folder: Path, texts: Sequence[str]) -> np.ndarray:
 
 def read_opensearch(folder: Path, texts: Sequence[str]) -> np.ndarray:
     """The zip's graph, text by text, token types by the model type, the first row of output 0."""
-    body = from_json(folder / "opensearch/register.json")
-    path = folder / "opensearch/model.zip"
+    names, session, tokenizer = unzipped(folder / "opensearch")
+    rows = []
+    for encoding in map(tokenizer.encode, texts):
+        fed = (encoding.ids, encoding.attention_mask, encoding.type_ids)
+        rows.append(session.run(None, {name: np.array([ids]) for name, ids in zip(names, fed, strict=False)})[0])
+    return np.concatenate(rows)
+
+
+@lru_cache(maxsize=1)
+def unzipped(folder: Path) -> tuple[list[str], Any, Any]:
+    """The names in the order in which OpenSearch feeds them, the session and the tokenizer of its zip.
+
+    Raises:
+        ArtifactError: if the zip is not the one that register.json describes, or its graph takes other tensors.
+    """
+    body, path = from_json(folder / "register.json"), folder / "model.zip"
     if (path.stat().st_size, sha256(path)) != (body["model_content_size_in_bytes"], body["model_content_hash_value"]):
         raise ArtifactError(f"{path}: not the file that register.json describes.\nPack the folder again.")
     with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(path) as archive:
@@ -583,11 +599,7 @@ def read_opensearch(folder: Path, texts: Sequence[str]) -> np.ndarray:
     names = [value.name for value in session.get_inputs()]
     if names != list(TOKEN_AXES[: 2 + typed]):
         raise ArtifactError(f"{path}: its graph takes {', '.join(names)}.\nPack the folder again.")
-    rows = []
-    for encoding in map(tokenizer.encode, texts):
-        fed = (encoding.ids, encoding.attention_mask, encoding.type_ids)
-        rows.append(session.run(None, {name: np.array([ids]) for name, ids in zip(names, fed, strict=False)})[0])
-    return np.concatenate(rows)
+    return names, session, tokenizer
 
 
 def read_serving(folder: Path, texts: Sequence[str]) -> np.ndarray:

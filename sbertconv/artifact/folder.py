@@ -181,16 +181,26 @@ def listed(problems: Sequence[str], most: int = 20) -> str:
     return "\n".join([*lines, *([f"  and {len(problems) - most} more"] if len(problems) > most else [])])
 
 
-def is_keras_artifact(model: Any) -> bool:
-    """Whether this is the path of a .keras file, or of a folder that `to-tf` wrote."""
+def converted_file(model: Any) -> Path | None:
+    """The .keras file that this is the path of, or the manifest of the folder that it is; None: neither is there."""
     if not isinstance(model, (str, Path)):
-        return False
+        return None
     try:
         path = Path(model).expanduser()
-        if path.suffix == KERAS_SUFFIX and path.is_file():
-            return True
-        return bool(read_json(path / MANIFEST, dict).get("backend") == "keras")
-    except (ArtifactError, OSError, RuntimeError, ValueError):  # RuntimeError: the home of a user who is not there
+        file = path if path.suffix == KERAS_SUFFIX and path.is_file() else path / MANIFEST
+        return file if file.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # no name that a file can have, the home of a user who is not there
+        return None
+
+
+def is_keras_artifact(model: Any) -> bool:
+    """Whether this is the path of a .keras file, or of a folder that `to-tf` wrote."""
+    file = converted_file(model)
+    if file is None or file.suffix == KERAS_SUFFIX:
+        return file is not None
+    try:
+        return bool(read_json(file, dict).get("backend") == "keras")
+    except ArtifactError:
         return False
 
 

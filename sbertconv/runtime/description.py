@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sbertconv.artifact.folder import KERAS_SUFFIX, MANIFEST, Artifact, read_artifact, unpacked
+from sbertconv.artifact.folder import KERAS_SUFFIX, TO_ST, Artifact, converted_file, read_artifact, unpacked
 from sbertconv.artifact.kinds import class_named
 from sbertconv.errors import ArtifactError
 from sbertconv.runtime.engines import engine_states
@@ -18,18 +18,13 @@ OPTIONAL = ("top_k", "text_input", "target", "opset", "optimized", "block_size",
 
 def is_converted(model: Any) -> bool:
     """Whether this is the path of a .keras file, or of a folder with a manifest that to-st did not write."""
-    if not isinstance(model, (str, Path)):
-        return False
+    file = converted_file(model)
+    if file is None or file.suffix == KERAS_SUFFIX:
+        return file is not None
     try:
-        path = Path(model).expanduser()
-        if path.suffix == KERAS_SUFFIX and path.is_file():
-            return True
-        if not (path / MANIFEST).is_file():
-            return False
-        text = (path / MANIFEST).read_text(encoding="utf-8", errors="replace")
-    except (OSError, RuntimeError, ValueError):  # no name that a file can have, the home of a user who is not there
+        return f'"backend": "{TO_ST}"' not in file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return False
-    return '"backend": "sentence-transformers"' not in text
 
 
 def describe_converted(model: str | Path) -> dict[str, Any]:
