@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from sbertconv.artifact.json_reading import parse_json, read_json
+from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.kinds import class_named
 from sbertconv.artifact.manifest import FORMAT_VERSION, Manifest, problems_of
 from sbertconv.artifact.scratch import make_scratch
@@ -162,11 +162,7 @@ def _read_manifest(file: Path, path: Path) -> Any:
     Raises:
         ArtifactError: if it cannot be read, or is newer.
     """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror}\n{AGAIN}") from error
-    manifest = parse_json(content, path, dict, advice=AGAIN)
+    manifest = read_json(file, dict, advice=AGAIN, where=path)
     version = manifest.get("format_version")
     if version != FORMAT_VERSION:
         raise ArtifactError(
@@ -230,7 +226,7 @@ def unpacked(file: str | Path) -> Path:
             "Convert a model with sbertconv to-tf, and save the Keras model that it gives."
         )
     try:
-        manifest = parse_json((folder / MANIFEST).read_bytes(), file, dict)
+        manifest = read_json(folder / MANIFEST, dict, where=file)
         model = inside(folder, manifest["graphs"][0]["formats"]["keras"], file)
     except (KeyError, TypeError, IndexError) as error:
         raise ArtifactError(

@@ -23,6 +23,7 @@ def read_json(
     *,
     advice: str = COPY,
     unique: bool = True,
+    where: object = None,
 ) -> Any:
     """The content of a JSON file.
 
@@ -32,19 +33,21 @@ def read_json(
         error: what is raised.
         advice: the last line of the message.
         unique: whether a key that stands twice in an object is refused; otherwise the last one counts.
+        where: the name that messages call it by; default its path.
 
     Raises:
         error: if the file cannot be read, is too large or too deep, no JSON, or of another kind.
     """
+    where = path if where is None else where
     try:
         size = path.stat().st_size
         text = path.read_bytes() if size <= LARGEST else b""
     except (OSError, ValueError) as problem:  # ValueError: a name that no file can have
         reason = getattr(problem, "strerror", None) or problem
-        raise error(f"{path}: cannot be read: {reason}\n{advice}") from problem
+        raise error(f"{where}: cannot be read: {reason}\n{advice}") from problem
     if size > LARGEST:
-        raise error(f"{path}: {size:,} bytes of JSON (have: up to {LARGEST:,}).\n{advice}")
-    return parse_json(text, path, kind, error, advice=advice, unique=unique)
+        raise error(f"{where}: {size:,} bytes of JSON (have: up to {LARGEST:,}).\n{advice}")
+    return parse_json(text, where, kind, error, advice=advice, unique=unique)
 
 
 def parse_json(
