@@ -2,12 +2,15 @@
 
 Rows that have a home of their own are tested there: the limits of every file, consumers, SavedModel and TFSMLayer in
 test_consumers.py, links of the Hub's cache in test_hostile.py, processes and pickles in test_travel.py, long texts in
-test_lengths.py, rows of padding in test_padding.py, modular heads of rerankers in test_cross_encoder.py.
+test_lengths.py, rows of padding in test_padding.py, modular heads of rerankers in test_cross_encoder.py, memory that
+grows with shapes in test_engine_options.py, what a tokenizer gives to a Keras model, other keys and BatchEncoding, in
+test_keras_inputs.py, tensors that an engine should refuse in test_feeds.py.
 """
 
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,12 @@ import tiny
 import torch
 from cases import st
 from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
 
 import sbertconv
 from sbertconv import SbertconvError
+from sbertconv.corpus.texts import CORPUS
+from sbertconv.source.opening import open_source
 
 TEXTS = ["The quick brown fox", "a", "Berlin 2024: crêpes"]
 
@@ -80,6 +86,22 @@ def test_a_tokenizer_of_another_class_gives_the_tokens_of_encode(name: str | Non
     np.testing.assert_allclose(converted.encode(TEXTS), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_tokenizer_that_leaves_its_file_aside_is_said(name: str | None, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(tiny.transformer_folder("xlm-roberta"), folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": name}), encoding="utf-8")
+    source = open_source(folder)
+    with source.loaded() as model:
+        file = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        file.no_padding()
+        file.no_truncation()
+        same = all(file.encode(text).ids == model.tokenizer(text)["input_ids"] for text in CORPUS)
+    said = [note for note in source.heard if "gives other tokens than encode() uses" in note]
+    assert bool(said) is not same
+
+
 def test_token_types_are_taken_and_ignored_where_they_are_asked_for(tmp_path: Path) -> None:
     folder = sbertconv.to_onnx(tiny.architecture("distilbert"), tmp_path / "model", token_type_ids=True).folder
     session = onnxruntime.InferenceSession(folder / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
@@ -122,14 +144,89 @@ def test_every_length_and_one_long_among_short_ones_keep_the_vectors(bert_artifa
     np.testing.assert_allclose(together, np.stack([embedder.encode(text) for text in texts]), atol=1e-5)
 
 
-def test_adapters_are_merged_or_refused_by_name(tmp_path: Path) -> None:
-    folder = tmp_path / "adapter"
-    folder.mkdir()
-    (folder / "adapter_config.json").write_text(
-        json.dumps({"base_model_name_or_path": str(tiny.transformer_folder("bert")), "peft_type": "LORA"}),
-        encoding="utf-8",
+def adapted(weight: torch.Tensor, rank: int = 4) -> torch.nn.Module:
+    """What PEFT puts in the place of a linear layer that it adapts: the layer, and two small ones beside it."""
+    rows, columns = weight.shape
+
+    class Adapted(torch.nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(columns, rows)
+            self.down = torch.nn.Linear(columns, rank, bias=False)
+            self.up = torch.nn.Linear(rank, rows, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + self.up(self.down(x)) * 2.0
+
+    return Adapted()
+
+
+def test_adapters_that_are_not_merged_are_fused(tmp_path: Path) -> None:
+    model = tiny.architecture("bert")
+    torch.manual_seed(2)
+    for layer in model[0].model.encoder.layer:
+        for name in ("query", "value"):
+            setattr(layer.attention.self, name, adapted(getattr(layer.attention.self, name).weight))
+    artifact = sbertconv.to_onnx(model, tmp_path / "model")
+    assert artifact.manifest["optimized"]
+    assert artifact.manifest["graphs"][0]["attention"] == {"found": 2, "fused": 2}
+
+
+def adapter_folder(folder: Path, **changes: Any) -> Path:
+    """An adapter alone, as PEFT saves it, and the tokenizer beside it."""
+    base = tiny.transformer_folder("bert")
+    shutil.copytree(
+        base, folder, ignore=lambda _, names: [n for n in names if n in ("config.json", "model.safetensors")]
     )
-    torch.save({}, folder / "adapter_model.bin")
-    with pytest.raises(sbertconv.SourceError):
+    content = {"base_model_name_or_path": str(base), "peft_type": "LORA", **changes}
+    (folder / "adapter_config.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def test_an_adapter_is_refused_by_name_where_it_cannot_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = adapter_folder(tmp_path / "adapter")
+    monkeypatch.setattr("sbertconv.source.opening.missing_packages", lambda *names: list(names))
+    with pytest.raises(sbertconv.SourceError, match=r"an adapter \(LORA\) for .* needs the package peft"):
+        sbertconv.to_onnx(folder, tmp_path / "model")
+    folder = adapter_folder(tmp_path / "without", base_model_name_or_path=None)
+    with pytest.raises(sbertconv.SourceError, match="no base_model_name_or_path"):
         sbertconv.to_onnx(folder, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_an_adapter_alone_is_converted_with_its_base(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModel
+
+    folder = adapter_folder(tmp_path / "adapter")
+    base = AutoModel.from_pretrained(tiny.transformer_folder("bert"))
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["query", "value"], init_lora_weights=False)
+    peft.get_peft_model(base, config).save_pretrained(folder)
+    artifact = sbertconv.to_onnx(folder, tmp_path / "model")
+    assert artifact.manifest["optimized"]
+    assert any(note.startswith("An adapter, converted with its base") for note in artifact.manifest["notes"])
+    expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(sbertconv.load(artifact.folder).encode(TEXTS), expected, atol=1e-5)
+
+
+def test_heads_that_no_module_reads_are_said(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(tiny.transformer_folder("xlm-roberta"), folder)
+    for name in ("sparse_linear.pt", "colbert_linear.pt"):
+        torch.save({}, folder / name)
+    artifact = sbertconv.to_onnx(folder, tmp_path / "model")
+    said = "No module reads colbert_linear.pt, sparse_linear.pt: what they are for is not converted."
+    assert said in artifact.manifest["notes"]
+    assert said in sbertconv.inspect(folder)["notes"]
+
+
+def test_a_folder_names_what_it_was_proven_on(bert_artifact: Path, cli: Any) -> None:
+    """Other providers and engines may compute otherwise without an error, and int8 does."""
+    manifest = json.loads((bert_artifact / "sbertconv.json").read_text(encoding="utf-8"))
+    assert manifest["proven_on"] == {
+        "onnxruntime": f"{onnxruntime.__version__} on CPU, {platform.machine()}",
+    }
+    assert sbertconv.inspect(bert_artifact)["proven_on"] == manifest["proven_on"]
+    assert "other engines, versions, devices and providers are unproven" in cli("inspect", bert_artifact).out

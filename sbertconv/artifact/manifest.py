@@ -242,6 +242,11 @@ class Manifest(TypedDict):
         dict[Form, Annotated[list[EngineName], msgspec.Meta(min_length=1)]],
         key("format -> the engines that it is proven on", min_length=1),
     ]
+    proven_on: NotRequired[
+        Annotated[
+            dict[EngineName, str], key("engine -> its version and processor at the proof; all others are unproven")
+        ]
+    ]
     opset: NotRequired[Annotated[Positive, key("ONNX's")]]
     optimized: NotRequired[Annotated[bool, key("whether the graph was fused")]]
     text_input: NotRequired[Annotated[bool, key("whether the graphs take strings")]]

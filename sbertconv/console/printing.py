@@ -357,6 +357,9 @@ def print_converted(description: Mapping[str, Any]) -> None:
         proven, files = ", ".join(found["engines"]), ", ".join(found["files"])
         formats.add_row(form, _size(found["size"]), description["precision"], proven, here, files)
     console.print(formats)
+    if proven_on := description["proven_on"]:
+        where = ", ".join(f"{engine} {place}" for engine, place in proven_on.items())
+        print_lines(console, f"proven on: {where}; other engines, versions, devices and providers are unproven")
     tensors = Table("graph", "", "tensor", "dtype", "shape")
     for graph in description["graphs"]:
         for way in ("inputs", "outputs"):

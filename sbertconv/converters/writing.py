@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from sbertconv.artifact.kinds import EXACT
@@ -16,6 +16,7 @@ from sbertconv.plan.outputs import OUTPUTS
 from sbertconv.plan.planning import Plan
 from sbertconv.plan.preprocessing import token_limit
 from sbertconv.plan.routes import PlannedRoute
+from sbertconv.runtime.engines import ENGINES
 from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
 from sbertconv.source.opening import Source
 
@@ -78,10 +79,17 @@ def manifest_content(
         "precision": EXACT,
         "sees_padding": True,  # until it was measured
         "engines": {form: list(names) for form, names in engines.items()},
+        "proven_on": proven_on(name for names in engines.values() for name in names),
         **more,
         "graphs": list(graphs),
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in packages}},
     }
+
+
+def proven_on(engines: Iterable[str]) -> dict[str, str]:
+    """Engine -> its version and processor here, where the comparison runs on CPUs alone."""
+    versions = {name: version_of(ENGINES[name].package) for name in engines}
+    return {name: f"{version} on CPU, {platform.machine()}" for name, version in versions.items() if version}
 
 
 def route_content(

@@ -32,8 +32,9 @@ def describe_converted(model: str | Path) -> dict[str, Any]:
 
     Returns:
         path, model_class, source, precision, formats (files, size in bytes, engines that it was proven on, and those of
-        them that are installed), graphs (inputs and outputs with dtype and shape), limits, prompts, what its class
-        has, consumers, parity, quality, size, versions, notes; of a .keras file also `around`, the layers not ours.
+        them that are installed), proven_on (the engines' versions and processor), graphs (inputs and outputs with dtype
+        and shape), limits, prompts, what its class has, consumers, parity, quality, size, versions, notes; of a .keras
+        file also `around`, the layers not ours.
 
     Raises:
         ArtifactError: if it cannot be read, or does not come from a converted model.
@@ -52,6 +53,7 @@ def describe_converted(model: str | Path) -> dict[str, Any]:
             {key: graph[key] for key in ("name", "modality", "tasks", "inputs", "outputs")}
             for graph in manifest["graphs"]
         ],
+        "proven_on": dict(manifest.get("proven_on", {})),
         **{key: manifest.get(key) for key in (*own, *LIMITS)},
         **{key: manifest[key] for key in OPTIONAL if key in manifest},
         "consumers": dict(manifest.get("consumers", {})),

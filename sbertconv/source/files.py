@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ NEEDS_TOKENIZER = {"Transformer", "MLMTransformer", "StaticEmbedding", "SparseSt
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 COPY = "Get a complete copy of the model."
+ADAPTER_CONFIG = "adapter_config.json"
+# Weights of a model's top folder that the library reads, or that are the same in another framework's format
+KNOWN_WEIGHTS = re.compile(
+    r"(model|pytorch_model|adapter_model|consolidated)\b.*|(training_args|optimizer|scheduler|rng_state\w*)\.(pt|pth|bin)"
+)
 TOKENIZER_SOURCES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
@@ -128,6 +134,12 @@ def missing_files(folder: Path, spec: ModuleSpec) -> list[str]:
     return found
 
 
+def unread_weights(folder: Path) -> list[str]:
+    """Weights beside a model that no module of it reads: heads of models with several kinds of output."""
+    files = (file.name for ending in ("pt", "pth", "bin", "safetensors") for file in folder.glob(f"*.{ending}"))
+    return sorted(name for name in files if not KNOWN_WEIGHTS.fullmatch(name))
+
+
 def _any(folder: Path, patterns: Sequence[str]) -> bool:
     return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
 
@@ -135,7 +147,7 @@ def _any(folder: Path, patterns: Sequence[str]) -> bool:
 def _unknown_architecture(folder: Path) -> list[str]:
     config_file = folder / "config.json"
     if not is_there(config_file):
-        return [] if (folder / "adapter_config.json").is_file() else ["no config.json"]
+        return [] if (folder / ADAPTER_CONFIG).is_file() else ["no config.json"]
     config = read_json(config_file)
     if "auto_map" in config:
         return []

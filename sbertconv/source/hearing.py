@@ -8,7 +8,10 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sbertconv.corpus.texts import CORPUS
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -142,3 +145,30 @@ def tokens_without_a_row(model: SentenceTransformer) -> Iterator[str]:
             if beyond:
                 names = listed([repr(token) for _, token in beyond])
                 yield f"[{label}] The embedding table has {rows:,} rows, and none for the tokens {names}."
+
+
+def tokens_of_another_file(tokenizer: Any, file: Path) -> str | None:
+    """A tokenizer that the library made of its class and vocabulary and not of tokenizer.json, in words: whoever opens
+    that file alone gets other tokens.
+
+    Args:
+        tokenizer: the library's own, of transformers.
+        file: the model's tokenizer.json.
+    """
+    from tokenizers import Tokenizer
+
+    mine: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if mine is None or not file.is_file():
+        return None
+    theirs, mine = Tokenizer.from_file(str(file)), Tokenizer.from_str(mine.to_str())
+    for each in (theirs, mine):
+        each.no_truncation()
+        each.no_padding()
+    other = [text for text in CORPUS if theirs.encode(text).ids != mine.encode(text).ids]
+    if not other:
+        return None
+    return (
+        f"{file.name} gives other tokens than encode() uses for {len(other)} of {len(CORPUS)} texts: "
+        f"{type(tokenizer).__name__} was made without it. Converted as encode() does; the converted folder's own "
+        f"{file.name} has those tokens, the model's file has not."
+    )

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from sbertconv.artifact.folder import MANIFEST
 from sbertconv.artifact.kinds import MODEL_CLASSES, ModelClass, class_named
 from sbertconv.artifact.tokenizer_file import rust_errors
-from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, require
+from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, missing_packages, require
 from sbertconv.source.bare import BARE, POOLING, TOKEN_MODULES
 from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.checkpoints import architecture
-from sbertconv.source.files import is_there, missing_files, read_json
-from sbertconv.source.hearing import Heard, listening, tokens_without_a_row
+from sbertconv.source.files import ADAPTER_CONFIG, COPY, is_there, missing_files, read_json, unread_weights
+from sbertconv.source.hearing import Heard, listening, tokens_of_another_file, tokens_without_a_row
 from sbertconv.source.kinds import CLASS_SOURCES, class_of
 from sbertconv.source.naming import like, model_name
 from sbertconv.source.routes import live_modules, type_name
@@ -32,6 +32,7 @@ CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json
 HAS_TRANSFORMERS_CONFIG = {"Transformer", "MLMTransformer", "CLIPModel"}  # their config.json is not the module's own
 SAME_TYPES = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}  # as the library has it
 TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_FILE = "tokenizer.json"
 DEEPEST_ROUTER = 4
 HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py"]
 
@@ -88,7 +89,7 @@ class Source:
 
     def _prepared(self, widened_late: bool) -> Iterator[SentenceTransformer]:
         model = self._load_from_files(widened_late) if self.live is None else _float32_on_cpu(self.live)
-        self.heard.extend(tokens_without_a_row(model))
+        self.heard.extend([*tokens_without_a_row(model), *self._other_tokenizers(model)])
         training = [module for module in model.modules() if module.training]
         own = {name: getattr(model, name) for name in self.changes}
         model.eval()
@@ -110,6 +111,15 @@ class Source:
                 module.training = True
             if model is not self.live:
                 _empty(model)
+
+    def _other_tokenizers(self, model: SentenceTransformer) -> Iterator[str]:
+        modules = dict(live_modules(model))
+        folder = self.folder
+        for spec in self.modules if folder is not None else ():
+            tokenizer = getattr(modules.get(spec.label), "tokenizer", None)
+            said = tokens_of_another_file(tokenizer, Path(folder or "") / spec.path / TOKENIZER_FILE)
+            if said:
+                yield f"[{spec.label}] {said}"
 
     def resolve(self, spec: ModuleSpec) -> type:
         """The class of a module.
@@ -352,7 +362,8 @@ def _from_folder(
     if not folder.is_dir():
         raise SourceError(f"{folder}: is a file, not a model folder.\nPass the folder that holds modules.json.")
     has_modules, has_config = (is_there(folder / name) for name in ("modules.json", "config.json"))
-    if not (has_modules or has_config):
+    is_adapter = not (has_modules or has_config) and is_there(folder / ADAPTER_CONFIG)
+    if not (has_modules or has_config or is_adapter):
         inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
         raise SourceError(
             f"{folder}: not a model folder: neither modules.json nor config.json (found: {inside}).\n"
@@ -361,7 +372,8 @@ def _from_folder(
     problems: list[str] = []
     settings_file = folder / "config_sentence_transformers.json"
     settings = read_json(settings_file) if is_there(settings_file) else {}
-    model_class = _recognised(folder, settings, has_modules, wanted)
+    config: Mapping[str, Any] = {} if has_modules else _bare_config(folder, is_adapter)
+    model_class = _recognised(folder, settings, config, wanted)
     if has_modules:
         specs = tuple(_read_modules(folder))
         notes: tuple[str, ...] = ()
@@ -371,7 +383,10 @@ def _from_folder(
                 ("Saved by PyLate: converted with what MultiVectorEncoder adds to it.",),
             )
     else:
-        specs, notes = CLASS_SOURCES[model_class.name].chain(read_json(folder / "config.json"))
+        specs, notes = CLASS_SOURCES[model_class.name].chain(config)
+        notes = (*notes, f"An adapter, converted with its base {config['_name_or_path']}.") if is_adapter else notes
+    if unread := unread_weights(folder):
+        notes = (*notes, f"No module reads {', '.join(unread)}: what they are for is not converted.")
     if local:
         for spec in specs:
             problems += missing_files(folder, spec)
@@ -384,14 +399,34 @@ def _from_folder(
     return Source(name, folder, location, revision, trust_remote_code, specs, settings, model_class, notes)
 
 
-def _recognised(folder: Path, settings: Mapping[str, Any], has_modules: bool, wanted: str | None) -> ModelClass:
+def _bare_config(folder: Path, is_adapter: bool) -> Mapping[str, Any]:
+    """The config.json of a plain transformers checkpoint, or of the base of an adapter.
+
+    Raises:
+        SourceError: if there is no PEFT, or the adapter does not say what its base is.
+    """
+    if not is_adapter:
+        return dict(read_json(folder / "config.json"))
+    adapter = read_json(folder / ADAPTER_CONFIG)
+    base = adapter.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise SourceError(f"{folder / ADAPTER_CONFIG}: no base_model_name_or_path.\n{COPY}")
+    if missing_packages("peft"):
+        raise SourceError(
+            f"{folder}: an adapter ({adapter.get('peft_type')}) for {base}, which needs the package peft.\n"
+            "Install peft, or merge the adapter into its base and save that."
+        )
+    config = read_json(Path(base) / "config.json") if is_there(Path(base) / "config.json") else {}
+    return {**config, "_name_or_path": base}
+
+
+def _recognised(folder: Path, settings: Mapping[str, Any], config: Mapping[str, Any], wanted: str | None) -> ModelClass:
     """The class that the files say: older files of sentence-transformers do not, and are all of its first one. A bare
     checkpoint may be read as another.
     """
     chosen = None if wanted is None else class_named(wanted, f"--class {wanted}", UnsupportedOptionError)
-    if has_modules or "model_type" in settings:
+    if not config or "model_type" in settings:
         return class_named(settings.get("model_type", "SentenceTransformer"), folder)
-    config = read_json(folder / "config.json")
     if chosen is None:
         return next(row for row in MODEL_CLASSES.values() if CLASS_SOURCES[row.name].claims(config))
     if not CLASS_SOURCES[chosen.name].takes(config):

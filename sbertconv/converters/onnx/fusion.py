@@ -379,6 +379,21 @@ class PairEinsum(pattern.RewriteRuleClassBase):
         return _typed(op.Reshape(x, shape), x, [*(self._sizes[index] for index in kept), *last])
 
 
+class SumOfBranches(pattern.RewriteRuleClassBase):
+    """Heads of two branches that are added, as of a projection and its adapter: the library's fusion would take an Add
+    before heads for a bias, whatever is added.
+    """
+
+    def pattern(self, op: Any, x: Any, y: Any, shape: Any) -> Any:
+        return op.Reshape(op.Add(x, y), shape, _outputs=["result"])
+
+    def check(self, context: Any, x: Any, y: Any, result: Any, **_: Any) -> bool:
+        return len(_dims(x)) == len(_dims(y)) == 3 and len(_dims(result)) == 4
+
+    def rewrite(self, op: Any, x: Any, y: Any, shape: Any, **_: Any) -> Any:
+        return op.Reshape(_typed(op.Sum(x, y), x, _dims(x)), shape)
+
+
 class PackedHeads(pattern.RewriteRuleClassBase):
     """Queries, keys or values cut out of a packed projection after it was split into heads: cut out before."""
 
@@ -776,6 +791,35 @@ class InputShape(pattern.RewriteRuleClassBase):
         return op.Shape(value, start=axis, end=axis + 1)
 
 
+class OneBatchTransposed(pattern.RewriteRuleClassBase):
+    """A product of factors with different numbers of axes, one of them transposed with its first axis, which ONNX
+    Runtime does for equal numbers alone: transposed before.
+    """
+
+    def pattern(self, op: Any, x: Any, y: Any) -> Any:
+        return op.FusedMatMul(x, y, _domain=CONTRIB, _allow_other_attributes=True, _outputs=["product"])
+
+    def check(self, context: Any, x: Any, y: Any, product: Any, **_: Any) -> bool:
+        attributes = product.producer().attributes
+        return len(_dims(x)) != len(_dims(y)) and any(
+            attributes.get_int(name, 0) for name in ("transBatchA", "transBatchB")
+        )
+
+    def rewrite(self, op: Any, x: Any, y: Any, product: Any, **_: Any) -> Any:
+        attributes = {name: attribute.value for name, attribute in product.producer().attributes.items()}
+        first = (attributes.pop(name, 0) for name in ("transBatchA", "transBatchB"))
+        factors = [
+            _first_axis_inside(op, value) if turned else value for value, turned in zip((x, y), first, strict=True)
+        ]
+        return op.FusedMatMul(*factors, **attributes, _domain=CONTRIB)
+
+
+def _first_axis_inside(op: Any, x: ir.Value) -> ir.Value:
+    """The first axis as the last but one."""
+    axes = list(range(len(_dims(x))))
+    return _permuted(op, x, [*axes[1:-1], 0, axes[-1]])
+
+
 class NormBetweenTransposes(pattern.RewriteRuleClassBase):
     """Heads normalised between two transposes that undo each other."""
 
@@ -852,6 +896,7 @@ PREPARING: tuple[pattern.RewriteRule, ...] = tuple(
     for rule in (
         LinearOnRows,
         PairEinsum,
+        SumOfBranches,
         PackedHeads,
         UnmergedValues,
         OneBias,
@@ -862,6 +907,7 @@ PREPARING: tuple[pattern.RewriteRule, ...] = tuple(
     )
 )
 FINISHING: tuple[pattern.RewriteRule, ...] = (
+    OneBatchTransposed.rule(),
     NormBetweenTransposes.rule(),
     RepeatedHeads.rule(),
     ReshapedBack.rule(),
