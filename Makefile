@@ -5,7 +5,7 @@ READY := .venv/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test fuzz lint format type docs docs-run package bench bench-large clean
+.PHONY: help demo test fuzz sweep lint format type docs docs-run package bench bench-large clean
 
 help:            ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -23,6 +23,11 @@ test: $(READY)   ## the whole suite
 
 fuzz: $(READY)   ## mutated files of every kind for 20 minutes: an error or an answer, and nothing else
 	$(BIN)/python tests/fuzzing.py $(ARGS)
+
+sweep: $(READY)  ## every text architecture of transformers as a tiny model to every backend, for docs/architectures.md; hours, goes on where it ended
+	$(BIN)/python tests/sweep.py $(ARGS)
+	$(BIN)/python tests/sweep.py --write
+	$(BIN)/python docs/generate.py
 
 lint: $(READY)   ## style
 	$(BIN)/ruff check .

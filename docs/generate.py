@@ -1,14 +1,17 @@
-"""Writes docs/cli.md, docs/manifest.md and docs/support.md from the code; with --check says which pages are stale.
+"""Writes docs/cli.md, docs/manifest.md, docs/support.md and docs/architectures.md from the code; with --check says
+which pages are stale.
 
 The check also follows every relative link and heading anchor of README.md, CONTRIBUTING.md and docs/*.md.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -206,6 +209,93 @@ def support_page() -> list[str]:
     ]
 
 
+def architectures_page() -> list[str]:
+    """The rows of docs/architectures.json, which `make sweep` writes."""
+    import sweep
+
+    result = json.loads(sweep.RESULT.read_text(encoding="utf-8"))
+    every: dict[str, dict[str, Any]] = result["architectures"]
+    encoded = {name: rows for name, rows in every.items() if not is_beyond(rows)}
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    totals = []
+    for backend in sweep.BACKENDS:
+        counts = Counter(rows[backend]["status"] for rows in encoded.values() if backend in rows)
+        ran = sum(counts.values())
+        share = f"{counts['proven'] / ran:.1%}" if ran else ""
+        others = (str(counts[status]) for status in ("refused", "wrong", "limit", "fails"))
+        totals.append([backend, str(counts["proven"]), *others, str(len(encoded) - ran), share])
+    return [
+        "# Architectures",
+        "",
+        f"Of transformers' text architectures, {len(every)} model types, each a tiny model with random weights and a",
+        f"tokenizer trained on the spot, sentence-transformers encodes with {len(encoded)}. What a conversion of these",
+        f"came to, as `make sweep` ran it until {result['date']} with {versions}.",
+        "",
+        "*Proven*: published, and equal to `encode()` on texts that the proof has not seen either. *Refused*: nothing",
+        "is written, with the reason below. *Wrong*: published, and another vector. *Limit*: not done in four minutes",
+        "and 16 GiB. *Fails*: an error that is none of sbertconv's. *Not run*: not tried yet with these versions.",
+        "",
+        *table(["", "proven", "refused", "wrong", "limit", "fails", "not run", "of those run, proven"], totals),
+        "",
+        "*Fused* are the attentions of the ONNX graph that became one operator of ONNX Runtime, of those that there",
+        "are.",
+        "",
+        *table(
+            ["model type", *sweep.BACKENDS, "fused"],
+            [[f"`{name}`", *architecture_row(rows, sweep.BACKENDS)] for name, rows in encoded.items()],
+        ),
+        "",
+        "## Reasons",
+        "",
+        *table(
+            ["model type", "backend", "", "reason"],
+            [
+                [f"`{name}`", ", ".join(backends), *told]
+                for name, rows in encoded.items()
+                for told, backends in reasons_of(rows).items()
+            ],
+        ),
+        "",
+        "## What sentence-transformers does not encode with",
+        "",
+        "These need other inputs, packages or a config with more than small numbers in it.",
+        "",
+        *table(
+            ["model type", "what it says"],
+            [
+                [f"`{name}`", shortened(rows[next(iter(rows))]["reason"])]
+                for name, rows in every.items()
+                if is_beyond(rows)
+            ],
+        ),
+    ]
+
+
+def is_beyond(rows: Mapping[str, Any]) -> bool:
+    return all(row["status"] == "library" for row in rows.values())
+
+
+def architecture_row(rows: Mapping[str, Any], backends: Iterable[str]) -> list[str]:
+    attention = rows.get("onnx", {}).get("attention", {})
+    found = [rows[backend]["status"] if backend in rows else "not run" for backend in backends]
+    return [*found, f"{attention['fused']} of {attention['found']}" if attention.get("found") else ""]
+
+
+def reasons_of(rows: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]:
+    """(status, reason) -> the backends, a graph that is written without fused operators among them."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for backend, row in rows.items():
+        if row.get("reason"):
+            found.setdefault((row["status"], shortened(row["reason"])), []).append(backend)
+        if row.get("fallback"):
+            found.setdefault(("not fused", shortened(row["fallback"])), []).append(backend)
+    return found
+
+
+def shortened(reason: str, most: int = 400) -> str:
+    return reason if len(reason) <= most else f"{reason[:most]} ..."
+
+
 def class_of(dotted: str) -> str:
     return dotted.rsplit(".", 1)[-1]
 
@@ -254,7 +344,12 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-PAGES = {"docs/cli.md": cli_page, "docs/manifest.md": manifest_page, "docs/support.md": support_page}
+PAGES = {
+    "docs/cli.md": cli_page,
+    "docs/manifest.md": manifest_page,
+    "docs/support.md": support_page,
+    "docs/architectures.md": architectures_page,
+}
 
 
 def main() -> int:

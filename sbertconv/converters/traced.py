@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from sbertconv.converters.scans import traceable_scans
 from sbertconv.errors import UnsupportedModuleError, error_text
 from sbertconv.plan.context import Context, Features, Step
 from sbertconv.source.widening import stand_ins
@@ -83,6 +84,13 @@ def unchanged(module: torch.nn.Module) -> Iterator[None]:
                 for name in [name for name, value in now.items() if isinstance(value, PLACEHOLDERS)]:
                     del now[name]
                     now.update({name: then[name]} if name in then else {})
+
+
+@contextlib.contextmanager
+def traceable(module: torch.nn.Module) -> Iterator[None]:
+    """A module in the forms of its operations that a trace keeps open."""
+    with traceable_experts(module), traceable_scans(module):
+        yield
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export.graph_signature import InputKind, OutputKind
 
-from sbertconv.converters.traced import quiet, traceable_experts, unchanged
+from sbertconv.converters.traced import quiet, traceable, unchanged
 from sbertconv.errors import UnsupportedModuleError, error_text
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _export(
     try:
         for part in module.modules():
             part.training = train(part)
-        with torch.no_grad(), quiet(), unchanged(module), traceable_experts(module):
+        with torch.no_grad(), quiet(), unchanged(module), traceable(module):
             program = torch.export.export(
                 traced, tuple(example[name] for name in traced.names), dynamic_shapes=(shapes,), strict=False
             )

@@ -27,7 +27,7 @@ from sbertconv.converters.torch.backend import (
     example_tensors,
     root_cause,
 )
-from sbertconv.converters.traced import quiet, traceable_experts, unchanged
+from sbertconv.converters.traced import quiet, traceable, unchanged
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.engines import ENGINES
@@ -228,7 +228,7 @@ def exported_graph(
     inputs = graph_inputs(route, options)
     chain = Chain(Pipeline(route, model, options.outputs).eval(), inputs)
     example = example_tensors(route, inputs, tokenizer)
-    with torch.no_grad(), quiet(), traceable_experts(chain), exact_constants():
+    with torch.no_grad(), quiet(), traceable(chain), exact_constants():
         graph, tracer = _translate(chain, example, options, route)
         name_axes(graph)  # the same size of two inputs under one name, which fusion relies on
         weights = list(graph.graph.initializers.values())

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sbertconv.artifact.kinds import EXACT, ModelClass
 from sbertconv.converters.guards import forget_guards, guards_of
-from sbertconv.converters.traced import quiet, traceable_experts, unchanged
+from sbertconv.converters.traced import quiet, traceable, unchanged
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.plan.context import Features
 from sbertconv.plan.examples import examples, image_example, token_example
@@ -161,7 +161,7 @@ def exported_program(
         UnsupportedModuleError: if it cannot be traced with batch and sequence open.
         UnsupportedOptionError: if an output asked for does not exist.
     """
-    with _explained("trace", route), torch.no_grad(), quiet(), unchanged(pipeline), traceable_experts(pipeline):
+    with _explained("trace", route), torch.no_grad(), quiet(), unchanged(pipeline), traceable(pipeline):
         program = torch.export.export(
             pipeline, (), dict(example), dynamic_shapes=dynamic_shapes(tuple(example)), strict=False
         )
