@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sbertconv.console.options import flags_of, in_command_words
 from sbertconv.errors import ParityError
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def print_bench(report: BenchReport) -> None:
 
 
 def _print_notes(notes: Iterable[str], console: Console) -> None:
-    print_lines(console, *(f"Note: {note}" for note in notes))
+    print_lines(console, *(f"Note: {in_command_words(note, flags_of(None))}" for note in notes))
 
 
 def _size(count: int) -> str:
@@ -256,7 +257,8 @@ def print_parity(report: Mapping[str, Any], console: Console) -> None:
         f"{report['method']}(), batch 1 / 32", "", _figure(report["wobble"], ".1e"), text, "", "", "[dim]yardstick[/]"
     )
     console.print(table)
-    print_lines(console, *(f"{check['name']}: {check['problem']}" for check in report["checks"] if check["problem"]))
+    problems = [f"{check['name']}: {check['problem']}" for check in report["checks"] if check["problem"]]
+    print_lines(console, *(in_command_words(problem, flags_of(None)) for problem in problems))
     for quality in report["quality"]:
         _print_quality(quality, console)
     _print_notes(report["notes"], console)

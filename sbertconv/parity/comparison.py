@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from sbertconv.artifact.folder import Artifact
     from sbertconv.runtime.model import ConvertedModel
 
-BELOW_GATE = "Choose a --precision with more bits, or lower the gate if that is good enough for you: docs/precision.md"
-BEYOND_RULE = "Allow more with --atol and --rtol if that is good enough for you: docs/verification.md"
+BELOW_GATE = "Choose a precision= with more bits, or lower the gate if that is good enough for you: docs/precision.md"
+BEYOND_RULE = "Allow more with atol= and rtol= if that is good enough for you: docs/verification.md"
 OTHER_ANSWER = "That is a defect of the conversion, not of rounding: report it with the text and the model."
 NAMED = 8  # lengths in one note
 SEES_PADDING = 1e-3  # float32 noise between batch sizes stays below 1e-5, a model that sees its padding is far above

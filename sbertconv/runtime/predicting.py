@@ -293,7 +293,7 @@ def activation_of(activation: str | Activation) -> Activation:
         if activation not in BY_NAME:
             raise UnsupportedOptionError(
                 f"activation {activation!r} is not known (have: {', '.join(BY_NAME)}).\n"
-                "Choose one of these, pass a function, or convert the model with --activation."
+                "Choose one of these, pass a function, or convert the model with activation=True."
             )
         return BY_NAME[activation]
     if hasattr(activation, "forward"):  # a torch module, as CrossEncoder takes it

@@ -149,7 +149,7 @@ class SparseEmbedder(TaskEncoder):
         if self.max_active_dims is not None and asked > self.max_active_dims:
             raise UnsupportedOptionError(
                 f"max_active_dims={asked}: the graph leaves {self.max_active_dims} values of a vector.\n"
-                f"Convert the model with --top-k {asked}."
+                f"Convert the model with top_k={asked}."
             )
         return asked
 
