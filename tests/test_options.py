@@ -137,3 +137,19 @@ def test_the_command_line_prints_its_own_words(python: str, command_line: str) -
 def test_no_two_subjects_share_a_name() -> None:
     names = [entry.name for kind in (ModelOptions, GateOptions) for entry in fields(kind)]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        sbertconv.Embedder.encode,
+        sbertconv.SparseEmbedder.encode,
+        sbertconv.MultiVectorEmbedder.encode,
+        sbertconv.Reranker.predict,
+        sbertconv.TextClassifier.predict,
+    ],
+)
+def test_every_keyword_of_a_method_is_described_once(method: Any) -> None:
+    described = (inspect.getdoc(method) or "").partition("Returns:")[0]
+    names = [name for name in inspect.signature(method).parameters if name != "self"]
+    assert [described.count(f"\n    {name}: ") for name in names] == [1] * len(names)
