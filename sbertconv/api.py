@@ -19,6 +19,7 @@ from sbertconv.conversion import (
     Conversion,
     OnStage,
     exact_bounds,
+    located,
     opened,
     published,
     say_nothing,
@@ -33,6 +34,7 @@ from sbertconv.options import (
     FolderOptions,
     GateOptions,
     KerasOptions,
+    LookInsideOptions,
     ModelOptions,
     OnnxOptions,
     OpenVinoOptions,
@@ -45,6 +47,7 @@ from sbertconv.options import (
     subject,
     verb,
 )
+from sbertconv.parity.by_module import check_inside
 from sbertconv.runtime.description import describe_converted, is_converted
 from sbertconv.runtime.engines import load_keras_model
 from sbertconv.runtime.opening import open_model
@@ -507,6 +510,9 @@ def verify(
     on_stage("checking the files")
     artifact = read_artifact(directory)
     artifact.verify_hashes()
+    by_module = subject(LookInsideOptions, options).by_module
+    if by_module:
+        check_inside(artifact)
     on_stage("loading the model")
     from sbertconv.parity.comparison import Reference, compare_formats
     from sbertconv.parity.kinds import CLASS_PARITY
@@ -528,7 +534,11 @@ def verify(
         on_stage(f"comparing with {source.model_class.method}()")
         original = CLASS_PARITY[source.model_class.name].original(loaded)
         reference = Reference.of(original, open_model(artifact, beyond_proof=True))
-    return compare_formats(reference, artifact, **exact_bounds(subject(RuleOptions, options)).rule)
+    report = compare_formats(reference, artifact, **exact_bounds(subject(RuleOptions, options)).rule)
+    if by_module:
+        on_stage("comparing module by module")
+        report = located(report, reference, source, artifact)
+    return report
 
 
 @verb

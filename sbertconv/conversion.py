@@ -132,7 +132,7 @@ class Conversion:
         with staged(target, overwrite=overwrite) as staging, self.policy():
             for note, write in ways.items():
                 try:
-                    written, report = self._written_and_compared(write, staging)
+                    written, report, reference = self._written_and_compared(write, staging)
                 except ArtifactError as error:  # the graph cannot be fused, loaded or run
                     if len(ways) == 1:
                         raise
@@ -147,11 +147,13 @@ class Conversion:
                     f"Cannot convert {self.source.name!r}: its graph does not run on every text of the corpus:\n"
                     f"  {reason}\nRegister a converter: docs/extending.md"
                 )
+            if not report.passed:
+                report = located(report, reference, self.source, staging.manifest(content))
             return read_artifact(published(staging, content, report, self.on_stage))
 
-    def _written_and_compared(self, write: Write, staging: Staging) -> tuple[dict[str, Any], ParityReport]:
-        """Write the artifact, reload it and compare: the manifest's content and the report. Where there are several
-        ways to finish it, the first that passes is taken.
+    def _written_and_compared(self, write: Write, staging: Staging) -> tuple[dict[str, Any], ParityReport, Reference]:
+        """Write the artifact, reload it and compare: the manifest's content, the report, and the original's answers.
+        Where there are several ways to finish it, the first that passes is taken.
 
         Raises:
             ArtifactError: if the graph cannot be fused, loaded or run.
@@ -170,7 +172,7 @@ class Conversion:
             report = compare_formats(reference, staging.manifest(content), **self.bounds.rule)
             if report.passed:
                 break
-        return content, report
+        return content, report, reference
 
     def _drafted(self, write: Write, staging: Staging) -> tuple[list[Finish], Reference, int | None]:
         """Load, plan and convert; the original answers the harness's questions and is let go, before what can do
@@ -200,6 +202,16 @@ class Conversion:
                 content["notes"].append(note)
             drafted = open_model(staging.manifest({**content, "proven_length": proven}), beyond_proof=True)
             return list(finishes), Reference.of(original, drafted, self.bounds.texts), proven
+
+
+def located(report: ParityReport, reference: Reference, source: Source, artifact: Artifact) -> ParityReport:
+    """The report, with the module at which the two sides part on its worst text; the original is loaded for it."""
+    from sbertconv.parity.comparison import with_partings
+    from sbertconv.parity.kinds import CLASS_PARITY
+
+    with source.loaded() as model:
+        original = CLASS_PARITY[source.model_class.name].original(model)
+        return with_partings(report, original, reference, artifact)
 
 
 @contextmanager

@@ -154,6 +154,7 @@ class Verify(TypedDict, total=False):
     allow_changed: bool
     atol: float | None
     rtol: float | None
+    by_module: bool
 
 
 class Inspect(TypedDict, total=False):

@@ -130,6 +130,15 @@ class RuleOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LookInsideOptions:
+    """How much a comparison shows."""
+
+    by_module: bool = option(
+        False, "Compare the values inside too, and name the first module at which the two sides part."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProofOptions(RuleOptions):
     """The bounds of the proof."""
 
@@ -273,7 +282,7 @@ VERBS: dict[str, tuple[Subject, ...]] = {
     "to_st": ((ModelOptions, "trust_remote_code"), FolderOptions, RuleOptions, PartOptions),
     "pipeline": (ModelOptions, (OutputOptions, "outputs")),
     "build_plan": (RuleOptions,),
-    "verify": ((ModelOptions, f"{READ} allow_changed"), RuleOptions),
+    "verify": ((ModelOptions, f"{READ} allow_changed"), RuleOptions, LookInsideOptions),
     "inspect": ((ModelOptions, f"{READ} model_class pooling"),),
     "benchmark": ((ModelOptions, READ),),
 }

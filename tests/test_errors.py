@@ -475,6 +475,7 @@ def test_a_failed_check_publishes_nothing(
     assert "Nothing was written" in str(raised.value)
     assert snapshot(target) == before
     assert {path.name for path in tmp_path.iterdir()} == {"site", target.name}
+    assert "apart at the answer (encode, 1.0e-03)" in str(raised.value)
     report = raised.value.report
     assert not report.passed
     assert report.worst.max_abs_diff == pytest.approx(1e-3, rel=0.01)

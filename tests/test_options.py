@@ -105,9 +105,13 @@ def test_no_option_is_ignored_where_the_model_is_a_keras_model(name: str, tmp_pa
     values: dict[Any, Any] = {str: first, int: first if choices else 1, bool: not entry.default, float: 0.5}
     kinds = getattr(kind, "__args__", (kind,))
     value = values.get(kind) or next((values[part] for part in kinds if part in values and kind is not tuple), None)
-    value = {"max_shape": (1, 8), "texts": ["a"], "calibration": ["a"], "outputs": ["a"], "engines": ["openvino"]}.get(
-        name, value
-    )
+    value = {
+        "max_shape": (1, 8),
+        "texts": ["a"],
+        "calibration": ["a"],
+        "outputs": ["logits"],
+        "engines": ["openvino"],
+    }.get(name, value)
     (tmp_path / "model.keras").write_bytes(b"")
     with pytest.raises(UnsupportedOptionError, match=f"^{name}=: .* is a Keras model"):
         sbertconv.to_onnx(tmp_path / "model.keras", tmp_path / "out", **{name: value})
