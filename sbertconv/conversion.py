@@ -143,9 +143,11 @@ class Conversion:
                     break
                 reason = report.failure
             if report is None:
+                from sbertconv.converters.traced import WAYS_OUT
+
                 raise UnsupportedModuleError(
                     f"Cannot convert {self.source.name!r}: its graph does not run on every text of the corpus:\n"
-                    f"  {reason}\nRegister a converter: docs/extending.md"
+                    f"  {reason}\n{WAYS_OUT}"
                 )
             if not report.passed:
                 report = located(report, reference, self.source, staging.manifest(content))

@@ -32,6 +32,7 @@ INPUTS = {
     "hidden": f"bool[{BATCH},1,1,{LENGTH}]",
 }
 CONSTANTS = """float half = {0.5}, float lowest = {-3.0e38}, float little = {-9.0}, float zero = {0.0},
+    float[4, 4] square = {1, 2, 0, 0, 0, 1, 3, 0, 0, 0, 1, 4, 5, 0, 0, 1},
     int64[3] merged = {-1, 5, 4}, int64[3] merged_scores = {-1, 5, 5}, int64[4] split = {-1, 2, 5, 5},
     int64[4] result_shape = {-1, 2, 5, 4}, int64[1] first = {0}, int64[1] middle = {2}, int64[1] last = {4},
     int64[1] axis = {3}, int64[1] step = {1}"""
@@ -79,6 +80,12 @@ OTHERS = {
         f"others = Neg (angles) both = Concat <axis = -1> (angles, others) {ROTARY}",
         "RotaryEmbedding",
         0,
+    ),
+    "rows of every text, and a matrix": (
+        """turned = Transpose <perm = [1, 2, 0, 3]> (q) p = MatMul (turned, square) s = Div (p, half)
+        result = Transpose <perm = [2, 0, 1, 3]> (s)""",
+        "FusedMatMul",
+        1,
     ),
     "einsum with broadcasting": ('result = Einsum <equation = "bhtu,bhus->bhts"> (bias, v)', "Einsum", 1),
     "einsum that sums alone": ('result = Einsum <equation = "bhts,bhus->bhts"> (q, k)', "Einsum", 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 
 from sbertconv import MissingDependencyError, UnsupportedModuleError
 from sbertconv.converters.guards import forget_guards, guarded_lengths, guards_of
+from sbertconv.converters.onnx.backend import _translate_scripted
+from sbertconv.converters.traced import place_of
 
 LIMITS = {"max_length": 128, "task_max_length": {"query": 32}}
 
@@ -66,3 +69,42 @@ def test_a_program_without_guards_where_they_are_looked_for_is_an_error() -> Non
     without: Any = object()
     with pytest.raises(MissingDependencyError, match="has no _guards_code"):
         guards_of(without)
+
+
+class Branch(torch.nn.Module):
+    """Another way for texts of more than so many tokens; seen by TorchScript's tracer as a warning alone."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.pipeline: Any = SimpleNamespace(outputs=["y"])
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor]:
+        if ids.shape[1] > self.most:
+            return (ids * mask,)
+        return (ids + mask,)
+
+
+def scripted(most: int) -> Any:
+    ids = torch.ones(3, 11, dtype=torch.int64)
+    options: Any = SimpleNamespace(opset=18)
+    chain: Any = Branch(most)
+    return _translate_scripted(chain, {"input_ids": ids, "attention_mask": ids}, options)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_branch_that_a_shorter_text_does_not_take_is_refused_with_its_line() -> None:
+    with pytest.raises(UnsupportedModuleError, match=r"test_guards\.py:\d+: if ids\.shape\[1\] > self\.most"):
+        scripted(8)
+    assert [node.op_type for node in scripted(20).graph] == ["Add"]
+
+
+def test_the_line_of_an_error_is_the_last_one_of_the_models_code() -> None:
+    def forward(tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.view(7)
+
+    with pytest.raises(RuntimeError) as raised:
+        torch.nn.Sequential(torch.nn.Identity()).apply(lambda part: forward(torch.ones(3)))
+    assert "test_guards.py" in place_of(raised.value)
+    assert "return tokens.view(7)" in place_of(raised.value)
+    assert place_of(ValueError()) == ""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sbertconv.converters.traced import WAYS_OUT
 from sbertconv.errors import UnsupportedModuleError
 from sbertconv.frameworks import private
 
@@ -63,10 +64,7 @@ def guarded_lengths(guards: Iterable[str], limits: Mapping[str, Any] | None) -> 
     found: set[int] = set()
     for guard in guards:
         if len(set(_truths(guard, ((rows, LENGTH) for rows in range(2, MOST_ROWS + 1))))) > 1:
-            raise UnsupportedModuleError(
-                f"The trace holds for some numbers of texts only: {guard}\n"
-                "Register a converter for the module that looks at the size of a batch: docs/extending.md"
-            )
+            raise UnsupportedModuleError(f"The trace holds for some numbers of texts only: {guard}\n{WAYS_OUT}")
         truths = list(_truths(guard, ((ROWS, length) for length in range(1, most + 1))))
         found |= {length + step for length in range(1, most) for step in (0, 1) if truths[length - 1] != truths[length]}
     return sorted(found)
@@ -81,6 +79,5 @@ def _truths(guard: str, sizes: Iterable[tuple[int, int]]) -> Iterator[bool]:
             yield bool(eval(code, names))
     except Exception as error:
         raise UnsupportedModuleError(
-            f"The trace holds under a condition that cannot be read: {guard}\n"
-            "Register a converter for the module that makes it: docs/extending.md"
+            f"The trace holds under a condition that cannot be read: {guard}\n{WAYS_OUT}"
         ) from error

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import linecache
 import logging
+import sysconfig
+import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -17,6 +21,11 @@ from sbertconv.source.torch_compat import FakeTensor, own_buffers
 from sbertconv.source.transformers_compat import chooses_experts
 from sbertconv.source.widening import stand_ins
 
+WAYS_OUT = (
+    "Try another backend, which may take it, or write what is named there as operations on tensors and register a "
+    "converter: docs/extending.md"
+)
+TRACERS = ("torch", "sbertconv", "onnxscript", "onnx_ir", "sentence_transformers")  # where no line is the model's own
 PLACEHOLDERS = (FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool)  # of a tracer, for numbers it does not have
 
 
@@ -49,6 +58,29 @@ class TracedStep(torch.nn.Module):
     def forward(self, features: Features) -> Features:
         result: Features = self.module(features, **self.options)
         return result
+
+
+def place_of(error: BaseException) -> str:
+    """The last line of the model's own code that an error of a tracer went through, in brackets; empty without one."""
+    frames: list[traceback.FrameSummary] = []
+    seen: BaseException | None = error
+    while seen is not None:
+        frames += traceback.extract_tb(seen.__traceback__)
+        seen = seen.__cause__
+    models = [frame for frame in frames if is_of_a_model(frame.filename)]
+    return f" [{line_of(models[-1].filename, models[-1].lineno or 0)}]" if models else ""
+
+
+def is_of_a_model(file: str) -> bool:
+    """Whether code is neither a tracer's, nor this package's, nor Python's own."""
+    parts = Path(file).parts
+    own = "site-packages" in parts or not Path(file).is_relative_to(sysconfig.get_path("stdlib"))
+    return own and not set(TRACERS) & set(parts) and not file.startswith("<")
+
+
+def line_of(file: str, number: int) -> str:
+    """A line of code with the name of its file, without the folders of this machine."""
+    return f"{Path(file).name}:{number}: {linecache.getline(file, number).strip()}"
 
 
 @contextlib.contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +31,7 @@ from sbertconv.converters.torch.backend import (
     example_tensors,
     root_cause,
 )
-from sbertconv.converters.traced import quiet, traceable, unchanged
+from sbertconv.converters.traced import WAYS_OUT, is_of_a_model, line_of, place_of, quiet, traceable, unchanged
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
 from sbertconv.options import GRAPH_ENGINES, OnnxOptions
 from sbertconv.plan.routes import PlannedRoute
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     import onnx_ir
     from sentence_transformers import SentenceTransformer
 
+LINES = 4  # of the code of a model in one message
 FROM_DATA = re.compile(r"u\d+")  # torch.export's name for a size that only the data tells
 
 
@@ -235,11 +238,10 @@ def _translate(
         except UnsupportedOptionError:
             raise
         except Exception as error:
-            reasons.append(f"  {tracer}: {root_cause(error)}")
+            reasons.append(f"  {tracer}: {root_cause(error)}{place_of(error)}")
     modules = " -> ".join(type(module).__name__ for _, module in route.modules)
     raise UnsupportedModuleError(
-        f"Cannot trace {modules} ({route.architecture}):\n" + "\n".join(reasons) + "\n"
-        "Register a converter: docs/extending.md"
+        f"Cannot trace {modules} ({route.architecture}):\n" + "\n".join(reasons) + f"\n{WAYS_OUT}"
     )
 
 
@@ -282,11 +284,35 @@ def _float32(half: torch.Tensor) -> np.ndarray:
 
 
 def _translate_scripted(chain: Chain, example: Mapping[str, torch.Tensor], options: GraphSettings) -> onnx_ir.Model:
-    """TorchScript's tracer, for the few architectures whose shapes torch.export cannot keep dynamic."""
+    """TorchScript's tracer, for the few architectures whose shapes torch.export cannot keep dynamic.
+
+    It warns where it takes a tensor for a number or a choice of its example. That is right where a shorter example
+    makes the same graph, and the lengths beyond are compared like all others.
+
+    Raises:
+        UnsupportedModuleError: for a model whose graph is another one for a shorter example, with the lines.
+    """
+    widen(chain)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", torch.jit.TracerWarning)
+        graph = _scripted(chain, example, options)
+        if "attention_mask" in example and not _same(graph, _scripted(chain, _shorter(example), options)):
+            lines = dict.fromkeys(line_of(str(one.filename), one.lineno) for one in said if _is_assumed(one))
+            raise UnsupportedModuleError(
+                f"the graph is another one for each length of the texts. What it depends on: "
+                f"{'; '.join(list(lines)[:LINES]) or 'a loop over the tokens'}"
+            )
+    return graph
+
+
+def _is_assumed(warning: warnings.WarningMessage) -> bool:
+    return issubclass(warning.category, torch.jit.TracerWarning) and is_of_a_model(str(warning.filename))
+
+
+def _scripted(chain: Chain, example: Mapping[str, torch.Tensor], options: GraphSettings) -> onnx_ir.Model:
     import onnx
     import onnx_ir
 
-    widen(chain)
     buffer = io.BytesIO()
     names = {"batch": 0, "sequence": 1}
     torch.onnx.export(
@@ -302,6 +328,36 @@ def _translate_scripted(chain: Chain, example: Mapping[str, torch.Tensor], optio
         dynamo=False,
     )
     return onnx_ir.from_proto(onnx.load_from_string(buffer.getvalue()))
+
+
+def _shorter(example: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The example without some of its tokens, on the side where texts are padded."""
+    mask = example["attention_mask"]
+    length = mask.shape[1] // 2 + 1
+    kept = slice(-length, None) if bool(mask[:, -1].all()) else slice(length)
+    return {name: value[:, kept] if value.ndim == mask.ndim else value for name, value in example.items()}
+
+
+def _same(one: onnx_ir.Model, other: onnx_ir.Model) -> bool:
+    """Whether two graphs are the same operations with the same numbers."""
+
+    def told(model: onnx_ir.Model) -> list[Any]:
+        nodes = [
+            (node.op_type, *(_numbers(attribute.value) for attribute in node.attributes.values()))
+            for node in model.graph.all_nodes()
+        ]
+        return nodes + sorted(_numbers(value.const_value) for value in model.graph.initializers.values())
+
+    return told(one) == told(other)
+
+
+def _numbers(value: Any) -> str:
+    """What an attribute or a weight holds; graphs inside a node are among the nodes."""
+    import onnx_ir
+
+    if isinstance(value, onnx_ir.Graph):
+        return ""
+    return hashlib.sha256(value.tobytes()).hexdigest() if isinstance(value, onnx_ir.TensorProtocol) else str(value)
 
 
 Translation = Callable[[Chain, Mapping[str, torch.Tensor], GraphSettings], "onnx_ir.Model"]

@@ -388,7 +388,8 @@ class SumOfBranches(pattern.RewriteRuleClassBase):
         return op.Reshape(op.Add(x, y), shape, _outputs=["result"])
 
     def check(self, context: Any, x: Any, y: Any, result: Any, **_: Any) -> bool:
-        return len(_dims(x)) == len(_dims(y)) == 3 and len(_dims(result)) == 4
+        sizes, heads = _dims(x), _dims(result)
+        return len(sizes) == len(_dims(y)) == 3 and len(heads) == 4 and heads[:2] == sizes[:2]
 
     def rewrite(self, op: Any, x: Any, y: Any, shape: Any, **_: Any) -> Any:
         return op.Reshape(_typed(op.Sum(x, y), x, _dims(x)), shape)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sbertconv.converters.guards import forget_guards, guards_of
-from sbertconv.converters.traced import quiet, traceable, unchanged
+from sbertconv.converters.traced import WAYS_OUT, place_of, quiet, traceable, unchanged
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.plan.context import Features
 from sbertconv.plan.examples import examples, image_example, token_example
@@ -153,8 +153,8 @@ def _explained(what: str, route: PlannedRoute) -> Iterator[None]:
     except Exception as error:
         modules = " -> ".join(type(module).__name__ for _, module in route.modules)
         raise UnsupportedModuleError(
-            f"Cannot {what} {modules} ({route.architecture}) as a program of PyTorch: {root_cause(error)}\n"
-            "Register a converter: docs/extending.md"
+            f"Cannot {what} {modules} ({route.architecture}) as a program of PyTorch: {root_cause(error)}"
+            f"{place_of(error)}\n{WAYS_OUT}"
         ) from error
 
 
