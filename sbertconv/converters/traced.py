@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from sbertconv.converters.complex_numbers import traceable_complex_numbers
 from sbertconv.converters.scans import traceable_scans
 from sbertconv.errors import UnsupportedModuleError, error_text
 from sbertconv.plan.context import Context, Features, Step
@@ -122,7 +123,7 @@ def unchanged(module: torch.nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def traceable(module: torch.nn.Module) -> Iterator[None]:
     """A module in the forms of its operations that a trace keeps open."""
-    with traceable_experts(module), traceable_scans(module):
+    with traceable_experts(module), traceable_scans(module), traceable_complex_numbers(module):
         yield
 
 
