@@ -65,6 +65,18 @@ def test_the_guards_of_a_branch_are_found_and_forgotten() -> None:
     assert guards_of(program) == []
 
 
+def test_a_traced_layer_of_keras_keeps_the_guards_of_its_trace() -> None:
+    pytest.importorskip("keras")
+    from sbertconv.converters.keras.tracing import traced_layer
+
+    class Features(torch.nn.Module):
+        def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {"found": Switch()(features["input_ids"])}
+
+    layer = traced_layer(Features(), {"input_ids": torch.ones(3, 11, dtype=torch.int64)}, "switch", "", {})
+    assert guarded_lengths(layer.guards, LIMITS) == [20, 21]
+
+
 def test_a_program_without_guards_where_they_are_looked_for_is_an_error() -> None:
     without: Any = object()
     with pytest.raises(MissingDependencyError, match="has no _guards_code"):

@@ -79,8 +79,8 @@ class _InPairs(TorchFunctionMode):
 @contextlib.contextmanager
 def traceable_complex_numbers(module: torch.nn.Module) -> Iterator[None]:
     """Pairs in the place of complex numbers while tracing, for models whose code makes any."""
-    files = {sys.modules.get(type(part).__module__) for part in module.modules()}
-    sources = (inspect.getsource(file) for file in files - {None} if getattr(file, "__file__", None))
+    files = [sys.modules[name] for name in {type(part).__module__ for part in module.modules()} if name in sys.modules]
+    sources = (inspect.getsource(file) for file in files if getattr(file, "__file__", None))
     uses_them = any("view_as_complex" in source for source in sources)
     with _InPairs() if uses_them else contextlib.nullcontext():
         yield

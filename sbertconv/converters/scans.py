@@ -88,7 +88,9 @@ def traceable_scans(module: torch.nn.Module) -> Iterator[None]:
     """Scans without loops in the place of a model's own, while tracing."""
     classes = {type(part) for part in module.modules()}
     files = {sys.modules[found.__module__] for found in classes if found.__module__ in sys.modules}
-    places = [(file, name, scan) for file in files for name, scan in FUNCTIONS.items() if hasattr(file, name)]
+    places: list[tuple[Any, str, Callable[..., Any]]] = [
+        (file, name, scan) for file in files for name, scan in FUNCTIONS.items() if hasattr(file, name)
+    ]
     places += [(found, name, scan) for found in classes for name, scan in METHODS.items() if name in vars(found)]
     limits = [limit for part in module.modules() if type(limit := getattr(part, "max_seq_length", None)) is int]
     most = min(max(limits, default=MOST_TOKENS), MOST_TOKENS)

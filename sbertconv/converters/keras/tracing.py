@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export.graph_signature import InputKind, OutputKind
 
+from sbertconv.converters.guards import guards_of
 from sbertconv.converters.traced import quiet, traceable, unchanged
 from sbertconv.errors import UnsupportedModuleError, error_text
 from sbertconv.source.torch_compat import Operator, tree_unflatten
@@ -71,7 +72,7 @@ def traced_layer(
     reasons = []
     for mode, train in MODES.items():
         try:
-            program = _export(module, example, options, train=train)
+            program, guards = _export(module, example, options, train=train)
             lowering = Lowering(program, prefix, tensors_of(example))
             lowering.run()
         except Exception as error:
@@ -79,7 +80,9 @@ def traced_layer(
             continue
         missing = {op: where for op, where in lowering.operations.items() if op not in OPERATIONS}
         if not missing:
-            return lowering.layer(name, mode)
+            layer = lowering.layer(name, mode)
+            layer.guards = tuple(guards)
+            return layer
         lines = "\n".join(f"    {op} in {where}" for op, where in missing.items())
         reasons.append(
             f"{len(missing)} operation{'s' if len(missing) > 1 else ''} without a line in the table:\n{lines}\n"
@@ -108,8 +111,8 @@ def _export(
     options: Mapping[str, Any],
     *,
     train: Callable[[torch.nn.Module], bool],
-) -> torch.export.ExportedProgram:
-    """The functional graph of a module, which is left in the mode it was in."""
+) -> tuple[torch.export.ExportedProgram, list[str]]:
+    """The functional graph of a module, which is left in the mode it was in; and its guards, see `guards_of`."""
     traced = NewFeatures(module, tensors_of(example), options)
     modes = [(part, part.training) for part in module.modules()]
     shapes = tuple(dict.fromkeys(range(SIZE_AXES.get(name, 1)), torch.export.Dim.DYNAMIC) for name in traced.names)
@@ -120,7 +123,7 @@ def _export(
             program = torch.export.export(
                 traced, tuple(example[name] for name in traced.names), dynamic_shapes=(shapes,), strict=False
             )
-            return program.run_decompositions(_decompositions())
+            return program.run_decompositions(_decompositions()), guards_of(program)
     finally:
         for part, mode in modes:
             part.training = mode
