@@ -159,8 +159,8 @@ def support_page() -> list[str]:
         "",
         "The transformers architectures that the tests convert to ONNX, run by ONNX Runtime and OpenVINO, and to Keras",
         "(a .keras file and a SavedModel), and those marked also to PyTorch, and compare, each as a tiny model with",
-        "random weights. Others are converted by the same mechanism and the same check; they are not named here",
-        "because no test does.",
+        "random weights. Others are converted by the same mechanism and the same check:",
+        "[architectures.md](architectures.md) has every text architecture of transformers.",
         "",
         "*Attentions* are those that the tiny model's ONNX graph has, and *fused* those that became one operator of",
         "ONNX Runtime. A converted model's own numbers are in its manifest, under `attention` of each graph; a note in",
@@ -228,13 +228,14 @@ def architectures_page() -> list[str]:
     return [
         "# Architectures",
         "",
-        f"Of transformers' text architectures, {len(every)} model types, each a tiny model with random weights and a",
-        f"tokenizer trained on the spot, sentence-transformers encodes with {len(encoded)}. What a conversion of these",
-        f"came to, as `make sweep` ran it until {result['date']} with {versions}.",
+        f"The {len(every)} text architectures of transformers, each as a tiny model with random weights and a",
+        "tokenizer trained on the spot, and what a conversion of it came to. Many layers and trained weights are not among what",
+        f"this shows. `make sweep` ran it, until {result['date']}, with {versions}.",
         "",
         "*Proven*: published, and equal to `encode()` on texts that the proof has not seen either. *Refused*: nothing",
-        "is written, with the reason below. *Wrong*: published, and another vector. *Limit*: not done in four minutes",
-        "and 16 GiB. *Fails*: an error that is none of sbertconv's. *Not run*: not tried yet with these versions.",
+        "is written, with the reason below. *Wrong*: published, and another vector. *Limit*: not done in",
+        f"{sweep.SECONDS} seconds of one core and {sweep.MEMORY >> 30} GiB. *Fails*: an error that is none of",
+        "sbertconv's. *Not run*: not tried yet.",
         "",
         *table(["", "proven", "refused", "wrong", "limit", "fails", "not run", "of those run, proven"], totals),
         "",
@@ -273,7 +274,7 @@ def architectures_page() -> list[str]:
 
 
 def is_beyond(rows: Mapping[str, Any]) -> bool:
-    return all(row["status"] == "library" for row in rows.values())
+    return bool(rows) and all(row["status"] == "library" for row in rows.values())
 
 
 def architecture_row(rows: Mapping[str, Any], backends: Iterable[str]) -> list[str]:

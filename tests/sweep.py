@@ -418,12 +418,17 @@ def _row_of(case: tuple[str, str], result: Path, took: float, code: int | None) 
         row = Row(*case, "limit", "it took too long")
     else:
         row = Row(*case, "fails", f"the process ended with {code}")
-    versions = {}
+    today = datetime.now(UTC).date().isoformat()
+    return Row(**{**asdict(row), "seconds": round(took, 1), "date": today, "versions": versions()})
+
+
+def versions() -> dict[str, str]:
+    """What the rows depend on, without the builds of a version."""
+    found = {}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    today = datetime.now(UTC).date().isoformat()
-    return Row(**{**asdict(row), "seconds": round(took, 1), "date": today, "versions": versions})
+            found[name] = version(name).partition("+")[0]
+    return found
 
 
 def _import_all(backends: Collection[str]) -> None:
@@ -454,9 +459,23 @@ def tenth(names: Collection[str], seed: int, parts: int = 10) -> list[str]:
     return sorted(random.Random(seed).sample(sorted(names), -(-len(names) // parts)))
 
 
-def write_result(rows: Collection[Row]) -> None:
+def published() -> dict[tuple[str, str], Row]:
+    """The rows of docs/architectures.json, if it was made with these versions."""
+    content = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {"versions": None}
+    if content["versions"] != versions():
+        return {}
+    more = {"date": content["date"], "versions": content["versions"]}
+    found = content["architectures"]
+    return {
+        (name, backend): Row(name, backend, **row, **more)
+        for name, rows in found.items()
+        for backend, row in rows.items()
+    }
+
+
+def write_result(names: Collection[str], rows: Collection[Row]) -> None:
     """docs/architectures.json: a line for each architecture."""
-    by_name: dict[str, dict[str, Any]] = {}
+    by_name: dict[str, dict[str, Any]] = {name: {} for name in names}
     for row in sorted(rows, key=lambda row: (row.name, list(BACKENDS).index(row.backend))):
         kept = {
             key: value for key, value in asdict(row).items() if value and key in ("status", "attention", "fallback")
@@ -464,7 +483,7 @@ def write_result(rows: Collection[Row]) -> None:
         kept |= {"reason": row.reason} if row.status != "proven" else {}
         by_name.setdefault(row.name, {})[row.backend] = kept
     newest = max(rows, key=lambda row: row.date)
-    head = {"date": newest.date, "versions": newest.versions}
+    head = {"date": newest.date, "versions": versions()}
     lines = [f"    {json.dumps(name)}: {json.dumps(found, ensure_ascii=False)}" for name, found in by_name.items()]
     text = (
         json.dumps(head, indent=2).removesuffix("\n}") + ',\n  "architectures": {\n' + ",\n".join(lines) + "\n  }\n}\n"
@@ -485,10 +504,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write docs/architectures.json from the ledger, and end")
     given = parser.parse_args()
     ledger = given.folder / "ledger.jsonl"
-    done = read_ledger(ledger)
+    done = (published() if given.folder == FOLDER else {}) | read_ledger(ledger)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # with the processes that it started
     if given.write:
-        write_result(list(done.values()))
+        write_result(architectures(), list(done.values()))
         return
     names = given.only or architectures()
     names = names if given.tenth is None else tenth(names, given.tenth)

@@ -28,18 +28,18 @@ def recurrence(decay: Tensor, added: Tensor, most: int) -> Tensor:
     Returns:
         The states, of the same shape.
     """
-    tokens, reach = decay.shape[1], 1
+    places, reach = torch.arange(decay.shape[1], device=decay.device), 1
     while reach < most:
-        before, earlier = (_moved(value, reach, tokens) for value in (added, decay))
+        before, earlier = (_moved(value, places - reach) for value in (added, decay))
         added, decay = added + decay * before, decay * earlier
         reach *= 2
     return added
 
 
-def _moved(value: Tensor, places: int, tokens: int) -> Tensor:
-    """What stood so many tokens before, and zeros at the beginning."""
-    zeros = value.new_zeros(()).expand(value.shape[0], places, *value.shape[2:])
-    return torch.cat([zeros, value], dim=1)[:, :tokens]
+def _moved(value: Tensor, places: Tensor) -> Tensor:
+    """What stands at these places, and zeros before the beginning."""
+    there = (places >= 0).to(value.dtype).view(1, -1, *[1] * (value.ndim - 2))
+    return value.index_select(1, places.clamp(min=0)) * there
 
 
 def selective_scan(
@@ -92,8 +92,7 @@ def traceable_scans(module: torch.nn.Module) -> Iterator[None]:
         (file, name, scan) for file in files for name, scan in FUNCTIONS.items() if hasattr(file, name)
     ]
     places += [(found, name, scan) for found in classes for name, scan in METHODS.items() if name in vars(found)]
-    limits = [limit for part in module.modules() if type(limit := getattr(part, "max_seq_length", None)) is int]
-    most = min(max(limits, default=MOST_TOKENS), MOST_TOKENS)
+    most = _most_tokens(module)
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
     try:
         for owner, name, scan in places:
@@ -103,6 +102,14 @@ def traceable_scans(module: torch.nn.Module) -> Iterator[None]:
     finally:
         for owner, name, own in before:
             setattr(owner, name, own)
+
+
+def _most_tokens(module: torch.nn.Module) -> int:
+    """The limit of the texts that a model takes; a step may call its module's forward without holding the module."""
+    owners = [getattr(getattr(part, "dispatch", None), "__self__", part) for part in module.modules()]
+    names = ("max_seq_length", "query_length", "document_length")
+    found = [limit for owner in owners for name in names if type(limit := getattr(owner, name, None)) is int]
+    return min(max(found, default=MOST_TOKENS), MOST_TOKENS)
 
 
 def _as_method(scan: Callable[..., Any]) -> Callable[..., Any]:
