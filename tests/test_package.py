@@ -145,3 +145,12 @@ def test_the_command_is_installed_and_lists_its_commands() -> None:
     assert ran.code == 0
     assert all(command in ran.out for command in COMMANDS)
     assert "3 parity failed" in ran.out
+
+
+def test_running_a_folder_imports_no_framework(bert_artifact: Path) -> None:
+    """Keras, TensorFlow and scipy too, which nothing of an ONNX folder needs."""
+    code = (
+        "import sys, sbertconv\nsbertconv.load(sys.argv[1]).encode(['a'])\n"
+        "print(sorted({'torch', 'keras', 'tensorflow', 'scipy', 'transformers'} & set(sys.modules)))"
+    )
+    assert run_python(code, bert_artifact).out == "[]\n"
