@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from importlib.metadata import version
 from pathlib import Path
 
@@ -121,6 +122,14 @@ def test_exception_tree() -> None:
     tree = inspect.getdoc(errors)
     assert tree is not None
     assert all(f" {name}" in tree for name in ERRORS if name != "SbertconvError")
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_comes_back_from_another_process(name: str) -> None:
+    kind = getattr(errors, name)
+    given = ("what\nwhat to do", {"checks": []}) if kind is errors.ParityError else ("what\nwhat to do",)
+    came = pickle.loads(pickle.dumps(kind(*given)))
+    assert (type(came), str(came), getattr(came, "report", None)) == (kind, given[0], (*given, None)[1])
 
 
 @pytest.mark.parametrize(
