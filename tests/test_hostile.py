@@ -101,6 +101,36 @@ def calling(content: bytes, target: str = "torch.hub.load") -> bytes:
     return json.dumps(program).encode()
 
 
+def guarding(content: bytes, mark: Path) -> bytes:
+    return json.dumps({**json.loads(content), "guards_code": [f"open({str(mark)!r}, 'w')"]}).encode()
+
+
+def laid_out(content: bytes, mark: Path, kind: str, context: Any) -> bytes:
+    """The layout of the inputs, with a container that names a module: importing it makes the mark."""
+    module = mark.parent / "sbertconv_hostile_module.py"
+    module.write_text(f"open({str(mark)!r}, 'w')", encoding="utf-8")
+    program = json.loads(content)
+    signature = program["graph_module"]["module_call_graph"][0]["signature"]
+    layout = json.loads(signature["in_spec"])
+    layout[1]["children_spec"][1] |= {"type": kind, "context": context}
+    signature["in_spec"] = json.dumps(layout)
+    return json.dumps(program).encode()
+
+
+def passing(content: bytes, **argument: str) -> bytes:
+    program = json.loads(content)
+    program["graph_module"]["graph"]["nodes"][0]["inputs"].append({"name": "a", "arg": argument, "kind": 1})
+    return json.dumps(program).encode()
+
+
+def sized(content: bytes, expression: str) -> bytes:
+    program = json.loads(content)
+    program["graph_module"]["graph"]["sym_int_values"]["x"] = {"as_expr": {"expr_str": expression, "hint": None}}
+    return json.dumps(program).encode()
+
+
+FACTORY = {"default_factory_module": "sbertconv_hostile_module", "default_factory_name": "x", "dict_context": []}
+ENUM = json.dumps({"__enum__": True, "fqn": "sbertconv_hostile_module:X", "name": "a"})
 PROGRAMS: dict[str, tuple[str, Callable[[bytes, Path], bytes], str]] = {
     "pickled example inputs": ("sample_inputs/model.pt", lambda content, mark: saved(mark), "more than tensors"),
     "pickled constants": (
@@ -115,14 +145,44 @@ PROGRAMS: dict[str, tuple[str, Callable[[bytes, Path], bytes], str]] = {
         lambda content, mark: calling(content, "torch.ops.aten.from_file.default"),
         "calls torch.ops.aten.from_file",
     ),
+    "guards, which are Python": ("models/model.json", guarding, "runs the code"),
+    "a module that is imported for a container": (
+        "models/model.json",
+        lambda content, mark: laid_out(content, mark, "collections.defaultdict", FACTORY),
+        "imports",
+    ),
+    "a module that is imported for a key": (
+        "models/model.json",
+        lambda content, mark: laid_out(content, mark, "builtins.dict", ENUM),
+        "imports",
+    ),
+    "an operator that is handed on": (
+        "models/model.json",
+        lambda content, mark: passing(content, as_operator="torch.os.system"),
+        "calls torch.os.system",
+    ),
+    "a call of what is handed on": (
+        "models/model.json",
+        lambda content, mark: calling(content, "_operator.call"),
+        "calls _operator.call",
+    ),
+    **{
+        f"an expression that has no end: {text}": (
+            "models/model.json",
+            lambda content, mark, text=text: sized(content, text),
+            "evaluates",
+        )
+        for text in ("9**9**9", "Pow(Integer(9), Pow(Integer(9), Integer(9)))", "factorial(Integer(9999))", "(" * 300)
+    },
     "JSON that is none": ("models/model.json", lambda content, mark: b"[" * 100_000, "not a readable PyTorch program"),
 }
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_hostile_program_is_refused_before_it_runs(
-    name: str, torch_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+    name: str, torch_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.syspath_prepend(tmp_path)  # as the working folder is, for python -c and python -m
     member, change, said = PROGRAMS[name]
     folder, mark = copy_of(torch_folder), tmp_path / "mark"
     (program,) = folder.rglob("*.pt2")
