@@ -22,6 +22,7 @@ from conftest import TEXTS, run_python, snapshot
 import sbertconv
 from sbertconv import ArtifactError, SourceError, TokenizationError
 from sbertconv.artifact.folder import MANIFEST
+from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.tokenizer_file import rust_errors
 
 PACKED_MANIFEST = f"/sbertconv/{MANIFEST}"
@@ -363,6 +364,131 @@ def test_a_file_that_is_no_litert_model_is_one_clear_error(content: bytes, tmp_p
     (tmp_path / "model.tflite").write_bytes(content)
     with pytest.raises(ArtifactError, match="LiteRT"):
         check_litert(tmp_path / "model.tflite")
+
+
+@pytest.mark.parametrize("operation", ["ImmutableConst", "GenerateVocabRemapping", "DecodeProtoV2", "WriteFile",
+                                       "CollectiveBcastSend", "RandomUniform", "NoSuchOperation"])  # fmt: skip
+def test_a_saved_model_holds_operations_on_tensors_and_variables_alone(operation: str, tmp_path: Path) -> None:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    from sbertconv.runtime.saved_models import check_saved_model
+
+    saved = saved_model_pb2.SavedModel()
+    graph = saved.meta_graphs.add().graph_def
+    graph.node.add(name="a", op="MatMul")
+    (tmp_path / "saved_model.pb").write_bytes(saved.SerializeToString())
+    check_saved_model(tmp_path / "saved_model.pb")
+    graph.library.function.add().node_def.add(name="b", op=operation)
+    (tmp_path / "saved_model.pb").write_bytes(saved.SerializeToString())
+    with pytest.raises(ArtifactError, match=operation):
+        check_saved_model(tmp_path / "saved_model.pb")
+
+
+def with_layer(file: Path, layer: dict[str, Any]) -> None:
+    """A .keras file with a layer more."""
+
+    def change(name: str, content: bytes) -> bytes:
+        if name != "config.json":
+            return content
+        config = json.loads(content)
+        config["config"]["layers"].append(layer)
+        return json.dumps(config).encode()
+
+    rewritten(file, change)
+
+
+STRANGERS = {
+    "builtins.Lambda": {"class_name": "Lambda", "module": "builtins", "config": {}},
+    "keras.layers.Lambda": {"class_name": "Lambda", "module": "keras.layers", "config": {}},
+    "keras.layers.TorchModuleWrapper": {"class_name": "TorchModuleWrapper", "module": "keras.layers", "config": {}},
+    "subprocess.Popen": {"class_name": "Popen", "module": "subprocess", "config": {"args": ["true"]}},
+    "keras_hub.layers.Any": {"class_name": "Any", "module": "keras_hub.layers", "config": {}},
+}
+
+
+@pytest.mark.parametrize("said", STRANGERS)
+def test_a_keras_file_with_layers_that_could_run_code_is_not_opened(
+    said: str, bert_keras: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    file = copy_of(bert_keras) / "keras/model.keras"
+    with_layer(file, {"name": "a", "inbound_nodes": [], **STRANGERS[said]})
+    for opened in (lambda: sbertconv.load(file).encode(TEXTS), lambda: sbertconv.to_onnx(file, tmp_path / "onnx")):
+        with pytest.raises(ArtifactError, match=f"could run code:\n  {said}"):
+            opened()
+
+
+def encrypted(content: bytearray) -> None:
+    """The flag of a password in every entry of the directory."""
+    at = -1
+    while (at := content.find(b"PK\1\2", at + 1)) >= 0:
+        content[at + 8] |= 1
+
+
+def packed_oddly(content: bytearray) -> None:
+    """A method of compression that nobody has."""
+    at = -1
+    while (at := content.find(b"PK\1\2", at + 1)) >= 0:
+        content[at + 10] = 77
+
+
+@pytest.mark.parametrize("change", [encrypted, packed_oddly])
+def test_an_archive_that_cannot_be_unpacked_is_one_error(
+    change: Callable[[bytearray], None], bert_keras: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    file = copy_of(bert_keras) / "keras/model.keras"
+    content = bytearray(file.read_bytes())
+    change(content)
+    file.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"model\.keras: not a readable archive"):
+        sbertconv.load(file)
+
+
+def test_a_bomb_is_not_unpacked_where_a_model_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "model.keras"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", bytes(50 << 20))
+        archive.writestr(f"layer{PACKED_MANIFEST}", b"{}")
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *args, **options: pytest.fail("a member was read"))
+    with pytest.raises(ArtifactError, match="no model compresses so well"):
+        sbertconv.load(file)
+
+
+@pytest.mark.parametrize("name", ["README.md", "1_Pooling/config.json", "2_Dense/model.safetensors", "vocab.txt"])
+def test_a_pipe_in_a_model_is_one_error(
+    name: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = copy_of(bert_folder)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(SourceError, match=f"{name}: is a pipe"):
+        sbertconv.to_onnx(folder, tmp_path / "onnx")
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(ArtifactError, match="it is a pipe or a device"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(ArtifactError, match="no such file"):
+        sbertconv.load((tmp_path / "a.json").rename(tmp_path / "a.keras"))
+
+
+def test_weights_in_several_files_stay_in_their_folder(bert_folder: Path, copy_of: Callable[[Path], Path]) -> None:
+    folder = copy_of(bert_folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../stolen.safetensors"}}))
+    with pytest.raises(SourceError, match=r"'\.\./stolen\.safetensors' leaves the folder"):
+        sbertconv.inspect(folder)
+
+
+@pytest.mark.parametrize("name", ["base.model.torch", "base.model.json", "util.http_get"])
+def test_what_is_no_module_is_not_looked_for_a_way_to_load_it(
+    name: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = copy_of(bert_folder)
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    modules[1]["type"] = f"sentence_transformers.{name}"
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    with pytest.raises(SourceError, match="is no module"):
+        sbertconv.to_onnx(folder, tmp_path / "onnx")
 
 
 CHARSMAP = {"type": "Precompiled", "precompiled_charsmap": ""}  # reading it panics

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
-import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sbertconv.artifact.folder import MANIFEST, PACKED, _remove
+from sbertconv.artifact.folder import MANIFEST, PACKED, opened_archive, scratch_for_life
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.kinds import class_named
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, error_text
@@ -51,8 +47,7 @@ def keras_file(file: Path, part: str | None = None, *, whole: bool = True) -> Pa
         raise ArtifactError(f"{says}.\nPass --part {ENCODER} for the converted model alone.")
     model = _loaded(file, config["class_name"])
     found = _encoder(model, graph, says) if part else _classifier(model, manifest, says)
-    folder = Path(tempfile.mkdtemp(prefix="sbertconv-"))
-    atexit.register(_remove, folder, os.getpid())
+    folder = scratch_for_life()
     found.save(folder / file.name)
     return folder / file.name
 
@@ -78,15 +73,16 @@ def _described(file: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
         ArtifactError: for a model that contains several converted ones.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with opened_archive(file) as archive:
             names = [name for name in archive.namelist() if name.endswith(f"{PACKED}{MANIFEST}")]
-            if len(names) > 1:
-                raise ArtifactError(f"{file}: contains {len(names)} converted models.\nSave the one that you mean.")
+            several = len(names) > 1
             config, manifest = (parse_json(archive.read(name), file, dict) for name in ("config.json", names[0]))
-        assert len(manifest["graphs"]) == 1
-        return config, manifest
-    except (OSError, ValueError, LookupError, TypeError, AssertionError, zipfile.BadZipFile):
+        assert several or len(manifest["graphs"]) == 1
+    except (ArtifactError, LookupError, TypeError, AssertionError):
         return None
+    if several:
+        raise ArtifactError(f"{file}: contains {len(names)} converted models.\nSave the one that you mean.")
+    return config, manifest
 
 
 def _output_layers(config: Mapping[str, Any]) -> Iterator[str]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import ast
 import io
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sbertconv.artifact.folder import opened_archive
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.errors import ArtifactError
 
@@ -58,13 +58,12 @@ def check_program(path: Path) -> None:
     from torch.export.pt2_archive import PT2ArchiveReader
 
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened_archive(path) as archive:
             listed = [name.partition("/")[2] for name in archive.namelist()]
         with PT2ArchiveReader(str(path)) as program:  # as torch.export.load reads it: zipfile may find other members
             problems = list(_problems(program, listed))
     except (
         OSError,
-        zipfile.BadZipFile,
         ValueError,
         KeyError,
         TypeError,

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.json_reading import Rule, check_keys, parse_json, read_json
+from sbertconv.artifact.json_reading import Rule, check_keys, parse_json, read_bytes, read_json
 from sbertconv.artifact.manifest import TokenizerSection
 from sbertconv.artifact.tokenizer_file import read_tokenizer, rust_errors
 from sbertconv.errors import ArtifactError, TokenizationError, UnsupportedOptionError, require
@@ -152,7 +152,7 @@ class FastTokenizer(TextTokenizer):
         super().__init__(section, path)
         with rust_errors(path, ArtifactError, AGAIN):
             try:
-                self.backend = read_tokenizer(path.read_text(encoding="utf-8"))
+                self.backend = read_tokenizer(read_bytes(path, advice=AGAIN).decode("utf-8"))
             except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
                 raise ArtifactError(f"{path}: not a readable tokenizer.json: {error}\n{AGAIN}") from error
         self.backend.no_padding()

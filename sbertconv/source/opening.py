@@ -16,7 +16,7 @@ from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, re
 from sbertconv.source.bare import BARE, POOLING, TOKEN_MODULES
 from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.checkpoints import architecture
-from sbertconv.source.files import is_there, missing_files, read_json
+from sbertconv.source.files import check_entries, is_there, missing_files, read_json
 from sbertconv.source.hearing import Heard, listening, tokens_without_a_row
 from sbertconv.source.kinds import CLASS_SOURCES, class_of
 from sbertconv.source.naming import like, model_name
@@ -117,6 +117,7 @@ class Source:
         Raises:
             SourceError: if it lies outside sentence-transformers and was not trusted, or does not exist.
         """
+        import torch
         from sentence_transformers.util import import_module_class
 
         if self.location is None:
@@ -129,6 +130,8 @@ class Source:
             )
         except Exception as error:
             raise SourceError(f"{spec.type} cannot be imported: {error_text(error, 3)}") from error
+        if not (isinstance(resolved, type) and issubclass(resolved, torch.nn.Module)):
+            raise SourceError(f"{spec.type} is no module")
         return resolved
 
     @property
@@ -358,6 +361,7 @@ def _from_folder(
             f"{folder}: not a model folder: neither modules.json nor config.json (found: {inside}).\n"
             "Pass the folder that SentenceTransformer.save_pretrained wrote."
         )
+    check_entries(folder)
     problems: list[str] = []
     settings_file = folder / "config_sentence_transformers.json"
     settings = read_json(settings_file) if is_there(settings_file) else {}
