@@ -20,7 +20,7 @@ import torch
 from conftest import TEXTS, run_python, snapshot
 
 import sbertconv
-from sbertconv import ArtifactError, SourceError, TokenizationError
+from sbertconv import ArtifactError, SourceError
 from sbertconv.artifact.folder import MANIFEST
 from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.tokenizer_file import rust_errors
@@ -492,34 +492,75 @@ def test_what_is_no_module_is_not_looked_for_a_way_to_load_it(
 
 
 CHARSMAP = {"type": "Precompiled", "precompiled_charsmap": ""}  # reading it panics
-NO_CHUNK = {"type": "FixedLength", "length": 0}  # running it panics
-PANICS = {"on load": {"normalizer": CHARSMAP}, "on a text": {"pre_tokenizer": NO_CHUNK}}
+NO_CHUNK = {"type": "FixedLength", "length": 0}  # running it panics, as does the template
+TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "[NONE]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {},
+}
+PANICS = {
+    "on load": {"normalizer": CHARSMAP},
+    "on load, in a sequence": {"normalizer": {"type": "Sequence", "normalizers": [CHARSMAP]}},
+    "on a text": {"pre_tokenizer": NO_CHUNK},
+    "in a template": {"post_processor": TEMPLATE},
+}
 
 
 def edited(file: Path, **values: Any) -> bytes:
     return json.dumps({**json.loads(file.read_text(encoding="utf-8")), **values}).encode()
 
 
+def numbered(file: Path, number: int) -> bytes:
+    """A vocabulary whose last token has this number: the library makes room for all below it."""
+    model = json.loads(file.read_text(encoding="utf-8"))["model"]
+    return edited(file, model={**model, "vocab": {**model["vocab"], "##zzz": number}})
+
+
 @pytest.mark.parametrize("when", PANICS)
-def test_a_tokenizer_that_panics_is_one_error_of_a_converted_folder(
-    when: str, static_artifact: Path, copy_of: Callable[[Path], Path]
+def test_a_tokenizer_that_would_panic_is_one_error_of_a_converted_folder(
+    when: str, static_artifact: Path, copy_of: Callable[[Path], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = copy_of(static_artifact)
     file = folder / "tokenizer.json"
     reshown(folder, file, edited(file, **PANICS[when]))
-    with pytest.raises((ArtifactError, TokenizationError), match=r"tokenizer\.json: the library that reads or runs it"):
+    with pytest.raises(
+        ArtifactError, match=r"tokenizer\.json: not a readable tokenizer.json: .*(table|length 0|no id)"
+    ):
         sbertconv.load(folder).encode(TEXTS)
+    assert capfd.readouterr().err == ""  # the library tells of a panic by itself
 
 
 @pytest.mark.parametrize("when", PANICS)
-def test_a_tokenizer_that_panics_is_one_error_of_a_model(
-    when: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+def test_a_tokenizer_that_would_panic_is_one_error_of_a_model(
+    when: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = copy_of(bert_folder)
     (folder / "tokenizer.json").write_bytes(edited(folder / "tokenizer.json", **PANICS[when]))
-    with pytest.raises((SourceError, TokenizationError), match="the library that reads or runs it failed"):
+    with pytest.raises(SourceError, match=r"tokenizer\.json: cannot be used: .*(table|length 0|no id)"):
         sbertconv.to_onnx(folder, tmp_path / "onnx")
     assert not (tmp_path / "onnx").exists()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_vocabulary_with_a_hole_of_billions_is_one_error(
+    static_artifact: Path, bert_folder: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder, model = copy_of(static_artifact), copy_of(bert_folder)
+    reshown(folder, folder / "tokenizer.json", numbered(folder / "tokenizer.json", 2**31))
+    with pytest.raises(ArtifactError, match="'##zzz' has the number 2,147,483,648"):
+        sbertconv.load(folder).encode(TEXTS)
+    (model / "tokenizer.json").write_bytes(numbered(model / "tokenizer.json", 2**31))
+    with pytest.raises(SourceError, match="'##zzz' has the number 2,147,483,648"):
+        sbertconv.inspect(model)
+
+
+def test_a_panic_is_one_error(bert_folder: Path) -> None:
+    from tokenizers import Tokenizer
+
+    text = edited(bert_folder / "tokenizer.json", normalizer=CHARSMAP).decode()
+    with pytest.raises(SourceError, match="a: the library that reads or runs it failed"), rust_errors("a", SourceError):
+        Tokenizer.from_str(text)
 
 
 @pytest.mark.parametrize("passing", [KeyboardInterrupt, SystemExit, GeneratorExit, ValueError("a fault of ours")])

@@ -11,6 +11,7 @@ from typing import Any
 from sbertconv.artifact import json_reading
 from sbertconv.artifact.folder import inside
 from sbertconv.artifact.json_reading import Rule
+from sbertconv.artifact.tokenizer_file import tokenizer_problems
 from sbertconv.errors import ArtifactError, SourceError
 from sbertconv.source.chain import ModuleSpec
 
@@ -64,6 +65,19 @@ def check_entries(folder: Path) -> None:
             if name.endswith(INDEX):
                 for file in read_json(path).get("weight_map", {}).values():
                     _stays(path, file)
+
+
+def check_tokenizer(path: Path) -> None:
+    """Raise SourceError for a tokenizer.json that makes the library panic, or fill the memory; what else is wrong with
+    it, the library says itself.
+    """
+    described = read_json(path)
+    try:
+        problems = list(tokenizer_problems(described))
+    except (TypeError, LookupError, AttributeError):
+        return
+    if problems:
+        raise SourceError(f"{path}: cannot be used: {'; '.join(problems[:5])}.\n{COPY}")
 
 
 def _stays(path: Path, file: str) -> None:

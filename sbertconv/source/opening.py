@@ -16,7 +16,7 @@ from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, re
 from sbertconv.source.bare import BARE, POOLING, TOKEN_MODULES
 from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.checkpoints import architecture
-from sbertconv.source.files import check_entries, is_there, missing_files, read_json
+from sbertconv.source.files import check_entries, check_tokenizer, is_there, missing_files, read_json
 from sbertconv.source.hearing import Heard, listening, tokens_without_a_row
 from sbertconv.source.kinds import CLASS_SOURCES, class_of
 from sbertconv.source.naming import like, model_name
@@ -31,7 +31,7 @@ CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json
                 "wordembedding_config.json")  # fmt: skip
 HAS_TRANSFORMERS_CONFIG = {"Transformer", "MLMTransformer", "CLIPModel"}  # their config.json is not the module's own
 SAME_TYPES = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}  # as the library has it
-TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 DEEPEST_ROUTER = 4
 HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py"]
 
@@ -434,6 +434,8 @@ def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[Mo
     settings = read_json(files[0]) if files else {}
     if is_there(here / TOKENIZER_CONFIG):
         read_json(here / TOKENIZER_CONFIG)  # for its checks: the library takes any side for the left one
+    if is_there(here / TOKENIZER):
+        check_tokenizer(here / TOKENIZER)
     yield ModuleSpec(label, type_, path, settings)
     types = settings.get("types") or {}
     for route, nested in (settings.get("structure") or {}).items():
