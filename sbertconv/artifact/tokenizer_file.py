@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -64,7 +63,7 @@ def read_tokenizer(text: str) -> Any:
 def part_of(tokenizer: Any, name: str) -> Any:
     """The JSON of one of a tokenizer's `COMPONENTS`, or None: without that of its vocabulary, which may be long."""
     found = getattr(tokenizer, name)
-    return None if found is None else json.loads(found.__getstate__())
+    return None if found is None else parse_json(found.__getstate__(), name)
 
 
 def parts(component: Any, key: str) -> Iterator[Mapping[str, Any]]:

@@ -214,9 +214,9 @@ class FastTokenizer(TextTokenizer):
         odd = (max_length - self.backend.num_special_tokens_to_add(True) * self.section["add_special_tokens"]) % 2
         if odd and self._count(first) > self._count(second):
             kept = self._kept(second, wanted, side)
-            return self._kept(first, self._count(kept) + 1, side), kept
+            return self._kept(first, max(wanted, self._count(kept) + 1), side), kept
         kept = self._kept(first, wanted, side)
-        return kept, self._kept(second, self._count(kept), side)
+        return kept, self._kept(second, max(wanted, self._count(kept)), side)
 
     def _kept(self, text: str, wanted: int, side: str) -> str:
         return shortened(text, side, lambda sure: self._count(sure) >= wanted)
