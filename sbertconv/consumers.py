@@ -208,7 +208,7 @@ def one_text_graph(manifest: Manifest, form: str = "onnx") -> Iterable[str]:
     if others:
         yield "knows no routes or towers; save the part that it is for as a model, and convert that."
     if graph["modality"] != "text" or graph["tokenizer"] is None or manifest.get("text_input"):
-        yield "brings its own tokenizer and gives token ids; convert without --text-input."
+        yield "brings its own tokenizer and gives token ids; convert without text_input=True."
         return
     tokenizer = graph["tokenizer"]
     if extra := [entry["name"] for entry in graph["inputs"] if entry["name"] not in TOKEN_INPUTS]:
@@ -230,7 +230,7 @@ def has_output(name: str, first: bool = False) -> Callable[[Manifest], Iterable[
         found = [entry["name"] for entry in manifest["graphs"][0]["outputs"]]
         if name not in (found[:1] if first else found):
             where = "as the first output" if first else "as an output"
-            yield f"needs {name} {where}; convert with --output {name}{'' if first else ' besides the others'}."
+            yield f"needs {name} {where}; convert with outputs=[{name!r}]{'' if first else ' besides the others'}."
 
     return check
 
@@ -247,7 +247,7 @@ def has_config(manifest: Manifest) -> Iterable[str]:
 
 def only_float32(manifest: Manifest) -> Iterable[str]:
     if manifest["precision"] != "fp32":
-        yield f"takes float32 alone, and this is {manifest['precision']}; convert without --precision."
+        yield f"takes float32 alone, and this is {manifest['precision']}; convert without precision=."
 
 
 def pools_itself(manifest: Manifest) -> Iterable[str]:

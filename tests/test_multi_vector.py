@@ -32,6 +32,7 @@ from sbertconv.runtime.engines import load_keras_model
 from sbertconv.runtime.maxsim import SIMILARITIES
 from sbertconv.runtime.token_pooling import flat_clusters, ward
 from sbertconv.runtime.tokenization import load_tokenizer
+from sbertconv.source.st_compat import skipped_ids
 
 ROW = "bert, fixed expansion, skip list, prompts, token pooling"
 FIXED, AT_LEAST = {"strategy": "fixed", "length": 12}, {"strategy": "min", "length": 12}
@@ -194,7 +195,7 @@ def test_the_mask_of_queries_and_documents(skipping: list[str], kept: list[int] 
     module._skiplist_ids = torch.tensor([4, 7])
     transformer = torch.nn.Module()
     transformer.query_expansion = {"length": expanded, "attend": False} if expanded else None
-    rule = ScoringRule.of(module, [transformer, module])
+    rule = ScoringRule.of(module, [transformer, module], skipped_ids(module))
     ids = torch.arange(2, 10).repeat(2, 1)
     attention = torch.tensor([[1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 0]])
     places = (attention == 0) & (torch.arange(8) < expanded)
@@ -276,7 +277,7 @@ def test_what_cannot_be_asked_is_an_error(bert: Converted, tmp_path: Path) -> No
         "no pairs": lambda: sbertconv.maxsim_pairwise(vectors(1, 2), vectors(1)),
         "b_mask has another length": lambda: sbertconv.maxsim(vectors(3), vectors(4), b_mask=np.ones((1, 3))),
         "needs all of": lambda: sbertconv.to_onnx(folder, tmp_path / "x", outputs=["token_embeddings"]),
-        "--text-input: a MultiVectorEncoder": lambda: sbertconv.to_onnx(folder, tmp_path / "x", text_input=True),
+        "text_input=True: a MultiVectorEncoder": lambda: sbertconv.to_onnx(folder, tmp_path / "x", text_input=True),
         "Identity behind it": lambda: sbertconv.pipeline(multi_vector_encoder("bert", pooling=behind)),
         "longest of its batch": lambda: sbertconv.pipeline(multi_vector_encoder("qwen3", expansion=AT_LEAST)),
     }.items():

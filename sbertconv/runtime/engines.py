@@ -32,6 +32,7 @@ from sbertconv.errors import (
 from sbertconv.frameworks import import_keras, import_openvino, import_tensorflow, version_of
 from sbertconv.runtime.feeds import is_marked, marked
 from sbertconv.runtime.keras_files import check_keras
+from sbertconv.runtime.openvino_compat import keep_bfloat16
 from sbertconv.runtime.options import CPU, EngineOptions
 from sbertconv.runtime.programs import check_program
 from sbertconv.runtime.saved_models import check_litert, check_saved_model
@@ -294,17 +295,6 @@ def openvino_device(options: EngineOptions) -> str:
     return options.kind.upper() + (f".{options.number}" if options.number else "")
 
 
-def keep_bfloat16(model: Any) -> Any:
-    """The same openvino.Model; OpenVINO will not widen its bfloat16 weights to a copy in float32 beside them. It knows
-    weights that are to stay as they are by the key that `ov::is_decompression` asks for.
-    """
-    for node in model.get_ops():
-        source = node.input_value(0).get_node() if node.get_type_name() == "Convert" else None
-        if source and source.get_type_name() == "Constant" and source.get_element_type().get_type_name() == "bf16":
-            node.get_rt_info()["decompression_0"] = True
-    return model
-
-
 def open_torch(artifact: Artifact, section: GraphSection, options: EngineOptions) -> Run:
     """PyTorch alone; its threads are the process's own, see torch.set_num_threads."""
     require("torch", "torch")
@@ -552,5 +542,5 @@ def open_graph(artifact: Artifact, section: GraphSection, form: str, engine: str
         reason = error_text(error, 2)[:LONGEST_REASON]
         raise ArtifactError(
             f"{artifact.folder / section['formats'][form]}: {package} {version} cannot load it: {reason}\n"
-            "Convert the model again with --overwrite."
+            "Convert the model again with overwrite=True."
         ) from error

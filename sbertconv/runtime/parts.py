@@ -12,6 +12,7 @@ from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.kinds import class_named
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, error_text
 from sbertconv.frameworks import import_keras
+from sbertconv.layers.keras_compat import all_layers
 from sbertconv.runtime.engines import load_keras_model
 
 ENCODER = "encoder"  # the one part that has a name: what to-tf made
@@ -34,7 +35,7 @@ def keras_file(file: Path, part: str | None = None, *, whole: bool = True) -> Pa
         ArtifactError: if the model contains a converted one and cannot be taken so, naming its own layers.
     """
     if part not in (None, ENCODER):
-        raise UnsupportedOptionError(f"part {part!r} is not known (have: {ENCODER}).\nChoose it, or leave it out.")
+        raise UnsupportedOptionError(f"part={part!r} is not known (have: {ENCODER}).\nChoose it, or leave it out.")
     described = _described(file)
     if described is None:
         return file
@@ -44,7 +45,7 @@ def keras_file(file: Path, part: str | None = None, *, whole: bool = True) -> Pa
         return file
     says = f"{file}: contains a converted model; its other layers are {', '.join(around)}"
     if part is None and not whole:
-        raise ArtifactError(f"{says}.\nPass --part {ENCODER} for the converted model alone.")
+        raise ArtifactError(f"{says}.\nPass part={ENCODER!r} for the converted model alone.")
     model = _loaded(file, config["class_name"])
     found = _encoder(model, graph, says) if part else _classifier(model, manifest, says)
     folder = scratch_for_life()
@@ -131,7 +132,7 @@ def _encoder(model: Any, graph: Mapping[str, Any], says: str) -> Any:
     keras = import_keras()
     from sbertconv.layers import NamedModel, SentenceEmbedding
 
-    inner = [layer for layer in model._flatten_layers() if isinstance(layer, keras.Model)]
+    inner = [layer for layer in all_layers(model) if isinstance(layer, keras.Model)]
     holders = [one for one in inner if any(isinstance(layer, SentenceEmbedding) for layer in one.layers)]
     try:
         (holder,) = holders
@@ -160,7 +161,7 @@ def _classifier(model: Any, manifest: Mapping[str, Any], says: str) -> Any:
     if set(taken) != set(names) or len(outputs) != 1 or len(outputs[0].shape) != 2:
         raise ArtifactError(
             f"{says}. As a whole it is no classifier of texts, which takes {', '.join(names)} and gives one output "
-            f"[batch, labels].\nPass --part {ENCODER} for the converted model alone."
+            f"[batch, labels].\nPass part={ENCODER!r} for the converted model alone."
         )
     logits = outputs[0]
     if model.output_names != [LOGITS]:
@@ -176,7 +177,7 @@ def _classifier(model: Any, manifest: Mapping[str, Any], says: str) -> Any:
         "notes": [*manifest["notes"], says.partition(": ")[2]],
         "graphs": [{**graph, "outputs": [{"name": LOGITS, "dtype": "float32", "shape": ["batch", len(labels)]}]}],
     }
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if isinstance(layer, SentenceEmbedding):
             kept = {name: data for name, data in layer.files.items() if not name.startswith(OF_THE_ENCODER)}
             layer.files = {**kept, MANIFEST: json.dumps(shown).encode()}
