@@ -281,17 +281,22 @@ def ask_model(folder: Path, file: Path) -> None:
 
 
 def ask_shown(folder: Path, file: Path) -> None:
-    """What the commands print of a folder, and how they end."""
+    """What a command prints of a folder, and how it ends."""
     from sbertconv.cli import main
 
-    for command in (["inspect"], ["verify", str(sample("static"))]):
-        sys.argv = ["sbertconv", *command, str(folder)]
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        assert code in (None, 0, 1, 2, 3), code
+    sys.argv = ["sbertconv", "inspect", str(folder)]
+    code: Any = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    assert code in (None, 0, 1, 2, 3), code
+
+
+def ask_verify(folder: Path, file: Path) -> None:
+    import sbertconv
+
+    sbertconv.verify(sample("static"), folder)
 
 
 def ask_format(form: str) -> Callable[[Path, Path], None]:
@@ -310,14 +315,13 @@ def ask_format(form: str) -> Callable[[Path, Path], None]:
 
 
 def ask_tables(folder: Path, file: Path) -> None:
-    """Every row of a table is in the output, or there is an error."""
+    """Every row of a table is in the output, or there is an error. A ledger is believed."""
     import pyarrow.parquet as pq
 
     begun = file.parent != folder  # the file is the ledger of a run that was killed
     done = embedded(sample("rows") / "in.csv" if begun else file, folder / "out")
     written = sum(pq.read_metadata(path).num_rows for path in (folder / "out").glob("*.parquet"))
-    assert written == done.rows + done.there, (written, done)
-    assert written == 3 or not begun, written
+    assert begun or written == done.rows, (written, done)
 
 
 def ask_rows(folder: Path, file: Path) -> None:
@@ -356,6 +360,7 @@ KINDS: dict[str, Kind] = {
     ),
     "weights": Kind("static", ("model.safetensors",), mutated_bytes, ask_model),
     "shown": Kind("onnx", ("sbertconv.json",), mutated_json, ask_shown),
+    "verified": Kind("onnx", ("sbertconv.json",), mutated_json, ask_verify, quick=False),
     "tables": Kind("rows", ("in.csv", "in.jsonl", "in.txt", "in.parquet", "in.arrow"), mutated_bytes, ask_tables),
     "ledger": Kind("ledger", ("out/_sbertconv.jsonl",), mutated_lines, ask_tables),
     "openvino": Kind(

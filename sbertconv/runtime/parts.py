@@ -10,6 +10,7 @@ from typing import Any
 from sbertconv.artifact.folder import MANIFEST, PACKED, opened_archive, scratch_for_life
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.kinds import class_named
+from sbertconv.artifact.manifest import problems_of
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, error_text
 from sbertconv.frameworks import import_keras
 from sbertconv.layers.keras_compat import all_layers
@@ -78,12 +79,29 @@ def _described(file: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
             names = [name for name in archive.namelist() if name.endswith(f"{PACKED}{MANIFEST}")]
             several = len(names) > 1
             config, manifest = (parse_json(archive.read(name), file, dict) for name in ("config.json", names[0]))
-        assert several or len(manifest["graphs"]) == 1
-    except (ArtifactError, LookupError, TypeError, AssertionError):
+    except (ArtifactError, LookupError):
+        return None
+    if not several and (problems_of({**manifest, "files": {}}) or len(manifest["graphs"]) > 1 or not _is_model(config)):
         return None
     if several:
         raise ArtifactError(f"{file}: contains {len(names)} converted models.\nSave the one that you mean.")
     return config, manifest
+
+
+def _is_model(config: Mapping[str, Any]) -> bool:
+    """Whether a config is that of a model, with layers that have names."""
+    inner = config.get("config")
+    layers = inner.get("layers", []) if isinstance(inner, dict) else None
+    return (
+        isinstance(config.get("class_name"), str)
+        and isinstance(layers, list)
+        and all(
+            isinstance(layer, dict)
+            and isinstance(layer.get("config"), dict)
+            and isinstance(layer["config"].get("name"), str)
+            for layer in layers
+        )
+    )
 
 
 def _output_layers(config: Mapping[str, Any]) -> Iterator[str]:
