@@ -428,6 +428,7 @@ def work(name: str, seeds: Iterator[int]) -> None:
         os.chdir(here)
         case = Path(base) / "case"
         case.mkdir()
+        run_case(name, -1, case)  # imports the libraries, which no case is to answer for
         for seed in seeds:
             print(f"{seed} begins", file=told)
             print(f"{seed} {run_case(name, seed, case)}", file=told)

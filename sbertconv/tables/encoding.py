@@ -221,7 +221,8 @@ def sample(files: Sequence[Input], reading: Reading) -> list[str]:
 
 def ranges_in(header: Mapping[str, Any]) -> Any:
     """The ranges of a ledger's header, or None."""
-    return header["ranges"] and tuple(tuple(side) for side in header["ranges"])
+    ranges = header.get("ranges")
+    return ranges and tuple(tuple(side) for side in ranges)
 
 
 def schema_in(header: Mapping[str, Any]) -> pa.Schema:
@@ -229,6 +230,6 @@ def schema_in(header: Mapping[str, Any]) -> pa.Schema:
     import pyarrow as pa
 
     try:
-        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(header["schema"], validate=True)))
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(header.get("schema", ""), validate=True)))
     except (ValueError, OSError) as error:
         raise UnsupportedOptionError(f"the ledger has no schema: {error}.\nChoose another --output.") from error

@@ -151,7 +151,8 @@ class Ledger:
 
     def _check_entry(self, entry: Any, rules: Mapping[str, Rule]) -> None:
         """Raise UnsupportedOptionError for a line that no run has written."""
-        given = {**dict.fromkeys(rules, NOTHING), **entry} if isinstance(entry, dict) else dict.fromkeys(rules, NOTHING)
+        needed = dict.fromkeys(PART if rules is PART else ("arguments",), NOTHING)
+        given = {**needed, **entry} if isinstance(entry, dict) else needed
         check_keys(given, rules, self.path, UnsupportedOptionError, advice="Choose another --output.")
 
     def _count(self, entry: Mapping[str, Any]) -> None:

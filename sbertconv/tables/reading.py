@@ -141,7 +141,7 @@ def read_jsonl(file: Any, column: str) -> Iterator[Any]:
         try:
             row = parse_json(line, "the line", error=UnsupportedOptionError)
         except UnsupportedOptionError as error:
-            yield str(error).partition("\n")[0]
+            yield str(error).partition("\n")[0].replace("the line: not readable as JSON", "not JSON")
             continue
         row = {column: row} if isinstance(row, str) else row
         yield row if isinstance(row, dict) else f"{type(row).__name__}, where an object is due"
@@ -360,8 +360,8 @@ class opened:  # noqa: N801  # a context manager
         import pyarrow as pa
 
         self.file.close()
-        broken = (OSError, ValueError, EOFError, KeyError, OverflowError, zlib.error, lzma.LZMAError, pa.ArrowException)
-        if isinstance(error, broken) or type(error).__module__.startswith("zstandard"):
+        broken = (OSError, ValueError, EOFError, KeyError, OverflowError, csv.Error, zlib.error, lzma.LZMAError)
+        if isinstance(error, (*broken, pa.ArrowException)) or type(error).__module__.startswith("zstandard"):
             raise self._broken(error) from error
 
     def _broken(self, error: BaseException) -> UnsupportedOptionError:
