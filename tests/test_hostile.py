@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -31,10 +32,10 @@ PACKED_MANIFEST = f"/sbertconv/{MANIFEST}"
 WATCHED = """
 import builtins, os, sys
 plain = builtins.__import__
-def watched(name, *rest):
+def watched(name, *rest, **more):
     if name == "onnxruntime" and name not in sys.modules:
         print(os.environ.get("ORT_DISABLE_TELEMETRY"))
-    return plain(name, *rest)
+    return plain(name, *rest, **more)
 builtins.__import__ = watched
 import sbertconv
 sbertconv.load(sys.argv[1], engine="onnxruntime").encode(["a text"])
@@ -262,6 +263,22 @@ def test_a_program_is_checked_as_torch_reads_it(
     with pytest.raises(ArtifactError, match=r"opening it could run code|not a readable PyTorch program"):
         sbertconv.load(folder).encode(TEXTS)
     assert not mark.exists()
+
+
+def test_a_program_is_taken_unasked_only_where_there_is_nothing_else(
+    static_artifact: Path, torch_folder: Path, copy_of: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of(static_artifact)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest["engines"] = {"torch": ["torch"], **manifest["engines"]}
+    manifest["graphs"][0]["formats"] = {"torch": "torch/model.pt2", **manifest["graphs"][0]["formats"]}
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    said: list[str] = []
+    monkeypatch.setattr(logging.getLogger("sbertconv"), "info", lambda text, *parts: said.append(text % parts))
+    assert sbertconv.load(folder).format == "onnx"
+    assert said == []
+    assert sbertconv.load(torch_folder).format == "torch"
+    assert said == [f"{torch_folder} holds a PyTorch program alone, which runs in PyTorch."]
 
 
 def test_a_program_that_was_not_touched_opens(torch_folder: Path, static_artifact: Path) -> None:

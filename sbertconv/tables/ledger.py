@@ -16,11 +16,16 @@ from sbertconv.tables.reading import Input, Part
 
 LEDGER = "_sbertconv.jsonl"  # readers of folders pass over names that begin so
 PARTIAL = ".partial"
+LONGEST_NAME = 255  # bytes, in most file systems
 NOTHING: Mapping[str, Any] = {"nothing": None}  # in the place of a key that is missing: what fits no rule
 
 
 def is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
+
+
+def is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value.encode(errors="replace")) <= LONGEST_NAME
 
 
 def is_range(value: Any) -> bool:
@@ -42,7 +47,7 @@ PART: dict[str, Rule] = {
     "rows": ("a count", is_count),
     "last": ("true, false", lambda value: isinstance(value, bool)),
     "stamp": ("a size and a mark", lambda value: isinstance(value, list) and len(value) == 2 and is_count(value[0])),
-    "output": ("the name of a file, null", lambda value: value is None or isinstance(value, str)),
+    "output": ("the name of a file, null", lambda value: value is None or is_name(value)),
 }
 
 
