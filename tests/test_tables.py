@@ -510,3 +510,26 @@ def test_a_broken_file_is_one_error_whatever_breaks(ending: str, static_artifact
         source.write_bytes(content)
     with pytest.raises(UnsupportedOptionError, match=r"in\..*"):
         embed_tables(EmbedTable(folder=str(static_artifact)), str(source), tmp_path / "out", TableOptions())
+
+
+def test_links_are_the_files_that_they_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/a.csv").write_text("text\none\n", encoding="utf-8")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "link.csv").symlink_to(tmp_path / "far/a.csv")
+    (folder / "loop").symlink_to(".")
+    (found,) = find_inputs([str(folder)])
+    assert (Path(found.path).name, found.size) == ("link.csv", 9)
+    assert [Path(one.path).name for one in find_inputs([f"{folder}/*.csv"])] == ["link.csv"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_what_is_no_file_is_no_input_that_is_passed_over(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\none\n", encoding="utf-8")
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "b.csv")
+    else:
+        (tmp_path / "b.csv").symlink_to("nowhere")
+    with pytest.raises(UnsupportedOptionError, match=r"b\.csv: is no file"):
+        find_inputs([str(tmp_path)])

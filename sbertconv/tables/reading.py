@@ -100,7 +100,11 @@ def find_inputs(patterns: Sequence[str]) -> list[Input]:
             infos = [(name, listed[name]) for name in sorted(listed) if not folder or is_table(name, path)]
         except (OSError, ValueError, ImportError) as error:  # ImportError: a file system with a package of its own
             raise UnsupportedOptionError(f"{pattern}: cannot be read: {error}\nCheck the path.") from error
-        files = [(name, info) for name, info in infos if info["type"] == "file"]
+        files = [(name, info) for name, info in infos if info["type"] != "directory" and not system.isdir(name)]
+        if strange := [name for name, info in files if info["type"] != "file" and not system.isfile(name)]:
+            raise UnsupportedOptionError(
+                f"{strange[0]}: is no file, or a link that leads to none.\nRemove it, or name the files that are meant."
+            )
         if not files:
             raise UnsupportedOptionError(f"{pattern}: no file (have: {', '.join(FORMATS)}).\nCheck the path.")
         for name, info in files:
