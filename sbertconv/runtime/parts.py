@@ -13,7 +13,7 @@ from sbertconv.artifact.kinds import class_named
 from sbertconv.artifact.manifest import problems_of
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, error_text
 from sbertconv.frameworks import import_keras
-from sbertconv.layers.keras_compat import all_layers
+from sbertconv.keras_compat import all_layers
 from sbertconv.runtime.engines import load_keras_model
 
 ENCODER = "encoder"  # the one part that has a name: what to-tf made
