@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.folder import Artifact, link_or_copy, read_artifact, sha256
+from sbertconv.artifact.folder import Artifact, inside, link_or_copy, read_artifact, sha256
 from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.publishing import Staging, stage
 from sbertconv.artifact.tokenizer_file import rust_errors
@@ -521,7 +521,8 @@ def read_optimum(folder: Path, texts: Sequence[str]) -> np.ndarray:
     for module in from_json(folder / "modules.json"):
         kind = module["type"].rsplit(".", 1)[-1]
         if kind == "Pooling":
-            found = pooled(found, mask, from_json(folder / module["path"] / "config.json"))
+            config = inside(folder, f"{module['path']}/config.json", folder / "modules.json")
+            found = pooled(found, mask, from_json(config))
         if kind == "Normalize":
             found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import threading
 import weakref
@@ -168,6 +169,17 @@ if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def taken_unasked(artifact: Artifact) -> str:
+    """The format that runs where none is asked for: the first; programs of PyTorch only where there is nothing else,
+    because more of the process is in the hands of who wrote them. That is logged.
+    """
+    found = next((form for form in artifact.formats if form != PROGRAM), PROGRAM)
+    if found == PROGRAM:
+        logging.getLogger("sbertconv").info("%s holds a PyTorch program alone, which runs in PyTorch.", artifact.folder)
+    return found
+
+
+PROGRAM = "torch"
 METHODS = ("encode", "encode_query", "encode_document", "similarity", "similarity_pairwise", "predict", "rank",
            "logits", "scores")  # fmt: skip
 
@@ -201,7 +213,7 @@ class ConvertedModel:
     ) -> None:
         self.artifact = artifact
         manifest = artifact.manifest
-        self.format = artifact.formats[0] if form is None else form
+        self.format = taken_unasked(artifact) if form is None else form
         if self.format not in artifact.formats:
             advice = BUILT.get(self.format, "convert the model again with it.").format(artifact.folder)
             raise UnsupportedOptionError(
