@@ -375,5 +375,5 @@ def test_a_plugin_adds_a_consumer(pooled_artifact: Path, tmp_path: Path) -> None
         sys.modules.pop("mine_consumer")
         importlib.invalidate_caches()
         shutil.rmtree(site / "__pycache__", ignore_errors=True)
-        with pytest.raises(sbertconv.DuplicateConverterError, match="plugin 'mine' .* failed: A consumer 'fastembed'"):
+        with pytest.raises(sbertconv.DuplicateConverterError, match=r"plugin 'mine' .* failed: A consumer 'fastembed'"):
             default_consumers()

@@ -70,6 +70,7 @@ class Tensor(TypedDict):
     name: Annotated[Name, key("the name that the graph knows it by")]
     dtype: Annotated[str, key("its element type: `int64`, `int32`, `float32`, `string`, ...", pattern=r"^[a-z0-9]+$")]
     shape: Annotated[list[Axis], key("its axes: a number, or the name of one that varies", max_length=8)]
+    in_graph: NotRequired[Annotated[Name, key("its name in the graph's file, where that is another")]]
 
 
 class QueryExpansion(TypedDict):

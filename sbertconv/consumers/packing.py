@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact, read_artifact
+from sbertconv.artifact.naming import renamed
 from sbertconv.artifact.publishing import stage
 from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.consumers.consumer import HIDDEN, Consumer, Manifest
 from sbertconv.consumers.reading import forget
+from sbertconv.converters.onnx.naming import RENAMERS, rename_graph
 from sbertconv.corpus.texts import CORPUS, long_text
 from sbertconv.errors import ArtifactError, ParityError, UnsupportedOptionError, require
 from sbertconv.parity.comparison import FLOAT32, Check, ParityReport, Tolerance, shown
@@ -27,8 +30,10 @@ OVER = 5  # texts over the limit
 def pack(
     folder: str | Path,
     directory: str | Path,
-    consumers: Sequence[str],
+    consumers: Sequence[str] = (),
     *,
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
     overwrite: bool = False,
     atol: float = FLOAT32.atol,
     rtol: float = FLOAT32.rtol,
@@ -40,6 +45,9 @@ def pack(
         folder: what `to_onnx` wrote.
         directory: where to write; `load` opens it as well.
         consumers: names of `sbertconv.consumers.default_consumers()`.
+        input_names: like "input_ids=ids", names of the graph's inputs in the copy; those that are named come first, in
+            this order.
+        output_names: the same of its outputs.
         overwrite: replace an existing artifact.
         atol: absolute term of the rule |a - b| <= atol + rtol * |b|.
         rtol: relative term of the rule.
@@ -50,21 +58,42 @@ def pack(
 
     Raises:
         ArtifactError: for a folder that is not as it was written, or a target that cannot be.
-        UnsupportedOptionError: for a consumer that is not known, or whose answers would be wrong; names the way out.
+        UnsupportedOptionError: for a consumer that is not known, or whose answers would be wrong, or for names that do
+            not fit; says the way out.
         ParityError: if the answers of a reader differ. Nothing is published then.
     """
-    known = named(consumers)
+    names = {"inputs": input_names, "outputs": output_names}
+    known = named(consumers, optional=any(names.values()))
     require("onnx", "onnx", "onnxruntime")
-    from sbertconv.runtime.opening import open_model
-
     on_stage("checking the files")
-    artifact = read_artifact(folder)
-    artifact.verify_hashes()
-    rows = [row_for(name, rows, artifact.manifest) for name, rows in known.items()]
+    source = read_artifact(folder)
+    source.verify_hashes()
+    artifact = replace(source, manifest=with_names(source.manifest, names))
+    rows = [row_for(name, kinds, artifact.manifest) for name, kinds in known.items()]
+    check_rows(rows, artifact)
+    rule = Tolerance(atol, rtol, FLOAT32.reason)
+    with stage(directory, overwrite=overwrite) as staging:
+        on_stage("writing")
+        copy_files(source, staging.folder)
+        for graph in source.manifest["graphs"]:
+            rename_graph(staging.folder, graph, names)
+        for row in rows:
+            row.layout(artifact, staging)
+        written = staging.manifest({**artifact.manifest, "consumers": {}})
+        on_stage("comparing")
+        proven = proven_for(rows, written, source if any(names.values()) else None, rule)
+        staging.manifest({**artifact.manifest, "consumers": proven})
+        on_stage("publishing")
+        staging.publish()
+        return read_artifact(staging.target)
+
+
+def check_rows(rows: Sequence[Consumer], artifact: Artifact) -> None:
+    """Raise UnsupportedOptionError for a consumer that would be wrong, or two that cannot share a folder."""
     refused = [f"  {row.name}: {reason}" for row in rows for reason in row.refuses(artifact.manifest)]
     if refused:
         raise UnsupportedOptionError(
-            f"{folder}: its vectors would be wrong, or none, in what it is packed for:\n"
+            f"{artifact.folder}: its vectors would be wrong, or none, in what it is packed for:\n"
             + "\n".join(refused)
             + "\nMend that, or leave the consumer out."
         )
@@ -73,52 +102,77 @@ def pack(
             f"{' and '.join(meanings.values())}: they read other tensors under the name {HIDDEN}, and a graph has one "
             "of that name.\nPack a folder for each."
         )
-    with stage(directory, overwrite=overwrite) as staging:
-        on_stage("writing")
-        for name in artifact.manifest["files"]:
-            target = staging.folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artifact.path(name), target)
-        for row in rows:
-            row.layout(artifact, staging)
-        written = staging.manifest({**artifact.manifest, "consumers": {}})
-        on_stage("comparing")
-        models = {form: open_model(written, form) for form in {row.form for row in rows}}
-        rule = Tolerance(atol, rtol, FLOAT32.reason)
-        try:
-            checks = [compared(row, models[row.form], staging.folder, rule) for row in rows]
-        finally:
-            forget()
-        report = ParityReport("onnx", str(rule), tuple(checks), 0.0, "")
-        if not report.passed:
-            worst = report.worst
-            raise ParityError(
-                f"{worst.name} does not give the vectors of encode(): {worst.problem} on "
-                f"text {worst.worst_text[:40]!r}. The rule is {rule}. Nothing was written.\nLeave this consumer out.",
-                report,
-            )
-        proven = {
-            row.name: {
-                "reads": row.reads,
-                "texts": check.texts,
-                "max_abs_diff": check.max_abs_diff,
-                "over_limit": row.over_limit and (models[row.form].max_seq_length or 0) <= LONGEST,
-            }
-            for row, check in zip(rows, checks, strict=True)
+
+
+def copy_files(source: Artifact, target: Path) -> None:
+    """Every file of the artifact but its manifest."""
+    for name in source.manifest["files"]:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source.path(name), target / name)
+
+
+def proven_for(
+    rows: Sequence[Consumer], written: Artifact, before: Artifact | None, rule: Tolerance
+) -> dict[str, dict[str, Any]]:
+    """What the manifest says of each consumer.
+
+    Args:
+        rows: the consumers.
+        written: the staged folder.
+        before: the folder with its old names, if they are others now.
+        rule: what every answer is held to.
+
+    Raises:
+        ParityError: if an answer differs.
+    """
+    from sbertconv.runtime.opening import open_model
+
+    models = {form: open_model(written, form) for form in {row.form for row in rows}}
+    try:
+        checks = [compared(row, models[row.form], written.folder, rule) for row in rows]
+    finally:
+        forget()
+    again = [same_answers(open_model(before), open_model(written))] if before else []
+    report = ParityReport("onnx", str(rule), (*checks, *again), 0.0, "")
+    if not report.passed:
+        worst = report.worst
+        raise ParityError(
+            f"{worst.name} does not give the vectors of encode(): {worst.problem} on "
+            f"text {worst.worst_text[:40]!r}. The rule is {rule}. Nothing was written.\nLeave this consumer out.",
+            report,
+        )
+    return {
+        row.name: {
+            "reads": row.reads,
+            "texts": check.texts,
+            "max_abs_diff": check.max_abs_diff,
+            "over_limit": row.over_limit and (models[row.form].max_seq_length or 0) <= LONGEST,
         }
-        staging.manifest({**artifact.manifest, "consumers": proven})
-        on_stage("publishing")
-        staging.publish()
-        return read_artifact(staging.target)
+        for row, check in zip(rows, checks, strict=True)
+    }
 
 
-def named(names: Sequence[str]) -> dict[str, Mapping[str, Consumer]]:
+def with_names(manifest: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> Any:
+    """The manifest of a folder whose graphs get other names.
+
+    Raises:
+        UnsupportedOptionError: for names that do not fit, or a format that has no names to choose.
+    """
+    if other := sorted(set(manifest["engines"]) - set(RENAMERS)) if any(names.values()) else []:
+        raise UnsupportedOptionError(
+            f"{', '.join(other)}: the names in its files are not changed (have: {', '.join(RENAMERS)}).\n"
+            "Leave them out."
+        )
+    return {**manifest, "graphs": [renamed(graph, names) for graph in manifest["graphs"]]}
+
+
+def named(names: Sequence[str], optional: bool = False) -> dict[str, Mapping[str, Consumer]]:
     """The rows of these names, each name once."""
     from sbertconv.consumers import default_consumers
 
     table = default_consumers()
     unknown = [name for name in names if name not in table.names]
-    if unknown or not names:
+    if unknown or not (names or optional):
         raise UnsupportedOptionError(
             f"{', '.join(unknown) or 'no consumer'}: not known (have: {', '.join(table.names)}).\nName one with --for."
         )
@@ -178,17 +232,39 @@ def compared(row: Consumer, model: Any, folder: Path, rule: Tolerance) -> Check:
     inputs = asked.inputs(CORPUS, over)
     if not row.over_limit:
         inputs = [item for item in inputs if model.tokenize([item])["input_ids"].shape[1] < length]
-    worst, diff, cosine, problem, size = inputs[0], -1.0, 1.0, "", 0
+
+    def answers(batch: list[Any]) -> Sequence[Any]:
+        with rust_errors(folder, ArtifactError):
+            return cast("Sequence[Any]", row.read(folder, batch))
+
+    return check(row.name, inputs, answers, model, row.model_class, rule)
+
+
+def same_answers(before: Any, after: Any, rule: Tolerance = FLOAT32) -> Check:
+    """A folder against its copy with other names."""
+    kind = before.artifact.manifest["model_class"]
+    asked = ASKED[kind]
+    return check("names", asked.inputs(CORPUS, []), partial(asked.answer, after), before, kind, rule)
+
+
+def check(
+    name: str,
+    inputs: list[Any],
+    answers: Callable[[list[Any]], Sequence[Any]],
+    model: Any,
+    kind: str,
+    rule: Tolerance,
+) -> Check:
+    """Answers against those of a converted model, batch by batch."""
+    worst, diff, cosine, problem, size = inputs[0], -1.0, 1.0, "", 1
     for start in range(0, len(inputs), BATCH):
         batch = inputs[start : start + BATCH]
-        with rust_errors(folder, ArtifactError):
-            ours = row.read(folder, batch)
-        for item, a, b in zip(batch, ours, asked.answer(model, batch), strict=True):
-            a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        for item, ours, theirs in zip(batch, answers(batch), ASKED[kind].answer(model, batch), strict=True):
+            a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
             size = b.shape[-1] if b.ndim else 1
             if a.shape != b.shape:
-                worst, diff, problem = item, float("inf"), f"shape {a.shape} instead of {b.shape}"
-                break
+                worst, diff, problem = item, float("inf"), problem or f"shape {a.shape} instead of {b.shape}"
+                continue
             gap, norms = np.abs(a - b), float(np.linalg.norm(a) * np.linalg.norm(b))
             cosine = min(cosine, float((a * b).sum()) / norms if norms else 1.0)
             if not bool((gap <= rule.atol + rule.rtol * np.abs(b)).all()):  # NaN included
@@ -197,4 +273,4 @@ def compared(row: Consumer, model: Any, folder: Path, rule: Tolerance) -> Check:
                 worst, diff = item, float(gap.max())
     tokens = model.tokenize([worst])["input_ids"].shape[1]
     shape = (len(inputs), int(size))
-    return Check(row.name, len(inputs), diff, shown(worst), tokens, cosine, 0, shape, "float32", not problem, problem)
+    return Check(name, len(inputs), diff, shown(worst), tokens, cosine, 0, shape, "float32", not problem, problem)

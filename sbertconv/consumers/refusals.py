@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from sbertconv.artifact.naming import in_graph
 from sbertconv.consumers.consumer import SENTENCE, Manifest
 
 TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -23,7 +24,7 @@ def one_text_graph(manifest: Manifest, form: str = "onnx") -> Iterable[str]:
         yield "brings its own tokenizer and gives token ids; convert without --text-input."
         return
     tokenizer = graph["tokenizer"]
-    if extra := [entry["name"] for entry in graph["inputs"] if entry["name"] not in TOKEN_INPUTS]:
+    if extra := [name for name in map(in_graph, graph["inputs"]) if name not in TOKEN_INPUTS]:
         yield f"cannot feed {', '.join(extra)}; save the model with include_prompt=True in its Pooling."
     if tokenizer["kind"] != "fast" or tokenizer["cut"] != "truncate":
         yield "reads a tokenizer.json that cuts by itself, and this model has another tokenizer; use sbertconv.load."
@@ -39,7 +40,7 @@ def no_default_prompt(manifest: Manifest) -> Iterable[str]:
 
 def has_output(name: str, first: bool = False) -> Callable[[Manifest], Iterable[str]]:
     def check(manifest: Manifest) -> Iterable[str]:
-        found = [entry["name"] for entry in manifest["graphs"][0]["outputs"]]
+        found = [in_graph(entry) for entry in manifest["graphs"][0]["outputs"]]
         if name not in (found[:1] if first else found):
             where = "as the first output" if first else "as an output"
             yield f"needs {name} {where}; convert with --output {name}{'' if first else ' besides the others'}."

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact, link_or_copy
+from sbertconv.artifact.naming import in_graph
 from sbertconv.artifact.publishing import Staging
 from sbertconv.consumers.consumer import SENTENCE, Consumer
 from sbertconv.consumers.naming import server_name
@@ -41,7 +42,7 @@ def tensors(entries: Sequence[Mapping[str, Any]]) -> str:
     found = []
     for entry in entries:
         sizes = ", ".join(str(size) if isinstance(size, int) else "-1" for size in entry["shape"][1:])
-        found.append(f'\n  {{ name: "{entry["name"]}" data_type: {TRITON_TYPES[entry["dtype"]]} dims: [ {sizes} ] }}')
+        found.append(f'\n  {{ name: "{in_graph(entry)}" data_type: {TRITON_TYPES[entry["dtype"]]} dims: [ {sizes} ] }}')
     return ",".join(found) + "\n"
 
 

@@ -50,7 +50,8 @@ class Embedder(TaskEncoder):
             prompt: a prompt as text; wins over `prompt_name`.
             batch_size: texts per batch; texts are sorted by length first.
             show_progress_bar: whether to show one; None is no.
-            output_value: "sentence_embedding", "token_embeddings", or None for a dict of everything per input.
+            output_value: "sentence_embedding", "token_embeddings", another output of the graph, or None for a dict of
+                everything per input.
             precision: "float32", "int8", "uint8", "binary" or "ubinary".
             convert_to_numpy: False gives a list of torch tensors (torch must be installed).
             convert_to_tensor: one torch tensor (torch must be installed).
@@ -61,7 +62,7 @@ class Embedder(TaskEncoder):
 
         Returns:
             A float32 array [n, dim], or [dim] for a single input; lists of arrays [tokens, dim] for
-            "token_embeddings".
+            "token_embeddings" and "last_hidden_state".
 
         Raises:
             UnsupportedOptionError: for an unknown prompt name, output, precision, device or task.

@@ -63,6 +63,8 @@ class OnnxOptions:
         text_input: put the tokenizer into the graph, which then takes `text`, strings [batch].
         target: what the graph is written for, one of `TARGETS`.
         max_shape: for TensorRT, the largest batch and sequence; None: what the model's limit allows.
+        input_names: like "input_ids=ids", the names in the graph; those that are named come first, in this order.
+        output_names: the same of outputs.
     """
 
     opset: int = 18
@@ -80,6 +82,8 @@ class OnnxOptions:
     text_input: bool = False
     target: str = "onnxruntime"
     max_shape: tuple[int, int] | None = None
+    input_names: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
 
     @property
     def for_tensorrt(self) -> bool:
@@ -135,11 +139,14 @@ class OnnxOptions:
             "opset": self.opset == OPSET,
             "precision": self.precision in PRECISIONS,
             "text-input": not self.text_input,
+            "input-name": not self.input_names,
+            "output-name": not self.output_names,
         }
         if misfits := [f"--{name}" for name, fit in fits.items() if not fit]:
             raise UnsupportedOptionError(
                 f"--target tensorrt with {', '.join(misfits)}: TensorRT is given opset {OPSET} in "
-                f"{' or '.join(PRECISIONS)}, and takes no strings.\nLeave {', '.join(misfits)} out."
+                f"{' or '.join(PRECISIONS)}, and takes neither strings nor other names.\n"
+                f"Leave {', '.join(misfits)} out."
             )
         if self.max_shape is not None and min(self.max_shape) < 1:
             raise UnsupportedOptionError(
@@ -165,13 +172,13 @@ class OnnxOptions:
             )
         if self.text_input:
             model_class.check_text_input()
-            self._check_text_input(outputs)
+            self._check_text_input(set(outputs) & set(model_class.token_outputs))
         return replace(self, outputs=outputs, optimize=self.optimize and not self.for_tensorrt)
 
-    def _check_text_input(self, outputs: tuple[str, ...]) -> None:
+    def _check_text_input(self, token_outputs: set[str]) -> None:
         refused = {
             "engine": self.engines != ("onnxruntime",),
-            "output": "token_embeddings" in outputs,
+            "output": bool(token_outputs),
             "token-type-ids": self.token_type_ids is not None,
         }
         if problems := [name for name, wrong in refused.items() if wrong]:
