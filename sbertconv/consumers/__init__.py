@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sbertconv.consumers import (
+    elasticsearch,
     fastembed,
+    litert,
     mean_pooling,
     opensearch,
+    openvino_genai,
     sentence_transformers,
+    sql,
     tensorflow_serving,
     text_embeddings_inference,
     transformers_js,
@@ -35,6 +39,10 @@ ROWS = (
     *mean_pooling.ROWS,
     *opensearch.ROWS,
     *tensorflow_serving.ROWS,
+    *openvino_genai.ROWS,
+    *litert.ROWS,
+    *elasticsearch.ROWS,
+    *sql.ROWS,
 )
 
 __all__ = ["Consumer", "Consumers", "default_consumers", "pack"]

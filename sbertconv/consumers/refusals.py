@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from sbertconv.artifact.naming import in_graph
-from sbertconv.consumers.consumer import SENTENCE, Manifest
+from sbertconv.artifact.text_input import TEXT
+from sbertconv.consumers.consumer import SENTENCE, Check, Manifest
 
 TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-KINDS = {"onnx": ("onnx", "ONNX graphs", "to-onnx"), "saved_model": ("keras", "SavedModels", "to-tf")}
+KINDS = {
+    "onnx": ("onnx", "ONNX graphs", "to-onnx"),
+    "openvino": ("onnx", "OpenVINO models", "to-openvino"),
+    "saved_model": ("keras", "SavedModels", "to-tf"),
+    "litert": ("keras", "LiteRT models", "to-tf --format saved_model --format litert"),
+    "torch": ("torch", "PyTorch programs", "to-torch"),
+}
 
 
-def one_text_graph(manifest: Manifest, form: str = "onnx") -> Iterable[str]:
+def one_text_graph(manifest: Manifest, form: str = "onnx", text: bool = False) -> Iterable[str]:
     """What every consumer asks: one graph from token ids to answers, whose tokenizer.json is the whole tokenizer."""
     backend, kind, command = KINDS[form]
     if manifest["backend"] != backend or form not in manifest["engines"]:
@@ -20,11 +27,18 @@ def one_text_graph(manifest: Manifest, form: str = "onnx") -> Iterable[str]:
     graph, *others = manifest["graphs"]
     if others:
         yield "knows no routes or towers; save the part that it is for as a model, and convert that."
-    if graph["modality"] != "text" or graph["tokenizer"] is None or manifest.get("text_input"):
-        yield "brings its own tokenizer and gives token ids; convert without --text-input."
+    if graph["modality"] != "text" or graph["tokenizer"] is None:
+        yield "takes texts; use sbertconv.load."
+        return
+    if bool(manifest.get("text_input")) != text:
+        yield (
+            "gives strings; convert with --text-input."
+            if text
+            else "brings its own tokenizer and gives token ids; convert without --text-input."
+        )
         return
     tokenizer = graph["tokenizer"]
-    if extra := [name for name in map(in_graph, graph["inputs"]) if name not in TOKEN_INPUTS]:
+    if extra := [name for name in map(in_graph, graph["inputs"]) if name not in ((TEXT,) if text else TOKEN_INPUTS)]:
         yield f"cannot feed {', '.join(extra)}; save the model with include_prompt=True in its Pooling."
     if tokenizer["kind"] != "fast" or tokenizer["cut"] != "truncate":
         yield "reads a tokenizer.json that cuts by itself, and this model has another tokenizer; use sbertconv.load."
@@ -69,11 +83,30 @@ def pools_itself(manifest: Manifest) -> Iterable[str]:
         yield f"pools token vectors itself, and {', '.join(other)} would be left out; use {SENTENCE} with another one."
 
 
-def all_of(*checks: Callable[[Manifest], Iterable[str]], form: str = "onnx") -> Callable[[Manifest], list[str]]:
+def all_of(*checks: Callable[[Manifest], Iterable[str]], form: str = "onnx", text: bool = False) -> Check:
     """The reasons of every check; what does not even have one graph of texts is not asked further."""
 
     def refuses(manifest: Manifest) -> list[str]:
-        found = list(one_text_graph(manifest, form))
+        found = list(one_text_graph(manifest, form, text))
         return found or [reason for check in checks for reason in check(manifest)]
 
     return refuses
+
+
+def ends_normalized(manifest: Manifest) -> Iterable[str]:
+    """It divides vectors by their length, whether the model does or not."""
+    if manifest["chain"][-1] != "Normalize":
+        yield "divides vectors by their length, and this model does not; leave the consumer out."
+
+
+def one_label(manifest: Manifest) -> Iterable[str]:
+    if manifest["num_labels"] != 1:
+        yield f"reads one score for a pair, and this model has {manifest['num_labels']}; use sbertconv.load."
+
+
+def has_activation(name: str) -> Callable[[Manifest], Iterable[str]]:
+    def check(manifest: Manifest) -> Iterable[str]:
+        if manifest["activation"] != name:
+            yield f"takes the {name} of logits, and this model {manifest['activation']}; use sbertconv.load."
+
+    return check

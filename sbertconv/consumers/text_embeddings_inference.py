@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,16 @@ from sbertconv.artifact.folder import Artifact
 from sbertconv.artifact.publishing import Staging
 from sbertconv.consumers.consumer import SENTENCE, Consumer
 from sbertconv.consumers.reading import file_tokenizer, from_json, run
-from sbertconv.consumers.refusals import all_of, has_config, has_limit, has_output, no_default_prompt, only_float32
+from sbertconv.consumers.refusals import (
+    all_of,
+    has_activation,
+    has_config,
+    has_limit,
+    has_output,
+    no_default_prompt,
+    one_label,
+    only_float32,
+)
 from sbertconv.errors import UnsupportedOptionError
 
 SERVER_KEYS = ("architectures", "model_type", "hidden_size", "num_hidden_layers", "max_position_embeddings")
@@ -32,13 +42,26 @@ def inference_server_layout(artifact: Artifact, staging: Staging) -> None:
 
 
 def read_inference_server(folder: Path, texts: Sequence[str]) -> np.ndarray:
-    """The limit of sentence_bert_config.json, padding by its own hand, sentence_embedding as it is."""
+    """sentence_embedding as it is."""
+    return run(folder / "onnx/model.onnx", tokenizer_of(folder).encode_batch(list(texts)), SENTENCE)
+
+
+def read_reranker(folder: Path, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    """The sigmoid of the one logit."""
+    from sbertconv.runtime.predicting import sigmoid
+
+    logits = run(folder / "onnx/model.onnx", tokenizer_of(folder).encode_batch(list(pairs)), "logits")
+    return sigmoid(logits)[:, 0]
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """The limit of sentence_bert_config.json, padding by its own hand."""
     tokenizer, settings = file_tokenizer(folder), from_json(folder / "sentence_bert_config.json")
     config = from_json(folder / "config.json")
     tokenizer.enable_truncation(min(settings["max_seq_length"], config["max_position_embeddings"]))
     pad = config.get("pad_token_id") or 0
     tokenizer.enable_padding(direction=from_json(folder / "tokenizer_config.json")["padding_side"], pad_id=pad)
-    return run(folder / "onnx/model.onnx", tokenizer.encode_batch(list(texts)), SENTENCE)
+    return tokenizer
 
 
 ROWS = (
@@ -48,5 +71,13 @@ ROWS = (
         all_of(no_default_prompt, has_config, has_limit, only_float32, has_output(SENTENCE)),
         inference_server_layout,
         read_inference_server,
+    ),
+    Consumer(
+        "text-embeddings-inference",
+        "onnx/model.onnx, its output logits, as a reranker",
+        all_of(has_config, has_limit, only_float32, one_label, has_activation("sigmoid"), has_output("logits")),
+        inference_server_layout,
+        read_reranker,
+        model_class="CrossEncoder",
     ),
 )
