@@ -14,7 +14,7 @@ import sbertconv
 ROOT = Path(sbertconv.__file__).parent
 GROUND = ("errors", "memory", "frameworks", "artifact", "corpus", "text", "layers", "runtime", "tables", "ray", "spark")
 CONVERSION = ("source", "plan", "converters", "parity", "consumers")
-FACE = ("benchmark", "console", "api", "cli", "__init__")
+FACE = ("integrations", "benchmark", "console", "api", "cli", "__init__")
 ORDER = GROUND + CONVERSION + FACE
 HEAVY = {"torch", "transformers", "sentence_transformers", "onnx"}
 PLACE = re.compile(r"sbertconv(\.[a-z_]+)+(:\w+)?")

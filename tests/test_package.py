@@ -23,6 +23,7 @@ PUBLIC = [
     "to_torch",
     "pipeline",
     "pack",
+    "push",
     "verify",
     "inspect",
     "load",

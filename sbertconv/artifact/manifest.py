@@ -184,6 +184,7 @@ class Origin(TypedDict):
 
     name: Annotated[str, key("its name or path")]
     revision: Annotated[str | None, key("its revision on the Hub")]
+    license: NotRequired[Annotated[str | None, key("the license that its README.md names")]]
 
 
 class TokenPooling(TypedDict):
