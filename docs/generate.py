@@ -1,4 +1,6 @@
-"""Writes docs/cli.md, docs/manifest.md and docs/support.md from the code; with --check says which pages are stale.
+"""Writes docs/cli.md, docs/manifest.md, docs/support.md and sbertconv/keywords.py from the code.
+
+With --check it says which of them are stale.
 
 The check also follows every relative link and heading anchor of README.md, CONTRIBUTING.md and docs/*.md.
 """
@@ -254,12 +256,39 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def keywords_module() -> list[str]:
+    """The flat keywords of every public verb as a TypedDict, which type checkers and editors read."""
+    from sbertconv.options import VERBS, fields_of
+
+    lines = [
+        '"""The keywords of the public verbs, for type checkers: docs/generate.py writes this file from',
+        "`sbertconv.options`.",
+        '"""',
+        "",
+        "from __future__ import annotations",
+        "",
+        "from collections.abc import Sequence",
+        "from typing import TypedDict",
+        "",
+        "Names = Sequence[str]",
+        "Shape = tuple[int, int]",
+    ]
+    for verb in VERBS:
+        name = "".join(part.title() for part in verb.split("_"))
+        lines += ["", "", f"class {name}(TypedDict, total=False):", f'    """Options of `{verb}`."""', ""]
+        for key, (entry, _) in fields_of(verb).items():
+            lines += [f"    {key}: {entry.type}"]
+    return lines
+
+
 PAGES = {"docs/cli.md": cli_page, "docs/manifest.md": manifest_page, "docs/support.md": support_page}
+MODULES = {"sbertconv/keywords.py": keywords_module}
 
 
 def main() -> int:
     """Write the pages, or with --check name what is wrong; returns the exit code."""
     pages = {ROOT / name: "\n".join([NOTICE, "", *make()]) + "\n" for name, make in PAGES.items()}
+    pages |= {ROOT / name: "\n".join(make()) + "\n" for name, make in MODULES.items()}
     if "--check" not in sys.argv:
         for path, text in pages.items():
             path.write_text(text, encoding="utf-8")

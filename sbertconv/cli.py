@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,51 +12,29 @@ from typer.core import TyperGroup
 
 from sbertconv.console.hints import complete_converted, complete_model, with_suggestion
 from sbertconv.console.options import (
-    ActivationToo,
-    AllowChanged,
-    Atol,
     BeyondProof,
-    Bits,
-    Calibration,
     Device,
     DryRun,
     Engine,
-    EvalFile,
     Format,
-    GraphEngine,
     Json,
     Keep,
-    KerasFormat,
-    MinCosine,
-    MinSpearman,
-    MinTop10,
     Model,
     Nulls,
     On,
     OnError,
     OutputFormat,
-    Outputs,
-    Overwrite,
     PartOf,
-    PoolingMode,
-    Precision,
-    ProofBudget,
-    ReadAs,
-    Revision,
     RowsPerFile,
-    Rtol,
-    SparseOutput,
-    Target,
-    TextInput,
     Threads,
-    TokenTypeIds,
-    TopK,
-    Trust,
     Workers,
     count,
     counts,
     flag,
-    shape,
+    flags_of,
+    in_command_words,
+    names_of,
+    with_options,
 )
 from sbertconv.console.printing import (
     LEVEL,
@@ -72,7 +50,8 @@ from sbertconv.console.printing import (
     print_result,
     progress,
 )
-from sbertconv.errors import ParityError, SbertconvError, UnsupportedOptionError, option_name
+from sbertconv.errors import ParityError, SbertconvError, UnsupportedOptionError
+from sbertconv.options import fields_of
 
 if TYPE_CHECKING:
     from sbertconv.benchmark.report import BenchReport
@@ -99,7 +78,8 @@ class Commands(TyperGroup):
                 raise
             if isinstance(error, ParityError):
                 print_parity(error.report.to_json(), open_console(stderr=True))
-            typer.echo(with_suggestion(str(error)), err=True)
+            known = flags_of(self.get_command(ctx, ctx.invoked_subcommand or ""))
+            typer.echo(with_suggestion(in_command_words(str(error), known)), err=True)
             raise typer.Exit(error.exit_code) from error
         except typer.BadParameter as error:
             error.message = with_suggestion(error.message)
@@ -156,120 +136,53 @@ def common(
     LEVEL.update(quiet=quiet, verbose=verbose)
 
 
-@app.command("to-onnx")
-def to_onnx_command(
-    model: Model,
-    directory: Annotated[
-        str | None, typer.Argument(help="Where to write; default: <model's name>-onnx here.", show_default=False)
-    ] = None,
-    revision: Revision = None,
-    trust_remote_code: Trust = False,
-    model_class: ReadAs = None,
-    pooling: PoolingMode = None,
-    allow_changed: AllowChanged = False,
-    overwrite: Overwrite = False,
-    opset: Annotated[int, typer.Option(help="Version of the ai.onnx operators.")] = 18,
-    output: Outputs = None,
-    activation: ActivationToo = False,
-    sparse: SparseOutput = False,
-    top_k: TopK = None,
-    external_data: Annotated[
-        bool | None,
-        flag("--external-data/--no-external-data", "Weights in a file beside the graph; default: past 2 GB."),
-    ] = None,
-    token_type_ids: TokenTypeIds = None,
-    optimize: Annotated[
-        bool, flag("--optimize/--no-optimize", "ONNX Runtime's fused operators (default), or ai.onnx only.")
-    ] = True,
-    precision: Precision = Bits.fp32,
-    engine: Annotated[
-        list[GraphEngine] | None,
-        typer.Option(
-            help="What to prove it on: onnxruntime (default), openvino; repeat for both.",
-            metavar="<name>",
-            show_default=False,
-        ),
-    ] = None,
-    atol: Atol = None,
-    rtol: Rtol = None,
-    proof_budget: ProofBudget = None,
-    min_cosine: MinCosine = None,
-    min_spearman: MinSpearman = None,
-    min_top10: MinTop10 = None,
-    eval_file: EvalFile = None,
-    calibration: Calibration = None,
-    text_input: TextInput = False,
-    target: Annotated[
-        Target, typer.Option(help="onnxruntime, or tensorrt: no other operators, and what builds a plan.")
-    ] = Target.onnxruntime,
-    max_shape: Annotated[
-        Any,
-        typer.Option(
-            help="For tensorrt: a plan's largest batch and sequence; default: the model's limit, up to 32 texts.",
-            metavar="<n>x<n>",
-            parser=shape,
-            show_default=False,
-        ),
-    ] = None,
-    part: PartOf = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Convert a model to ONNX and prove it equal to encode(); a Keras model of to-tf, equal to itself."""
-    if dry_run:
-        _show_plan(
-            model,
-            directory,
-            "onnx",
-            "onnx",
-            overwrite,
-            as_json,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            model_class=model_class,
-            pooling=pooling,
-        )
-        return
-    from sbertconv.api import to_onnx
+def converting(verb: str, kind: str, backend: str, purpose: str) -> None:
+    """Register the command of a conversion.
 
-    with progress(as_json) as on_stage:
-        artifact = to_onnx(
-            model,
-            directory,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            model_class=model_class,
-            pooling=pooling,
-            allow_changed=allow_changed,
-            overwrite=overwrite,
-            opset=opset,
-            outputs=None if output is None else [name.value for name in output],
-            activation=activation,
-            sparse=sparse,
-            top_k=top_k,
-            external_data=external_data,
-            token_type_ids=token_type_ids,
-            optimize=optimize,
-            precision=precision.value,
-            engines=None if engine is None else [name.value for name in engine],
-            atol=atol,
-            rtol=rtol,
-            proof_budget=proof_budget,
-            min_cosine=min_cosine,
-            min_spearman=min_spearman,
-            min_top10=min_top10,
-            texts=_texts_of(eval_file),
-            calibration=_texts_of(calibration),
-            text_input=text_input,
-            target=target.value,
-            max_shape=max_shape,
-            part=part and part.value,
-            on_stage=on_stage,
-        )
-    print_result(artifact, as_json)
+    Args:
+        verb: the function of `sbertconv.api`, whose options it has.
+        kind: the default folder's ending.
+        backend: whose converters a plan shows.
+        purpose: the command's help.
+    """
+
+    @app.command(verb.replace("_", "-"), help=purpose)
+    @with_options(verb, kind)
+    def command(
+        model: Model,
+        directory: str | None = None,
+        dry_run: DryRun = False,
+        as_json: Json = False,
+        **options: Any,
+    ) -> None:
+        if dry_run:
+            _show_plan(model, directory, kind, backend, as_json, options)
+            return
+        from sbertconv import api
+
+        with progress(as_json) as on_stage:
+            artifact = getattr(api, verb)(model, directory, on_stage=on_stage, **options)
+        print_result(artifact, as_json)
+
+
+converting(
+    "to_onnx",
+    "onnx",
+    "onnx",
+    "Convert a model to ONNX and prove it equal to encode(); a Keras model of to-tf, equal to itself.",
+)
+converting("to_openvino", "openvino", "onnx", "Convert a model to OpenVINO's own files and prove it equal to encode().")
+converting("to_tf", "keras", "keras", "Convert a model to a trainable Keras model and prove it equal to encode().")
+converting(
+    "to_torch",
+    "torch",
+    "torch",
+    "Convert a model to one program that PyTorch alone runs and prove it equal to encode().",
+)
 
 
 @app.command("build-plan")
+@with_options("build_plan")
 def build_plan_command(
     directory: Annotated[
         Path,
@@ -279,15 +192,14 @@ def build_plan_command(
             autocompletion=complete_converted,
         ),
     ],
-    atol: Atol = None,
-    rtol: Rtol = None,
     as_json: Json = False,
+    **options: Any,
 ) -> None:
     """Build TensorRT plans for the GPU of this machine and prove them equal to the folder's graphs."""
     from sbertconv.api import build_plan
 
     with progress(as_json) as on_stage:
-        artifact = build_plan(directory, atol=atol, rtol=rtol, on_stage=on_stage)
+        artifact = build_plan(directory, on_stage=on_stage, **options)
     if as_json:
         print_json({"folder": str(artifact.folder), **artifact.manifest})
         return
@@ -301,26 +213,36 @@ def build_plan_command(
 @app.command("pack")
 def pack_command(
     folder: Annotated[
-        Path, typer.Argument(help="A folder of to-onnx.", show_default=False, autocompletion=complete_converted)
+        Path, typer.Argument(help="A converted folder.", show_default=False, autocompletion=complete_converted)
     ],
     directory: Annotated[Path, typer.Argument(help="Where to write.", show_default=False)],
     consumers: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--for",
-            help="What will open it: fastembed, text-embeddings-inference, sentence-transformers, transformers.js, "
-            "triton, vespa, spring-ai, opensearch or tensorflow-serving; repeat for several.",
+            help="What will open it, a name of docs/consumers.md: fastembed, triton, ...; repeat for several.",
+            metavar="<name>",
             show_default=False,
         ),
-    ],
-    overwrite: Overwrite = False,
+    ] = None,
+    input_names: Annotated[list[str] | None, names_of("--input-name", "input_ids=ids")] = None,
+    output_names: Annotated[list[str] | None, names_of("--output-name", "sentence_embedding=embedding")] = None,
+    overwrite: Annotated[bool, flag("--overwrite", "Replace an existing artifact.")] = False,
     as_json: Json = False,
 ) -> None:
     """Lay a converted folder out for other software, proven equal to encode() as that reads it."""
     from sbertconv.consumers import pack
 
     with progress(as_json) as on_stage:
-        artifact = pack(folder, directory, consumers, overwrite=overwrite, on_stage=on_stage)
+        artifact = pack(
+            folder,
+            directory,
+            consumers or (),
+            input_names=input_names or (),
+            output_names=output_names or (),
+            overwrite=overwrite,
+            on_stage=on_stage,
+        )
     if as_json:
         print_json({"folder": str(artifact.folder), **artifact.manifest})
         return
@@ -329,6 +251,29 @@ def pack_command(
         print_lines(console, f"{name}: {proof['texts']} texts, at most {proof['max_abs_diff']:.1e} from encode()")
         print_lines(console, f"  reads {proof['reads']}")
     print_lines(console, f"Written to {artifact.folder}")
+
+
+@app.command("push")
+def push_command(
+    folder: Annotated[
+        Path, typer.Argument(help="A converted folder.", show_default=False, autocompletion=complete_converted)
+    ],
+    repo_id: Annotated[str, typer.Argument(help="owner/name; it is made if it is not there.", show_default=False)],
+    private: Annotated[bool, flag("--private", "Make it private.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="The branch, which is made if it is not there; default main.", show_default=False)
+    ] = None,
+    create_pr: Annotated[bool, flag("--create-pr", "Open a pull request and leave the branch as it is.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Upload a converted folder to the Hub in one commit, its README.md as the card."""
+    from sbertconv.artifact.hub import push
+
+    where = push(folder, repo_id, private=private, revision=revision, create_pr=create_pr)
+    if as_json:
+        print_json({"url": where})
+        return
+    print_lines(open_console(), f"Uploaded: {where}")
 
 
 @app.command("engines")
@@ -350,90 +295,16 @@ def engines_command(as_json: Json = False) -> None:
     open_console().print(table)
 
 
-@app.command("to-openvino")
-def to_openvino_command(
-    model: Model,
-    directory: Annotated[
-        str | None, typer.Argument(help="Where to write; default: <model's name>-openvino here.", show_default=False)
-    ] = None,
-    revision: Revision = None,
-    trust_remote_code: Trust = False,
-    model_class: ReadAs = None,
-    pooling: PoolingMode = None,
-    allow_changed: AllowChanged = False,
-    overwrite: Overwrite = False,
-    activation: ActivationToo = False,
-    sparse: SparseOutput = False,
-    top_k: TopK = None,
-    output: Outputs = None,
-    token_type_ids: TokenTypeIds = None,
-    precision: Precision = Bits.fp32,
-    atol: Atol = None,
-    rtol: Rtol = None,
-    proof_budget: ProofBudget = None,
-    min_cosine: MinCosine = None,
-    min_spearman: MinSpearman = None,
-    min_top10: MinTop10 = None,
-    eval_file: EvalFile = None,
-    calibration: Calibration = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Convert a model to OpenVINO's own files and prove it equal to encode()."""
-    if dry_run:
-        _show_plan(
-            model,
-            directory,
-            "openvino",
-            "onnx",
-            overwrite,
-            as_json,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            model_class=model_class,
-            pooling=pooling,
-        )
-        return
-    from sbertconv.api import to_openvino
-
-    with progress(as_json) as on_stage:
-        artifact = to_openvino(
-            model,
-            directory,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            model_class=model_class,
-            pooling=pooling,
-            allow_changed=allow_changed,
-            overwrite=overwrite,
-            activation=activation,
-            sparse=sparse,
-            top_k=top_k,
-            outputs=None if output is None else [name.value for name in output],
-            token_type_ids=token_type_ids,
-            precision=precision.value,
-            atol=atol,
-            rtol=rtol,
-            proof_budget=proof_budget,
-            min_cosine=min_cosine,
-            min_spearman=min_spearman,
-            min_top10=min_top10,
-            texts=_texts_of(eval_file),
-            calibration=_texts_of(calibration),
-            on_stage=on_stage,
-        )
-    print_result(artifact, as_json)
-
-
 def _show_plan(
-    model: str, directory: str | None, kind: str, backend: str, overwrite: bool, as_json: bool, **options: Any
+    model: str, directory: str | None, kind: str, backend: str, as_json: bool, options: Mapping[str, Any]
 ) -> None:
     """Print what a conversion would begin with, and where it would write to; exit 1 if it would be refused."""
-    from sbertconv.api import default_directory, inspect
+    from sbertconv.api import inspect
+    from sbertconv.conversion import default_directory
 
-    description = inspect(model, **options)
+    description = inspect(model, **{name: value for name, value in options.items() if name in fields_of("inspect")})
     target = Path(directory or default_directory(str(description.get("name", model)), kind))
-    taken = target.exists() and not overwrite
+    taken = target.exists() and not options.get("overwrite")
     results = [module["backends"][backend] for module in description.get("modules", ()) if backend]
     if as_json:
         print_json({**description, "dry_run": True, "folder": str(target), "exists": target.exists()})
@@ -456,148 +327,8 @@ def _given(texts: list[str] | None, input_file: Path | None) -> Path | None:
     return Path("-") if texts == ["-"] else input_file
 
 
-def _texts_of(file: Path | None) -> tuple[str, ...]:
-    from sbertconv.console.files import read_texts
-
-    if file is None:
-        return ()
-    texts = tuple(read_texts(file, "text"))
-    if not texts:  # a file that was named must not count as none
-        raise UnsupportedOptionError(f"{file}: no texts in it.\nCheck the file, or leave the option out.")
-    return texts
-
-
-@app.command("to-tf")
-def to_tf_command(
-    model: Model,
-    directory: Annotated[
-        str | None, typer.Argument(help="Where to write; default: <model's name>-keras here.", show_default=False)
-    ] = None,
-    revision: Revision = None,
-    trust_remote_code: Trust = False,
-    model_class: ReadAs = None,
-    pooling: PoolingMode = None,
-    allow_changed: AllowChanged = False,
-    overwrite: Overwrite = False,
-    formats: Annotated[
-        list[KerasFormat] | None,
-        typer.Option(
-            "--format",
-            help="keras, saved_model (these two by default), litert or onnx; repeat for several.",
-            metavar="<name>",
-            show_default=False,
-        ),
-    ] = None,
-    activation: ActivationToo = False,
-    atol: Atol = None,
-    rtol: Rtol = None,
-    proof_budget: ProofBudget = None,
-    text_input: TextInput = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Convert a model to a trainable Keras model and prove it equal to encode()."""
-    if dry_run:
-        _show_plan(
-            model,
-            directory,
-            "keras",
-            "keras",
-            overwrite,
-            as_json,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            model_class=model_class,
-            pooling=pooling,
-        )
-        return
-    from sbertconv.api import to_tf
-
-    with progress(as_json) as on_stage:
-        artifact = to_tf(
-            model,
-            directory,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            model_class=model_class,
-            pooling=pooling,
-            allow_changed=allow_changed,
-            overwrite=overwrite,
-            formats=[form.value for form in formats or [KerasFormat.keras, KerasFormat.saved_model]],
-            activation=activation,
-            atol=atol,
-            rtol=rtol,
-            proof_budget=proof_budget,
-            text_input=text_input,
-            on_stage=on_stage,
-        )
-    print_result(artifact, as_json)
-
-
-@app.command("to-torch")
-def to_torch_command(
-    model: Model,
-    directory: Annotated[
-        str | None, typer.Argument(help="Where to write; default: <model's name>-torch here.", show_default=False)
-    ] = None,
-    revision: Revision = None,
-    trust_remote_code: Trust = False,
-    model_class: ReadAs = None,
-    pooling: PoolingMode = None,
-    allow_changed: AllowChanged = False,
-    overwrite: Overwrite = False,
-    output: Outputs = None,
-    activation: ActivationToo = False,
-    sparse: SparseOutput = False,
-    top_k: TopK = None,
-    precision: Annotated[Bits, typer.Option(help="fp32; smaller ones are to-onnx and to-openvino's.")] = Bits.fp32,
-    atol: Atol = None,
-    rtol: Rtol = None,
-    proof_budget: ProofBudget = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Convert a model to one program that PyTorch alone runs and prove it equal to encode()."""
-    if dry_run:
-        _show_plan(
-            model,
-            directory,
-            "torch",
-            "torch",
-            overwrite,
-            as_json,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            model_class=model_class,
-            pooling=pooling,
-        )
-        return
-    from sbertconv.api import to_torch
-
-    with progress(as_json) as on_stage:
-        artifact = to_torch(
-            model,
-            directory,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            model_class=model_class,
-            pooling=pooling,
-            allow_changed=allow_changed,
-            overwrite=overwrite,
-            outputs=None if output is None else [name.value for name in output],
-            activation=activation,
-            sparse=sparse,
-            top_k=top_k,
-            precision=precision.value,
-            atol=atol,
-            rtol=rtol,
-            proof_budget=proof_budget,
-            on_stage=on_stage,
-        )
-    print_result(artifact, as_json)
-
-
 @app.command("to-st")
+@with_options("to_st", "st")
 def to_st_command(
     model: Annotated[
         str,
@@ -605,36 +336,22 @@ def to_st_command(
             help="A folder that to-tf wrote, or a .keras file.", show_default=False, autocompletion=complete_converted
         ),
     ],
-    directory: Annotated[
-        str | None, typer.Argument(help="Where to write; default: <model's name>-st here.", show_default=False)
-    ] = None,
-    trust_remote_code: Trust = False,
-    overwrite: Overwrite = False,
-    atol: Atol = None,
-    rtol: Rtol = None,
-    part: PartOf = None,
+    directory: str | None = None,
     dry_run: DryRun = False,
     as_json: Json = False,
+    **options: Any,
 ) -> None:
     """Write a Keras model's weights, fine-tuned perhaps, back into a sentence-transformers folder."""
     if dry_run:
-        _show_plan(model, directory, "st", "", overwrite, as_json)
+        _show_plan(model, directory, "st", "", as_json, options)
         return
-    from sbertconv.api import default_directory, to_st
+    from sbertconv.api import to_st
     from sbertconv.artifact.folder import how_to_load
+    from sbertconv.conversion import default_directory
 
     directory = str(default_directory(model, "st")) if directory is None else directory
     with progress(as_json) as on_stage:
-        report = to_st(
-            model,
-            directory,
-            trust_remote_code=trust_remote_code,
-            overwrite=overwrite,
-            atol=atol,
-            rtol=rtol,
-            part=part and part.value,
-            on_stage=on_stage,
-        )
+        report = to_st(model, directory, on_stage=on_stage, **options)
     if as_json:
         print_json({"folder": directory, "parity": report.to_json()})
         return
@@ -644,32 +361,20 @@ def to_st_command(
 
 
 @app.command("verify")
+@with_options("verify")
 def verify_command(
     model: Model,
     directory: Annotated[
         Path, typer.Argument(help="A converted folder.", show_default=False, autocompletion=complete_converted)
     ],
-    revision: Revision = None,
-    trust_remote_code: Trust = False,
-    allow_changed: AllowChanged = False,
-    atol: Atol = None,
-    rtol: Rtol = None,
     as_json: Json = False,
+    **options: Any,
 ) -> None:
     """Compare a converted folder with its model again: file hashes, tokens, embeddings."""
     from sbertconv.api import verify
 
     with progress(as_json) as on_stage:
-        report = verify(
-            model,
-            directory,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            allow_changed=allow_changed,
-            atol=atol,
-            rtol=rtol,
-            on_stage=on_stage,
-        )
+        report = verify(model, directory, on_stage=on_stage, **options)
     if as_json:
         print_json(report.to_json())
     else:
@@ -684,6 +389,7 @@ def verify_command(
 
 
 @app.command("inspect")
+@with_options("inspect")
 def inspect_command(
     model: Annotated[
         str,
@@ -693,20 +399,15 @@ def inspect_command(
             autocompletion=complete_model,
         ),
     ],
-    revision: Revision = None,
-    trust_remote_code: Trust = False,
-    model_class: ReadAs = None,
-    pooling: PoolingMode = None,
     as_json: Json = False,
+    **options: Any,
 ) -> None:
     """Show a model's chain, settings and limits, and what converts each module; or what a converted folder holds."""
     from sbertconv.api import inspect
 
     with progress(as_json) as on_stage:
         on_stage("reading the model's files")
-        description = inspect(
-            model, revision=revision, trust_remote_code=trust_remote_code, model_class=model_class, pooling=pooling
-        )
+        description = inspect(model, **options)
     if as_json:
         print_json(description)
     elif "formats" in description:
@@ -748,7 +449,7 @@ def encode_command(
         str | None, typer.Option(help="query or document, where the model tells them apart.", show_default=False)
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Texts per batch.", min=1)] = 32,
-    normalize: Annotated[bool, flag("--normalize", "Divide by the Euclidean length.")] = False,
+    normalize_embeddings: Annotated[bool, flag("--normalize", "Divide by the Euclidean length.")] = False,
     truncate_dim: Annotated[
         int | None, typer.Option(help="Keep this many dimensions.", min=1, show_default=False)
     ] = None,
@@ -798,7 +499,7 @@ def encode_command(
         "prompt": prompt,
         "task": task,
         "batch_size": batch_size,
-        "normalize_embeddings": normalize,
+        "normalize_embeddings": normalize_embeddings,
         "truncate_dim": truncate_dim,
         "max_active_dims": max_active_dims,
     }
@@ -825,7 +526,7 @@ def encode_command(
         )
         return
     if idle := [*given, *(name for name, value in {"keep": keep, "on": on}.items() if value is not None)]:
-        names = ", ".join(map(option_name, idle))
+        names = ", ".join(f"{name}=" for name in idle)
         raise UnsupportedOptionError(f"{names}: only tables have it.\nName a folder with --output, or leave it out.")
     file = _given(texts, Path(inputs[0]) if inputs else None)
     source = iter(texts or ()) if file is None else read_texts(file, column)
@@ -885,14 +586,13 @@ def predict_command(
 
 
 @app.command("bench")
+@with_options("benchmark")
 def bench_command(
     model: Annotated[str, typer.Argument(help="A Hub id or a folder.", show_default=False)],
     artifacts: Annotated[
         list[str] | None,
         typer.Argument(help="Converted folders, or .keras files; every format takes part.", show_default=False),
     ] = None,
-    revision: Revision = None,
-    trust_remote_code: Trust = False,
     rounds: Annotated[int | None, count("Turns after the warm-up; default 3.")] = None,
     batch_sizes: Annotated[str | None, counts("Texts per batch; default 1,8,32.")] = None,
     lengths: Annotated[str | None, counts("Tokens per text; default 16,64,256.")] = None,
@@ -915,12 +615,13 @@ def bench_command(
         Path | None,
         typer.Option("--markdown", help="The tables, for a documentation; default: not written.", show_default=False),
     ] = None,
+    **options: Any,
 ) -> None:
     """Measure encode() and its conversions side by side: speed, latency, memory, size, quality."""
     from dataclasses import replace
 
-    from sbertconv.api import default_directory
     from sbertconv.benchmark import QUICK, Settings, benchmark, html_page
+    from sbertconv.conversion import default_directory
 
     given: dict[str, Any] = {"rounds": rounds, "batch_sizes": batch_sizes, "lengths": lengths, "texts": texts}
     settings = replace(QUICK if quick else Settings(), **{key: value for key, value in given.items() if value})
@@ -940,9 +641,8 @@ def bench_command(
             artifacts or [],
             settings=settings,
             threads=threads,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
             on_step=on_step,
+            **options,
         )
     print_bench(report)
     for file, render in files:

@@ -79,23 +79,6 @@ class TokenizationError(SbertconvError):
     exit_code = 3
 
 
-# Keywords that the command line calls by another name than theirs with dashes.
-COMMAND_LINE_NAMES = {
-    "model_class": "--class",
-    "outputs": "--output",
-    "engines": "--engine",
-    "texts": "--eval",
-    "optimize": "--no-optimize",
-    "normalize_embeddings": "--normalize",
-    "registry": "registry=",
-}
-
-
-def option_name(keyword: str) -> str:
-    """A keyword as the command line calls it: `top_k` is --top-k."""
-    return COMMAND_LINE_NAMES.get(keyword, f"--{keyword.replace('_', '-')}")
-
-
 def missing_packages(*packages: str) -> list[str]:
     """Those of the packages that are not installed."""
     return [package for package in packages if importlib.util.find_spec(package) is None]

@@ -117,7 +117,7 @@ def import_tensorflow(formats: Collection[str]) -> Any:
     if backend != "tensorflow":
         raise UnsupportedOptionError(
             f"{', '.join(sorted(formats))}: only TensorFlow writes and runs that, and KERAS_BACKEND is {backend!r} "
-            "(have on every backend: keras).\nSet KERAS_BACKEND=tensorflow, or ask for --format keras alone."
+            "(have on every backend: keras).\nSet KERAS_BACKEND=tensorflow, or ask for formats=['keras'] alone."
         )
     import tensorflow
 

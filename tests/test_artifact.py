@@ -18,9 +18,9 @@ from conftest import TEXTS, run_python, snapshot
 
 import sbertconv
 from sbertconv import ArtifactError
-from sbertconv.api import default_directory
 from sbertconv.artifact.folder import MANIFEST, read_artifact
 from sbertconv.artifact.publishing import Staging, stage
+from sbertconv.conversion import default_directory
 from sbertconv.runtime.images import SETTINGS
 from sbertconv.runtime.model import Graph
 
@@ -82,7 +82,7 @@ def test_an_existing_target_is_refused_before_any_work(
     target = copy_of(static_artifact)
     before = snapshot(target.parent)
     seen: list[str] = []
-    with pytest.raises(ArtifactError, match=r"exists already.*\n.*--overwrite"):
+    with pytest.raises(ArtifactError, match=r"exists already.*\n.*overwrite=True"):
         sbertconv.to_onnx(static_folder, target, on_stage=seen.append)
     with pytest.raises(ArtifactError, match="exists already"), stage(target):
         pytest.fail("the target exists")

@@ -77,7 +77,7 @@ def test_what_a_checkpoint_is_read_as(
         ("own", {"model_class": "CrossEncoder"}, "is a SentenceTransformer, and says so itself"),
         ("own", {"pooling": "mean"}, "a chain of its own"),
         ("one label", {"pooling": "mean"}, "is a CrossEncoder with a chain of its own"),
-        ("features", {"pooling": "median"}, r"--pooling median: not known \(have: cls, max, mean"),
+        ("features", {"pooling": "median"}, r"pooling='median': not known \(have: cls, max, mean"),
     ],
 )
 def test_what_it_cannot_be_is_refused(

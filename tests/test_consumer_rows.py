@@ -150,7 +150,7 @@ def test_without_openvinos_tokenizers_the_extra_is_named(openvino_artifact: Path
 @pytest.mark.parametrize(
     ("artifact", "name", "expected"),
     [
-        ("bert_artifact", "oracle", "gives strings; convert with --text-input"),
+        ("bert_artifact", "oracle", "gives strings; convert with text_input=True"),
         ("bert_artifact", "elasticsearch", "takes PyTorch programs alone; convert the model with to-torch"),
         ("bert_artifact", "chroma", "cuts every text at 256 tokens, and this model at 48"),
         ("reranker_artifact", "vespa", "vespa: does not open a CrossEncoder (have: SentenceTransformer)"),

@@ -154,7 +154,7 @@ def log_sigmoid() -> CrossEncoder:
 def test_an_activation_as_an_output(
     convert: Callable[..., Artifact], log_sigmoid: CrossEncoder, tmp_path: Path
 ) -> None:
-    with pytest.raises(sbertconv.UnsupportedOptionError, match=r"LogSigmoid is not known.*\n.*--activation"):
+    with pytest.raises(sbertconv.UnsupportedOptionError, match=r"LogSigmoid is not known.*\n.*activation=True"):
         convert(log_sigmoid, tmp_path / "none")
     artifact = convert(log_sigmoid, tmp_path / "converted", activation=True)
     assert [output["name"] for output in artifact.manifest["graphs"][0]["outputs"]] == ["logits", "scores"]

@@ -12,8 +12,11 @@ import pytest
 import sbertconv
 
 ROOT = Path(sbertconv.__file__).parent
-GROUND = ("errors", "memory", "frameworks", "artifact", "corpus", "text", "layers", "runtime", "tables", "ray", "spark")
-CONVERSION = ("source", "plan", "converters", "parity", "consumers")
+GROUND = (
+    "errors", "memory", "frameworks", "artifact", "options", "keywords", "corpus", "text", "layers", "runtime",
+    "tables", "ray", "spark",
+)  # fmt: skip
+CONVERSION = ("source", "plan", "converters", "parity", "conversion", "consumers")
 FACE = ("integrations", "benchmark", "console", "api", "cli", "__init__")
 ORDER = GROUND + CONVERSION + FACE
 HEAVY = {"torch", "transformers", "sentence_transformers", "onnx"}

@@ -276,7 +276,7 @@ def test_what_cannot_be_asked_is_an_error(bert: Converted, tmp_path: Path) -> No
         "no pairs": lambda: sbertconv.maxsim_pairwise(vectors(1, 2), vectors(1)),
         "b_mask has another length": lambda: sbertconv.maxsim(vectors(3), vectors(4), b_mask=np.ones((1, 3))),
         "needs all of": lambda: sbertconv.to_onnx(folder, tmp_path / "x", outputs=["token_embeddings"]),
-        "--text-input: a MultiVectorEncoder": lambda: sbertconv.to_onnx(folder, tmp_path / "x", text_input=True),
+        "text_input=True: a MultiVectorEncoder": lambda: sbertconv.to_onnx(folder, tmp_path / "x", text_input=True),
         "Identity behind it": lambda: sbertconv.pipeline(multi_vector_encoder("bert", pooling=behind)),
         "longest of its batch": lambda: sbertconv.pipeline(multi_vector_encoder("qwen3", expansion=AT_LEAST)),
     }.items():

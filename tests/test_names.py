@@ -59,8 +59,8 @@ def test_names_can_be_given_back(bert_artifact: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        ({"input_names": ["nothing=x"]}, "--input-name nothing=x: not like old=new"),
-        ({"input_names": ["input_ids"]}, "--input-name input_ids: not like old=new"),
+        ({"input_names": ["nothing=x"]}, r"input_names=\['nothing=x'\]: not like old=new"),
+        ({"input_names": ["input_ids"]}, r"input_names=\['input_ids'\]: not like old=new"),
         ({"input_names": ["input_ids=a", "input_ids=b"]}, "each old name once"),
         ({"output_names": ["sentence_embedding=input_ids"]}, "input_ids: would be the name of two tensors"),
         ({"output_names": ["sentence_embedding=embedding"], "consumers": ["triton"]}, "triton: needs sentence_emb"),
@@ -127,3 +127,28 @@ def test_the_logits_of_a_sparse_encoder(tmp_path: Path) -> None:
     assert entry["shape"][:2] == ["batch", "sequence"]
     with pytest.raises(sbertconv.UnsupportedOptionError, match="say nothing of the vectors"):
         sbertconv.to_onnx(model, tmp_path / "other", outputs=["logits"])
+
+
+def test_a_conversion_gives_other_names_and_lays_the_folder_out(bert_folder: Path, tmp_path: Path, cli: Any) -> None:
+    ran = cli(
+        "to-onnx", bert_folder, tmp_path / "model", "--input-name", "attention_mask=mask",
+        "--output-name", "sentence_embedding=embedding", "--for", "triton", "--output", "sentence_embedding",
+    )  # fmt: skip
+    assert ran.code == 1
+    assert "triton: cannot feed mask" in ran.err
+    assert not (tmp_path / "model").exists()
+    names = {"input_names": ["attention_mask=mask"], "output_names": ["sentence_embedding=embedding"]}
+    renamed = sbertconv.to_onnx(bert_folder, tmp_path / "renamed", **names)
+    assert names_of(renamed.folder / "onnx/model.onnx") == (
+        ["mask", "input_ids", "token_type_ids"],
+        ["embedding"],
+    )
+    for_triton = sbertconv.to_onnx(bert_folder, tmp_path / "triton", consumers=["triton"])
+    assert list(for_triton.manifest["consumers"]) == ["triton"]
+    np.testing.assert_array_equal(
+        sbertconv.load(for_triton.folder).encode(TEXTS), sbertconv.load(renamed.folder).encode(TEXTS)
+    )
+    with pytest.raises(sbertconv.ArtifactError, match="exists already"):
+        sbertconv.to_onnx(bert_folder, tmp_path / "triton", consumers=["triton"])
+    with pytest.raises(sbertconv.UnsupportedOptionError, match="nobody: not known"):
+        sbertconv.to_onnx(bert_folder, tmp_path / "other", consumers=["nobody"])

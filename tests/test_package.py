@@ -64,6 +64,7 @@ COMMANDS = [
     "to-onnx",
     "build-plan",
     "pack",
+    "push",
     "engines",
     "to-tf",
     "to-torch",

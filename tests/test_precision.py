@@ -116,7 +116,7 @@ def test_a_failed_gate_publishes_nothing_and_says_what_to_try(static_folder: Pat
     with pytest.raises(ParityError) as raised:
         sbertconv.to_onnx(static_folder, tmp_path / "model", precision="int4", min_cosine=0.99999)
     message = str(raised.value)
-    for words in ("cosine 0.9", "< 0.99999 (--min-cosine)", "--precision with more bits", "Nothing was written"):
+    for words in ("cosine 0.9", "< 0.99999 (min_cosine=)", "precision= with more bits", "Nothing was written"):
         assert words in message
     assert snapshot(tmp_path) == {}
 
@@ -156,14 +156,14 @@ def test_a_file_without_texts_is_not_passed_over(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int3"}, r"precision 'int3' is not known \(have: fp32, bf16, fp16, int8, int4\)"),
+        ({"precision": "int3"}, r"precision='int3' is not known \(have: fp32, bf16, fp16, int8, int4\)"),
         ({"min_cosine": 0.9, "texts": ["a"]}, "--min-cosine, --eval: fp32 is held to"),
-        ({"precision": "int8", "atol": 1e-3}, "--atol: int8 is held to a quality gate"),
-        ({"precision": "int8", "optimize": False}, "--no-optimize: int8 weights need"),
+        ({"precision": "int8", "atol": 1e-3}, "atol=: int8 is held to a quality gate"),
+        ({"precision": "int8", "optimize": False}, "optimize=False: int8 weights need"),
         ({"precision": "int8", "outputs": ["token_embeddings"]}, "token_embeddings alone: the quality of int8"),
-        ({"precision": "int8", "calibration": ["a"]}, r"--calibration: int8 looks at no values .* \(have: fp16\)"),
+        ({"precision": "int8", "calibration": ["a"]}, r"calibration=: int8 looks at no values .* \(have: fp16\)"),
         ({"engines": ["tensorrt"]}, "engines tensorrt: each of openvino, onnxruntime at most once"),
-        ({"engines": []}, "engines none: each of openvino, onnxruntime at most once"),
+        ({"engines": []}, r"engines=\[\]: each at most once, and not none \(have: onnxruntime, openvino\)"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
@@ -195,7 +195,7 @@ def test_one_bad_text_is_found_and_named() -> None:
     b[7] = -b[7]
     report = measure_quality([f"text {i}" for i in range(len(a))], a, b, {0: a[0]}, GATES["int8"])
     assert (report.worst_text, round(report.min_cosine, 3)) == ("text 7", -1)
-    assert report.problems[0].startswith("cosine -1.0000 < 0.99 (--min-cosine)")
+    assert report.problems[0].startswith("cosine -1.0000 < 0.99 (min_cosine=)")
 
 
 def test_a_vector_that_is_not_a_number_never_passes() -> None:

@@ -155,8 +155,8 @@ def test_what_cannot_be_asked_is_an_error(
         (lambda: converted.intersection(np.zeros((1, 3)), np.zeros(3)), "no intersection"),
         (lambda: converted.decode(np.zeros(3), top_k=0), "top_k must be"),
         (lambda: sbertconv.to_onnx(folder, tmp_path / "x", outputs=["indices"]), "nothing without each other"),
-        (lambda: sbertconv.to_onnx(folder, tmp_path / "x", top_k=-1), "--top-k -1"),
-        (lambda: sbertconv.to_onnx(folder, tmp_path / "x", activation=True), "--activation"),
+        (lambda: sbertconv.to_onnx(folder, tmp_path / "x", top_k=-1), "top_k=-1"),
+        (lambda: sbertconv.to_onnx(folder, tmp_path / "x", activation=True), "activation=True"),
     ):
         with pytest.raises(sbertconv.UnsupportedOptionError, match=message):
             wrong()
@@ -212,7 +212,7 @@ def test_a_limit_of_values_is_encode_s_own_and_pads(tmp_path: Path) -> None:
         converted = sbertconv.load(artifact.folder)
         expected = dense(model.encode(TEXTS, max_active_dims=3))
         np.testing.assert_allclose(dense(converted.encode(TEXTS)), expected, **CLOSE)
-        with pytest.raises(sbertconv.UnsupportedOptionError, match=r"leaves 3 values.*\n.*--top-k 4"):
+        with pytest.raises(sbertconv.UnsupportedOptionError, match=r"leaves 3 values.*\n.*top_k=4"):
             converted.encode(TEXTS, max_active_dims=4)
         assert model.max_active_dims is None
         assert sbertconv.verify(tmp_path / "saved", artifact.folder).passed
@@ -276,7 +276,7 @@ def test_a_bare_checkpoint_is_no_sparse_encoder_unless_it_says_so(tmp_path: Path
     model.tokenizer.save_pretrained(tmp_path)
     described = sbertconv.inspect(tmp_path)
     assert described["model_class"] == "SentenceTransformer"
-    assert any("--class SparseEncoder" in note for note in described["notes"])
+    assert any("model_class='SparseEncoder'" in note for note in described["notes"])
     said = sbertconv.inspect(tmp_path, model_class="SparseEncoder")
     (tmp_path / "config_sentence_transformers.json").write_text('{"model_type": "SparseEncoder"}', encoding="utf-8")
     for described in (said, sbertconv.inspect(tmp_path)):

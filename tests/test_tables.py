@@ -275,7 +275,7 @@ def test_a_second_run_does_what_is_missing_and_refuses_other_arguments(embed: Em
         name: code for name, code in before.items() if name != LEDGER
     }
     other = EmbedTable(folder=embed.folder, precision="float16")
-    with pytest.raises(UnsupportedOptionError, match=r"(?s)precision: 'float32' then, 'float16' now.*another --output"):
+    with pytest.raises(UnsupportedOptionError, match=r"(?s)precision: 'float32' then, 'float16' now.*another folder"):
         embed_tables(other, str(tmp_path / "in"), tmp_path / "out", options)
     with (
         Ledger(tmp_path / "out", json.loads((tmp_path / "out" / LEDGER).read_text().splitlines()[0])["arguments"]),

@@ -90,7 +90,7 @@ def test_every_operator_that_tensorrt_lacks_is_found(nodes: str, found: list[str
 def test_the_error_names_all_of_them() -> None:
     with pytest.raises(UnsupportedModuleError) as raised:
         check_operators("acme/model", {"query": ["Unique (1x)"], "text": [], "document": ["Det (2x)", "Col2Im (1x)"]})
-    for words in ("'acme/model'", "query: Unique (1x)", "document: Det (2x), Col2Im (1x)", "without --target tensorrt"):
+    for words in ("'acme/model'", "query: Unique (1x)", "document: Det (2x), Col2Im (1x)", "without target='tensorrt'"):
         assert words in str(raised.value)
 
 
@@ -148,7 +148,7 @@ def test_the_largest_shape_fits_the_model(limit: Any, tasks: Any, asked: Any, la
 
 
 def test_a_model_that_cuts_no_text_needs_a_largest_shape(static_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedOptionError, match=r"cuts no text(.|\n)*--max-shape, for example 32x512"):
+    with pytest.raises(UnsupportedOptionError, match=r"cuts no text(.|\n)*max_shape=.32, 512., for example"):
         sbertconv.to_onnx(static_folder, tmp_path / "model", target="tensorrt")
     assert snapshot(tmp_path) == {}
 
@@ -215,15 +215,15 @@ def test_without_trtexec_the_script_says_what_to_do(tensorrt_folder: Path, tmp_p
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "tensorflow"}, r"target 'tensorflow' is not known \(have: onnxruntime, tensorrt\)"),
-        ({"max_shape": (8, 64)}, r"--max-shape: only plans have one.\nAdd --target tensorrt"),
+        ({"target": "tensorflow"}, r"target='tensorflow' is not known \(have: onnxruntime, tensorrt\)"),
+        ({"max_shape": (8, 64)}, r"max_shape=: only plans have one.\nAdd target='tensorrt'"),
         (
             {"target": "tensorrt", "opset": 20, "precision": "int8"},
-            "with --opset, --precision: TensorRT is given opset",
+            "with opset=, precision=: TensorRT is given opset",
         ),
-        ({"target": "tensorrt", "precision": "bf16"}, "with --precision: .* in fp32 or fp16"),
-        ({"target": "tensorrt", "text_input": True}, "takes no strings.\nLeave --text-input out"),
-        ({"target": "tensorrt", "max_shape": (0, 64)}, "--max-shape 0x64: not a batch and a sequence"),
+        ({"target": "tensorrt", "precision": "bf16"}, "with precision=: .* in fp32 or fp16"),
+        ({"target": "tensorrt", "text_input": True}, "takes no strings.\nLeave text_input= out"),
+        ({"target": "tensorrt", "max_shape": (0, 64)}, r"max_shape=\(0, 64\): not a batch and a sequence"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
@@ -316,7 +316,7 @@ def test_batches_go_through_device_memory_whole(planned: Path) -> None:
         found = plan.encode(texts, batch_size=batch_size)
         np.testing.assert_allclose(found, onnx.encode(texts, batch_size=batch_size), atol=1e-6)
     tokens = {name: np.ones((1, 49), np.int64) for name in plan.graphs[0].inputs}
-    with pytest.raises(ValueError, match=r"\[1, 49\]: the plan takes \[1, 1\] to \[32, 48\], see to-onnx --max-shape"):
+    with pytest.raises(ValueError, match=r"\[1, 49\]: the plan takes \[1, 1\] to \[32, 48\], see max_shape="):
         plan.graphs[0].opened(tokens)
     held = len(fake_tensorrt.memory)
     del plan

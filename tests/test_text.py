@@ -658,7 +658,7 @@ def test_a_functional_model_with_the_tokenizer_saves_reloads_and_exports(tmp_pat
 
 
 def test_options_that_do_not_go_with_text_input(tmp_path: Any, bert_folder: Any) -> None:
-    with pytest.raises(UnsupportedOptionError, match="Leave --output, --token-type-ids out"):
+    with pytest.raises(UnsupportedOptionError, match="Leave outputs=, token_type_ids= out"):
         sbertconv.to_onnx(
             bert_folder, tmp_path / "model", text_input=True, outputs=["token_embeddings"], token_type_ids=True
         )

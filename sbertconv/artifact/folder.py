@@ -25,7 +25,7 @@ KERAS_SUFFIX = ".keras"
 PACKED = "/sbertconv/"  # where the last layer of a .keras file keeps the rest of the model
 CHUNK = 1 << 20
 LARGEST_RATIO = 100  # of an archive's size unpacked; tokenizer files reach 10, weights 1.1
-AGAIN = "Copy the whole folder again, or convert the model again with --overwrite."
+AGAIN = "Copy the whole folder again, or convert the model again with overwrite=True."
 TO_ST = "sentence-transformers"  # in the place of a backend: a folder that to-st wrote
 
 
@@ -87,11 +87,11 @@ class Artifact:
         path = inside(self.folder, name)
         expected = self.manifest["files"].get(name)
         if expected is None or not path.is_file():
-            raise ArtifactError(f"{path}: the file is missing.\nConvert the model again with --overwrite.")
+            raise ArtifactError(f"{path}: the file is missing.\nConvert the model again with overwrite=True.")
         if path.stat().st_size != expected["size"]:
             raise ArtifactError(
                 f"{path}: {path.stat().st_size:,} bytes instead of {expected['size']:,}: truncated or replaced.\n"
-                "Copy the whole folder again, or convert the model again with --overwrite."
+                "Copy the whole folder again, or convert the model again with overwrite=True."
             )
         return path
 
@@ -112,7 +112,7 @@ class Artifact:
             raise ArtifactError(
                 f"{self.folder}: not as it was written:\n"
                 + "\n".join(f"  {problem}" for problem in problems)
-                + "\nCopy the whole folder again, or convert the model again with --overwrite."
+                + "\nCopy the whole folder again, or convert the model again with overwrite=True."
             )
 
 

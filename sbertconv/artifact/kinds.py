@@ -62,22 +62,21 @@ class ModelClass:
             UnsupportedOptionError: for an unknown name, one that is there twice, one without its other half, or none.
         """
         if activation and "scores" not in self.outputs:
-            raise UnsupportedOptionError(f"--activation: a {self.name} has no activation.\nLeave the option out.")
+            raise UnsupportedOptionError(f"activation=True: a {self.name} has no activation.\nLeave the option out.")
         if sparse:
-            self.check_sparse("--sparse")
+            self.check_sparse("sparse=True")
         default = () if sparse else self.outputs if self.whole else (self.output,)
         names = default if asked is None else tuple(asked)
         names += ("scores",) if activation and "scores" not in names else ()
         names += tuple(name for name in SPARSE_OUTPUTS if sparse and name not in names)
         if not names or set(names) - set(self.outputs) or len(set(names)) < len(names):
             raise UnsupportedOptionError(
-                f"outputs {', '.join(names) or 'none'}: each of {', '.join(self.outputs)} at most once.\n"
-                "Choose among these."
+                f"outputs={list(names)}: each of {', '.join(self.outputs)} at most once.\nChoose among these."
             )
         if len(set(names) & set(SPARSE_OUTPUTS)) == 1:
             raise UnsupportedOptionError(
-                f"outputs {', '.join(names)}: {' and '.join(SPARSE_OUTPUTS)} say nothing without each other.\n"
-                "Pass --sparse, which is both."
+                f"outputs={list(names)}: {' and '.join(SPARSE_OUTPUTS)} say nothing without each other.\n"
+                "Pass sparse=True, which is both."
             )
         if set(SPARSE_OUTPUTS) <= set(self.outputs) and set(names) <= set(self.token_outputs):
             raise UnsupportedOptionError(
@@ -85,7 +84,7 @@ class ModelClass:
             )
         if self.whole and len(names) < len(self.outputs):
             raise UnsupportedOptionError(
-                f"outputs {', '.join(names)}: a {self.name} needs all of {', '.join(self.outputs)}.\nLeave them out."
+                f"outputs={list(names)}: a {self.name} needs all of {', '.join(self.outputs)}.\nLeave them out."
             )
         return names
 
@@ -102,7 +101,7 @@ class ModelClass:
         if self.no_text_input:
             have = ", ".join(row.name for row in MODEL_CLASSES.values() if not row.no_text_input)
             raise UnsupportedOptionError(
-                f"--text-input: a {self.name} {self.no_text_input} (have: {have}).\nLeave the option out."
+                f"text_input=True: a {self.name} {self.no_text_input} (have: {have}).\nLeave the option out."
             )
 
 

@@ -247,6 +247,9 @@ class Manifest(TypedDict):
     opset: NotRequired[Annotated[Positive, key("ONNX's")]]
     optimized: NotRequired[Annotated[bool, key("whether the graph was fused")]]
     text_input: NotRequired[Annotated[bool, key("whether the graphs take strings")]]
+    options: NotRequired[
+        Annotated[dict[str, Any], key("options of the conversion that were not left out; of a user's texts the number")]
+    ]
     target: NotRequired[Annotated[Literal["tensorrt"], key("what the graphs are prepared for")]]
     top_k: NotRequired[Annotated[Positive, key("of sparse vectors, the limit that was asked for")]]
     recipe: NotRequired[Annotated[str, internal("the way to a smaller precision that passed its gate")]]

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from sbertconv.artifact.manifest import GraphSection
-from sbertconv.errors import UnsupportedOptionError, option_name
+from sbertconv.errors import UnsupportedOptionError
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
@@ -53,7 +53,7 @@ def renamed(section: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> d
     found = dict(section)
     for key, said in names.items():
         entries = {entry["name"]: dict(entry) for entry in section[key]}
-        asked = dict(pairs(said, option_name(KEYWORDS[key]).removesuffix("s"), entries))
+        asked = dict(pairs(said, KEYWORDS[key], entries))
         ordered = [entries[name] for name in dict.fromkeys([*asked, *entries])]
         for entry in ordered:
             if (new := asked.get(entry["name"], in_graph(entry))) != entry["name"]:
@@ -76,8 +76,8 @@ def pairs(said: Sequence[str], option: str, known: Iterable[str]) -> Iterable[tu
         old, mark, new = text.partition("=")
         if not mark or not new or old not in known or old in seen:
             raise UnsupportedOptionError(
-                f"{option} {text}: not like old=new, each old name once (have: {', '.join(known)}).\n"
-                f"Pass {option} {next(iter(known))}=new."
+                f"{option}=[{text!r}]: not like old=new, each old name once (have: {', '.join(known)}).\n"
+                f"Pass {option}=['{next(iter(known))}=new']."
             )
         seen.add(old)
         yield old, new

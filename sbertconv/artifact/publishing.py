@@ -92,7 +92,9 @@ class Staging:
 
     def _refuse_existing(self) -> None:
         if not self.overwrite:
-            raise ArtifactError(f"{self.target}: exists already.\nPass --overwrite to replace it, or another folder.")
+            raise ArtifactError(
+                f"{self.target}: exists already.\nPass overwrite=True to replace it, or another folder."
+            )
         if not self.target.is_dir():
             raise ArtifactError(f"{self.target}: exists and is not a folder.\nChoose another folder.")
         if any(self.target.iterdir()) and not (self.target / MANIFEST).is_file():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -18,10 +18,12 @@ from sbertconv.benchmark.contestants import Contestant, Worker, contestants_of, 
 from sbertconv.benchmark.measuring import alternate, machine, mixed_texts
 from sbertconv.benchmark.report import BenchReport, Figure, figures
 from sbertconv.errors import ArtifactError, UnsupportedOptionError
+from sbertconv.options import verb
 from sbertconv.runtime.batches import usable_cores
 from sbertconv.runtime.similarity import normalize
 
 if TYPE_CHECKING:
+    import sbertconv.keywords as keywords
     from sbertconv.source.opening import Source
 
 UNRELATED = 0.5  # a smallest cosine below this is no matter of precision
@@ -99,15 +101,15 @@ def latency(name: str, text: str, calls: int, place: Mapping[str, int]) -> Task:
     return Task(name, [text], 1, calls, read, place)
 
 
+@verb
 def benchmark(
     model: str | Path,
     artifacts: Sequence[str | Path] = (),
     *,
     settings: Settings = Settings(),
     threads: int | None = None,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
     on_step: OnStep = lambda name, done, total: None,
+    **options: Unpack[keywords.Benchmark],
 ) -> BenchReport:
     """Measure a model's encode() and its conversions in one run, every one in a process of its own.
 
@@ -116,8 +118,7 @@ def benchmark(
         artifacts: converted folders or .keras files; every format of each takes part.
         settings: how much is measured.
         threads: cores, and threads, of every process; default and at most those this process may use.
-        revision: a Hub branch, tag or commit.
-        trust_remote_code: whether code that comes with the model may run.
+        {options}
         on_step: called as each turn starts.
 
     Returns:
@@ -130,7 +131,7 @@ def benchmark(
     """
     from sbertconv.source.opening import open_source
 
-    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code)
+    source = open_source(model, **options)
     threads = usable_cores() if threads is None else threads
     if not 1 <= threads <= usable_cores():
         raise UnsupportedOptionError(

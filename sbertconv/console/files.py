@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbertconv.artifact.json_reading import parse_json
-from sbertconv.errors import UnsupportedOptionError, option_name, require
+from sbertconv.errors import UnsupportedOptionError, require
 
 if TYPE_CHECKING:
     from sbertconv.runtime.sparse import SparseEmbedder, SparseRow
@@ -127,7 +127,7 @@ def _cell(row: Any, column: str, where: str) -> str:
         )
     if column not in row:
         raise UnsupportedOptionError(
-            f"{where}: no column {column!r} (have: {', '.join(map(str, row)) or 'none'}).\nChoose one with --column."
+            f"{where}: no column {column!r} (have: {', '.join(map(str, row)) or 'none'}).\nChoose one with column=."
         )
     if not isinstance(row[column], str):
         raise UnsupportedOptionError(f"{where}: {column!r} is {type(row[column]).__name__}, not text.\nMend the row.")
@@ -362,7 +362,7 @@ def encode_texts(
     encode, writers = _encoding(embedder, output is None, tokens)
     options = {key: value for key, value in options.items() if value not in (None, False, "float32")}
     if idle := [key for key in options if key not in inspect.signature(encode).parameters]:
-        names = ", ".join(map(option_name, idle))
+        names = ", ".join(f"{name}=" for name in idle)
         raise UnsupportedOptionError(
             f"{names}: a {embedder.artifact.manifest['model_class']} has no such option.\nLeave it out."
         )

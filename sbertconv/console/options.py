@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import Field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
-from sbertconv.artifact.kinds import MODEL_CLASSES
 from sbertconv.console.hints import complete_engine, complete_model
+from sbertconv.errors import UnsupportedOptionError
+from sbertconv.options import ENCODER, Names, Shape, all_fields, fields_of, flag_of, of_field
 
-
-class Output(StrEnum):
-    sentence_embedding = "sentence_embedding"
-    token_embeddings = "token_embeddings"
-    scoring_mask = "scoring_mask"
-    logits = "logits"
-    scores = "scores"
-
-
-class KerasFormat(StrEnum):
-    keras = "keras"
-    saved_model = "saved_model"
-    litert = "litert"
-    onnx = "onnx"
+Command = TypeVar("Command", bound=Callable[..., None])
+LAST = ("dry_run", "as_json")  # stand behind the options of the verb
+# A number, a text, True, False, or a list or pair of such, as Python prints them.
+VALUE = r"-?\d+(?:\.\d+)?(?:e-?\d+)?|'[^']*'|True|False|\[[^\]]*\]|\(\d+, \d+\)"
 
 
 class Format(StrEnum):
@@ -37,39 +35,19 @@ class Format(StrEnum):
     tensorrt = "tensorrt"
 
 
-class Target(StrEnum):
-    onnxruntime = "onnxruntime"
-    tensorrt = "tensorrt"
-
-
-class GraphEngine(StrEnum):
-    onnxruntime = "onnxruntime"
-    openvino = "openvino"
-
-
 class Part(StrEnum):
-    encoder = "encoder"
-
-
-class Bits(StrEnum):
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-    int8 = "int8"
-    int4 = "int4"
-
-
-def _tolerance(kind: str) -> Any:
-    return typer.Option(help=f"Largest {kind} difference; default 1e-5, with PyTorch 1e-6.", show_default=False)
-
-
-def _gate(what: str) -> Any:
-    return typer.Option(help=f"Below fp32: {what}; defaults per precision.", show_default=False, min=0, max=1)
+    encoder = ENCODER
 
 
 def flag(names: str, text: str, short: str | None = None, **options: Any) -> Any:
     """An option without a value: that it is a bool, and off unless given, goes without saying."""
     return typer.Option(*filter(None, (names, short)), help=text, metavar="", show_default=False, **options)
+
+
+def names_of(flag: str, example: str) -> Any:
+    """Names of tensors, old=new, repeated."""
+    text = f"A name in the graph, like {example}; those that are named come first; repeat for several."
+    return typer.Option(flag, help=text, metavar="<old=new>", show_default=False)
 
 
 def count(text: str) -> Any:
@@ -106,54 +84,7 @@ Model = Annotated[
     ),
 ]
 DryRun = Annotated[bool, flag("--dry-run", "Show the plan and the folder; convert and write nothing.")]
-Revision = Annotated[str | None, typer.Option(help="A Hub branch, tag or commit.", show_default=False)]
-Trust = Annotated[bool, flag("--trust-remote-code", "Run code that comes with the model.")]
-ReadAs = Annotated[
-    str | None,
-    typer.Option(
-        "--class",
-        help=f"Read a checkpoint without files of sentence-transformers as {', '.join(MODEL_CLASSES)}.",
-        metavar="<name>",
-        show_default=False,
-    ),
-]
-PoolingMode = Annotated[
-    str | None,
-    typer.Option(
-        "--pooling",
-        help="Pool such a checkpoint's token embeddings: mean, cls, lasttoken, max, ...; default as in encode().",
-        metavar="<mode>",
-        show_default=False,
-    ),
-]
-PartOf = Annotated[
-    Part | None,
-    typer.Option(
-        "--part",
-        help="Of a .keras file whose model contains a converted one, that one alone: encoder.",
-        metavar="<name>",
-        show_default=False,
-    ),
-]
-AllowChanged = Annotated[
-    bool,
-    flag("--allow-changed", "Convert a model that the library loads without some of its settings or weights."),
-]
-Overwrite = Annotated[bool, flag("--overwrite", "Replace an existing artifact.")]
 Json = Annotated[bool, flag("--json", "Print JSON for machines.")]
-Precision = Annotated[
-    Bits, typer.Option(help="fp32, or smaller weights behind a quality gate: bf16, fp16, int8, int4.")
-]
-MinCosine = Annotated[float | None, _gate("smallest cosine with encode()")]
-MinSpearman = Annotated[float | None, _gate("rank correlation of all similarities")]
-MinTop10 = Annotated[float | None, _gate("share of the ten nearest neighbours that stay")]
-EvalFile = Annotated[
-    Path | None, typer.Option("--eval", help="Your own texts for the gate, as encode reads them.", show_default=False)
-]
-Calibration = Annotated[
-    Path | None, typer.Option(help="Your own texts for fp16's probe of its range, read likewise.", show_default=False)
-]
-TextInput = Annotated[bool, flag("--text-input", "The tokenizer inside the graph: it takes strings.")]
 Engine = Annotated[
     str,
     typer.Option(
@@ -186,40 +117,136 @@ OutputFormat = Annotated[str | None, _of_tables("parquet (default) or arrow.", m
 RowsPerFile = Annotated[int | None, _of_tables("rows of an output file; default 8192.", min=1)]
 Workers = Annotated[int | None, _of_tables("processes, each on its share of the threads; default 1.", min=1)]
 On = Annotated[str | None, _of_tables("ray or spark, with an address behind a colon; default: this machine.")]
-Outputs = Annotated[
-    list[Output] | None,
+PartOf = Annotated[
+    Part | None,
     typer.Option(
-        help="sentence_embedding or token_embeddings; of a reranker logits or scores; repeat for both, in this order.",
+        "--part",
+        help="Of a .keras file whose model contains a converted one, that one alone: encoder.",
         metavar="<name>",
-        show_default=False,
-    ),
-]
-ActivationToo = Annotated[
-    bool, flag("--activation", "Of a reranker or classifier, its activation as a second output, scores.")
-]
-SparseOutput = Annotated[bool, flag("--sparse", "Of a SparseEncoder, indices and values in place of the vector.")]
-TopK = Annotated[
-    int | None,
-    typer.Option(help="Of a SparseEncoder, how many values stay; default: the model's.", min=1, show_default=False),
-]
-TokenTypeIds = Annotated[
-    bool | None,
-    flag(
-        "--token-type-ids/--no-token-type-ids", "Always or never take token_type_ids; default: as the tokenizer emits."
-    ),
-]
-ProofBudget = Annotated[
-    float | None,
-    typer.Option(
-        help="Seconds for comparing long texts, cut at what was compared; default: as long as the conversion, at least "
-        "60, up to 4,096 tokens.",
-        metavar="<seconds>",
-        min=0,
         show_default=False,
     ),
 ]
 BeyondProof = Annotated[
     bool, flag("--beyond-proof", "Take texts longer than those that were compared with the model, up to its limit.")
 ]
-Atol = Annotated[float | None, _tolerance("absolute")]
-Rtol = Annotated[float | None, _tolerance("relative")]
+
+
+def with_options(verb: str, writes: str = "") -> Callable[[Command], Command]:
+    """Give a command the options of a public verb, see `sbertconv.options.VERBS`, behind its own arguments.
+
+    The command's `**options` are those that were given, by their names and with their types in Python.
+
+    Args:
+        verb: the function's name.
+        writes: the ending of the folder that it writes by default, for the argument `directory`.
+    """
+    where = typer.Argument(help=f"Where to write; default: <model's name>-{writes} here.", show_default=False)
+
+    def decorate(command: Command) -> Command:
+        parameters = inspect.signature(command, eval_str=True).parameters.values()
+        own = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+        arguments = [
+            parameter.replace(annotation=Annotated[str | None, where])
+            if writes and parameter.name == "directory"
+            else parameter
+            for parameter in own
+            if parameter.name not in LAST
+        ]
+        entries = fields_of(verb)
+        options = [parameter_of(*entry) for entry in entries.values()]
+        last = [parameter for parameter in own if parameter.name in LAST]
+
+        @functools.wraps(command)
+        def call(**given: Any) -> None:
+            values = {name: given.pop(name) for name in entries}
+            command(**given, **{name: as_python(*entries[name], value) for name, value in values.items()
+                                if value is not None})  # fmt: skip
+
+        call.__signature__ = inspect.Signature([*arguments, *options, *last])  # type: ignore[attr-defined]
+        call.__annotations__ = {}
+        return cast(Command, call)
+
+    return decorate
+
+
+def parameter_of(entry: Field[Any], kind: Any) -> inspect.Parameter:
+    """A field of a subject as a parameter that typer reads."""
+    facts, default = of_field(entry), entry.default
+    named = f"{flag_of(entry)}/{facts.off}" if facts.off else flag_of(entry)
+    about: dict[str, Any] = {"help": facts.help, "metavar": facts.metavar or None, "min": facts.low, "max": facts.high}
+    about["show_default"] = isinstance(default, (str, int)) and not isinstance(default, bool)
+    several = kind in (Names, Names | None)
+    if kind in (bool, bool | None):
+        about["metavar"] = ""
+    elif facts.from_file:
+        kind, default = Path | None, None
+    elif kind == Shape | None:
+        kind, about["parser"] = Any, shape
+    elif facts.choices and isinstance(facts.choices[0], str):
+        choice: Any = StrEnum(entry.name, {name: name for name in facts.choices})  # type: ignore[misc]
+        kind = list[choice] | None if several else choice if default is not None else choice | None
+        default = None if several else default and choice(str(default))
+    return inspect.Parameter(
+        entry.name,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        default=default,
+        annotation=Annotated[kind, typer.Option(named, **about)],
+    )
+
+
+def as_python(entry: Field[Any], kind: Any, value: Any) -> Any:
+    """What the command line gave for an option, as the public verb takes it."""
+    if of_field(entry).from_file:
+        return texts_of(value)
+    if isinstance(value, StrEnum):
+        return value.value
+    return [part.value for part in value] if isinstance(value, list) else value
+
+
+def texts_of(file: Path) -> tuple[str, ...]:
+    """The texts of a file, as `encode` reads them.
+
+    Raises:
+        UnsupportedOptionError: if there are none: a file that was named must not count as none.
+    """
+    from sbertconv.console.files import read_texts
+
+    texts = tuple(read_texts(file, "text"))
+    if not texts:
+        raise UnsupportedOptionError(f"{file}: no texts in it.\nCheck the file, or leave the option out.")
+    return texts
+
+
+def in_command_words(message: str, flags: Mapping[str, tuple[str, str]]) -> str:
+    """A message that calls options as Python does, `top_k=5`, with the command line's words, `--top-k 5`.
+
+    Args:
+        message: an error's text.
+        flags: keyword -> the flag, and the one that says False.
+    """
+
+    def spelled(found: re.Match[str]) -> str:
+        flag, off = flags[found["name"]]
+        if found["value"] is None:
+            return flag
+        value = ast.literal_eval(found["value"])
+        if isinstance(value, bool):
+            return flag if value else off or f"no {flag}"
+        if isinstance(value, tuple):
+            return f"{flag} {'x'.join(map(str, value))}"
+        parts = value if isinstance(value, list) else [value]
+        return " ".join(f"{flag} {shlex.quote(str(part))}" for part in parts)
+
+    names = "|".join(sorted(flags, key=len, reverse=True))
+    return re.sub(rf"\b(?P<name>{names})=(?P<value>{VALUE})?", spelled, message)
+
+
+def flags_of(command: Any) -> dict[str, tuple[str, str]]:
+    """Every option that a message may call by its keyword -> its flags: those of all verbs, and those of a command."""
+    verbs = {name: (flag_of(entry), of_field(entry).off) for name, (entry, _) in all_fields().items()}
+    own: dict[str, tuple[str, str]] = {}
+    for parameter in getattr(command, "params", ()):
+        if parameter.opts[0].startswith("--"):
+            found = parameter.opts[0], next(iter(parameter.secondary_opts), "")
+            own |= {parameter.name: found, parameter.opts[0][2:].replace("-", "_"): found}
+    return {**verbs, **own}

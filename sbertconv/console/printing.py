@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sbertconv.console.options import flags_of, in_command_words
 from sbertconv.errors import ParityError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sbertconv.artifact.folder import Artifact
     from sbertconv.benchmark.report import BenchReport
 
+AROUND = 4  # modules that are shown before and behind the place where two sides part
 WIDTH = 120  # of tables that go to a file or a pipe
 SHOWN = ("model_class", "architecture", "tokenizer", "embedding_dimension", "num_labels", "labels", "activation",
          "max_active_dims", "max_seq_length", "similarity_fn_name", "truncate_dim", "prompts", "default_prompt_name",
@@ -163,8 +165,30 @@ def print_bench(report: BenchReport) -> None:
     print_lines(console, *report.description)
 
 
+def _print_parting(parting: Mapping[str, Any], console: Console) -> None:
+    """The modules around the place where the two sides part."""
+    from rich.table import Table
+
+    modules = parting["modules"]
+    last = max((place for place, module in enumerate(modules) if module["found"]), default=-1)
+
+    table = Table("module", "type", "max abs diff", "", title_justify="left")
+    table.title = f"Module by module on {parting['engine']}, text {_quoted(parting['text'])}"
+    for module in modules[max(0, last - AROUND) : last + 1 + AROUND]:
+        nearest = module["max_abs_diff"]
+        table.add_row(
+            module["path"],
+            module["type"],
+            "no such value" if nearest is None else f"{nearest:.1e}",
+            "[green]found[/]" if module["found"] else "",
+        )
+    if last + 1 < len(modules):
+        console.print(table)
+    print_lines(console, f"Module by module, {parting['summary']}")
+
+
 def _print_notes(notes: Iterable[str], console: Console) -> None:
-    print_lines(console, *(f"Note: {note}" for note in notes))
+    print_lines(console, *(f"Note: {in_command_words(note, flags_of(None))}" for note in notes))
 
 
 def _size(count: int) -> str:
@@ -256,9 +280,12 @@ def print_parity(report: Mapping[str, Any], console: Console) -> None:
         f"{report['method']}(), batch 1 / 32", "", _figure(report["wobble"], ".1e"), text, "", "", "[dim]yardstick[/]"
     )
     console.print(table)
-    print_lines(console, *(f"{check['name']}: {check['problem']}" for check in report["checks"] if check["problem"]))
+    problems = [f"{check['name']}: {check['problem']}" for check in report["checks"] if check["problem"]]
+    print_lines(console, *(in_command_words(problem, flags_of(None)) for problem in problems))
     for quality in report["quality"]:
         _print_quality(quality, console)
+    for parting in report.get("partings", ()):
+        _print_parting(parting, console)
     _print_notes(report["notes"], console)
 
 

@@ -95,7 +95,7 @@ def fixed_answer(folder: Path, tokenizer: Any, lengths: Sequence[int], text: str
 
 def has_saved_model(manifest: Manifest) -> Iterable[str]:
     if "saved_model" not in manifest["engines"]:
-        yield "is made of the SavedModel; convert with to-tf --format saved_model besides litert."
+        yield "is made of the SavedModel; convert with formats=['saved_model', 'litert']."
 
 
 ROWS = (

@@ -13,7 +13,7 @@ KINDS = {
     "onnx": ("onnx", "ONNX graphs", "to-onnx"),
     "openvino": ("onnx", "OpenVINO models", "to-openvino"),
     "saved_model": ("keras", "SavedModels", "to-tf"),
-    "litert": ("keras", "LiteRT models", "to-tf --format saved_model --format litert"),
+    "litert": ("keras", "LiteRT models", "to-tf, and formats=['saved_model', 'litert']"),
     "torch": ("torch", "PyTorch programs", "to-torch"),
 }
 
@@ -32,9 +32,9 @@ def one_text_graph(manifest: Manifest, form: str = "onnx", text: bool = False) -
         return
     if bool(manifest.get("text_input")) != text:
         yield (
-            "gives strings; convert with --text-input."
+            "gives strings; convert with text_input=True."
             if text
-            else "brings its own tokenizer and gives token ids; convert without --text-input."
+            else "brings its own tokenizer and gives token ids; convert without text_input=True."
         )
         return
     tokenizer = graph["tokenizer"]
@@ -57,7 +57,7 @@ def has_output(name: str, first: bool = False) -> Callable[[Manifest], Iterable[
         found = [in_graph(entry) for entry in manifest["graphs"][0]["outputs"]]
         if name not in (found[:1] if first else found):
             where = "as the first output" if first else "as an output"
-            yield f"needs {name} {where}; convert with --output {name}{'' if first else ' besides the others'}."
+            yield f"needs {name} {where}; convert with outputs=[{name!r}]{'' if first else ' besides the others'}."
 
     return check
 
@@ -74,7 +74,7 @@ def has_config(manifest: Manifest) -> Iterable[str]:
 
 def only_float32(manifest: Manifest) -> Iterable[str]:
     if manifest["precision"] != "fp32":
-        yield f"takes float32 alone, and this is {manifest['precision']}; convert without --precision."
+        yield f"takes float32 alone, and this is {manifest['precision']}; convert without precision=."
 
 
 def pools_itself(manifest: Manifest) -> Iterable[str]:

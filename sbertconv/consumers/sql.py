@@ -172,7 +172,7 @@ def fits_oracle(manifest: Manifest) -> Iterable[str]:
     graph = manifest["graphs"][0]
     size = sum(manifest["files"][file]["size"] for file in (graph["formats"]["onnx"], *graph["data"]))
     if size > ORACLE_LIMIT:
-        yield f"takes files up to {ORACLE_LIMIT:,} bytes, and this is {size:,}; convert with --precision int8."
+        yield f"takes files up to {ORACLE_LIMIT:,} bytes, and this is {size:,}; convert with precision='int8'."
 
 
 def bigquery_layout(artifact: Artifact, staging: Staging) -> None:

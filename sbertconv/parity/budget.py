@@ -64,11 +64,11 @@ def cut_note(embedder: ConvertedModel, proven: int | None) -> str | None:
         raise UnsupportedOptionError(
             f"text input: the model {own}, and texts can be compared up to {proven} in the time that there is; a graph "
             "with its tokenizer inside would take longer ones.\n"
-            "Give more seconds with --proof-budget, or lower the model's max_seq_length."
+            "Give more seconds with proof_budget=, or lower the model's max_seq_length."
         )
     return (
         f"Proven up to {proven} tokens, and the model {own}: longer texts are cut there, unless the folder is loaded "
-        "with beyond_proof=True. More seconds with --proof-budget prove more."
+        "with beyond_proof=True. More seconds with proof_budget= prove more."
     )
 
 

@@ -37,10 +37,11 @@ from sbertconv.parity.questions import (
 
 if TYPE_CHECKING:
     from sbertconv.artifact.folder import Artifact
+    from sbertconv.parity.by_module import Parting
     from sbertconv.runtime.model import ConvertedModel
 
-BELOW_GATE = "Choose a --precision with more bits, or lower the gate if that is good enough for you: docs/precision.md"
-BEYOND_RULE = "Allow more with --atol and --rtol if that is good enough for you: docs/verification.md"
+BELOW_GATE = "Choose a precision= with more bits, or lower the gate if that is good enough for you: docs/precision.md"
+BEYOND_RULE = "Allow more with atol= and rtol= if that is good enough for you: docs/verification.md"
 OTHER_ANSWER = "That is a defect of the conversion, not of rounding: report it with the text and the model."
 NAMED = 8  # lengths in one note
 SEES_PADDING = 1e-3  # float32 noise between batch sizes stays below 1e-5, a model that sees its padding is far above
@@ -118,6 +119,8 @@ class ParityReport:
         rule: what every text's vector is held to, in words.
         method: of the original, that the converted model is compared with, and of what if not of that.
         quality: below float32, what the whole set of sentences is held to; one per route for texts.
+        partings: on each engine, where the converted model parts from the original, module by module; where it was
+            looked for.
     """
 
     backend: str
@@ -128,6 +131,7 @@ class ParityReport:
     notes: tuple[str, ...] = ()
     quality: tuple[QualityReport, ...] = ()
     method: str = "encode"
+    partings: tuple[Parting, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -149,6 +153,7 @@ class ParityReport:
         return (
             f"Parity failed for {self.backend!r}: {what} in {worst.name!r} on text {shorten(worst.worst_text)!r}, "
             f"{worst.worst_tokens} tokens. The rule is {self.rule}."
+            + "".join(f"\n  {parting}" for parting in self.partings)
         )
 
     def raise_if_failed(self) -> None:
@@ -160,10 +165,33 @@ class ParityReport:
     def to_json(self) -> dict[str, Any]:
         """For machines: the same content as plain types; an infinite difference (other shapes) is None."""
         quality = [quality.to_json() for quality in self.quality]
-        content = {**asdict(self), "quality": quality, "passed": self.passed}
+        partings = [{**asdict(parting), "summary": str(parting)} for parting in self.partings]
+        content = {**asdict(self), "quality": quality, "passed": self.passed, "partings": partings}
         for check in content["checks"]:
             check["max_abs_diff"] = check["max_abs_diff"] if np.isfinite(check["max_abs_diff"]) else None
         return content
+
+
+def with_partings(report: ParityReport, original: Side, reference: Reference, artifact: Artifact) -> ParityReport:
+    """The report, with the place where the two sides part on the worst text; on each engine whose values can be had.
+
+    Args:
+        report: of a comparison with the artifact.
+        original: the model, loaded.
+        reference: what it was asked.
+        artifact: the converted folder.
+    """
+    from sbertconv.parity.by_module import can_look_inside, parting, question_of
+    from sbertconv.runtime.opening import open_model
+
+    question = question_of(report.worst.name, report.worst.worst_text, reference.questions)
+    found = []
+    for form in artifact.formats:
+        for engine in artifact.engines(form):
+            if question is not None and can_look_inside(artifact, form):
+                embedder = open_model(artifact, form, engine, beyond_proof=True)
+                found.append(parting(original, embedder, question, FLOAT32.atol, FLOAT32.rtol))
+    return replace(report, partings=tuple(found))
 
 
 def shorten(text: str, width: int = 32) -> str:

@@ -105,7 +105,7 @@ class QualityReport:
         found = {"min_cosine": self.min_cosine, "min_spearman": self.spearman, "min_top10": self.top10}
         limits = asdict(self.gate)
         return [
-            f"{self.run}{name.removeprefix('min_')} {value:.4f} < {limits[name]:g} (--{name.replace('_', '-')})"
+            f"{self.run}{name.removeprefix('min_')} {value:.4f} < {limits[name]:g} ({name}=)"
             for name, value in found.items()
             if not value >= limits[name]  # not a number is a problem
         ]

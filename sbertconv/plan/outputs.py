@@ -123,7 +123,7 @@ def _prediction_content(model: Any, graphs: Sequence[Mapping[str, Any]]) -> dict
     if name not in ACTIVATIONS and "scores" not in outputs:
         raise UnsupportedOptionError(
             f"The model's activation {name} is not known (have: {', '.join(ACTIVATIONS)}).\n"
-            "Pass --activation, which puts it into the graph."
+            "Pass activation=True, which puts it into the graph."
         )
     return {"num_labels": model.num_labels, "labels": label_names(model), "activation": name}
 

@@ -46,23 +46,11 @@ class Embedder(TaskEncoder):
 
         Args:
             inputs: one text or a sequence of texts; for an image model also Pillow images or arrays.
-            prompt_name: the name of a saved prompt.
-            prompt: a prompt as text; wins over `prompt_name`.
-            batch_size: texts per batch; texts are sorted by length first.
-            show_progress_bar: whether to show one; None is no.
-            output_value: "sentence_embedding", "token_embeddings", another output of the graph, or None for a dict of
-                everything per input.
-            precision: "float32", "int8", "uint8", "binary" or "ubinary".
-            convert_to_numpy: False gives a list of torch tensors (torch must be installed).
-            convert_to_tensor: one torch tensor (torch must be installed).
-            device: that of `load()`; here for the same signature.
-            normalize_embeddings: divide by the Euclidean length.
-            truncate_dim: keep this many leading dimensions.
-            task: the task that a router chooses its route by.
+            {keywords}
 
         Returns:
             A float32 array [n, dim], or [dim] for a single input; lists of arrays [tokens, dim] for
-            "token_embeddings" and "last_hidden_state".
+            "token_embeddings".
 
         Raises:
             UnsupportedOptionError: for an unknown prompt name, output, precision, device or task.

@@ -554,5 +554,5 @@ def open_graph(artifact: Artifact, section: GraphSection, form: str, engine: str
         reason = error_text(error, 2)[:LONGEST_REASON]
         raise ArtifactError(
             f"{artifact.folder / section['formats'][form]}: {package} {version} cannot load it: {reason}\n"
-            "Convert the model again with --overwrite."
+            "Convert the model again with overwrite=True."
         ) from error

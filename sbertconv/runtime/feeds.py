@@ -93,7 +93,7 @@ def checked_answer(outputs: Entries, found: Mapping[str, np.ndarray], feeds: Arr
             given = "nothing" if shape is None else list(shape)
             raise ArtifactError(
                 f"{file} gave {given} as {name}, where {_shown(due)} is due: the answer is not that of these tensors.\n"
-                "Use another engine, and convert the model again with --overwrite."
+                "Use another engine, and convert the model again with overwrite=True."
             )
 
 

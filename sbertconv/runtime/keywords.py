@@ -1,10 +1,15 @@
-"""The options of encode(), predict() and rank(): of which type each is, in one table."""
+"""The keywords of encode(), predict() and rank(), each written once: its sentence of help and its type.
+
+The methods have the signatures of the library's own, positions included; what they share is here.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import textwrap
 from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, TypeVar, cast
 
@@ -13,41 +18,100 @@ import numpy as np
 from sbertconv.errors import UnsupportedOptionError
 
 AnyMethod = TypeVar("AnyMethod", bound=Callable[..., Any])
-TEXT, TEXT_OR_NONE = ("text", (str,)), ("text, None", (str, type(None)))
-FLAG, FLAG_OR_NONE = ("True, False", (bool, np.bool_)), ("True, False, None", (bool, np.bool_, type(None)))
-NUMBER = ("a whole number", (Integral,))
-NUMBER_OR_NONE = ("a whole number, None", (Integral, type(None)))
+TEXT, FLAG, NUMBER, NONE = (str,), (bool, np.bool_), (Integral,), (type(None),)
+DUE: dict[tuple[type, ...], str] = {TEXT: "text", FLAG: "True, False", NUMBER: "a whole number"}
 
-OPTIONS: dict[str, tuple[str, tuple[type, ...]]] = {
-    **dict.fromkeys(("prompt_name", "prompt", "output_value", "task", "function_to_apply"), TEXT_OR_NONE),
-    **dict.fromkeys(("precision",), TEXT),
-    **dict.fromkeys(("show_progress_bar", "apply_softmax"), FLAG_OR_NONE),
-    **dict.fromkeys(
-        ("convert_to_numpy", "convert_to_tensor", "convert_to_sparse_tensor", "save_to_cpu", "normalize_embeddings",
-         "return_documents"), FLAG
+
+@dataclass(frozen=True)
+class Keyword:
+    """The facts of a keyword.
+
+    Attributes:
+        help: one sentence.
+        types: those of its values; empty: any.
+        optional: whether it may be None.
+    """
+
+    help: str
+    types: tuple[type, ...] = ()
+    optional: bool = False
+
+    @property
+    def due(self) -> str:
+        """What it may be, in words."""
+        return DUE[self.types] + ", None" * self.optional
+
+
+KEYWORDS = {
+    "prompt_name": Keyword("the name of a saved prompt.", TEXT, True),
+    "prompt": Keyword("a prompt as text; wins over `prompt_name`.", TEXT, True),
+    "batch_size": Keyword("inputs per batch; texts are sorted by length first.", NUMBER),
+    "show_progress_bar": Keyword("whether to show one; None is no.", FLAG, True),
+    "output_value": Keyword(
+        '"sentence_embedding", "token_embeddings", another output of the graph, or None for a dict of everything per '
+        "input.",
+        TEXT,
+        True,
     ),
-    **dict.fromkeys(("batch_size",), NUMBER),
-    **dict.fromkeys(("truncate_dim", "max_active_dims", "top_k"), NUMBER_OR_NONE),
-}  # fmt: skip
+    "precision": Keyword('"float32", "int8", "uint8", "binary" or "ubinary".', TEXT),
+    "convert_to_numpy": Keyword("False gives a list of torch tensors (torch must be installed).", FLAG),
+    "convert_to_tensor": Keyword("one torch tensor (torch must be installed).", FLAG),
+    "convert_to_sparse_tensor": Keyword(
+        "as scipy's CSR arrays (scipy must be installed); False: as numpy arrays.", FLAG
+    ),
+    "save_to_cpu": Keyword("here for the same signature: arrays are always there.", FLAG),
+    "device": Keyword("that of `load()`; here for the same signature."),
+    "normalize_embeddings": Keyword("divide each vector by its Euclidean length.", FLAG),
+    "truncate_dim": Keyword("keep this many leading dimensions.", NUMBER, True),
+    "max_active_dims": Keyword(
+        "leave so many values of a vector, the largest by absolute value; None: as the model does.", NUMBER, True
+    ),
+    "task": Keyword("the task that a router chooses its route by.", TEXT, True),
+    "activation_fn": Keyword(
+        "None for the model's own; a name of `ACTIVATIONS`; a torch module, or a function of a float32 array [n, "
+        "num_labels]."
+    ),
+    "apply_softmax": Keyword("for several labels, softmax of what the activation gives.", FLAG, True),
+    "function_to_apply": Keyword(
+        '"sigmoid", "softmax" or "none", in any case; None: softmax, or sigmoid for a model with several true labels '
+        "at once.",
+        TEXT,
+        True,
+    ),
+    "top_k": Keyword("how many, from the best on; None: all.", NUMBER, True),
+    "return_documents": Keyword("whether the documents' texts are given too.", FLAG),
+}
 
 
 def checked(method: AnyMethod) -> AnyMethod:
-    """The same method; options that are given a value of another type than theirs are an UnsupportedOptionError."""
+    """The same method; keywords that are given a value of another type than theirs are an UnsupportedOptionError. The
+    place `{keywords}` of its docstring is filled with those that the docstring does not describe itself.
+    """
     names = list(inspect.signature(method).parameters)
 
     @functools.wraps(method)
     def call(*args: Any, **options: Any) -> Any:
         for name, value in [*zip(names, args, strict=False), *options.items()]:
-            check_option(name, value)
+            check_keyword(name, value)
         return method(*args, **options)
 
+    doc, indent = method.__doc__ or "", " " * 12
+    shared = [name for name in names if name in KEYWORDS and f"{indent}{name}: " not in doc]
+    lines = [
+        textwrap.fill(f"{name}: {KEYWORDS[name].help}", 120, initial_indent=indent, subsequent_indent=indent + " " * 4)
+        for name in shared
+    ]
+    call.__doc__ = doc.replace("{keywords}", "\n".join(lines).strip())
     return cast(AnyMethod, call)
 
 
-def check_option(name: str, value: Any) -> None:
-    """Raise UnsupportedOptionError for a value of another type than the option's."""
-    due, types = OPTIONS.get(name, ("anything", (object,)))
-    if not isinstance(value, types) or (isinstance(value, bool) and Integral in types):
+def check_keyword(name: str, value: Any) -> None:
+    """Raise UnsupportedOptionError for a value of another type than the keyword's."""
+    keyword = KEYWORDS.get(name)
+    if keyword is None or not keyword.types:
+        return
+    allowed = keyword.types + NONE * keyword.optional
+    if not isinstance(value, allowed) or (isinstance(value, bool) and keyword.types == NUMBER):
         raise UnsupportedOptionError(
-            f"{name}={value!r:.60} is {type(value).__name__} (have: {due}).\nPass one of these."
+            f"{name}={value!r:.60} is {type(value).__name__} (have: {keyword.due}).\nPass one of these."
         )

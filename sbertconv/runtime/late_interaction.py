@@ -53,17 +53,12 @@ class MultiVectorEmbedder(TaskEncoder):
 
         Args:
             inputs: one text or a sequence of texts.
-            prompt_name: the name of a saved prompt.
-            prompt: a prompt as text; wins over `prompt_name`.
-            batch_size: texts per batch; texts are sorted by length first.
-            show_progress_bar: whether to show one; None is no.
             output_value: "token_embeddings", or None for a dict of everything per input, nothing left out: padding
                 too, which `attention_mask` tells from the tokens that count.
             convert_to_numpy: False gives torch tensors (torch must be installed).
-            device: that of `load()`; here for the same signature.
-            normalize_embeddings: divide each vector by its length.
             token_pooling: pool once more, after what the model does itself.
             task: "query", "document" or None: how long a text may be, what it is expanded with, which tokens count.
+            {keywords}
 
         Returns:
             A list of float32 arrays [tokens that count, dim]; one array for a single text.

@@ -122,6 +122,11 @@ class Graph:
                 self._run = open_graph(self.artifact, self.section, self.form, self.engine, self.options)
             return self._run
 
+    def run_with(self, run: Run | None) -> None:
+        """Compute with another function than the engine's, one that looks inside say; None: with the engine's again."""
+        with self._lock:
+            self._run = run
+
     def run(self, tensors: Tensors) -> dict[str, np.ndarray]:
         """Run one batch.
 
@@ -144,7 +149,7 @@ class Graph:
         except Exception as error:
             shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in feeds.items())
             raise ArtifactError(
-                f"{file} failed on {shapes}: {error}\nConvert the model again with --overwrite."
+                f"{file} failed on {shapes}: {error}\nConvert the model again with overwrite=True."
             ) from error
         checked_answer(self.section["outputs"], found, feeds, file)
         return found
@@ -199,7 +204,7 @@ class ConvertedModel:
         manifest = artifact.manifest
         self.format = artifact.formats[0] if form is None else form
         if self.format not in artifact.formats:
-            advice = BUILT.get(self.format, "convert the model again with --format.").format(artifact.folder)
+            advice = BUILT.get(self.format, "convert the model again with it.").format(artifact.folder)
             raise UnsupportedOptionError(
                 f"{artifact.folder}: format {form!r} is not there (have: {', '.join(artifact.formats)}).\n"
                 f"Choose one of these, or {advice}"
@@ -307,7 +312,7 @@ class ConvertedModel:
                 due, passed = ("pairs", "one text") if pair else ("one text each", "a pair")
                 raise UnsupportedOptionError(
                     f"A graph with its tokenizer inside takes {due}, and {text!r:.60} is {passed}.\n"
-                    "Convert the model without --text-input to run both."
+                    "Convert the model without text_input=True to run both."
                 )
         refuse_surrogates(texts)
         settings = Settings.of(not_null(graph.section["tokenizer"]), pair)

@@ -38,7 +38,7 @@ def keras_file(file: Path, part: str | None = None, *, whole: bool = True) -> Pa
         ArtifactError: if the model contains a converted one and cannot be taken so, naming its own layers.
     """
     if part not in (None, ENCODER):
-        raise UnsupportedOptionError(f"part {part!r} is not known (have: {ENCODER}).\nChoose it, or leave it out.")
+        raise UnsupportedOptionError(f"part={part!r} is not known (have: {ENCODER}).\nChoose it, or leave it out.")
     described = _described(file)
     if described is None:
         return file
@@ -48,7 +48,7 @@ def keras_file(file: Path, part: str | None = None, *, whole: bool = True) -> Pa
         return file
     says = f"{file}: contains a converted model; its other layers are {', '.join(around)}"
     if part is None and not whole:
-        raise ArtifactError(f"{says}.\nPass --part {ENCODER} for the converted model alone.")
+        raise ArtifactError(f"{says}.\nPass part={ENCODER!r} for the converted model alone.")
     model = _loaded(file, config["class_name"])
     found = _encoder(model, graph, says) if part else _classifier(model, manifest, says)
     folder = Path(tempfile.mkdtemp(prefix="sbertconv-"))
@@ -164,7 +164,7 @@ def _classifier(model: Any, manifest: Mapping[str, Any], says: str) -> Any:
     if set(taken) != set(names) or len(outputs) != 1 or len(outputs[0].shape) != 2:
         raise ArtifactError(
             f"{says}. As a whole it is no classifier of texts, which takes {', '.join(names)} and gives one output "
-            f"[batch, labels].\nPass --part {ENCODER} for the converted model alone."
+            f"[batch, labels].\nPass part={ENCODER!r} for the converted model alone."
         )
     logits = outputs[0]
     if model.output_names != [LOGITS]:

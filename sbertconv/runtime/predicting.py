@@ -125,15 +125,7 @@ class Reranker(Predictor):
         Args:
             inputs: a list of pairs (query, document), or one pair; also one text.
             prompt_name: the name of a saved prompt, which goes before the first text of a pair.
-            prompt: a prompt as text; wins over `prompt_name`.
-            batch_size: pairs per batch.
-            show_progress_bar: whether to show one; None is no.
-            activation_fn: None for the model's own; a name of `ACTIVATIONS`; a torch module, or a function of a
-                float32 array [n, num_labels].
-            apply_softmax: for several labels, softmax of what the activation gives.
-            convert_to_numpy: False gives a list of torch tensors (torch must be installed).
-            convert_to_tensor: one torch tensor (torch must be installed).
-            device: that of `load()`; here for the same signature.
+            {keywords}
 
         Returns:
             A float32 array [n], or [n, num_labels] where there are several labels; its first row for one pair.
@@ -232,11 +224,8 @@ class TextClassifier(Predictor):
         Args:
             inputs: a text, or a list of texts; instead of a text also a tuple of two.
             top_k: how many labels of each text, from the likeliest on; None: all.
-            function_to_apply: "sigmoid", "softmax" or "none", in any case; None: softmax, or sigmoid for a model with
-                several true labels at once.
-            batch_size: texts per batch.
-            show_progress_bar: whether to show one; None is no.
             options: prompt_name and prompt of `Reranker.predict`.
+            {keywords}
 
         Returns:
             A list with {"label": str, "score": float} for each text, or with a list of them unless `top_k` is 1.
@@ -293,7 +282,7 @@ def activation_of(activation: str | Activation) -> Activation:
         if activation not in BY_NAME:
             raise UnsupportedOptionError(
                 f"activation {activation!r} is not known (have: {', '.join(BY_NAME)}).\n"
-                "Choose one of these, pass a function, or convert the model with --activation."
+                "Choose one of these, pass a function, or convert the model with activation=True."
             )
         return BY_NAME[activation]
     if hasattr(activation, "forward"):  # a torch module, as CrossEncoder takes it

@@ -57,7 +57,7 @@ def check_program(path: Path) -> None:
         ArtifactError,
     ) as error:
         raise ArtifactError(
-            f"{path}: not a readable PyTorch program: {error}\nConvert the model again with --overwrite."
+            f"{path}: not a readable PyTorch program: {error}\nConvert the model again with overwrite=True."
         ) from error
     if problems:
         raise ArtifactError(

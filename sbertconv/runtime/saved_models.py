@@ -34,7 +34,7 @@ def check_saved_model(file: Path) -> None:
         saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     except Exception as error:  # DecodeError of protobuf, whose place differs by version
         raise ArtifactError(
-            f"{file}: not a readable SavedModel: {error}\nConvert the model again with --overwrite."
+            f"{file}: not a readable SavedModel: {error}\nConvert the model again with overwrite=True."
         ) from error
     _refuse(file, sorted({f"the operation {name}" for meta in saved.meta_graphs for name in _operations(meta)}))
 
@@ -79,7 +79,7 @@ def check_litert(file: Path) -> None:
         custom = sorted({f"the operation {code.CustomCode().decode()}" for code in codes if code.CustomCode()})
     except Exception as error:  # struct.error, TypeError and others: the reader checks nothing
         raise ArtifactError(
-            f"{file}: not a readable LiteRT model: {error}\nConvert the model again with --overwrite."
+            f"{file}: not a readable LiteRT model: {error}\nConvert the model again with overwrite=True."
         ) from error
     _refuse(file, custom)
 

@@ -75,16 +75,8 @@ class SparseEmbedder(TaskEncoder):
 
         Args:
             inputs: one text or a sequence of texts.
-            prompt_name: the name of a saved prompt.
-            prompt: a prompt as text; wins over `prompt_name`.
-            batch_size: texts per batch; texts are sorted by length first.
-            show_progress_bar: whether to show one; None is no.
             convert_to_tensor: one matrix; False: a list of its rows.
-            convert_to_sparse_tensor: as scipy's CSR arrays (scipy must be installed); False: as numpy arrays.
-            save_to_cpu: here for the same signature: arrays are always there.
-            device: that of `load()`; here for the same signature.
-            max_active_dims: leave so many values of a vector, the largest by absolute value; None: as the model does.
-            task: the task that a router chooses its route by.
+            {keywords}
 
         Returns:
             A float32 array [n, dim], or [dim] for a single text.
@@ -149,7 +141,7 @@ class SparseEmbedder(TaskEncoder):
         if self.max_active_dims is not None and asked > self.max_active_dims:
             raise UnsupportedOptionError(
                 f"max_active_dims={asked}: the graph leaves {self.max_active_dims} values of a vector.\n"
-                f"Convert the model with --top-k {asked}."
+                f"Convert the model with top_k={asked}."
             )
         return asked
 

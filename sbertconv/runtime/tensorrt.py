@@ -120,7 +120,7 @@ class PlanRunner:
             if not self.context.set_input_shape(name, array.shape):
                 raise ValueError(
                     f"{name} {list(array.shape)}: the plan takes {self.profile[name]['min']} to "
-                    f"{self.profile[name]['max']}, see to-onnx --max-shape"
+                    f"{self.profile[name]['max']}, see max_shape= of to-onnx"
                 )
             self._copy(self._buffer(name, array.nbytes), array.ctypes.data, array.nbytes, kinds.cudaMemcpyHostToDevice)
         found = {

@@ -31,10 +31,10 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 Tensors = dict[str, np.ndarray]
 Tokens = tuple[list[int], list[int]]  # of one text: ids, and types (empty: all 0)
 PROMPT = "prompt"
-AGAIN = "Convert the model again with --overwrite."
+AGAIN = "Convert the model again with overwrite=True."
 CUT = (
     "Texts are cut at {} tokens, because no longer ones were compared with encode() (the model's own limit: {}). "
-    "load(..., beyond_proof=True) or --beyond-proof lifts this; a conversion with a larger --proof-budget proves more."
+    "beyond_proof=True lifts this; a conversion with a larger proof_budget= proves more."
 )
 SLOTS = (("text",), ("query", "document"))  # what a chat template calls a text, and the two of a pair
 

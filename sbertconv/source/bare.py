@@ -20,7 +20,8 @@ TOKEN_MODULES = (  # what MultiVectorEncoder puts behind the Transformer and the
 )
 BARE = "No modules.json: a plain transformers checkpoint"
 MASKED = (
-    "Its head for masked words is not used. If it was trained as SPLADE, pass --class SparseEncoder, or a live one."
+    "Its head for masked words is not used. If it was trained as SPLADE, pass model_class='SparseEncoder', or a live "
+    "one."
 )
 
 
@@ -78,5 +79,5 @@ def bare_classifier(config: Mapping[str, Any]) -> Chain:
     """A checkpoint whose head gives several labels, with nothing in it about pairs."""
     return (INPUT,), (
         f"{BARE} with several labels: converted as a classifier of texts, as in transformers' text-classification "
-        "pipeline. Pass --class CrossEncoder if it is one of pairs.",
+        "pipeline. Pass model_class='CrossEncoder' if it is one of pairs.",
     )

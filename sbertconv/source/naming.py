@@ -53,7 +53,7 @@ def _id_of(address: str) -> str:
         )
     if found["revision"] not in (None, "main"):
         raise SourceError(
-            f"{address}: names a revision.\nPass {found['id']} and --revision {found['revision']} instead."
+            f"{address}: names a revision.\nPass {found['id']} and revision={found['revision']!r} instead."
         )
     return found["id"]
 

@@ -122,7 +122,7 @@ class Source:
         if self.location is None:
             return self._live_types[spec.type]
         if not spec.type.startswith(OWN_TYPES) and not self.trust_remote_code:
-            raise SourceError(f"{spec.type} is code from outside sentence-transformers; --trust-remote-code runs it")
+            raise SourceError(f"{spec.type} is code from outside sentence-transformers; trust_remote_code=True runs it")
         try:
             resolved: type = import_module_class(
                 spec.type, self.location, trust_remote_code=self.trust_remote_code, revision=self.revision
@@ -147,7 +147,7 @@ class Source:
             raise SourceError(
                 f"{self.name}: {len(problems)} of {len(self.modules)} modules cannot be loaded:\n"
                 + "\n".join(problems)
-                + "\nPass --trust-remote-code if you trust the code that comes with the model; "
+                + "\nPass trust_remote_code=True if you trust the code that comes with the model; "
                 "install the packages that it needs."
             )
 
@@ -193,8 +193,8 @@ class Source:
             raise SourceError(
                 f"{self.name}: it does not load as its files describe it:\n"
                 + "\n".join(f"  {change}" for change in heard.changes)
-                + "\nMend its files, pass --trust-remote-code if it comes with code that you trust, or pass "
-                "--allow-changed to convert what encode() computes all the same."
+                + "\nMend its files, pass trust_remote_code=True if it comes with code that you trust, or pass "
+                "allow_changed=True to convert what encode() computes all the same."
             )
         self.heard.extend([*heard.notes, *(f"Converted all the same: {change}" for change in heard.changes)])
 
@@ -263,8 +263,8 @@ def open_source(
     source = replace(source, allow_changed=allow_changed)
     if model_class not in (None, source.model_class.name):
         raise UnsupportedOptionError(
-            f"--class {model_class}: {source.name} is a {source.model_class.name}, and says so itself (the option is "
-            "for checkpoints without files of sentence-transformers).\nLeave it out."
+            f"model_class={model_class!r}: {source.name} is a {source.model_class.name}, and says so itself (the "
+            "option is for checkpoints without files of sentence-transformers).\nLeave it out."
         )
     return source if pooling is None else _pooled(source, pooling)
 
@@ -294,12 +294,12 @@ def _pooled(source: Source, mode: str) -> Source:
     *before, last = source.modules
     if source.live is not None or last.path or last.type != POOLING:
         raise UnsupportedOptionError(
-            f"--pooling {mode}: {source.name} is a {source.model_class.name} with a chain of its own (the option is "
+            f"pooling={mode!r}: {source.name} is a {source.model_class.name} with a chain of its own (the option is "
             "for embedding models without files of sentence-transformers).\nLeave it out."
         )
     if mode not in Pooling.POOLING_MODES:
         raise UnsupportedOptionError(
-            f"--pooling {mode}: not known (have: {', '.join(Pooling.POOLING_MODES)}).\nChoose one of these."
+            f"pooling={mode!r}: not known (have: {', '.join(Pooling.POOLING_MODES)}).\nChoose one of these."
         )
     chain = (*before, replace(last, settings={"pooling_mode": mode}))
     return replace(source, modules=chain, notes=(f"{BARE}, with {mode} pooling as asked for.",), pooling=mode)
@@ -388,7 +388,7 @@ def _recognised(folder: Path, settings: Mapping[str, Any], has_modules: bool, wa
     """The class that the files say: older files of sentence-transformers do not, and are all of its first one. A bare
     checkpoint may be read as another.
     """
-    chosen = None if wanted is None else class_named(wanted, f"--class {wanted}", UnsupportedOptionError)
+    chosen = None if wanted is None else class_named(wanted, f"model_class={wanted!r}", UnsupportedOptionError)
     if has_modules or "model_type" in settings:
         return class_named(settings.get("model_type", "SentenceTransformer"), folder)
     config = read_json(folder / "config.json")
@@ -397,8 +397,8 @@ def _recognised(folder: Path, settings: Mapping[str, Any], has_modules: bool, wa
     if not CLASS_SOURCES[chosen.name].takes(config):
         have = ", ".join(name for name, kind in CLASS_SOURCES.items() if kind.takes(config))
         raise UnsupportedOptionError(
-            f"--class {wanted}: {folder} holds a {architecture(config) or 'model without a head'} (have: {have}).\n"
-            "Choose one of these, or leave it out."
+            f"model_class={wanted!r}: {folder} holds a {architecture(config) or 'model without a head'} "
+            f"(have: {have}).\nChoose one of these, or leave it out."
         )
     return chosen
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbertconv.artifact.folder import folder_name
-from sbertconv.errors import UnsupportedOptionError, option_name, require
+from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.opening import load
 from sbertconv.runtime.similarity import quantize
@@ -88,7 +88,7 @@ class EmbedTable:
         function = self.model.rows if isinstance(self.model, SparseEmbedder) else self.model.encode
         known = inspect.signature(function).parameters
         if idle := [name for name in given if name not in known]:
-            names, kind = ", ".join(map(option_name, idle)), self.model.artifact.manifest["model_class"]
+            names, kind = ", ".join(f"{name}=" for name in idle), self.model.artifact.manifest["model_class"]
             raise UnsupportedOptionError(f"{names}: a {kind} has no such option.\nLeave it out.")
         able = next((names for kind, names in NARROW if isinstance(self.model, kind)), PRECISIONS)
         if self.precision not in able:
@@ -112,7 +112,7 @@ class EmbedTable:
         parts = [self.vectors(texts[start : start + BLOCK]) for start in range(0, max(len(texts), 1), BLOCK)]
         for name in parts[0]:
             if name in kept.column_names:
-                raise UnsupportedOptionError(f"The table has a column {name!r} already.\nLeave it out with --keep.")
+                raise UnsupportedOptionError(f"The table has a column {name!r} already.\nLeave it out with keep=.")
             kept = kept.append_column(name, pa.chunked_array([part[name] for part in parts]))
         return kept.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(self.described())})
 
@@ -237,7 +237,7 @@ def kept_columns(names: Sequence[str], keep: Sequence[str] | None) -> list[str]:
     """
     if missing := [name for name in keep or () if name not in names]:
         raise UnsupportedOptionError(
-            f"--keep {', '.join(missing)}: no such column (have: {', '.join(names)}).\nChoose from these."
+            f"keep={','.join(missing)!r}: no such column (have: {', '.join(names)}).\nChoose from these."
         )
     return [name for name in names if keep is None or name in keep]
 
@@ -252,7 +252,7 @@ def text_column(table: pa.Table, column: str) -> list[str | None]:
 
     if table.column_names.count(column) != 1:
         raise UnsupportedOptionError(
-            f"no one column {column!r} (have: {', '.join(table.column_names) or 'none'}).\nChoose one with --column."
+            f"no one column {column!r} (have: {', '.join(table.column_names) or 'none'}).\nChoose one with column=."
         )
     found = table.column(column)
     kind = found.type.value_type if pa.types.is_dictionary(found.type) else found.type
@@ -260,5 +260,5 @@ def text_column(table: pa.Table, column: str) -> list[str | None]:
         pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null,
     )  # fmt: skip
     if not any(holds(kind) for holds in is_text):
-        raise UnsupportedOptionError(f"the column {column!r} is {found.type}, not text.\nChoose one with --column.")
+        raise UnsupportedOptionError(f"the column {column!r} is {found.type}, not text.\nChoose one with column=.")
     return list(found.to_pylist())

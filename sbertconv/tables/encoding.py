@@ -170,7 +170,7 @@ def missing_parts(
                 if part.bad and not skip:
                     bad = part.bad[0]
                     raise UnsupportedOptionError(
-                        f"{file.path}, row {bad.row}: {bad.reason}.\nMend it, or pass --on-error skip."
+                        f"{file.path}, row {bad.row}: {bad.reason}.\nMend it, or pass on_error='skip'."
                     )
                 if part.number not in done:
                     yield part

@@ -94,7 +94,7 @@ class Ledger:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UnsupportedOptionError(
-                f"{self.folder}: another run writes to it.\nWait for it, or choose another --output."
+                f"{self.folder}: another run writes to it.\nWait for it, or choose another folder."
             ) from error
 
     def _read(self) -> None:
@@ -136,7 +136,7 @@ class Ledger:
         names = [name for name in {**before, **arguments} if before.get(name) != arguments.get(name)]
         differences = "; ".join(f"{name}: {before.get(name)!r} then, {arguments.get(name)!r} now" for name in names)
         raise UnsupportedOptionError(
-            f"{self.folder}: begun with other arguments: {differences}.\nUse those, or choose another --output."
+            f"{self.folder}: begun with other arguments: {differences}.\nUse those, or choose another folder."
         )
 
     def begin(self, header: Mapping[str, Any]) -> None:

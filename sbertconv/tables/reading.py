@@ -356,7 +356,7 @@ class opened:  # noqa: N801  # a context manager
     def _broken(self, error: BaseException) -> UnsupportedOptionError:
         return UnsupportedOptionError(
             f"{self.source.path}: cannot be read: {error_text(error)}\n"
-            "Check that the file is complete, has the columns of the others and is UTF-8, or pass --on-error skip."
+            "Check that the file is complete, has the columns of the others and is UTF-8, or pass on_error='skip'."
         )
 
 

@@ -99,7 +99,7 @@ def refuse(found: Sequence[str]) -> None:
     if found:
         raise UnsupportedOptionError(
             "Text input is not possible with this tokenizer:\n  " + "\n  ".join(found) + "\n"
-            "Leave --text-input out; the artifact's tokenizer.json works in every language that has the library."
+            "Leave text_input=True out; the artifact's tokenizer.json works in every language that has the library."
         )
 
 

@@ -242,7 +242,7 @@ def _report(
         f"  the graph: {shown(ours)}\n"
         f"  the tokenizer: {shown(theirs)}\n"
         f"  at fault: {at_fault(text, tables, tokenizer, settings, limit)}\n"
-        "Nothing was written. Leave --text-input out, and report the text."
+        "Nothing was written. Leave text_input=True out, and report the text."
     )
 
 

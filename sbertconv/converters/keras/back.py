@@ -42,7 +42,7 @@ def keras_files(model: str | Path) -> list[Path]:
     if "keras" not in artifact.formats:
         raise ArtifactError(
             f"{path}: holds {', '.join(artifact.formats)} and no .keras file.\n"
-            "Convert the model again with --format keras."
+            "Convert the model again with formats=['keras']."
         )
     return [path / graph["formats"]["keras"] for graph in artifact.manifest["graphs"]]
 

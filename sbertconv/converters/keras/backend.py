@@ -13,6 +13,7 @@ from sbertconv.converters.keras.formats import FORMATS
 from sbertconv.converters.text import TextTables
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import import_keras, import_tensorflow
+from sbertconv.options import KerasOptions
 from sbertconv.plan.examples import CHANNELS, image_size
 from sbertconv.plan.outputs import OUTPUTS, activation_name
 from sbertconv.plan.routes import PlannedRoute
@@ -24,44 +25,32 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-@dataclass(frozen=True)
-class KerasOptions:
-    """How a Keras artifact is written.
+@dataclass(frozen=True, kw_only=True)
+class KerasSettings(KerasOptions):
+    """The options of a Keras artifact, with what they leave open decided.
 
     Attributes:
-        formats: names of `FORMATS`.
-        text_input: make the tokenizer the model's first layer, which takes `text`, strings [batch].
-        activation: whether the model's activation of its logits is an output too.
         outputs: names of outputs that the model's class has.
     """
 
-    formats: tuple[str, ...] = ("keras", "saved_model")
-    text_input: bool = False
-    activation: bool = False
     outputs: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Raise an error for an unknown format, or for one that the installed packages cannot write."""
-        unknown = [name for name in self.formats if name not in FORMATS]
-        if unknown or not self.formats or len(set(self.formats)) < len(self.formats):
-            raise UnsupportedOptionError(
-                f"formats {', '.join(self.formats) or 'none'}: each of {', '.join(FORMATS)} at most once.\n"
-                "Choose among these."
-            )
+        """Raise an error for a format that the installed packages cannot write, or that takes no strings."""
         import_keras()
         if self.text_input:
-            import_tensorflow(["--text-input"])
+            import_tensorflow(["text_input=True"])
             if without := [name for name in self.formats if not FORMATS[name].takes_text]:
                 have = ", ".join(name for name, form in FORMATS.items() if form.takes_text)
                 raise UnsupportedOptionError(
-                    f"--text-input: {', '.join(without)} has no operations on strings (have: {have}).\n"
-                    "Leave that --format out; for ONNX, convert with sbertconv to-onnx --text-input."
+                    f"text_input=True: {', '.join(without)} has no operations on strings (have: {have}).\n"
+                    "Leave that out of formats=; for ONNX, convert with sbertconv to-onnx --text-input."
                 )
         if needing := [name for name in self.formats if FORMATS[name].needs_tensorflow]:
             import_tensorflow(needing)
 
-    def of(self, model_class: ModelClass) -> KerasOptions:
-        """The options for a class of models, its outputs chosen.
+    def of(self, model_class: ModelClass) -> KerasSettings:
+        """The settings for a class of models, its outputs chosen.
 
         Raises:
             UnsupportedOptionError: for an option that does not fit the class.

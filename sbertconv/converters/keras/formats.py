@@ -103,7 +103,7 @@ def write_litert(model: keras.Model, inputs: Inputs, path: Path) -> None:
             path.write_bytes(converter.convert())
         except Exception as error:
             raise UnsupportedOptionError(
-                f"LiteRT cannot hold this model: {error_text(error, 3)}\nLeave --format litert out."
+                f"LiteRT cannot hold this model: {error_text(error, 3)}\nLeave litert out of formats=."
             ) from error
 
 

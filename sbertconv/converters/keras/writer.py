@@ -12,7 +12,7 @@ from sbertconv.artifact.kinds import ModelClass
 from sbertconv.artifact.manifest import FORMAT_VERSION
 from sbertconv.artifact.publishing import Staging
 from sbertconv.artifact.scratch import scratch_folder
-from sbertconv.converters.keras.backend import KerasOptions, build_model, describe_inputs, describe_outputs
+from sbertconv.converters.keras.backend import KerasSettings, build_model, describe_inputs, describe_outputs
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.tracing import TRAINING
 from sbertconv.converters.keras.weights import weights
@@ -48,7 +48,7 @@ Folders = Mapping[int, tuple[str, Any]]  # id of a module -> its folder and what
 
 
 def write_keras(
-    source: Source, model: SentenceTransformer, plan: Plan, options: KerasOptions, staging: Staging
+    source: Source, model: SentenceTransformer, plan: Plan, options: KerasSettings, staging: Staging
 ) -> tuple[dict[str, Any], list[Finish]]:
     """Write tokenizers and configs; returns the manifest's content, and what writes the models.
 

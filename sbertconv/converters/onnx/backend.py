@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from sbertconv.converters.onnx.compat import exact_constants
 from sbertconv.converters.onnx.fusion import pick_rows, zero_unattended
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
-from sbertconv.converters.onnx.tensorrt import OPSET, PRECISIONS, prepare
+from sbertconv.converters.onnx.tensorrt import OPSET, prepare
+from sbertconv.converters.onnx.tensorrt import PRECISIONS as TENSORRT_PRECISIONS
 from sbertconv.converters.torch.backend import (
     Pipeline,
     dynamic_axes,
@@ -29,6 +31,7 @@ from sbertconv.converters.torch.backend import (
 )
 from sbertconv.converters.traced import quiet, traceable_experts, unchanged
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
+from sbertconv.options import GRAPH_ENGINES, OnnxOptions
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.engines import ENGINES
 from sbertconv.runtime.tokenization import TextTokenizer
@@ -39,51 +42,25 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 FROM_DATA = re.compile(r"u\d+")  # torch.export's name for a size that only the data tells
-TARGETS = ("onnxruntime", "tensorrt")
-OPSETS = range(18, 23)  # torch.onnx lowers to 18 and up; ONNX Runtime 1.31 misreads RotaryEmbedding of 23
 
 
-@dataclass(frozen=True)
-class OnnxOptions:
-    """How a graph is written.
+@dataclass(frozen=True, kw_only=True)
+class GraphSettings(OnnxOptions):
+    """The options of a graph, with what they leave open decided.
 
     Attributes:
-        opset: the version of the ai.onnx operators.
-        outputs: names of outputs that the model's class has, in the graph's order; None: the class's first.
-        activation: whether the model's activation of its logits is an output too.
-        sparse: whether what is not 0 of the embedding is given, as indices and values.
-        top_k: how many values of an embedding stay; None: as the model does.
-        external_data: weights in a file beside the graph; None: only past 2 GB.
-        token_type_ids: None: as the tokenizer emits; True: always an input; False: never, all zeros inside.
-        optimize: fuse attention and normalisation into ONNX Runtime's own operators.
-        precision: a row of `RECIPES`.
         form: "onnx", or "openvino" for its intermediate representation.
-        engines: what the graph is proven on.
-        calibration: texts whose values the precision's recipe looks at, beside those that come with sbertconv.
-        text_input: put the tokenizer into the graph, which then takes `text`, strings [batch].
-        target: what the graph is written for, one of `TARGETS`.
-        max_shape: for TensorRT, the largest batch and sequence; None: what the model's limit allows.
-        input_names: like "input_ids=ids", the names in the graph; those that are named come first, in this order.
-        output_names: the same of outputs.
     """
 
-    opset: int = 18
-    outputs: tuple[str, ...] | None = None
-    activation: bool = False
-    sparse: bool = False
-    top_k: int | None = None
-    external_data: bool | None = None
-    token_type_ids: bool | None = None
-    optimize: bool = True
-    precision: str = EXACT
     form: str = "onnx"
-    engines: tuple[str, ...] = ("onnxruntime",)
-    calibration: tuple[str, ...] = ()
-    text_input: bool = False
-    target: str = "onnxruntime"
-    max_shape: tuple[int, int] | None = None
-    input_names: tuple[str, ...] = ()
-    output_names: tuple[str, ...] = ()
+
+    @property
+    def proven_on(self) -> tuple[str, ...]:
+        """The engines that it is compared on."""
+        if self.engines is not None:
+            return self.engines
+        # of the engines OpenVINO alone computes in bfloat16
+        return GRAPH_ENGINES if self.precision == "bf16" and find_spec("openvino") else GRAPH_ENGINES[:1]
 
     @property
     def for_tensorrt(self) -> bool:
@@ -96,65 +73,48 @@ class OnnxOptions:
         return self.target if self.for_tensorrt else self.form
 
     def check(self) -> None:
-        """Raise UnsupportedOptionError for an option that is not supported, or not together with another."""
-        if self.precision not in RECIPES:
-            raise UnsupportedOptionError(
-                f"precision {self.precision!r} is not known (have: {', '.join(RECIPES)}).\nChoose one of these."
-            )
-        able = [name for name, engine in ENGINES.items() if self.form in engine.opens]
-        if not self.engines or set(self.engines) - set(able) or len(set(self.engines)) < len(self.engines):
-            raise UnsupportedOptionError(
-                f"engines {', '.join(self.engines) or 'none'}: each of {', '.join(able)} at most once.\n"
-                "Choose among these."
-            )
-        for name in self.engines:
+        """Raise UnsupportedOptionError for options that exclude each other, MissingDependencyError for an engine that
+        is not installed.
+        """
+        for name in self.proven_on:
             require(ENGINES[name].extra or "onnx", ENGINES[name].package)
         if self.precision in IN_BLOCKS and not self.optimize:
             raise UnsupportedOptionError(
-                f"--no-optimize: {self.precision} weights need ONNX Runtime's own operators.\n"
+                f"optimize=False: {self.precision} weights need ONNX Runtime's own operators.\n"
                 "Leave the option out, or choose bf16 or fp16."
-            )
-        if self.opset not in OPSETS:
-            raise UnsupportedOptionError(
-                f"opset {self.opset} is not supported (have: {', '.join(map(str, OPSETS))}).\nChoose one of these."
             )
         calibrated = [name for name, recipes in RECIPES.items() if any(recipe.calibrated for recipe in recipes)]
         if self.calibration and self.precision not in calibrated:
             raise UnsupportedOptionError(
-                f"--calibration: {self.precision} looks at no values of texts (have: {', '.join(calibrated)}).\n"
-                "Leave the option out; --eval measures the quality on your own texts."
+                f"calibration=: {self.precision} looks at no values of texts (have: {', '.join(calibrated)}).\n"
+                "Leave the option out; texts= measures the quality on your own texts."
             )
         self._check_target()
 
     def _check_target(self) -> None:
-        if self.target not in TARGETS:
-            raise UnsupportedOptionError(
-                f"target {self.target!r} is not known (have: {', '.join(TARGETS)}).\nChoose one of these."
-            )
         if not self.for_tensorrt:
             if self.max_shape is not None:
-                raise UnsupportedOptionError("--max-shape: only plans have one.\nAdd --target tensorrt.")
+                raise UnsupportedOptionError("max_shape=: only plans have one.\nAdd target='tensorrt'.")
             return
         fits = {
             "opset": self.opset == OPSET,
-            "precision": self.precision in PRECISIONS,
-            "text-input": not self.text_input,
-            "input-name": not self.input_names,
-            "output-name": not self.output_names,
+            "precision": self.precision in TENSORRT_PRECISIONS,
+            "text_input": not self.text_input,
+            "input_names": not self.input_names,
+            "output_names": not self.output_names,
         }
-        if misfits := [f"--{name}" for name, fit in fits.items() if not fit]:
+        if misfits := ", ".join(f"{name}=" for name, fit in fits.items() if not fit):
             raise UnsupportedOptionError(
-                f"--target tensorrt with {', '.join(misfits)}: TensorRT is given opset {OPSET} in "
-                f"{' or '.join(PRECISIONS)}, and takes neither strings nor other names.\n"
-                f"Leave {', '.join(misfits)} out."
+                f"target='tensorrt' with {misfits}: TensorRT is given opset {OPSET} in "
+                f"{' or '.join(TENSORRT_PRECISIONS)}, and takes neither strings nor other names.\nLeave {misfits} out."
             )
         if self.max_shape is not None and min(self.max_shape) < 1:
             raise UnsupportedOptionError(
-                f"--max-shape {'x'.join(map(str, self.max_shape))}: not a batch and a sequence.\nPass 32x256, say."
+                f"max_shape={self.max_shape}: not a batch and a sequence.\nPass max_shape=(32, 256), say."
             )
 
-    def of(self, model_class: ModelClass) -> OnnxOptions:
-        """The options for a class of models, its outputs chosen.
+    def of(self, model_class: ModelClass) -> GraphSettings:
+        """The settings for a class of models, its outputs chosen.
 
         Raises:
             UnsupportedOptionError: for an output, a precision or an input that does not fit the class.
@@ -162,12 +122,12 @@ class OnnxOptions:
         outputs = model_class.choose_outputs(self.outputs, self.activation, self.sparse)
         if self.precision != EXACT and model_class.output not in outputs:
             raise UnsupportedOptionError(
-                f"--output {outputs[0]} alone: the quality of {self.precision} is measured on {model_class.output}.\n"
-                f"Ask for --output {model_class.output} too, or for {EXACT}."
+                f"outputs={list(outputs)} alone: the quality of {self.precision} is measured on {model_class.output}.\n"
+                f"Ask for outputs={[model_class.output]} too, or for {EXACT}."
             )
         if model_class.pairs and self.token_type_ids is False:
             raise UnsupportedOptionError(
-                f"--no-token-type-ids: a {model_class.name} may tell the texts of a pair by them.\n"
+                f"token_type_ids=False: a {model_class.name} may tell the texts of a pair by them.\n"
                 "Leave the option out."
             )
         if self.text_input:
@@ -177,14 +137,14 @@ class OnnxOptions:
 
     def _check_text_input(self, token_outputs: set[str]) -> None:
         refused = {
-            "engine": self.engines != ("onnxruntime",),
-            "output": bool(token_outputs),
-            "token-type-ids": self.token_type_ids is not None,
+            "engines": self.proven_on != ("onnxruntime",),
+            "outputs": bool(token_outputs),
+            "token_type_ids": self.token_type_ids is not None,
         }
-        if problems := [name for name, wrong in refused.items() if wrong]:
+        if problems := ", ".join(f"{name}=" for name, wrong in refused.items() if wrong):
             raise UnsupportedOptionError(
-                "--text-input: ONNX Runtime alone runs such a graph, it has an output for each text and none for each "
-                f"token, and its token types are the tokenizer's.\nLeave {', '.join(f'--{n}' for n in problems)} out."
+                "text_input=True: ONNX Runtime alone runs such a graph, it has an output for each text and none for "
+                f"each token, and its token types are the tokenizer's.\nLeave {problems} out."
             )
 
 
@@ -200,7 +160,7 @@ class Chain(torch.nn.Module):
         return tuple(self.pipeline(**dict(zip(self.inputs, tensors, strict=True))).values())
 
 
-def graph_inputs(route: PlannedRoute, options: OnnxOptions) -> tuple[str, ...]:
+def graph_inputs(route: PlannedRoute, options: GraphSettings) -> tuple[str, ...]:
     """The names of the tensors the graph takes: what the tokenizer emits, unless the options say otherwise.
 
     Raises:
@@ -214,7 +174,7 @@ def graph_inputs(route: PlannedRoute, options: OnnxOptions) -> tuple[str, ...]:
     if options.token_type_ids is False and "token_type_ids" in names:
         if route.input.section["pad_type_id"] != 0:
             raise UnsupportedOptionError(
-                f"--no-token-type-ids: this tokenizer pads with token type {route.input.section['pad_type_id']}, "
+                f"token_type_ids=False: this tokenizer pads with token type {route.input.section['pad_type_id']}, "
                 "not 0.\nLeave the option out."
             )
         names.remove("token_type_ids")
@@ -223,7 +183,7 @@ def graph_inputs(route: PlannedRoute, options: OnnxOptions) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def exported_graph(
-    route: PlannedRoute, options: OnnxOptions, tokenizer: TextTokenizer | None, model: SentenceTransformer
+    route: PlannedRoute, options: GraphSettings, tokenizer: TextTokenizer | None, model: SentenceTransformer
 ) -> Iterator[tuple[onnx_ir.Model, str]]:
     """A route as an ONNX graph, and the tracer that could do it; the graph loses its weights afterwards.
 
@@ -266,7 +226,7 @@ def reads_padding(chain: Chain, example: Mapping[str, torch.Tensor]) -> bool:
 
 
 def _translate(
-    chain: Chain, example: Mapping[str, torch.Tensor], options: OnnxOptions, route: PlannedRoute
+    chain: Chain, example: Mapping[str, torch.Tensor], options: GraphSettings, route: PlannedRoute
 ) -> tuple[onnx_ir.Model, str]:
     """The first translation that works, and its name."""
     reasons = []
@@ -291,10 +251,10 @@ def _fuse(model: onnx_ir.Model) -> None:
     try:
         fuse(model)
     except Exception as error:
-        raise ArtifactError(f"The graph cannot be fused: {root_cause(error)}\nPass --no-optimize.") from error
+        raise ArtifactError(f"The graph cannot be fused: {root_cause(error)}\nPass optimize=False.") from error
 
 
-def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], options: OnnxOptions) -> onnx_ir.Model:
+def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], options: GraphSettings) -> onnx_ir.Model:
     """torch.export, batch and sequence dynamic, then PyTorch's translation of its operations."""
     dynamic = tuple(dynamic_shapes(tuple(example)).values())
     with stand_ins(chain) as widened:
@@ -323,7 +283,7 @@ def _float32(half: torch.Tensor) -> np.ndarray:
     return wide
 
 
-def _translate_scripted(chain: Chain, example: Mapping[str, torch.Tensor], options: OnnxOptions) -> onnx_ir.Model:
+def _translate_scripted(chain: Chain, example: Mapping[str, torch.Tensor], options: GraphSettings) -> onnx_ir.Model:
     """TorchScript's tracer, for the few architectures whose shapes torch.export cannot keep dynamic."""
     import onnx
     import onnx_ir
@@ -346,7 +306,7 @@ def _translate_scripted(chain: Chain, example: Mapping[str, torch.Tensor], optio
     return onnx_ir.from_proto(onnx.load_from_string(buffer.getvalue()))
 
 
-Translation = Callable[[Chain, Mapping[str, torch.Tensor], OnnxOptions], "onnx_ir.Model"]
+Translation = Callable[[Chain, Mapping[str, torch.Tensor], GraphSettings], "onnx_ir.Model"]
 TRANSLATIONS: dict[str, Translation] = {"torch.export": _translate_exported, "TorchScript": _translate_scripted}
 
 

@@ -50,7 +50,7 @@ def save_graph(model: onnx_ir.Model, path: Path, external_data: bool | None) -> 
     if size > PROTOBUF_LIMIT:
         raise UnsupportedOptionError(
             f"{size / 2**30:.1f} GiB of weights do not fit into one .onnx file (the limit is 2 GiB).\n"
-            "Leave --no-external-data out."
+            "Leave external_data=False out."
         )
     with path.open("wb") as file:
         _write(model, file)

@@ -107,7 +107,7 @@ def check_operators(model_name: str, refused: Mapping[str, Sequence[str]]) -> No
         raise UnsupportedModuleError(
             f"Cannot write {model_name!r} for TensorRT: its ONNX parser does not take these operators:\n"
             + "\n".join(lines)
-            + "\nConvert without --target tensorrt; ONNX Runtime runs them on a GPU as well."
+            + "\nConvert without target='tensorrt'; ONNX Runtime runs them on a GPU as well."
         )
 
 
@@ -128,8 +128,8 @@ def largest_shape(section: Mapping[str, Any] | None, asked: tuple[int, int] | No
     limits = [section["max_length"], *section["task_max_length"].values()]
     if None in limits:
         raise UnsupportedOptionError(
-            "--target tensorrt: this model cuts no text, and a plan has a largest sequence.\n"
-            f"Pass --max-shape, for example {LARGEST_BATCH}x512: texts and tokens."
+            "target='tensorrt': this model cuts no text, and a plan has a largest sequence.\n"
+            f"Pass max_shape=({LARGEST_BATCH}, 512), for example: texts and tokens."
         )
     longest = max(limits)
     return max(1, min(LARGEST_BATCH, TOKENS // longest)), longest

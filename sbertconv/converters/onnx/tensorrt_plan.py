@@ -49,7 +49,7 @@ def write_plan(trt: Any, graph: Path, profile: Mapping[str, ShapeRange], plan: P
         largest = ", ".join(f"{name} {sizes['max']}" for name, sizes in profile.items())
         raise UnsupportedModuleError(
             f"TensorRT {trt.__version__} cannot build {graph.name} up to {largest}: {log.taken()}\n"
-            "If memory was short, convert again with a smaller --max-shape."
+            "If memory was short, convert again with a smaller max_shape=."
         )
     plan.parent.mkdir(parents=True, exist_ok=True)
     plan.write_bytes(built)

@@ -16,7 +16,7 @@ from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.publishing import Staging
 from sbertconv.artifact.text_input import TEXT
 from sbertconv.converters.guards import GUARDS, guarded_lengths
-from sbertconv.converters.onnx.backend import OnnxOptions, describe_tensors, exported_graph
+from sbertconv.converters.onnx.backend import GraphSettings, describe_tensors, exported_graph
 from sbertconv.converters.onnx.fusion import count_attention
 from sbertconv.converters.onnx.naming import rename_graph
 from sbertconv.converters.onnx.precision import RECIPES, Recipe, largest_values
@@ -61,7 +61,7 @@ PACKAGES = ("torch", "sentence-transformers", "transformers", "tokenizers", "onn
 
 
 def write_onnx(
-    source: Source, model: SentenceTransformer, plan: Plan, options: OnnxOptions, staging: Staging
+    source: Source, model: SentenceTransformer, plan: Plan, options: GraphSettings, staging: Staging
 ) -> tuple[dict[str, Any], list[Finish]]:
     """Write tokenizers and configs, and graphs in float32 outside of the artifact; returns the manifest's content, and
     the ways to finish: one for each recipe of the precision.
@@ -83,7 +83,7 @@ def write_onnx(
     more |= {"text_input": True} if options.text_input else {}
     more |= {"top_k": options.top_k} if options.top_k else {}
     more |= {"target": options.target} if options.for_tensorrt else {}
-    content = manifest_content(source, model, plan, graphs, {options.form: options.engines}, PACKAGES, **more)
+    content = manifest_content(source, model, plan, graphs, {options.form: options.proven_on}, PACKAGES, **more)
     if options.optimize:
         content["notes"] += [note for graph in graphs if (note := _unfused(graph))]
     return content, [partial(_finish, recipe, content, drafts, options, tables, staging) for recipe in recipes]
@@ -106,7 +106,7 @@ def _finish(
     recipe: Recipe,
     content: Mapping[str, Any],
     drafts: Path,
-    options: OnnxOptions,
+    options: GraphSettings,
     tables: Mapping[str, TextTables],
     staging: Staging,
     measured: Mapping[str, Any],
@@ -195,7 +195,7 @@ def _write_route(
     route: PlannedRoute,
     is_default: bool,
     model: SentenceTransformer,
-    options: OnnxOptions,
+    options: GraphSettings,
     staging: Staging,
     drafts: Path,
     refused: dict[str, list[str]],

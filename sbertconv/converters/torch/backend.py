@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from sbertconv.artifact.kinds import EXACT, ModelClass
 from sbertconv.converters.guards import forget_guards, guards_of
 from sbertconv.converters.traced import quiet, traceable_experts, unchanged
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
@@ -27,41 +25,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 SIZES_SEEN = 2  # a trace takes no size for 0 or 1, and PyTorch does not hold a program to that
-
-
-@dataclass(frozen=True)
-class TorchOptions:
-    """How a module is written.
-
-    Attributes:
-        outputs: names of outputs that the model's class has, in order; None: the class's first.
-        activation: whether the model's activation of its logits is an output too.
-        sparse: whether what is not 0 of the embedding is given, as indices and values.
-        top_k: how many values of an embedding stay; None: as the model does.
-        precision: "fp32".
-    """
-
-    outputs: tuple[str, ...] | None = None
-    activation: bool = False
-    sparse: bool = False
-    top_k: int | None = None
-    precision: str = EXACT
-
-    def check(self) -> None:
-        """Raise UnsupportedOptionError for a precision that is not supported."""
-        if self.precision != EXACT:
-            raise UnsupportedOptionError(
-                f"precision {self.precision!r} is not supported for PyTorch (have: {EXACT}).\n"
-                "Leave it out, or convert with to-onnx or to-openvino, which have smaller ones."
-            )
-
-    def of(self, model_class: ModelClass) -> TorchOptions:
-        """The options for a class of models, its outputs chosen.
-
-        Raises:
-            UnsupportedOptionError: for an output that the class does not have.
-        """
-        return replace(self, outputs=model_class.choose_outputs(self.outputs, self.activation, self.sparse))
 
 
 class Pipeline(torch.nn.Module):

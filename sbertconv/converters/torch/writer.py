@@ -11,7 +11,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from sbertconv.artifact.kinds import NOT_ZERO
 from sbertconv.artifact.publishing import Staging
 from sbertconv.converters.guards import guarded_lengths
-from sbertconv.converters.torch.backend import Pipeline, TorchOptions, example_tensors, exported_program, save_program
+from sbertconv.converters.torch.backend import Pipeline, example_tensors, exported_program, save_program
 from sbertconv.converters.writing import (
     Finish,
     graph_name,
@@ -20,6 +20,7 @@ from sbertconv.converters.writing import (
     write_module_configs,
     write_tokenizer,
 )
+from sbertconv.options import TorchOptions
 from sbertconv.plan.planning import Plan
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.tokenization import load_tokenizer

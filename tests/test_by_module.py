@@ -1,0 +1,60 @@
+"""The module at which two sides part is named: in the values inside both, on every format that shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Ran
+from sentence_transformers import SentenceTransformer
+
+import sbertconv
+from sbertconv.errors import UnsupportedOptionError
+
+CHANGED = "0.model.encoder.layer.1.output.dense"
+
+
+@pytest.fixture(scope="module")
+def other_bert(bert_folder: Path) -> SentenceTransformer:
+    """The tiny BERT with other weights in one Linear of its second layer."""
+    model = SentenceTransformer(str(bert_folder), device="cpu")
+    with torch.no_grad():
+        model.get_submodule(CHANGED).weight[0] += 0.05
+    return model
+
+
+@pytest.mark.parametrize("verb", [sbertconv.to_onnx, sbertconv.to_openvino, sbertconv.to_torch])
+def test_the_first_module_that_differs_is_named(
+    verb: Callable[..., Any], other_bert: SentenceTransformer, bert_folder: Path, tmp_path: Path
+) -> None:
+    artifact = verb(bert_folder, tmp_path / "out")
+    (parting,) = sbertconv.verify(other_bert, artifact.folder, by_module=True).partings
+    assert (parting.after.path, parting.after.type) == (CHANGED, "Linear")
+    before = [module.path for module in parting.modules].index(parting.before.path)
+    assert parting.modules[before].max_abs_diff < 1e-5
+    (same,) = sbertconv.verify(bert_folder, artifact.folder, by_module=True).partings
+    assert same.before == same.modules[-1]
+    assert same.after is None
+
+
+def test_the_command_shows_the_modules_around_the_place(
+    bert_artifact: Path, copy_of: Any, bert_folder: Path, cli: Callable[..., Ran]
+) -> None:
+    other = copy_of(bert_folder)
+    model = SentenceTransformer(str(other), device="cpu")
+    with torch.no_grad():
+        model.get_submodule(CHANGED).weight[0] += 0.05
+    model.save(str(other))
+    ran = cli("verify", other, bert_artifact, "--by-module")
+    assert ran.code == 3
+    assert f"apart at {CHANGED} (Linear" in " ".join(ran.out.split())
+    assert "0.model.encoder.layer.0 " not in ran.out
+
+
+def test_a_format_that_shows_no_values_is_said(static_folder: Path, tmp_path: Path) -> None:
+    artifact = sbertconv.to_tf(static_folder, tmp_path / "out", formats=["keras"])
+    with pytest.raises(UnsupportedOptionError, match=r"^by_module=: .* holds keras \(have: onnx, openvino, torch\)"):
+        sbertconv.verify(static_folder, artifact.folder, by_module=True)
