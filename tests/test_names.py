@@ -134,7 +134,7 @@ def test_a_conversion_gives_other_names_and_lays_the_folder_out(bert_folder: Pat
         "to-onnx", bert_folder, tmp_path / "model", "--input-name", "attention_mask=mask",
         "--output-name", "sentence_embedding=embedding", "--for", "triton", "--output", "sentence_embedding",
     )  # fmt: skip
-    assert ran.code == 1
+    assert ran.code == 1, ran.err
     assert "triton: cannot feed mask" in ran.err
     assert not (tmp_path / "model").exists()
     names = {"input_names": ["attention_mask=mask"], "output_names": ["sentence_embedding=embedding"]}
