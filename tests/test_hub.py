@@ -197,3 +197,15 @@ def test_offline_nothing_is_pushed(static_artifact: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(sbertconv.ArtifactError, match="HF_HUB_OFFLINE is set"):
         sbertconv.push(static_artifact, "owner/model", token="hf_secret")
+
+
+def test_the_command_pushes(static_artifact: Path, hub: Hub, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    ran = cli("push", static_artifact, "owner/model", "--create-pr")
+    assert ran.code == 0, ran.err
+    assert "/owner/model/discussions/1" in ran.out
+    hub.refuses = True
+    ran = cli("push", static_artifact, "owner/model")
+    assert ran.code == 1
+    assert "the server did not take the folder" in ran.err

@@ -152,3 +152,30 @@ def test_a_conversion_gives_other_names_and_lays_the_folder_out(bert_folder: Pat
         sbertconv.to_onnx(bert_folder, tmp_path / "triton", consumers=["triton"])
     with pytest.raises(sbertconv.UnsupportedOptionError, match="nobody: not known"):
         sbertconv.to_onnx(bert_folder, tmp_path / "other", consumers=["nobody"])
+
+
+@pytest.mark.parametrize("kind", ["TextClassifier", "MultiVectorEncoder", "CrossEncoder", "SparseEncoder"])
+def test_graphs_of_every_class_get_other_names(kind: str, tmp_path: Path) -> None:
+    build = {
+        "TextClassifier": lambda: class_cases.sentiment("bert"),
+        "MultiVectorEncoder": lambda: class_cases.multi_vector_encoder("bert"),
+        "CrossEncoder": lambda: class_cases.cross_encoder("bert", 1),
+        "SparseEncoder": lambda: class_cases.splade("bert"),
+    }[kind]
+    artifact = sbertconv.to_onnx(build(), tmp_path / "model")
+    assert artifact.manifest["model_class"] == kind
+    first = artifact.manifest["graphs"][0]["outputs"][0]["name"]
+    packed = sbertconv.pack(artifact.folder, tmp_path / "packed", output_names=[f"{first}=renamed"])
+    assert "renamed" in names_of(packed.folder / "onnx/model.onnx")[1]
+    sbertconv.load(packed.folder)
+
+
+def test_values_inside_are_found_behind_other_names(bert_folder: Path, tmp_path: Path) -> None:
+    from sbertconv.parity.by_module import _converted_values
+    from sbertconv.parity.questions import Question
+
+    artifact = sbertconv.to_onnx(bert_folder, tmp_path / "model", output_names=["sentence_embedding=embedding"])
+    model = sbertconv.load(artifact.folder)
+    values, whole = _converted_values(model, Question("a text", [TEXTS[0]], options={"batch_size": 1}))
+    assert values
+    np.testing.assert_array_equal(whole, model.encode(TEXTS[0]))

@@ -35,7 +35,7 @@ def by_own_names(run: Run, section: GraphSection) -> Run:
 
     def called(feeds: Arrays) -> Arrays:
         found = run({inputs[name]: array for name, array in feeds.items()})
-        return {back[name]: array for name, array in found.items()}
+        return {back.get(name, name): array for name, array in found.items()}
 
     return called
 

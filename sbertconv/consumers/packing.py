@@ -222,6 +222,8 @@ ASKED = {
         as_texts, lambda model, batch: model.encode(batch, batch_size=BATCH, convert_to_sparse_tensor=False)
     ),
     "CrossEncoder": Asked(as_pairs, lambda model, batch: model.predict(batch, batch_size=BATCH)),
+    "TextClassifier": Asked(as_texts, lambda model, batch: model.logits(batch, batch_size=BATCH)),
+    "MultiVectorEncoder": Asked(as_texts, lambda model, batch: model.encode_document(batch, batch_size=BATCH)),
 }
 
 

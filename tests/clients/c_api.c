@@ -6,6 +6,7 @@
 // /// script
 // dependencies = ["onnxruntime"]
 // [tool.client]
+// nul = false
 // folder = "text"
 // programs = ["gcc"]
 // ///

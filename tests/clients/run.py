@@ -49,6 +49,7 @@ class Client:
         folder: a name of `folders.FOLDERS`.
         base: whether it sees the project's own packages too.
         over_limit: whether it is asked texts over the limit.
+        nul: whether it is asked texts with a NUL in them.
         programs: what must be on the PATH.
         atol: the largest difference.
     """
@@ -58,6 +59,7 @@ class Client:
     folder: str
     base: bool = False
     over_limit: bool = True
+    nul: bool = True
     programs: tuple[str, ...] = ()
     atol: float = ATOL
 
@@ -127,7 +129,7 @@ def prepared(client: Client) -> list[str]:
         shutil.copyfile(client.file, place / client.file.name)  # modules are looked for from the file's own place
         return ["node", str(place / client.file.name)]
     through = [str(HERE / "compiled.py")] if client.file.suffix == ".c" else []
-    return [str(place / "bin/python"), *through, str(client.file)]
+    return [str(place / "bin/python"), "-P", *through, str(client.file)]  # files here have names of packages
 
 
 def install_pip(client: Client, place: Path) -> None:
@@ -172,7 +174,11 @@ def run(client: Client) -> tuple[str, float]:
     command = prepared(client)
     texts = json.loads((place / "texts.json").read_text(encoding="utf-8"))
     expected = np.load(place / "expected.npy")
-    kept = [index for index, text in enumerate(texts) if client.over_limit or not text["over_limit"]]
+    kept = [
+        index
+        for index, text in enumerate(texts)
+        if (client.over_limit or not text["over_limit"]) and (client.nul or "\0" not in text["text"])
+    ]
     asked, answer = place / f"{client.name}.texts.json", place / f"{client.name}.answer.json"
     asked.write_text(json.dumps([texts[index]["text"] for index in kept]), encoding="utf-8")
     answer.unlink(missing_ok=True)
