@@ -57,7 +57,9 @@ def converted_tokenizer(folder: Path, limit: int | None) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        return convert_tokenizer(tokenizer, with_detokenizer=False, **({"max_length": limit} if limit else {}))
+        return convert_tokenizer(
+            tokenizer, with_detokenizer=False, **({"truncation": True, "max_length": limit} if limit else {})
+        )
     except Exception as error:
         raise UnsupportedOptionError(
             f"{folder}: openvino-tokenizers cannot convert its tokenizer: {error_text(error)}\nLeave the consumer out."
@@ -108,6 +110,9 @@ def row(name: str, reads: str) -> Consumer:
 
 
 ROWS = (
-    row("openvino-genai", f"{MODEL} and {TOKENIZER}, with pooling_type CLS and normalize=False"),
+    row(
+        "openvino-genai",
+        f"{MODEL} and {TOKENIZER}, with pooling_type CLS, normalize=False and INFERENCE_PRECISION_HINT f32",
+    ),
     row("openvino-model-server", f"{MODEL} and {TOKENIZER}, with --pooling CLS --normalize false"),
 )

@@ -22,7 +22,11 @@ with tempfile.TemporaryDirectory() as place:
     import openvino_genai
 
     pipeline = openvino_genai.TextEmbeddingPipeline(
-        str(folder), "CPU", pooling_type=openvino_genai.TextEmbeddingPipeline.PoolingType.CLS, normalize=False
+        str(folder),
+        "CPU",
+        pooling_type=openvino_genai.TextEmbeddingPipeline.PoolingType.CLS,
+        normalize=False,
+        INFERENCE_PRECISION_HINT="f32",  # left alone, it computes in bfloat16 where the CPU can
     )
     found = [pipeline.embed_query(text) for text in json.load(open(asked))]
     shutil.rmtree(folder)

@@ -8,8 +8,11 @@
 # ///
 
 import json
+import os
 import sys
 from importlib.metadata import version
+
+os.environ["USE_TF"] = "0"  # this transformers does not know the Keras of the base
 
 from sentence_transformers import SentenceTransformer
 
