@@ -36,7 +36,6 @@ DUCKDB = '''"""embed(text) in DuckDB: run this, or import `register`."""
 from pathlib import Path
 
 import duckdb
-from duckdb.typing import VARCHAR
 from embed import embed
 
 SIZE = {size}
@@ -50,7 +49,7 @@ def register(connection):
         vectors = embed(texts.to_pylist())
         return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), SIZE)
 
-    connection.create_function("embed", column, [VARCHAR], duckdb.array_type("FLOAT", SIZE), type="arrow")
+    connection.create_function("embed", column, ["VARCHAR"], f"FLOAT[{SIZE}]", type="arrow")
 
 
 if __name__ == "__main__":

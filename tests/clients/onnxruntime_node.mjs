@@ -4,6 +4,7 @@
 // dependencies = ["onnxruntime-node@1.30.0"]
 // [tool.client]
 // folder = "text"
+// nul = false
 // programs = ["node", "npm"]
 // ///
 
@@ -16,4 +17,4 @@ const session = await ort.InferenceSession.create(`${folder}/onnx/model.onnx`);
 const { sentence_embedding: found } = await session.run({ text: new ort.Tensor("string", texts, [texts.length]) });
 const size = found.dims[1];
 const vectors = texts.map((_, row) => Array.from(found.data.slice(row * size, (row + 1) * size)));
-writeFileSync(answer, JSON.stringify({ version: JSON.parse(readFileSync("node_modules/onnxruntime-node/package.json")).version, vectors }));
+writeFileSync(answer, JSON.stringify({ version: ort.env.versions.node, vectors }));

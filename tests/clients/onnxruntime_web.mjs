@@ -4,6 +4,7 @@
 // dependencies = ["onnxruntime-web@1.30.0"]
 // [tool.client]
 // folder = "text"
+// nul = false
 // programs = ["node", "npm"]
 // ///
 
