@@ -5,7 +5,7 @@ READY := .venv/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-clients fuzz lint format type docs docs-run package bench bench-large clean
+.PHONY: help demo test test-clients fuzz lint format type docs docs-run site package bench bench-large clean
 
 help:            ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -43,6 +43,10 @@ docs-run: $(READY) ## every command and every Python block of the pages, in orde
 
 test-clients: $(READY) ## other software from the package registries, on converted folders; half an hour, 4 GB of disk
 	$(BIN)/python tests/clients/run.py $(ARGS)
+
+site: $(READY)   ## the documentation as pages, in build/site
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[site]'
+	$(BIN)/mkdocs build --strict
 
 package: $(READY) ## wheel and sdist in dist/, checked, and installed into a fresh environment
 	DIST=dist $(BIN)/pytest -m package tests/test_build.py

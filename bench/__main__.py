@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,16 @@ from bench import keras, onnx, precision, text
 from bench.harness import Row, describe, markdown
 
 BENCHMARKS = {"onnx": onnx, "keras": keras, "precision": precision, "text": text}
+
+
+def put(page: Path, part: str, text: str) -> None:
+    """Put a part's tables between its two marks in a page, its headings a level deeper; the part's title stays."""
+    begin, end = f"<!-- {part} -->\n", f"\n<!-- end of {part} -->"
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    old, _, after = rest.partition(end)
+    (title,) = re.findall(r"^## .+$", old, re.MULTILINE)[:1]
+    body = re.sub(r"^##", "###", text.partition("\n")[2], flags=re.MULTILINE).rstrip()
+    page.write_text(f"{before}{begin}\n{title}\n{body}\n{end}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -31,7 +42,7 @@ def main() -> None:
     parser.add_argument("--model", help="a Hub id or a folder; default: the demo's all-MiniLM-L6-v2")
     parser.add_argument("--rounds", type=int, default=3, help="pairs measured in every section (default: 3)")
     parser.add_argument("--only", choices=list(BENCHMARKS), help="one backend instead of all")
-    parser.add_argument("--markdown", type=Path, metavar="FOLDER", help="write the documentation's pages there")
+    parser.add_argument("--markdown", type=Path, metavar="PAGE", help="put the tables into this page")
     options = parser.parse_args()
     model, name = options.model, options.model
     if model is None:
@@ -52,7 +63,7 @@ def main() -> None:
                 rows += step
                 page = markdown(benchmark, rows, description)
                 if options.markdown:  # what is measured is not lost if something stops the rest
-                    (options.markdown / f"benchmarks-{benchmark}.md").write_text(page, encoding="utf-8")
+                    put(options.markdown, benchmark, page)
         pages.append(page)
     page = "\n".join(pages)
     Console(width=None if sys.stdout.isatty() else 160).print(Markdown(page))

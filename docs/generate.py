@@ -148,8 +148,8 @@ def support_page() -> list[str]:
         "",
         "## Module types",
         "",
-        "How each module type of sentence-transformers is converted to each backend. *Traced* means that its own",
-        "`forward` is traced.",
+        "How each module type of sentence-transformers is converted to each backend: *yes*, by a converter of its own",
+        "(`convert_<type>` in `converters/`); *traced*, its own `forward` is traced; or *no*.",
         "",
         *table(["module", *found], rows),
         "",
@@ -214,8 +214,8 @@ def class_of(dotted: str) -> str:
 
 def how(converter: Any) -> str:
     if converter is None:
-        return ""
-    return "traced" if converter.__name__ == "convert_traced" else f"`{converter.__name__}`"
+        return "no"
+    return "traced" if converter.__name__ == "convert_traced" else "yes"
 
 
 def marks(shown: Mapping[str, Any]) -> str:

@@ -130,7 +130,7 @@ def to_openvino(
         The published artifact; its manifest holds the parity report, with the measured quality.
 
     Raises:
-        What `to_onnx` raises.
+        SbertconvError: what `to_onnx` raises.
     """
     require("openvino", "openvino")
     return _to_graph("to_openvino", model, directory, subject(OpenVinoOptions, options), options, registry, on_stage)
@@ -318,7 +318,7 @@ def to_keras(
         A functional model from a dict of int32 tensors [batch, sequence] to embeddings, float32 [batch, dim].
 
     Raises:
-        What `to_tf` raises.
+        SbertconvError: what `to_tf` raises.
     """
     with scratch_folder() as folder:
         artifact = to_tf(model, folder / "model", formats=["keras"], registry=registry, on_stage=on_stage, **options)

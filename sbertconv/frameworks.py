@@ -24,6 +24,21 @@ def version_of(package: str) -> str | None:
     return None
 
 
+def private(owner: Any, name: str, package: str) -> Any:
+    """An attribute that a package does not document. Only files with `compat` in their name ask for one.
+
+    Raises:
+        MissingDependencyError: if the installed version does not have it.
+    """
+    if not hasattr(owner, name):
+        kind = getattr(owner, "__name__", type(owner).__name__)
+        raise MissingDependencyError(
+            f"{package} {version_of(package)}: {kind} has no {name}, which sbertconv goes by.\n"
+            f"Install a version of {package} that this version of sbertconv names: pip install sbertconv"
+        )
+    return getattr(owner, name)
+
+
 def import_keras() -> Any:
     """The keras package, on whatever backend the user has chosen.
 

@@ -345,6 +345,7 @@ def verb(function: Verb) -> Verb:
         parameters=sorted([*own, *keywords], key=lambda parameter: parameter.kind)
     )
     call.__doc__ = (function.__doc__ or "").replace("{options}", documented(name))
+    del call.__wrapped__  # it has neither the options nor this docstring, and tools would look there
     return cast(Verb, call)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sbertconv import UnsupportedModuleError
+from sbertconv import MissingDependencyError, UnsupportedModuleError
 from sbertconv.converters.guards import forget_guards, guarded_lengths, guards_of
 
 LIMITS = {"max_length": 128, "task_max_length": {"query": 32}}
@@ -64,5 +64,5 @@ def test_the_guards_of_a_branch_are_found_and_forgotten() -> None:
 
 def test_a_program_without_guards_where_they_are_looked_for_is_an_error() -> None:
     without: Any = object()
-    with pytest.raises(UnsupportedModuleError, match="has no _guards_code"):
+    with pytest.raises(MissingDependencyError, match="has no _guards_code"):
         guards_of(without)

@@ -82,3 +82,60 @@ def test_every_stage_knows_every_class_of_models() -> None:
     for name, row in MODEL_CLASSES.items():
         assert tuple(OUTPUTS[name].outputs) == row.outputs
         assert OUTPUTS[name].outputs[row.output].feature == CLASS_SOURCES[name].feature
+
+
+LONGEST = 60  # lines of code of a function
+
+
+def test_no_function_is_too_long_to_read_in_one_go() -> None:
+    long = []
+    for file in files(*ORDER):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                first = node.body[1:2] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+                if (lines := (node.end_lineno or 0) - first[0].lineno + 1) > LONGEST:
+                    long.append(f"{file.relative_to(ROOT)}: {node.name}, {lines} lines")
+    assert not long
+
+
+def private_names(tree: ast.AST) -> Iterator[str]:
+    """Attributes and modules with a leading underscore that a file asks another library for."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("sbertconv"):
+            yield from (name for name in [*(node.module or "").split("."), *(a.name for a in node.names)])
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+
+
+def own_names(tree: ast.AST) -> Iterator[str]:
+    """Names that a file gives itself: functions, classes, variables, fields, attributes of `self`."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+def test_private_names_of_other_libraries_stand_in_files_of_their_own() -> None:
+    trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in files(*ORDER)}
+    own = {name for tree in trees.values() for name in own_names(tree)}
+    found = [
+        f"{file.relative_to(ROOT)} asks for {name}"
+        for file, tree in trees.items()
+        if "compat" not in file.stem
+        for name in private_names(tree)
+        if name.startswith("_") and not name.startswith("__") and name not in own
+    ]
+    assert not found
+
+
+def test_a_private_name_that_is_gone_is_said_with_the_version() -> None:
+    from sbertconv.errors import MissingDependencyError
+    from sbertconv.frameworks import private
+
+    with pytest.raises(
+        MissingDependencyError, match=r"^numpy \d.*: int has no _gone, which sbertconv goes by.\nInstall"
+    ):
+        private(1, "_gone", "numpy")

@@ -21,7 +21,7 @@ from sbertconv.converters.onnx.fusion import fuse
 from sbertconv.converters.onnx.precision import as_bfloat16, as_float16, in_blocks
 from sbertconv.converters.onnx.saving import save_graph
 from sbertconv.converters.onnx.writer import FORMS
-from sbertconv.runtime.engines import keep_bfloat16
+from sbertconv.runtime.openvino_compat import keep_bfloat16
 from sbertconv.source import widening
 from sbertconv.source.opening import open_source
 

@@ -32,6 +32,7 @@ from sbertconv.runtime.engines import load_keras_model
 from sbertconv.runtime.maxsim import SIMILARITIES
 from sbertconv.runtime.token_pooling import flat_clusters, ward
 from sbertconv.runtime.tokenization import load_tokenizer
+from sbertconv.source.st_compat import skipped_ids
 
 ROW = "bert, fixed expansion, skip list, prompts, token pooling"
 FIXED, AT_LEAST = {"strategy": "fixed", "length": 12}, {"strategy": "min", "length": 12}
@@ -194,7 +195,7 @@ def test_the_mask_of_queries_and_documents(skipping: list[str], kept: list[int] 
     module._skiplist_ids = torch.tensor([4, 7])
     transformer = torch.nn.Module()
     transformer.query_expansion = {"length": expanded, "attend": False} if expanded else None
-    rule = ScoringRule.of(module, [transformer, module])
+    rule = ScoringRule.of(module, [transformer, module], skipped_ids(module))
     ids = torch.arange(2, 10).repeat(2, 1)
     attention = torch.tensor([[1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 0]])
     places = (attention == 0) & (torch.arange(8) < expanded)

@@ -31,14 +31,13 @@ class ScoringRule:
     kept: tuple[int, ...]
 
     @classmethod
-    def of(cls, mask: torch.nn.Module, modules: Sequence[Any]) -> ScoringRule:
-        """The rule of a MultiVectorMask among the modules of its route."""
+    def of(cls, mask: torch.nn.Module, modules: Sequence[Any], skipped: tuple[int, ...]) -> ScoringRule:
+        """The rule of a MultiVectorMask among the modules of its route; `skipped` are the ids that it leaves out."""
         found = [getattr(module, "query_expansion", None) for module in modules]
         expansion = next((one for one in found if one is not None and not one["attend"]), None)
-        ids: Any = mask._skiplist_ids
         named: Any = mask.skiplist_tasks
         skipping = tuple(task for task in TASKS if task in named)
-        skipped = () if ids is None or not skipping else tuple(ids.tolist())
+        skipped = skipped if skipping else ()
         kept: Any = mask.keep_only_token_ids
         return cls(expansion["length"] if expansion else 0, skipped, skipping if skipped else (), tuple(kept or ()))
 

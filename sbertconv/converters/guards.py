@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.errors import UnsupportedModuleError
+from sbertconv.frameworks import private
 
 if TYPE_CHECKING:
     import torch
@@ -21,16 +22,9 @@ def guards_of(program: torch.export.ExportedProgram) -> list[str]:
     """The conditions on sizes under which a program does what the module does.
 
     Raises:
-        UnsupportedModuleError: if this version of PyTorch keeps them elsewhere.
+        MissingDependencyError: if this version of PyTorch keeps them elsewhere.
     """
-    if not hasattr(program, GUARDS):
-        import torch
-
-        raise UnsupportedModuleError(
-            f"PyTorch {torch.__version__}: a program of torch.export has no {GUARDS}, so that what it assumes of sizes "
-            "cannot be read.\nInstall a version that sbertconv's own pyproject.toml names."
-        )
-    return [str(guard) for guard in getattr(program, GUARDS)]
+    return [str(guard) for guard in private(program, GUARDS, "torch")]
 
 
 def forget_guards(program: torch.export.ExportedProgram) -> None:

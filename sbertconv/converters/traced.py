@@ -9,10 +9,11 @@ import warnings
 from collections.abc import Iterator
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
 from sbertconv.errors import UnsupportedModuleError, error_text
 from sbertconv.plan.context import Context, Features, Step
+from sbertconv.source.torch_compat import FakeTensor, own_buffers
+from sbertconv.source.transformers_compat import chooses_experts
 from sbertconv.source.widening import stand_ins
 
 PLACEHOLDERS = (FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool)  # of a tracer, for numbers it does not have
@@ -74,12 +75,12 @@ def unchanged(module: torch.nn.Module) -> Iterator[None]:
     frequencies by length, caches) keeps the tracer's placeholder there, which breaks whatever runs or traces it next.
     Everything else that a first forward sets up stays, such as hooks and the mark that they are there.
     """
-    before = [(part, dict(vars(part)), dict(part._buffers)) for part in module.modules()]
+    before = [(part, dict(vars(part)), dict(own_buffers(part))) for part in module.modules()]
     try:
         yield
     finally:
         for part, attributes, buffers in before:
-            for now, then in ((part.__dict__, attributes), (part._buffers, buffers)):
+            for now, then in ((part.__dict__, attributes), (own_buffers(part), buffers)):
                 for name in [name for name, value in now.items() if isinstance(value, PLACEHOLDERS)]:
                     del now[name]
                     now.update({name: then[name]} if name in then else {})
@@ -90,7 +91,7 @@ def traceable_experts(module: torch.nn.Module) -> Iterator[None]:
     """Mixture-of-experts layers as batched matrix products while tracing: their default sorts tokens by
     expert, whose counts are data that a trace would freeze.
     """
-    owners = [m for m in module.modules() if getattr(m, "_can_set_experts_implementation", bool)()]
+    owners = [m for m in module.modules() if chooses_experts(m)]
     before = [owner.get_experts_implementation() for owner in owners]
     try:
         for owner in owners:

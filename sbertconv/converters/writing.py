@@ -19,6 +19,7 @@ from sbertconv.plan.preprocessing import token_limit
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
 from sbertconv.source.opening import Source
+from sbertconv.source.st_compat import model_config
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -176,7 +177,7 @@ def write_module_configs(model: SentenceTransformer, staging: Staging) -> None:
         if hasattr(transformers_config, "to_json_string") and not path:
             staging.write("config.json", transformers_config.to_json_string())
     staging.write("modules.json", to_json(entries))
-    staging.write("config_sentence_transformers.json", to_json(model._get_model_config()))
+    staging.write("config_sentence_transformers.json", to_json(model_config(model)))
 
 
 def old_pooling_flags(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.layers.keras_compat import layers_of
 from sbertconv.layers.output import SentenceEmbedding
 from sbertconv.layers.pooling import Pooling
 from sbertconv.layers.words import BoW, StaticEmbedding, WordWeights
@@ -47,5 +48,5 @@ def _computing(layer: Any) -> Iterator[Any]:
     """A layer and every layer in it, without those that stay in float32."""
     if not isinstance(layer, IN_FLOAT32):
         yield layer
-        for part in layer._flatten_layers(include_self=False, recursive=False):
+        for part in layers_of(layer):
             yield from _computing(part)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sbertconv.corpus.texts import CORPUS
 from sbertconv.errors import UnsupportedOptionError, error_text
 from sbertconv.runtime.tokenization import PROMPT, SLOTS, render
+from sbertconv.source.st_compat import template_declares_task
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +66,7 @@ def compiled_templates(module: torch.nn.Module) -> list[dict[str, Any]]:
 
 def _rendering_options(module: Any) -> dict[str, Any]:
     """The options that a model passes to its template."""
-    if module._chat_template_declares_task():
+    if template_declares_task(module):
         raise UnsupportedOptionError("its chat template asks for the task, which an artifact cannot tell it")
     options = dict(module.processing_kwargs.get("chat_template", {}))
     if sizes := [name for name in OF_TOKENIZING[:-1] if name in options]:

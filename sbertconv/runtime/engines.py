@@ -34,6 +34,7 @@ from sbertconv.errors import (
 )
 from sbertconv.frameworks import import_keras, import_openvino, import_tensorflow, version_of
 from sbertconv.runtime.feeds import is_marked, marked
+from sbertconv.runtime.openvino_compat import keep_bfloat16
 from sbertconv.runtime.options import CPU, EngineOptions
 from sbertconv.runtime.programs import check_program
 from sbertconv.runtime.saved_models import check_litert, check_saved_model
@@ -294,17 +295,6 @@ def open_openvino(artifact: Artifact, section: GraphSection, options: EngineOpti
 def openvino_device(options: EngineOptions) -> str:
     """The name that OpenVINO has for a device: CPU, GPU, GPU.1, NPU."""
     return options.kind.upper() + (f".{options.number}" if options.number else "")
-
-
-def keep_bfloat16(model: Any) -> Any:
-    """The same openvino.Model; OpenVINO will not widen its bfloat16 weights to a copy in float32 beside them. It knows
-    weights that are to stay as they are by the key that `ov::is_decompression` asks for.
-    """
-    for node in model.get_ops():
-        source = node.input_value(0).get_node() if node.get_type_name() == "Convert" else None
-        if source and source.get_type_name() == "Constant" and source.get_element_type().get_type_name() == "bf16":
-            node.get_rt_info()["decompression_0"] = True
-    return model
 
 
 def open_torch(artifact: Artifact, section: GraphSection, options: EngineOptions) -> Run:

@@ -102,6 +102,8 @@ def checked(method: AnyMethod) -> AnyMethod:
         for name in shared
     ]
     call.__doc__ = doc.replace("{keywords}", "\n".join(lines).strip())
+    call.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # what inspect reads
+    del call.__wrapped__  # it has not this docstring, and tools would look there
     return cast(AnyMethod, call)
 
 

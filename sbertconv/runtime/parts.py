@@ -16,6 +16,7 @@ from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.kinds import class_named
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, error_text
 from sbertconv.frameworks import import_keras
+from sbertconv.layers.keras_compat import all_layers
 from sbertconv.runtime.engines import load_keras_model
 
 ENCODER = "encoder"  # the one part that has a name: what to-tf made
@@ -135,7 +136,7 @@ def _encoder(model: Any, graph: Mapping[str, Any], says: str) -> Any:
     keras = import_keras()
     from sbertconv.layers import NamedModel, SentenceEmbedding
 
-    inner = [layer for layer in model._flatten_layers() if isinstance(layer, keras.Model)]
+    inner = [layer for layer in all_layers(model) if isinstance(layer, keras.Model)]
     holders = [one for one in inner if any(isinstance(layer, SentenceEmbedding) for layer in one.layers)]
     try:
         (holder,) = holders
@@ -180,7 +181,7 @@ def _classifier(model: Any, manifest: Mapping[str, Any], says: str) -> Any:
         "notes": [*manifest["notes"], says.partition(": ")[2]],
         "graphs": [{**graph, "outputs": [{"name": LOGITS, "dtype": "float32", "shape": ["batch", len(labels)]}]}],
     }
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if isinstance(layer, SentenceEmbedding):
             kept = {name: data for name, data in layer.files.items() if not name.startswith(OF_THE_ENCODER)}
             layer.files = {**kept, MANIFEST: json.dumps(shown).encode()}

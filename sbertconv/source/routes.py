@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sbertconv.artifact.scoring import IS_QUERY, TASKS, ScoringRule
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.source.st_compat import resolved_route, skipped_ids
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -43,7 +44,11 @@ class Route:
     def scoring_rules(self) -> tuple[ScoringRule, ...]:
         """The rule of each MultiVectorMask, in order."""
         modules = [module for _, module in self.modules]
-        return tuple(ScoringRule.of(module, modules) for module in modules if hasattr(module, "skiplist_tasks"))
+        return tuple(
+            ScoringRule.of(module, modules, skipped_ids(module))
+            for module in modules
+            if hasattr(module, "skiplist_tasks")
+        )
 
     @property
     def architecture(self) -> str:
@@ -123,7 +128,7 @@ def _walk(model: SentenceTransformer, task: str | None, modality: str) -> tuple[
         for name, module in named:
             label = f"{prefix}{name}"
             if hasattr(module, "sub_modules"):
-                route = module._resolve_route(task=task, modality=modality)
+                route = resolved_route(module, task, modality)
                 chosen.append(route)
                 yield from along(f"{label}.{route}.", module.sub_modules[route].named_children())
             else:

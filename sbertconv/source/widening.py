@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+
+from sbertconv.source.torch_compat import CAST, TorchDispatchMode, own_parameters, tree_map_only, wrapper, writes
 
 HALVES = (torch.bfloat16, torch.float16)
 SMALLEST = 1 << 16  # numbers; a smaller weight is widened at once
@@ -33,10 +33,7 @@ class Widened(torch.Tensor):
 
     @staticmethod
     def __new__(cls, kept: list[torch.Tensor]) -> Widened:
-        half = kept[0]
-        made: Widened = torch.Tensor._make_wrapper_subclass(
-            cls, half.shape, strides=half.stride(), dtype=torch.float32, device=half.device
-        )
+        made: Widened = wrapper(cls, kept[0], torch.float32)
         made.kept = kept
         return made
 
@@ -58,11 +55,11 @@ class Widened(torch.Tensor):
             return cls(args[0].kept)
         if func is aten.embedding.default:  # the rows that are looked up, not the table
             return func(args[0].stored, *args[1:], **kwargs or {}).float()
-        if func._schema.is_mutable:
+        if writes(func):
             tree_map_only(cls, cls._widen, (args, kwargs))
         plain, more = tree_map_only(cls, lambda tensor: tensor.stored.float(), (args, kwargs or {}))
         found = func(*plain, **more)
-        return args[0] if func._schema.is_mutable and found is plain[0] else found
+        return args[0] if writes(func) and found is plain[0] else found
 
     def _widen(self) -> None:
         self.kept[0] = self.stored.float()
@@ -72,7 +69,7 @@ class _Keep(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if (
-            func is aten._to_copy.default
+            func is CAST
             and kwargs.get("dtype") == torch.float32
             and type(args[0]) is torch.Tensor
             and args[0].dtype in HALVES
@@ -127,13 +124,15 @@ def _widened(model: torch.nn.Module) -> dict[str, Widened]:
     return {name: weight for name, weight in named if isinstance(weight, Widened)}
 
 
-def _replace(model: torch.nn.Module, new: Mapping[int, torch.Tensor]) -> list[tuple[dict[str, Any], str, Any]]:
+def _replace(
+    model: torch.nn.Module, new: Mapping[int, torch.Tensor]
+) -> list[tuple[MutableMapping[str, Any], str, Any]]:
     """Put other parameters in the place of some, known by their ids; returns those, and where they were."""
     made = {old: torch.nn.Parameter(tensor, requires_grad=False) for old, tensor in new.items()}
     found = [
-        (module._parameters, name, weight)
+        (own_parameters(module), name, weight)
         for module in model.modules()
-        for name, weight in module._parameters.items()
+        for name, weight in own_parameters(module).items()
         if id(weight) in made
     ]
     for parameters, name, weight in found:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sbertconv.artifact.scoring import IS_QUERY, ScoringRule
 from sbertconv.converters.checks import check_texts
 from sbertconv.plan.context import Context
+from sbertconv.source.st_compat import skipped_ids
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,7 @@ def convert_multi_vector_mask(module: torch.nn.Module, context: Context) -> Laye
     from sbertconv.layers import MultiVectorMask
 
     check_texts(context)
-    rule = ScoringRule.of(module, context.modules)
+    rule = ScoringRule.of(module, context.modules, skipped_ids(module))
     layer = MultiVectorMask(**vars(rule), name=context.name(module))
     takes = ("input_ids", "attention_mask", *([IS_QUERY] if rule.tells_queries else []))
     return features_step(layer, takes, "attention_mask")

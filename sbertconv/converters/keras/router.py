@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sbertconv.plan.context import Context, Features
+from sbertconv.source.st_compat import resolved_route
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +17,7 @@ def convert_router(module: torch.nn.Module, context: Context) -> LayerStep:
     """The steps of the route that the library itself resolves for the context's task and modality."""
     from sbertconv.converters.keras.step import LayerStep
 
-    route = module._resolve_route(task=context.task, modality=context.modality)
+    route = resolved_route(module, context.task, context.modality)
     steps = [context.convert(nested) for nested in module.sub_modules[route]]
 
     def run(features: Features) -> Features:

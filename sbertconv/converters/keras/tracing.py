@@ -17,6 +17,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from sbertconv.converters.traced import quiet, traceable_experts, unchanged
 from sbertconv.errors import UnsupportedModuleError, error_text
+from sbertconv.source.torch_compat import Operator, tree_unflatten
 
 if TYPE_CHECKING:
     from sbertconv.layers import TracedModule
@@ -298,7 +299,7 @@ class Lowering:
             }
             for value in values
         ]
-        tree = torch.utils._pytree.tree_unflatten(described, self.program.call_spec.out_spec)
+        tree = tree_unflatten(described, self.program.call_spec.out_spec)
         self.outputs = {name: list(value) if isinstance(value, tuple) else value for name, value in tree.items()}
 
     def _drop_unused(self) -> None:
@@ -345,7 +346,7 @@ class Lowering:
 
 def _name(target: Any) -> str:
     """`aten.linear.default`, or the name of a Python function on sizes."""
-    return str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))
+    return str(target) if isinstance(target, Operator) else getattr(target, "__name__", str(target))
 
 
 def _where(node: torch.fx.Node) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sbertconv.plan.context import Context, Features, Step
+from sbertconv.source.torch_compat import scan
 
 
 def convert_lstm(module: torch.nn.Module, context: Context) -> Step:
@@ -53,8 +54,6 @@ def run_direction(lstm: torch.nn.LSTM, suffix: str, hidden: Tensor, counts: Tens
         hidden: the layer's input, [sequence, batch, dim].
         counts: 1 for tokens, 0 for padding, which leaves the state as it is, [sequence, batch, 1].
     """
-    from torch._higher_order_ops.scan import scan
-
     recurrent = getattr(lstm, f"weight_hh_{suffix}").t()
     biases = [getattr(lstm, f"bias_{kind}_{suffix}") for kind in ("ih", "hh")] if lstm.bias else []
     inputs = torch.nn.functional.linear(hidden, getattr(lstm, f"weight_ih_{suffix}"), sum(biases) if biases else None)

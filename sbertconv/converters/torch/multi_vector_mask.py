@@ -14,12 +14,13 @@ from torch import Tensor
 from sbertconv.artifact.scoring import IS_QUERY, ScoringRule
 from sbertconv.converters.checks import check_texts
 from sbertconv.plan.context import Context, Features, Step
+from sbertconv.source.st_compat import skipped_ids
 
 
 def convert_multi_vector_mask(module: torch.nn.Module, context: Context) -> Step:
     """Raises UnsupportedOptionError on a route for images."""
     check_texts(context)
-    return MultiVectorMaskStep(ScoringRule.of(module, context.modules))
+    return MultiVectorMaskStep(ScoringRule.of(module, context.modules, skipped_ids(module)))
 
 
 class MultiVectorMaskStep(torch.nn.Module):

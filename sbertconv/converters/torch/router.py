@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 
 from sbertconv.plan.context import Context, Features, Step
+from sbertconv.source.st_compat import resolved_route
 
 
 def convert_router(module: torch.nn.Module, context: Context) -> Step:
     """The steps of the route that the library itself resolves for the context's task and modality."""
-    route = module._resolve_route(task=context.task, modality=context.modality)
+    route = resolved_route(module, context.task, context.modality)
     return RouteStep(route, [context.convert(nested) for nested in module.sub_modules[route]])
 
 

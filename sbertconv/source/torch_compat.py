@@ -1,0 +1,46 @@
+"""Private names of PyTorch. A version that has them no more ends at the import of this module, or at the first use."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any, cast
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only, tree_unflatten
+
+from sbertconv.frameworks import private
+
+__all__ = ["FakeTensor", "TorchDispatchMode", "tree_map_only", "tree_unflatten"]
+
+Operator = private(private(torch, "_ops", "torch"), "OpOverload", "torch")
+CAST: Any = private(torch.ops.aten, "_to_copy", "torch").default  # of a tensor to another dtype or device
+
+
+def wrapper(kind: type, like: torch.Tensor, dtype: torch.dtype) -> Any:
+    """A tensor of a subclass with the shape and device of another one, and no memory of its own."""
+    make = private(torch.Tensor, "_make_wrapper_subclass", "torch")
+    return make(kind, like.shape, strides=like.stride(), dtype=dtype, device=like.device)
+
+
+def writes(operator: Any) -> bool:
+    """Whether an operator changes one of its inputs."""
+    return bool(private(operator, "_schema", "torch").is_mutable)
+
+
+def own_parameters(module: torch.nn.Module) -> MutableMapping[str, Any]:
+    """The table of a module's own parameters, in which one can be replaced by any tensor."""
+    return cast(MutableMapping[str, Any], private(module, "_parameters", "torch"))
+
+
+def own_buffers(module: torch.nn.Module) -> MutableMapping[str, Any]:
+    """The table of a module's own buffers."""
+    return cast(MutableMapping[str, Any], private(module, "_buffers", "torch"))
+
+
+def scan(*args: Any, **options: Any) -> Any:
+    """A loop over the first axis that torch.export keeps as one, see `torch._higher_order_ops.scan`."""
+    from torch._higher_order_ops.scan import scan as found
+
+    return found(*args, **options)
