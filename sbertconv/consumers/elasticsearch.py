@@ -77,7 +77,7 @@ def scripted(path: Path, place: int) -> Any:
             graph.erase_node(node)
         elif "assert" in str(node.target) or node.op == "call_module":  # the guards, which the comparison stands for
             graph.erase_node(node)
-        elif isinstance(node.target, torch._ops.OpOverload):
+        elif hasattr(node.target, "overloadpacket"):  # TorchScript chooses among overloads by itself
             node.target = node.target.overloadpacket
     graph.set_codegen(torch.fx.graph.CodeGen())
     (output,) = [node for node in graph.nodes if node.op == "output"]
