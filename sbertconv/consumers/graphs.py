@@ -9,6 +9,7 @@ from sbertconv.artifact.folder import Artifact
 from sbertconv.artifact.naming import in_graph
 from sbertconv.artifact.publishing import Staging
 from sbertconv.consumers.consumer import HIDDEN, SENTENCE, TOKENS
+from sbertconv.converters.onnx.naming import rename_values
 from sbertconv.errors import UnsupportedOptionError
 
 TYPES = "token_type_ids"
@@ -144,6 +145,7 @@ def write_variant(proto: Any, staging: Staging, file: str, outputs: Sequence[str
 def spread_variant(artifact: Artifact, staging: Staging, file: str, inputs: Sequence[str] = ()) -> None:
     """A graph in one file whose only output is the sentence embedding at every token."""
     proto = graph_proto(artifact, staging, weights=True)
-    if HIDDEN not in [value.name for value in proto.graph.output]:
+    if not any(HIDDEN in node.output and node.op_type == "Expand" for node in proto.graph.node):
+        rename_values(proto.graph, {HIDDEN: f"{HIDDEN}_of_tokens"})  # its other meaning, of another consumer
         spread(proto, artifact)
     write_variant(proto, staging, file, [HIDDEN], inputs)
