@@ -71,6 +71,7 @@ class Tensor(TypedDict):
     dtype: Annotated[str, key("its element type: `int64`, `int32`, `float32`, `string`, ...", pattern=r"^[a-z0-9]+$")]
     shape: Annotated[list[Axis], key("its axes: a number, or the name of one that varies", max_length=8)]
     below: NotRequired[Annotated[Positive, key("of an input, what its numbers are smaller than: the rows of a table")]]
+    in_graph: NotRequired[Annotated[Name, key("its name in the graph's file, where that is another")]]
 
 
 class QueryExpansion(TypedDict):
@@ -184,6 +185,7 @@ class Origin(TypedDict):
 
     name: Annotated[str, key("its name or path")]
     revision: Annotated[str | None, key("its revision on the Hub")]
+    license: NotRequired[Annotated[str | None, key("the license that its README.md names")]]
 
 
 class TokenPooling(TypedDict):

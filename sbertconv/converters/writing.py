@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from sbertconv.artifact.card import license_in
 from sbertconv.artifact.kinds import EXACT
 from sbertconv.artifact.manifest import TokenizerSection
 from sbertconv.artifact.publishing import Staging
@@ -67,7 +68,7 @@ def manifest_content(
         "sbertconv": version_of("sbertconv"),
         "model_class": source.model_class.name,
         "backend": plan.backend,
-        "source": {"name": source.name, "revision": source.revision},
+        "source": {"name": source.name, "revision": source.revision, "license": license_in(source.folder)},
         "architecture": plan.routes[0].architecture,
         "chain": [step.name for step in plan.steps],
         "notes": list(dict.fromkeys([*source.notes, *source.heard])),

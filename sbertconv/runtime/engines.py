@@ -20,6 +20,7 @@ import numpy as np
 
 from sbertconv.artifact.folder import Artifact, opened_archive
 from sbertconv.artifact.manifest import GraphSection
+from sbertconv.artifact.naming import by_own_names, section_in_graph
 from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.errors import (
     ArtifactError,
@@ -534,7 +535,7 @@ def open_graph(artifact: Artifact, section: GraphSection, form: str, engine: str
     try:
         if options.device is not None:
             check_options(engine, options)
-        return ENGINES[engine].opens[form](artifact, section, options)
+        return by_own_names(ENGINES[engine].opens[form](artifact, section_in_graph(section), options), section)
     except SbertconvError:
         raise
     except Exception as error:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact
+from sbertconv.artifact.kinds import MODEL_CLASSES
 from sbertconv.artifact.manifest import GraphSection, not_null
 from sbertconv.artifact.scoring import IS_QUERY, TASKS
 from sbertconv.artifact.text_input import TEXT, TEXT_PAIR, Settings
@@ -458,7 +459,8 @@ class ConvertedModel:
         if output is None:
             return {name: values[row] for name, values in {**tensors, **found}.items()}
         values = found[output][row]
-        if output == "token_embeddings" and "attention_mask" in tensors:
+        tokens = MODEL_CLASSES[self.artifact.manifest["model_class"]].token_outputs
+        if output in tokens and "attention_mask" in tensors:
             kept = np.flatnonzero(tensors["attention_mask"][row])
             return values[: kept[-1] + 1 if len(kept) else 1]
         return values
@@ -478,6 +480,10 @@ class TaskEncoder(ConvertedModel):
     def get_embedding_dimension(self) -> int:
         """The length of a vector."""
         return int(self.artifact.manifest["embedding_dimension"])
+
+    def token_output(self, texts: list[str], output: str, task: str | None = None) -> list[np.ndarray]:
+        """An output with a row for each token, [tokens, dim] for each text, with the default prompt as `encode`."""
+        return self._run(texts, self._resolve_prompt(None, None), 1, False, output, task)
 
     @abstractmethod
     def encode(self, inputs: Any, *args: Any, **options: Any) -> Any:
