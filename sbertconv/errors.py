@@ -70,6 +70,10 @@ class ParityError(SbertconvError):
         super().__init__(message)
         self.report = report
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For errors that come from another process."""
+        return type(self), (str(self), self.report)
+
 
 class TokenizationError(SbertconvError):
     """The tokenizer inside a graph gives other tokens than the model's, or a tokenizer fails on a text; nothing was

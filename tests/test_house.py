@@ -13,8 +13,8 @@ import sbertconv
 
 ROOT = Path(sbertconv.__file__).parent
 GROUND = (
-    "errors", "memory", "frameworks", "artifact", "options", "keywords", "corpus", "text", "layers", "runtime",
-    "tables", "ray", "spark",
+    "errors", "memory", "frameworks", "keras_compat", "artifact", "options", "keywords", "corpus", "text", "layers",
+    "runtime", "tables", "ray", "spark",
 )  # fmt: skip
 CONVERSION = ("source", "plan", "converters", "parity", "conversion", "consumers")
 FACE = ("integrations", "benchmark", "console", "api", "cli", "__init__")

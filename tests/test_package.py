@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from importlib.metadata import version
 from pathlib import Path
 
@@ -125,6 +126,14 @@ def test_exception_tree() -> None:
     assert all(f" {name}" in tree for name in ERRORS if name != "SbertconvError")
 
 
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_comes_back_from_another_process(name: str) -> None:
+    kind = getattr(errors, name)
+    given = ("what\nwhat to do", {"checks": []}) if kind is errors.ParityError else ("what\nwhat to do",)
+    came = pickle.loads(pickle.dumps(kind(*given)))
+    assert (type(came), str(came), getattr(came, "report", None)) == (kind, given[0], (*given, None)[1])
+
+
 @pytest.mark.parametrize(
     ("code", "arguments"),
     [
@@ -147,3 +156,12 @@ def test_the_command_is_installed_and_lists_its_commands() -> None:
     assert ran.code == 0
     assert all(command in ran.out for command in COMMANDS)
     assert "3 parity failed" in ran.out
+
+
+def test_running_a_folder_imports_no_framework(bert_artifact: Path) -> None:
+    """Keras, TensorFlow and scipy too, which nothing of an ONNX folder needs."""
+    code = (
+        "import sys, sbertconv\nsbertconv.load(sys.argv[1]).encode(['a'])\n"
+        "print(sorted({'torch', 'keras', 'tensorflow', 'scipy', 'transformers'} & set(sys.modules)))"
+    )
+    assert run_python(code, bert_artifact).out == "[]\n"

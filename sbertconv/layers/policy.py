@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from sbertconv.errors import UnsupportedOptionError
-from sbertconv.layers.keras_compat import layers_of
+from sbertconv.keras_compat import layers_of
 from sbertconv.layers.output import SentenceEmbedding
 from sbertconv.layers.pooling import Pooling
 from sbertconv.layers.words import BoW, StaticEmbedding, WordWeights

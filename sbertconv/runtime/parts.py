@@ -16,7 +16,7 @@ from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.kinds import class_named
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, error_text
 from sbertconv.frameworks import import_keras
-from sbertconv.layers.keras_compat import all_layers
+from sbertconv.keras_compat import all_layers
 from sbertconv.runtime.engines import load_keras_model
 
 ENCODER = "encoder"  # the one part that has a name: what to-tf made
