@@ -5,7 +5,7 @@ READY := .venv/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test fuzz sweep lint format type docs docs-run site package bench bench-large clean
+.PHONY: help demo test test-clients fuzz sweep lint format type docs docs-run site package bench bench-large clean
 
 help:            ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -45,6 +45,9 @@ docs: $(READY)   ## the generated pages are up to date, and every link leads som
 
 docs-run: $(READY) ## every command and every Python block of the pages, in order, in a scratch folder; half an hour
 	$(BIN)/python docs/run.py $(ARGS)
+
+test-clients: $(READY) ## other software from the package registries, on converted folders; half an hour, 4 GB of disk
+	$(BIN)/python tests/clients/run.py $(ARGS)
 
 site: $(READY)   ## the documentation as pages, in build/site
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[site]'

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # In this order, since a page may use what those before it made.
 PAGES = (
     "README.md", "docs/quickstart.md", "docs/onnx.md", "docs/tensorflow.md", "docs/finetuning.md", "docs/torch.md",
-    "docs/runtime.md", "docs/verification.md",
+    "docs/runtime.md", "docs/verification.md", "docs/consumers.md",
 )  # fmt: skip
 MODEL = "all-MiniLM-L6-v2"
 EXITS = re.compile(r"<!-- exits (?P<code>\d+) -->")

@@ -33,6 +33,7 @@ _PUBLIC = {
     "to_torch": "sbertconv.api",
     "pipeline": "sbertconv.api",
     "pack": "sbertconv.consumers",
+    "push": "sbertconv.artifact.hub",
     "verify": "sbertconv.api",
     "inspect": "sbertconv.api",
     "load": "sbertconv.runtime.opening",

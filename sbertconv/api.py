@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from sbertconv.artifact.folder import Artifact, is_keras_artifact, link_or_copy, read_artifact
+from sbertconv.artifact.publishing import stage
 from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.conversion import (
     Bounds,
@@ -148,6 +149,7 @@ def _to_graph(
     model = model_name(model)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
     on_stage("loading libraries")
+    from sbertconv.consumers.packing import named, pack
     from sbertconv.converters.onnx.backend import GraphSettings
     from sbertconv.converters.onnx.writer import write_onnx
 
@@ -155,6 +157,8 @@ def _to_graph(
     settings: GraphSettings = GraphSettings(**{**vars(how), **only})
     bounds = Bounds(settings.precision, subject(GateOptions, options))
     settings.check()
+    if how.consumers:
+        named(how.consumers)
     source, converters = opened(model, subject(ModelOptions, options), registry)
     settings = settings.of(source.model_class)
     ways = {"": partial(write_onnx, options=settings)}
@@ -170,7 +174,12 @@ def _to_graph(
         on_stage=on_stage,
     )
     target = target_folder(directory, source.name, settings.kind)
-    return conversion.into(target, ways, overwrite=subject(FolderOptions, options).overwrite)
+    overwrite = subject(FolderOptions, options).overwrite
+    if not how.consumers:
+        return conversion.into(target, ways, overwrite=overwrite)
+    with stage(target, overwrite=overwrite), scratch_folder() as scratch:  # refuses before the work
+        made = conversion.into(scratch / "converted", ways, overwrite=False)
+        return pack(made.folder, target, how.consumers, overwrite=overwrite, on_stage=on_stage)
 
 
 @verb

@@ -33,6 +33,7 @@ from sbertconv.console.options import (
     flag,
     flags_of,
     in_command_words,
+    names_of,
     with_options,
 )
 from sbertconv.console.printing import (
@@ -212,18 +213,20 @@ def build_plan_command(
 @app.command("pack")
 def pack_command(
     folder: Annotated[
-        Path, typer.Argument(help="A folder of to-onnx.", show_default=False, autocompletion=complete_converted)
+        Path, typer.Argument(help="A converted folder.", show_default=False, autocompletion=complete_converted)
     ],
     directory: Annotated[Path, typer.Argument(help="Where to write.", show_default=False)],
     consumers: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--for",
-            help="What will open it: fastembed, text-embeddings-inference, sentence-transformers, transformers.js, "
-            "triton, vespa, spring-ai, opensearch or tensorflow-serving; repeat for several.",
+            help="What will open it, a name of docs/consumers.md: fastembed, triton, ...; repeat for several.",
+            metavar="<name>",
             show_default=False,
         ),
-    ],
+    ] = None,
+    input_names: Annotated[list[str] | None, names_of("--input-name", "input_ids=ids")] = None,
+    output_names: Annotated[list[str] | None, names_of("--output-name", "sentence_embedding=embedding")] = None,
     overwrite: Annotated[bool, flag("--overwrite", "Replace an existing artifact.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -231,7 +234,15 @@ def pack_command(
     from sbertconv.consumers import pack
 
     with progress(as_json) as on_stage:
-        artifact = pack(folder, directory, consumers, overwrite=overwrite, on_stage=on_stage)
+        artifact = pack(
+            folder,
+            directory,
+            consumers or (),
+            input_names=input_names or (),
+            output_names=output_names or (),
+            overwrite=overwrite,
+            on_stage=on_stage,
+        )
     if as_json:
         print_json({"folder": str(artifact.folder), **artifact.manifest})
         return
@@ -240,6 +251,29 @@ def pack_command(
         print_lines(console, f"{name}: {proof['texts']} texts, at most {proof['max_abs_diff']:.1e} from encode()")
         print_lines(console, f"  reads {proof['reads']}")
     print_lines(console, f"Written to {artifact.folder}")
+
+
+@app.command("push")
+def push_command(
+    folder: Annotated[
+        Path, typer.Argument(help="A converted folder.", show_default=False, autocompletion=complete_converted)
+    ],
+    repo_id: Annotated[str, typer.Argument(help="owner/name; it is made if it is not there.", show_default=False)],
+    private: Annotated[bool, flag("--private", "Make it private.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="The branch, which is made if it is not there; default main.", show_default=False)
+    ] = None,
+    create_pr: Annotated[bool, flag("--create-pr", "Open a pull request and leave the branch as it is.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Upload a converted folder to the Hub in one commit, its README.md as the card."""
+    from sbertconv.artifact.hub import push
+
+    where = push(folder, repo_id, private=private, revision=revision, create_pr=create_pr)
+    if as_json:
+        print_json({"url": where})
+        return
+    print_lines(open_console(), f"Uploaded: {where}")
 
 
 @app.command("engines")

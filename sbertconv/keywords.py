@@ -29,6 +29,9 @@ class ToOnnx(TypedDict, total=False):
     token_type_ids: bool | None
     precision: str
     calibration: Names
+    input_names: Names
+    output_names: Names
+    consumers: Names
     opset: int
     external_data: bool | None
     optimize: bool
@@ -60,6 +63,9 @@ class ToOpenvino(TypedDict, total=False):
     token_type_ids: bool | None
     precision: str
     calibration: Names
+    input_names: Names
+    output_names: Names
+    consumers: Names
     atol: float | None
     rtol: float | None
     proof_budget: float | None

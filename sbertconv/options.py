@@ -180,8 +180,8 @@ class OutputOptions(ActivationOptions):
 
     outputs: Names | None = option(
         None,
-        "sentence_embedding or token_embeddings; of a reranker or classifier logits or scores; of a SparseEncoder also "
-        "indices and values; several in this order.",
+        "sentence_embedding, token_embeddings or last_hidden_state, the transformer's own; of a reranker or classifier "
+        "logits or scores; of a SparseEncoder also indices and values, and logits of tokens; several in this order.",
         flag="--output",
         metavar="<name>",
         choices=OUTPUTS,
@@ -216,6 +216,19 @@ class GraphOptions(OutputOptions):
     )
     calibration: Names = option(
         (), "Your own texts for fp16, which keeps in float32 whatever leaves its range on them.", from_file=True
+    )
+    input_names: Names = option(
+        (),
+        "Names of inputs in the graph, like input_ids=ids; those that are named come first, in this order.",
+        flag="--input-name",
+        metavar="<old=new>",
+    )
+    output_names: Names = option((), "The same of outputs.", flag="--output-name", metavar="<old=new>")
+    consumers: Names = option(
+        (),
+        "Other software that will open the folder, as sbertconv pack lays it out and proves it; several are possible.",
+        flag="--for",
+        metavar="<name>",
     )
 
 

@@ -26,7 +26,7 @@ import time
 import traceback
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,27 @@ def mutated_zip(content: bytes, chosen: random.Random, keep: Callable[[str], boo
     name = chosen.choice([name for name in members if keep(name)])
     as_json = name.endswith(".json")
     members[name] = (mutated_json if as_json else mutated_bytes)(members[name], chosen)
+    return zipped(members)
+
+
+def mutated_lines(content: bytes, chosen: random.Random) -> bytes:
+    """Lines of JSON, one of them mutated."""
+    lines = content.splitlines(keepends=True)
+    place = chosen.randrange(len(lines))
+    lines[place] = mutated_json(lines[place], chosen) + b"\n"
+    return b"".join(lines)
+
+
+def mutated_tables(content: bytes, chosen: random.Random) -> bytes:
+    """An archive with the tables of its tokenizer mutated, an archive themselves."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    (name,) = (name for name in members if name.endswith(".npz"))
+    members[name] = mutated_zip(members[name], chosen)
+    return zipped(members)
+
+
+def zipped(members: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, part in members.items():
@@ -170,7 +191,31 @@ def _rows(folder: Path) -> None:
     (folder / "in.csv").write_text('id,text\n1,one\n2,"two, ""three""\nfour"\n3,\n', encoding="utf-8")
     (folder / "in.jsonl").write_text('{"text": "one", "id": 1}\n{"text": ""}\n"three"\n', encoding="utf-8")
     (folder / "in.txt").write_text("one\n\nthree\n", encoding="utf-8")
-    pq.write_table(pa.table({"id": [1, 2, 3], "text": ["one", "", "three"]}), folder / "in.parquet")
+    table = pa.table({"id": [1, 2, 3], "text": ["one", "", "three"]})
+    pq.write_table(table, folder / "in.parquet")
+    with pa.ipc.new_file(folder / "in.arrow", table.schema) as out:
+        out.write_table(table)
+
+
+def _litert(folder: Path) -> None:
+    import sbertconv
+
+    sbertconv.to_tf(sample("bert"), folder, formats=["litert"])
+
+
+def _ledger(folder: Path) -> None:
+    """A run that was killed when half of its rows were done."""
+    folder.mkdir(parents=True)
+    embedded(sample("rows") / "in.csv", folder / "out")
+    ledger = folder / "out/_sbertconv.jsonl"
+    ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[:2]))
+
+
+def embedded(file: Path, output: Path) -> Any:
+    from sbertconv.tables.embedding import EmbedTable
+    from sbertconv.tables.encoding import TableOptions, embed_tables
+
+    return embed_tables(EmbedTable(folder=str(sample("onnx"))), str(file), output, TableOptions(rows_per_file=2))
 
 
 def _converted(command: str, **options: Any) -> Callable[[Path], None]:
@@ -190,6 +235,11 @@ SAMPLES: dict[str, Callable[[Path], None]] = {
     "onnx": _converted("to_onnx"),
     "torch": _converted("to_torch"),
     "keras": _converted("to_tf", formats=["keras"]),
+    "openvino": _converted("to_openvino"),
+    "saved_model": _converted("to_tf", formats=["saved_model"]),
+    "litert": _litert,
+    "text": _converted("to_tf", formats=["keras"], text_input=True),
+    "ledger": _ledger,
 }
 
 
@@ -230,6 +280,50 @@ def ask_model(folder: Path, file: Path) -> None:
         plan_model(model, source.name, "torch", default_registry()).check()
 
 
+def ask_shown(folder: Path, file: Path) -> None:
+    """What a command prints of a folder, and how it ends."""
+    from sbertconv.cli import main
+
+    sys.argv = ["sbertconv", "inspect", str(folder)]
+    code: Any = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    assert code in (None, 0, 1, 2, 3), code
+
+
+def ask_verify(folder: Path, file: Path) -> None:
+    import sbertconv
+
+    sbertconv.verify(sample("static"), folder)
+
+
+def ask_format(form: str) -> Callable[[Path, Path], None]:
+    """Load and embed in one of the formats; sizes as in `ask_converted`."""
+
+    def ask(folder: Path, file: Path) -> None:
+        import sbertconv
+
+        manifest = folder / "sbertconv.json"
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        content["files"][file.relative_to(folder).as_posix()]["size"] = file.stat().st_size
+        manifest.write_text(json.dumps(content), encoding="utf-8")
+        assert len(sbertconv.load(folder, format=form).encode(TEXTS)) == len(TEXTS)
+
+    return ask
+
+
+def ask_tables(folder: Path, file: Path) -> None:
+    """Every row of a table is in the output, or there is an error. A ledger is believed."""
+    import pyarrow.parquet as pq
+
+    begun = file.parent != folder  # the file is the ledger of a run that was killed
+    done = embedded(sample("rows") / "in.csv" if begun else file, folder / "out")
+    written = sum(pq.read_metadata(path).num_rows for path in (folder / "out").glob("*.parquet"))
+    assert begun or written == done.rows, (written, done)
+
+
 def ask_rows(folder: Path, file: Path) -> None:
     """What is read is text."""
     from sbertconv.console.files import read_texts
@@ -265,6 +359,22 @@ KINDS: dict[str, Kind] = {
         "static", ("modules.json", "config_sentence_transformers.json", "tokenizer.json"), mutated_json, ask_model
     ),
     "weights": Kind("static", ("model.safetensors",), mutated_bytes, ask_model),
+    "shown": Kind("onnx", ("sbertconv.json",), mutated_json, ask_shown),
+    "verified": Kind("onnx", ("sbertconv.json",), mutated_json, ask_verify, quick=False),
+    "tables": Kind("rows", ("in.csv", "in.jsonl", "in.txt", "in.parquet", "in.arrow"), mutated_bytes, ask_tables),
+    "ledger": Kind("ledger", ("out/_sbertconv.jsonl",), mutated_lines, ask_tables),
+    "openvino": Kind(
+        "openvino", ("openvino/openvino_model.xml", "openvino/openvino_model.bin"), mutated_bytes,
+        ask_format("openvino"), quick=False,
+    ),
+    "saved_model": Kind(
+        "saved_model",
+        ("saved_model/model/saved_model.pb", "saved_model/model/variables/variables.index",
+         "saved_model/model/variables/variables.data-00000-of-00001"),
+        mutated_bytes, ask_format("saved_model"), quick=False,
+    ),
+    "litert": Kind("litert", ("litert/model.tflite",), mutated_bytes, ask_format("litert"), quick=False),
+    "text": Kind("text", ("keras/model.keras",), mutated_tables, ask_keras, quick=False),
     "rows": Kind("rows", ("in.csv", "in.jsonl", "in.txt", "in.parquet"), mutated_bytes, ask_rows),
 }  # fmt: skip
 
@@ -318,6 +428,7 @@ def work(name: str, seeds: Iterator[int]) -> None:
         os.chdir(here)
         case = Path(base) / "case"
         case.mkdir()
+        run_case(name, -1, case)  # imports the libraries, which no case is to answer for
         for seed in seeds:
             print(f"{seed} begins", file=told)
             print(f"{seed} {run_case(name, seed, case)}", file=told)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import class_cases
 import numpy as np
 import pytest
 import tiny
-from conftest import snapshot
+from conftest import importable, snapshot
 from sentence_transformers.sentence_transformer import modules as st
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer
@@ -21,7 +23,7 @@ from transformers import AutoTokenizer
 import sbertconv
 from sbertconv.artifact.folder import described
 from sbertconv.artifact.publishing import stage
-from sbertconv.consumers import CONSUMERS
+from sbertconv.consumers import ROWS, default_consumers
 from sbertconv.converters.writing import write_module_configs
 from sbertconv.corpus.texts import CORPUS
 from sbertconv.plan.preprocessing import describe_input
@@ -32,7 +34,11 @@ TEXTS = [*tiny.LINES[:6], "one", "a MASK of <mask> words, [MASK] too", LONG, LON
 # What a call or a loading leaves behind, which is no setting of a tokenizer
 STRAY = {"max_length", "stride", "truncation_strategy", "pad_to_multiple_of", "is_local", "local_files_only", "backend"}
 
-TOGETHER = [name for name, row in CONSUMERS.items() if row.form == "onnx" and row.hidden != "sentence"]
+EMBEDDING = [row for row in ROWS if row.model_class == "SentenceTransformer"]
+OTHERWISE = {"chroma", "oracle", "duckdb", "postgresql", "clickhouse"}  # read other folders: test_consumer_rows.py
+TOGETHER = [
+    row.name for row in EMBEDDING if row.form == "onnx" and row.hidden != "sentence" and row.name not in OTHERWISE
+]
 Rows = list[list[int]]
 
 
@@ -284,7 +290,7 @@ def test_packing_leaves_the_folder_as_it_was(pooled_artifact: Path, tmp_path: Pa
     assert snapshot(pooled_artifact) == before
 
 
-@pytest.mark.parametrize("name", [name for name, row in CONSUMERS.items() if row.hidden == "sentence"])
+@pytest.mark.parametrize("name", [row.name for row in EMBEDDING if row.hidden == "sentence"])
 def test_a_consumer_that_can_only_pool_is_right_for_a_model_with_dense(
     name: str, bert_artifact: Path, tmp_path: Path
 ) -> None:
@@ -347,3 +353,30 @@ def test_a_folder_that_a_consumer_cuts_otherwise_is_not_published(pooled_artifac
         sbertconv.pack(folder, tmp_path / "packed", ["fastembed", "triton"])
     assert [check.passed for check in caught.value.report.checks] == [False, True]
     assert not (tmp_path / "packed").exists()
+
+
+PLUGIN = """
+from sbertconv.consumers.consumer import Consumer, as_it_is
+from sbertconv.consumers.fastembed import read_fastembed
+
+def register(consumers):
+    consumers.add(Consumer("mine", "the first output", lambda manifest: [], as_it_is, read_fastembed))
+"""
+
+
+def test_a_plugin_adds_a_consumer(pooled_artifact: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    info = site / "mine-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "mine_consumer.py").write_text(PLUGIN, encoding="utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 0.1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[sbertconv.consumers]\nmine = mine_consumer:register\n", encoding="utf-8")
+    with importable(site, "mine_consumer"):
+        packed = sbertconv.pack(pooled_artifact, tmp_path / "packed", ["mine"])
+        assert packed.manifest["consumers"]["mine"]["max_abs_diff"] < 1e-5
+        (site / "mine_consumer.py").write_text(PLUGIN.replace('"mine"', '"fastembed"'), encoding="utf-8")
+        sys.modules.pop("mine_consumer")
+        importlib.invalidate_caches()
+        shutil.rmtree(site / "__pycache__", ignore_errors=True)
+        with pytest.raises(sbertconv.DuplicateConverterError, match=r"plugin 'mine' .* failed: A consumer 'fastembed'"):
+            default_consumers()

@@ -47,6 +47,7 @@ BAD: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     "one text without its batch": (every(lambda x: x[0]), r"int64 \[6\] .have: \[batch, sequence\]"),
     "numbers that are not whole": (every(lambda x: x.astype(np.float32)), "input_ids: float32"),
     "a token below zero": (every(lambda x: x - 1), "-1 in it"),
+    "a token without a row": (every(lambda x: x + 10**6), r"1\d{6} in it .have: numbers below \d+, which the table"),
     "nothing": (lambda tensors: {}, "input_ids, token_type_ids, attention_mask is missing .have: none"),
 }
 

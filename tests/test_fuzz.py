@@ -19,8 +19,8 @@ import sbertconv
 from sbertconv import SbertconvError
 from sbertconv.console.files import read_texts
 
-# The manifest is not among them: its own parser has its own tests
-CASES = {"rows": 100, "tokenizer": 25, "words": 40, "onnx": 25, "static": 12, "weights": 8, "pt2": 8}
+CASES = {"manifest": 25, "rows": 100, "tokenizer": 25, "words": 40, "onnx": 25, "static": 12, "weights": 8, "pt2": 8,
+         "tables": 25, "ledger": 25, "shown": 8}  # fmt: skip
 FEW = settings(
     max_examples=60, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -20,8 +21,9 @@ import torch
 from conftest import TEXTS, run_python, snapshot
 
 import sbertconv
-from sbertconv import ArtifactError, SourceError, TokenizationError
+from sbertconv import ArtifactError, SourceError
 from sbertconv.artifact.folder import MANIFEST
+from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.tokenizer_file import rust_errors
 
 PACKED_MANIFEST = f"/sbertconv/{MANIFEST}"
@@ -30,10 +32,10 @@ PACKED_MANIFEST = f"/sbertconv/{MANIFEST}"
 WATCHED = """
 import builtins, os, sys
 plain = builtins.__import__
-def watched(name, *rest):
+def watched(name, *rest, **more):
     if name == "onnxruntime" and name not in sys.modules:
         print(os.environ.get("ORT_DISABLE_TELEMETRY"))
-    return plain(name, *rest)
+    return plain(name, *rest, **more)
 builtins.__import__ = watched
 import sbertconv
 sbertconv.load(sys.argv[1], engine="onnxruntime").encode(["a text"])
@@ -101,6 +103,36 @@ def calling(content: bytes, target: str = "torch.hub.load") -> bytes:
     return json.dumps(program).encode()
 
 
+def guarding(content: bytes, mark: Path) -> bytes:
+    return json.dumps({**json.loads(content), "guards_code": [f"open({str(mark)!r}, 'w')"]}).encode()
+
+
+def laid_out(content: bytes, mark: Path, kind: str, context: Any) -> bytes:
+    """The layout of the inputs, with a container that names a module: importing it makes the mark."""
+    module = mark.parent / "sbertconv_hostile_module.py"
+    module.write_text(f"open({str(mark)!r}, 'w')", encoding="utf-8")
+    program = json.loads(content)
+    signature = program["graph_module"]["module_call_graph"][0]["signature"]
+    layout = json.loads(signature["in_spec"])
+    layout[1]["children_spec"][1] |= {"type": kind, "context": context}
+    signature["in_spec"] = json.dumps(layout)
+    return json.dumps(program).encode()
+
+
+def passing(content: bytes, **argument: str) -> bytes:
+    program = json.loads(content)
+    program["graph_module"]["graph"]["nodes"][0]["inputs"].append({"name": "a", "arg": argument, "kind": 1})
+    return json.dumps(program).encode()
+
+
+def sized(content: bytes, expression: str) -> bytes:
+    program = json.loads(content)
+    program["graph_module"]["graph"]["sym_int_values"]["x"] = {"as_expr": {"expr_str": expression, "hint": None}}
+    return json.dumps(program).encode()
+
+
+FACTORY = {"default_factory_module": "sbertconv_hostile_module", "default_factory_name": "x", "dict_context": []}
+ENUM = json.dumps({"__enum__": True, "fqn": "sbertconv_hostile_module:X", "name": "a"})
 PROGRAMS: dict[str, tuple[str, Callable[[bytes, Path], bytes], str]] = {
     "pickled example inputs": ("sample_inputs/model.pt", lambda content, mark: saved(mark), "more than tensors"),
     "pickled constants": (
@@ -115,14 +147,44 @@ PROGRAMS: dict[str, tuple[str, Callable[[bytes, Path], bytes], str]] = {
         lambda content, mark: calling(content, "torch.ops.aten.from_file.default"),
         "calls torch.ops.aten.from_file",
     ),
+    "guards, which are Python": ("models/model.json", guarding, "runs the code"),
+    "a module that is imported for a container": (
+        "models/model.json",
+        lambda content, mark: laid_out(content, mark, "collections.defaultdict", FACTORY),
+        "imports",
+    ),
+    "a module that is imported for a key": (
+        "models/model.json",
+        lambda content, mark: laid_out(content, mark, "builtins.dict", ENUM),
+        "imports",
+    ),
+    "an operator that is handed on": (
+        "models/model.json",
+        lambda content, mark: passing(content, as_operator="torch.os.system"),
+        "calls torch.os.system",
+    ),
+    "a call of what is handed on": (
+        "models/model.json",
+        lambda content, mark: calling(content, "_operator.call"),
+        "calls _operator.call",
+    ),
+    **{
+        f"an expression that has no end: {text}": (
+            "models/model.json",
+            lambda content, mark, text=text: sized(content, text),
+            "evaluates",
+        )
+        for text in ("9**9**9", "Pow(Integer(9), Pow(Integer(9), Integer(9)))", "factorial(Integer(9999))", "(" * 300)
+    },
     "JSON that is none": ("models/model.json", lambda content, mark: b"[" * 100_000, "not a readable PyTorch program"),
 }
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_hostile_program_is_refused_before_it_runs(
-    name: str, torch_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+    name: str, torch_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.syspath_prepend(tmp_path)  # as the working folder is, for python -c and python -m
     member, change, said = PROGRAMS[name]
     folder, mark = copy_of(torch_folder), tmp_path / "mark"
     (program,) = folder.rglob("*.pt2")
@@ -201,6 +263,22 @@ def test_a_program_is_checked_as_torch_reads_it(
     with pytest.raises(ArtifactError, match=r"opening it could run code|not a readable PyTorch program"):
         sbertconv.load(folder).encode(TEXTS)
     assert not mark.exists()
+
+
+def test_a_program_is_taken_unasked_only_where_there_is_nothing_else(
+    static_artifact: Path, torch_folder: Path, copy_of: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of(static_artifact)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest["engines"] = {"torch": ["torch"], **manifest["engines"]}
+    manifest["graphs"][0]["formats"] = {"torch": "torch/model.pt2", **manifest["graphs"][0]["formats"]}
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    said: list[str] = []
+    monkeypatch.setattr(logging.getLogger("sbertconv"), "info", lambda text, *parts: said.append(text % parts))
+    assert sbertconv.load(folder).format == "onnx"
+    assert said == []
+    assert sbertconv.load(torch_folder).format == "torch"
+    assert said == [f"{torch_folder} holds a PyTorch program alone, which runs in PyTorch."]
 
 
 def test_a_program_that_was_not_touched_opens(torch_folder: Path, static_artifact: Path) -> None:
@@ -305,35 +383,201 @@ def test_a_file_that_is_no_litert_model_is_one_clear_error(content: bytes, tmp_p
         check_litert(tmp_path / "model.tflite")
 
 
+@pytest.mark.parametrize("operation", ["ImmutableConst", "GenerateVocabRemapping", "DecodeProtoV2", "WriteFile",
+                                       "CollectiveBcastSend", "RandomUniform", "NoSuchOperation"])  # fmt: skip
+def test_a_saved_model_holds_operations_on_tensors_and_variables_alone(operation: str, tmp_path: Path) -> None:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    from sbertconv.runtime.saved_models import check_saved_model
+
+    saved = saved_model_pb2.SavedModel()
+    graph = saved.meta_graphs.add().graph_def
+    graph.node.add(name="a", op="MatMul")
+    (tmp_path / "saved_model.pb").write_bytes(saved.SerializeToString())
+    check_saved_model(tmp_path / "saved_model.pb")
+    graph.library.function.add().node_def.add(name="b", op=operation)
+    (tmp_path / "saved_model.pb").write_bytes(saved.SerializeToString())
+    with pytest.raises(ArtifactError, match=operation):
+        check_saved_model(tmp_path / "saved_model.pb")
+
+
+def with_layer(file: Path, layer: dict[str, Any]) -> None:
+    """A .keras file with a layer more."""
+
+    def change(name: str, content: bytes) -> bytes:
+        if name != "config.json":
+            return content
+        config = json.loads(content)
+        config["config"]["layers"].append(layer)
+        return json.dumps(config).encode()
+
+    rewritten(file, change)
+
+
+STRANGERS = {
+    "builtins.Lambda": {"class_name": "Lambda", "module": "builtins", "config": {}},
+    "keras.layers.Lambda": {"class_name": "Lambda", "module": "keras.layers", "config": {}},
+    "keras.layers.TorchModuleWrapper": {"class_name": "TorchModuleWrapper", "module": "keras.layers", "config": {}},
+    "subprocess.Popen": {"class_name": "Popen", "module": "subprocess", "config": {"args": ["true"]}},
+    "keras_hub.layers.Any": {"class_name": "Any", "module": "keras_hub.layers", "config": {}},
+}
+
+
+@pytest.mark.parametrize("said", STRANGERS)
+def test_a_keras_file_with_layers_that_could_run_code_is_not_opened(
+    said: str, bert_keras: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    file = copy_of(bert_keras) / "keras/model.keras"
+    with_layer(file, {"name": "a", "inbound_nodes": [], **STRANGERS[said]})
+    for opened in (lambda: sbertconv.load(file).encode(TEXTS), lambda: sbertconv.to_onnx(file, tmp_path / "onnx")):
+        with pytest.raises(ArtifactError, match=f"could run code:\n  {said}"):
+            opened()
+
+
+def encrypted(content: bytearray) -> None:
+    """The flag of a password in every entry of the directory."""
+    at = -1
+    while (at := content.find(b"PK\1\2", at + 1)) >= 0:
+        content[at + 8] |= 1
+
+
+def packed_oddly(content: bytearray) -> None:
+    """A method of compression that nobody has."""
+    at = -1
+    while (at := content.find(b"PK\1\2", at + 1)) >= 0:
+        content[at + 10] = 77
+
+
+@pytest.mark.parametrize("change", [encrypted, packed_oddly])
+def test_an_archive_that_cannot_be_unpacked_is_one_error(
+    change: Callable[[bytearray], None], bert_keras: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    file = copy_of(bert_keras) / "keras/model.keras"
+    content = bytearray(file.read_bytes())
+    change(content)
+    file.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"model\.keras: not a readable archive"):
+        sbertconv.load(file)
+
+
+def test_a_bomb_is_not_unpacked_where_a_model_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "model.keras"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", bytes(50 << 20))
+        archive.writestr(f"layer{PACKED_MANIFEST}", b"{}")
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *args, **options: pytest.fail("a member was read"))
+    with pytest.raises(ArtifactError, match="no model compresses so well"):
+        sbertconv.load(file)
+
+
+@pytest.mark.parametrize("name", ["README.md", "1_Pooling/config.json", "2_Dense/model.safetensors", "vocab.txt"])
+def test_a_pipe_in_a_model_is_one_error(
+    name: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = copy_of(bert_folder)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(SourceError, match=f"{name}: is a pipe"):
+        sbertconv.to_onnx(folder, tmp_path / "onnx")
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(ArtifactError, match="it is a pipe or a device"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(ArtifactError, match="no such file"):
+        sbertconv.load((tmp_path / "a.json").rename(tmp_path / "a.keras"))
+
+
+def test_weights_in_several_files_stay_in_their_folder(bert_folder: Path, copy_of: Callable[[Path], Path]) -> None:
+    folder = copy_of(bert_folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../stolen.safetensors"}}))
+    with pytest.raises(SourceError, match=r"'\.\./stolen\.safetensors' leaves the folder"):
+        sbertconv.inspect(folder)
+
+
+@pytest.mark.parametrize("name", ["base.model.torch", "base.model.json", "util.http_get"])
+def test_what_is_no_module_is_not_looked_for_a_way_to_load_it(
+    name: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = copy_of(bert_folder)
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    modules[1]["type"] = f"sentence_transformers.{name}"
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    with pytest.raises(SourceError, match="is no module"):
+        sbertconv.to_onnx(folder, tmp_path / "onnx")
+
+
 CHARSMAP = {"type": "Precompiled", "precompiled_charsmap": ""}  # reading it panics
-NO_CHUNK = {"type": "FixedLength", "length": 0}  # running it panics
-PANICS = {"on load": {"normalizer": CHARSMAP}, "on a text": {"pre_tokenizer": NO_CHUNK}}
+NO_CHUNK = {"type": "FixedLength", "length": 0}  # running it panics, as does the template
+TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "[NONE]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {},
+}
+PANICS = {
+    "on load": {"normalizer": CHARSMAP},
+    "on load, in a sequence": {"normalizer": {"type": "Sequence", "normalizers": [CHARSMAP]}},
+    "on a text": {"pre_tokenizer": NO_CHUNK},
+    "in a template": {"post_processor": TEMPLATE},
+}
 
 
 def edited(file: Path, **values: Any) -> bytes:
     return json.dumps({**json.loads(file.read_text(encoding="utf-8")), **values}).encode()
 
 
+def numbered(file: Path, number: int) -> bytes:
+    """A vocabulary whose last token has this number: the library makes room for all below it."""
+    model = json.loads(file.read_text(encoding="utf-8"))["model"]
+    return edited(file, model={**model, "vocab": {**model["vocab"], "##zzz": number}})
+
+
 @pytest.mark.parametrize("when", PANICS)
-def test_a_tokenizer_that_panics_is_one_error_of_a_converted_folder(
-    when: str, static_artifact: Path, copy_of: Callable[[Path], Path]
+def test_a_tokenizer_that_would_panic_is_one_error_of_a_converted_folder(
+    when: str, static_artifact: Path, copy_of: Callable[[Path], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = copy_of(static_artifact)
     file = folder / "tokenizer.json"
     reshown(folder, file, edited(file, **PANICS[when]))
-    with pytest.raises((ArtifactError, TokenizationError), match=r"tokenizer\.json: the library that reads or runs it"):
+    with pytest.raises(
+        ArtifactError, match=r"tokenizer\.json: not a readable tokenizer.json: .*(table|length 0|no id)"
+    ):
         sbertconv.load(folder).encode(TEXTS)
+    assert capfd.readouterr().err == ""  # the library tells of a panic by itself
 
 
 @pytest.mark.parametrize("when", PANICS)
-def test_a_tokenizer_that_panics_is_one_error_of_a_model(
-    when: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+def test_a_tokenizer_that_would_panic_is_one_error_of_a_model(
+    when: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = copy_of(bert_folder)
     (folder / "tokenizer.json").write_bytes(edited(folder / "tokenizer.json", **PANICS[when]))
-    with pytest.raises((SourceError, TokenizationError), match="the library that reads or runs it failed"):
+    with pytest.raises(SourceError, match=r"tokenizer\.json: cannot be used: .*(table|length 0|no id)"):
         sbertconv.to_onnx(folder, tmp_path / "onnx")
     assert not (tmp_path / "onnx").exists()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_vocabulary_with_a_hole_of_billions_is_one_error(
+    static_artifact: Path, bert_folder: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder, model = copy_of(static_artifact), copy_of(bert_folder)
+    reshown(folder, folder / "tokenizer.json", numbered(folder / "tokenizer.json", 2**31))
+    with pytest.raises(ArtifactError, match="'##zzz' has the number 2,147,483,648"):
+        sbertconv.load(folder).encode(TEXTS)
+    (model / "tokenizer.json").write_bytes(numbered(model / "tokenizer.json", 2**31))
+    with pytest.raises(SourceError, match="'##zzz' has the number 2,147,483,648"):
+        sbertconv.inspect(model)
+
+
+def test_a_panic_is_one_error(bert_folder: Path) -> None:
+    from tokenizers import Tokenizer
+
+    text = edited(bert_folder / "tokenizer.json", normalizer=CHARSMAP).decode()
+    with pytest.raises(SourceError, match="a: the library that reads or runs it failed"), rust_errors("a", SourceError):
+        Tokenizer.from_str(text)
 
 
 @pytest.mark.parametrize("passing", [KeyboardInterrupt, SystemExit, GeneratorExit, ValueError("a fault of ours")])

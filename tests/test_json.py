@@ -63,7 +63,7 @@ def test_files_that_are_none_are_one_error(tmp_path: Path, monkeypatch: pytest.M
             read_json(tmp_path / name)
     monkeypatch.setattr(json_reading, "LARGEST", 10)
     (tmp_path / "a.json").write_text(json.dumps("a text that is longer"))
-    with pytest.raises(ArtifactError, match="23 bytes of JSON"):
+    with pytest.raises(ArtifactError, match=r"23 bytes .have: up to 10"):
         read_json(tmp_path / "a.json")
 
 
@@ -91,6 +91,20 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "labels that are a list": (changed("config.json", id2label=[1]), "id2label"),
     "an architecture that is a number": (changed("config.json", architectures=3), "architectures: 3"),
     "a mode that is an object": (changed("1_Pooling/config.json", pooling_mode={}), "pooling_mode"),
+    "code from the Hub": (changed("config.json", attn_implementation="a/kernel"), "attn_implementation: .a/kernel."),
+    "a million layers": (changed("config.json", num_hidden_layers=10**6), "num_hidden_layers: 1000000 .have: a whole"),
+    "a function of torch": (
+        changed("2_Dense/config.json", activation_function="torch.utils.collect_env.main"),
+        "activation_function: .*a class of torch.nn",
+    ),
+    "a function of torch for scores": (
+        changed("config.json", sentence_transformers={"activation_fn": "torch.distributed.run.main"}),
+        "sentence_transformers: .*activation_fn of torch.nn",
+    ),
+    "a function of torch in an older file": (
+        changed("config.json", sbert_ce_default_activation_function="torch.distributed.run.main"),
+        "sbert_ce_default_activation_function: .*a class of torch.nn",
+    ),
     "sizes that are text": (changed("2_Dense/config.json", in_features="a", out_features=[]), "out_features"),
 }
 

@@ -308,7 +308,7 @@ def noise(tmp_path: Path) -> Path:
     ("make", "words"),
     [
         (plain_keras, ["plain.keras: holds no sbertconv.json", "to-tf"]),
-        (noise, ["noise.keras: not a readable .keras file"]),
+        (noise, ["noise.keras: not a readable archive"]),
         (lambda tmp_path: tmp_path / "none.keras", ["none.keras", "Check the path"]),
     ],
 )

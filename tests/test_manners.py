@@ -23,8 +23,8 @@ from sbertconv import ArtifactError, SbertconvError, UnsupportedOptionError
 from sbertconv.artifact import scratch
 from sbertconv.artifact.publishing import stage
 from sbertconv.console.printing import json_text
-from sbertconv.runtime import tokenization
-from sbertconv.runtime.long_texts import keeps_begins
+from sbertconv.runtime import long_texts
+from sbertconv.runtime.long_texts import is_local
 from sbertconv.runtime.model import ConvertedModel
 from sbertconv.runtime.predicting import Reranker
 from sbertconv.runtime.tokenization import FastTokenizer
@@ -159,6 +159,8 @@ def test_an_error_of_the_engine_stands_in_its_message_alone(
 ) -> None:
     model = sbertconv.load(bert_artifact, engine="onnxruntime")
     tensors = model.tokenize(["a text"])
+    for entry in model.graphs[0].section["inputs"]:
+        entry.pop("below", None)
     with pytest.raises(ArtifactError, match="out of data bounds"):
         model.graphs[0].run({**tensors, "input_ids": tensors["input_ids"] + 10**6})
     assert capfd.readouterr() == ("", "")
@@ -181,25 +183,36 @@ def texts() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
-@pytest.mark.parametrize("cut", ["truncate", "slice"])
-def test_the_begin_of_a_very_long_text_has_the_tokens_of_the_whole(
-    kind: str, cut: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("cut", "side"), [("truncate", "right"), ("slice", "right"), ("truncate", "left")])
+def test_a_very_long_text_has_the_tokens_of_the_whole(
+    kind: str, cut: str, side: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tokenizer.json").write_text(tiny.backend_tokenizer(kind), encoding="utf-8")
-    tokenizer = FastTokenizer({**SECTION, "cut": cut}, tmp_path / "tokenizer.json")
-    assert tokenizer._keeps_begins
+    tokenizer = FastTokenizer({**SECTION, "cut": cut, "truncation_side": side}, tmp_path / "tokenizer.json")
+    assert tokenizer._is_local
     given = list(texts())
-    for limit in (17, 24, 60):
-        expected = tokenizer.ids(given, limit)
+    few = [text[:220] for text in given[::6]]  # the library takes the square of what two texts have beyond the limit
+    pairs = [(text, other[:size]) for text in few for other in few[:3] for size in (30, 180)]
+    pairs += [(second, first) for first, second in pairs]
+    for asked, limit in ((given, 17), (given, 24), (given, 60), (pairs, 40), (pairs, 41)):
+        expected = tokenizer.ids(asked, limit)
         with monkeypatch.context() as patch:
-            patch.setattr(tokenization, "LONG", 10)
-            patch.setattr(tokenization, "PER_TOKEN", 1)
-            assert tokenizer.ids(given, limit) == expected
+            patch.setattr(long_texts, "LONG", 60)
+            patch.setattr(long_texts, "FIRST", 20)
+            assert tokenizer.ids(asked, limit) == expected
 
 
-def test_little_of_a_very_long_text_is_tokenized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize(
+    "text",
+    ["word " * 2_000_000, ("a query", "word " * 2_000_000), ("word " * 500_000, "one " * 500_000)],
+    ids=["text", "pair", "two"],
+)
+def test_little_of_a_very_long_text_is_tokenized(
+    text: Any, side: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "tokenizer.json").write_text(tiny.backend_tokenizer("wordpiece"), encoding="utf-8")
-    tokenizer = FastTokenizer(SECTION, tmp_path / "tokenizer.json")
+    tokenizer = FastTokenizer({**SECTION, "truncation_side": side}, tmp_path / "tokenizer.json")
     lengths: list[int] = []
     cut_at = tokenizer._cut_at
 
@@ -207,14 +220,14 @@ def test_little_of_a_very_long_text_is_tokenized(tmp_path: Path, monkeypatch: py
         def __init__(self, backend: Any) -> None:
             self.backend = backend
 
-        def encode_batch_fast(self, texts: list[str], **options: Any) -> Any:
-            lengths.extend(map(len, texts))
+        def encode_batch_fast(self, texts: list[Any], **options: Any) -> Any:
+            lengths.extend(len(part) for text in texts for part in ((text,) if isinstance(text, str) else text))
             return self.backend.encode_batch_fast(texts, **options)
 
     monkeypatch.setattr(tokenizer, "_cut_at", lambda limit: Counting(cut_at(limit)))
-    ((ids, _),) = tokenizer.ids(["word " * 2_000_000], 48)
-    assert len(ids) == 48
-    assert sum(lengths) < 10_000
+    ((ids, _),) = tokenizer.ids([text], 48 + isinstance(text, tuple))  # an even number for both
+    assert len(ids) == 48 + isinstance(text, tuple)
+    assert sum(lengths) < 60_000
 
 
 @pytest.mark.parametrize(
@@ -229,5 +242,5 @@ def test_little_of_a_very_long_text_is_tokenized(tmp_path: Path, monkeypatch: py
 )
 def test_a_tokenizer_that_looks_further_reads_the_whole(change: dict[str, Any]) -> None:
     described = json.loads(Tokenizer.from_str(tiny.backend_tokenizer("wordpiece")).to_str())
-    assert keeps_begins(described)
-    assert not keeps_begins({**described, **change})
+    assert is_local(described)
+    assert not is_local({**described, **change})

@@ -109,6 +109,9 @@ def test_no_option_is_ignored_where_the_model_is_a_keras_model(name: str, tmp_pa
         "max_shape": (1, 8),
         "texts": ["a"],
         "calibration": ["a"],
+        "input_names": ["a=b"],
+        "output_names": ["a=b"],
+        "consumers": ["triton"],
         "outputs": ["logits"],
         "engines": ["openvino"],
     }.get(name, value)

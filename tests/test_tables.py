@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ import pytest
 from conftest import COMMAND, TEXTS, snapshot
 
 import sbertconv
-from sbertconv import UnsupportedOptionError
+from sbertconv import SbertconvError, UnsupportedOptionError
 from sbertconv.runtime.model import ConvertedModel
 
 pa = pytest.importorskip("pyarrow")
@@ -403,6 +404,7 @@ def test_ten_million_rows_of_ten_thousand_files_go_through_the_ledger_in_little_
     reading, process, rows, held = Reading("text", 8192, False, table.schema), psutil.Process(), 0, 0
     with Ledger(tmp_path / "out", {}) as ledger:
         ledger.begin({"arguments": {}})
+        (tmp_path / "out/name").touch()
         for number, file in enumerate(files):
             ledger.done(file)
             for part in reading.parts(file):
@@ -453,3 +455,81 @@ def test_what_cannot_be_is_said(
     places = {"in": tmp_path / "in", "out": tmp_path / "out"}
     ran = cli("encode", static_artifact, *(part.format(**places) for part in given))
     assert (ran.code, message in ran.err) == (1, True), ran.err
+
+
+def test_a_part_whose_file_was_removed_is_done_again(static_artifact: Path, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.csv", tmp_path / "out"
+    source.write_text("text\none\ntwo\nthree\n", encoding="utf-8")
+    embed, options = EmbedTable(folder=str(static_artifact)), TableOptions(rows_per_file=1)
+    embed_tables(embed, str(source), output, options)
+    sorted(output.glob("*.parquet"))[1].unlink()
+    assert embed_tables(embed, str(source), output, options).rows == 1
+    assert len(list(output.glob("*.parquet"))) == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["7", '{"file": 1}', '{"file": "a", "part": 0, "rows": null, "last": true, "stamp": [1, ""], "output": null}',
+     '{"file": "a", "part": 0, "rows": 1, "last": true, "stamp": [1, ""], "output": "../a"}'],
+)  # fmt: skip
+def test_a_ledger_that_no_run_wrote_is_one_error(line: str, static_artifact: Path, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.csv", tmp_path / "out"
+    source.write_text("text\none\n", encoding="utf-8")
+    embed = EmbedTable(folder=str(static_artifact))
+    embed_tables(embed, str(source), output, TableOptions())
+    with (output / "_sbertconv.jsonl").open("a") as ledger:
+        ledger.write(line + "\n")
+    with pytest.raises(SbertconvError, match=r"_sbertconv\.jsonl: (not as it should be|the path)"):
+        embed_tables(embed, str(source), output, TableOptions())
+
+
+def test_a_key_of_json_lines_that_no_column_has_is_a_bad_row(static_artifact: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    lines = [{"text": "one"}] * 1000 + [{"text": "two", "late": 1}, {"text": "three"}]
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    embed = EmbedTable(folder=str(static_artifact))
+    with pytest.raises(UnsupportedOptionError, match="row 1000: 'late' is none of the columns"):
+        embed_tables(embed, str(source), tmp_path / "out", TableOptions())
+    kept = EmbedTable(folder=str(static_artifact), keep=("text",))
+    assert embed_tables(kept, str(source), tmp_path / "kept", TableOptions()).rows == 1002
+
+
+@pytest.mark.parametrize("ending", ["arrow", "csv.xz", "csv.gz", "csv"])
+def test_a_broken_file_is_one_error_whatever_breaks(ending: str, static_artifact: Path, tmp_path: Path) -> None:
+    source = tmp_path / f"in.{ending}"
+    if ending == "arrow":  # the end of the second text lies outside of the buffer
+        with pa.ipc.new_file(source, pa.schema([("text", pa.string())])) as out:
+            out.write_table(pa.table({"text": ["one", "two"]}))
+        ends, beyond = (np.array(places, np.int32).tobytes() for places in ([0, 3, 6], [0, 3, 2**20]))
+        assert ends in source.read_bytes()
+        source.write_bytes(source.read_bytes().replace(ends, beyond))
+    else:
+        packed = {"csv.xz": lzma.compress, "csv.gz": gzip.compress}.get(ending, bytes)
+        content = bytearray(packed(b"text\n" + b"one\n" * 500) if ending != "csv" else b'"text\none\n')
+        content[len(content) // 2] ^= 0xFF if ending != "csv" else 0
+        source.write_bytes(content)
+    with pytest.raises(UnsupportedOptionError, match=r"in\..*"):
+        embed_tables(EmbedTable(folder=str(static_artifact)), str(source), tmp_path / "out", TableOptions())
+
+
+def test_links_are_the_files_that_they_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/a.csv").write_text("text\none\n", encoding="utf-8")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "link.csv").symlink_to(tmp_path / "far/a.csv")
+    (folder / "loop").symlink_to(".")
+    (found,) = find_inputs([str(folder)])
+    assert (Path(found.path).name, found.size) == ("link.csv", 9)
+    assert [Path(one.path).name for one in find_inputs([f"{folder}/*.csv"])] == ["link.csv"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_what_is_no_file_is_no_input_that_is_passed_over(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\none\n", encoding="utf-8")
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "b.csv")
+    else:
+        (tmp_path / "b.csv").symlink_to("nowhere")
+    with pytest.raises(UnsupportedOptionError, match=r"b\.csv: is no file"):
+        find_inputs([str(tmp_path)])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -26,6 +29,17 @@ PACKED = "/sbertconv/"  # where the last layer of a .keras file keeps the rest o
 CHUNK = 1 << 20
 LARGEST_RATIO = 100  # of an archive's size unpacked; tokenizer files reach 10, weights 1.1
 AGAIN = "Copy the whole folder again, or convert the model again with overwrite=True."
+# What zipfile raises for archives that are broken, encrypted or packed in a way that it does not know
+BROKEN_ARCHIVE = (
+    OSError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+)
 TO_ST = "sentence-transformers"  # in the place of a backend: a folder that to-st wrote
 
 
@@ -207,19 +221,14 @@ def unpacked(file: str | Path) -> Path:
         ArtifactError: if the file is missing, or was not written from a converted model.
     """
     file = Path(file).expanduser()
-    folder = make_scratch()
-    atexit.register(_remove, folder, os.getpid())
-    try:
-        with zipfile.ZipFile(file) as archive:
-            refuse_bomb(archive, file)
-            names = [name for name in archive.namelist() if PACKED in name and not name.endswith("/")]
-            for name in names:
-                path = inside(folder, name.partition(PACKED)[2], file)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(name) as packed, path.open("wb") as written:
-                    shutil.copyfileobj(packed, written, CHUNK)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"{file}: not a readable .keras file: {error}\nCheck the path.") from error
+    folder = scratch_for_life()
+    with opened_archive(file) as archive:
+        names = [name for name in archive.namelist() if PACKED in name and not name.endswith("/")]
+        for name in names:
+            path = inside(folder, name.partition(PACKED)[2], file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(name) as packed, path.open("wb") as written:
+                shutil.copyfileobj(packed, written, CHUNK)
     if not (folder / MANIFEST).is_file():
         raise ArtifactError(
             f"{file}: holds no {MANIFEST}, so it does not come from sbertconv.\n"
@@ -241,6 +250,30 @@ def unpacked(file: str | Path) -> Path:
 def read_packed(file: Path) -> Artifact:
     """The artifact inside a .keras file; see `unpacked` and `read_artifact`."""
     return replace(read_artifact(unpacked(file), file), packed=file)
+
+
+@contextlib.contextmanager
+def opened_archive(file: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file whose members are read in here; its sizes are bounded, see `refuse_bomb`.
+
+    Raises:
+        ArtifactError: if it, or a member, cannot be read, or it unpacks to too much.
+    """
+    try:
+        if not file.is_file():  # opening a pipe would wait for ever
+            raise OSError("no such file")
+        with zipfile.ZipFile(file) as archive:
+            refuse_bomb(archive, file)
+            yield archive
+    except BROKEN_ARCHIVE as error:
+        raise ArtifactError(f"{file}: not a readable archive: {error}\nGet a complete copy of it.") from error
+
+
+def scratch_for_life() -> Path:
+    """A temporary folder that lives as long as this process."""
+    folder = make_scratch()
+    atexit.register(_remove, folder, os.getpid())
+    return folder
 
 
 def refuse_bomb(archive: zipfile.ZipFile, file: Path) -> None:

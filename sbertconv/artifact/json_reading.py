@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,36 @@ def read_json(
         error: if the file cannot be read, is too large or too deep, no JSON, or of another kind.
     """
     where = path if where is None else where
+    return parse_json(
+        read_bytes(path, error, advice=advice, where=where), where, kind, error, advice=advice, unique=unique
+    )
+
+
+def read_bytes(
+    path: Path,
+    error: type[SbertconvError] = ArtifactError,
+    *,
+    most: int | None = None,
+    advice: str = COPY,
+    where: object = None,
+) -> bytes:
+    """The content of a file that is one, and of no more than `most` bytes, `LARGEST` if that is None: not of a pipe or
+    a device, which never end.
+
+    Raises:
+        error: if it is none, is larger, or cannot be read.
+    """
+    where, most = path if where is None else where, LARGEST if most is None else most
     try:
-        size = path.stat().st_size
-        text = path.read_bytes() if size <= LARGEST else b""
+        found = path.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise error(f"{where}: cannot be read: it is a pipe or a device, no file.\n{advice}")
+        if found.st_size > most:
+            raise error(f"{where}: {found.st_size:,} bytes (have: up to {most:,}).\n{advice}")
+        return path.read_bytes()
     except (OSError, ValueError) as problem:  # ValueError: a name that no file can have
         reason = getattr(problem, "strerror", None) or problem
         raise error(f"{where}: cannot be read: {reason}\n{advice}") from problem
-    if size > LARGEST:
-        raise error(f"{where}: {size:,} bytes of JSON (have: up to {LARGEST:,}).\n{advice}")
-    return parse_json(text, where, kind, error, advice=advice, unique=unique)
 
 
 def parse_json(

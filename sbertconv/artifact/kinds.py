@@ -25,6 +25,7 @@ class ModelClass:
         method: the method of that class that a converted model is equal to.
         outputs: the names of the outputs that a graph can give; the first is the default.
         keys: the manifest's keys that only this class has.
+        token_outputs: those of the outputs that have a row for each token.
         pairs: whether two texts make one input, told apart by their token types.
         no_text_input: why the tokenizer cannot be inside the graph; empty: it can.
         text_pair: whether a graph with its tokenizer inside takes two texts; else it takes one.
@@ -42,6 +43,7 @@ class ModelClass:
     no_text_input: str = ""
     text_pair: bool = False
     whole: bool = False
+    token_outputs: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     loads: str = "{library}({folder!r})"
 
@@ -75,6 +77,10 @@ class ModelClass:
             raise UnsupportedOptionError(
                 f"outputs={list(names)}: {' and '.join(SPARSE_OUTPUTS)} say nothing without each other.\n"
                 "Pass sparse=True, which is both."
+            )
+        if set(SPARSE_OUTPUTS) <= set(self.outputs) and set(names) <= set(self.token_outputs):
+            raise UnsupportedOptionError(
+                f"outputs {', '.join(names)}: say nothing of the vectors of a {self.name}.\nAsk for {self.output} too."
             )
         if self.whole and len(names) < len(self.outputs):
             raise UnsupportedOptionError(
@@ -115,7 +121,8 @@ MODEL_CLASSES = {
             name="SentenceTransformer",
             library="SentenceTransformer",
             method="encode",
-            outputs=("sentence_embedding", "token_embeddings"),
+            outputs=("sentence_embedding", "token_embeddings", "last_hidden_state"),
+            token_outputs=("token_embeddings", "last_hidden_state"),
             keys=("embedding_dimension", "similarity_fn_name"),
             pairs=False,
         ),
@@ -123,7 +130,8 @@ MODEL_CLASSES = {
             name="SparseEncoder",
             library="SparseEncoder",
             method="encode",
-            outputs=("sentence_embedding", *SPARSE_OUTPUTS),
+            outputs=("sentence_embedding", *SPARSE_OUTPUTS, "logits"),
+            token_outputs=("logits",),
             keys=("embedding_dimension", "max_active_dims", "similarity_fn_name"),
             pairs=False,
         ),
@@ -139,6 +147,7 @@ MODEL_CLASSES = {
             library="MultiVectorEncoder",
             method="encode",
             outputs=("token_embeddings", "scoring_mask"),
+            token_outputs=("token_embeddings",),
             keys=("embedding_dimension", "similarity_fn_name", "token_pooling"),
             pairs=False,
             no_text_input="pads queries in a way of its own, which such a graph does not",

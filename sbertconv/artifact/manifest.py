@@ -70,6 +70,8 @@ class Tensor(TypedDict):
     name: Annotated[Name, key("the name that the graph knows it by")]
     dtype: Annotated[str, key("its element type: `int64`, `int32`, `float32`, `string`, ...", pattern=r"^[a-z0-9]+$")]
     shape: Annotated[list[Axis], key("its axes: a number, or the name of one that varies", max_length=8)]
+    below: NotRequired[Annotated[Positive, key("of an input, what its numbers are smaller than: the rows of a table")]]
+    in_graph: NotRequired[Annotated[Name, key("its name in the graph's file, where that is another")]]
 
 
 class QueryExpansion(TypedDict):
@@ -183,6 +185,7 @@ class Origin(TypedDict):
 
     name: Annotated[str, key("its name or path")]
     revision: Annotated[str | None, key("its revision on the Hub")]
+    license: NotRequired[Annotated[str | None, key("the license that its README.md names")]]
 
 
 class TokenPooling(TypedDict):
@@ -200,6 +203,69 @@ class WeightsOrigin(TypedDict):
     file: Annotated[Path, key("the safetensors file")]
     prefix: Annotated[str, key("what its keys begin with")]
     shapes: Annotated[dict[str, list[Count]], key("weight -> its shape in PyTorch")]
+
+
+class GateSection(TypedDict):
+    """The quality that a smaller precision had to reach."""
+
+    min_cosine: Annotated[float, key("of every text's vector with the original's; of logits, of every list's")]
+    min_spearman: Annotated[float, key("of all similarities, or all logits, in their order")]
+    min_top10: Annotated[float, key("mean share of the ten nearest, or first, that stay")]
+    reason: NotRequired[Annotated[str, key("why these numbers")]]
+
+
+class CheckSection(TypedDict):
+    """One comparison of one list of texts."""
+
+    name: Annotated[str, key("what was compared")]
+    max_abs_diff: Annotated[float | None, key("the largest difference; null: the shapes are others")]
+    texts: NotRequired[Annotated[Count, key("how many")]]
+    worst_text: NotRequired[Annotated[str, key("the text that it came from")]]
+
+
+class QualitySection(TypedDict):
+    """What a smaller precision keeps of the original."""
+
+    of: Annotated[Literal["sentences", "lists"], key("what was compared, for vectors or for logits")]
+    passed: Annotated[bool, key("whether it reaches the gate")]
+    run: Annotated[str, key("the engine, where there were several")]
+    texts: Annotated[Count, key("how many")]
+    gate: Annotated[GateSection, key("what was asked for")]
+    min_cosine: Annotated[float, key("the smallest")]
+    mean_cosine: Annotated[float, key("of all texts")]
+    spearman: Annotated[float, key("rank correlation of all similarities, or logits")]
+    top1: Annotated[float, key("share of texts whose nearest stays")]
+    top10: Annotated[float, key("mean share of the ten nearest that stay")]
+    batch_cosine: Annotated[float, key("the smallest between a text alone and in a batch")]
+    worst_text: Annotated[str, key("the text of the smallest cosine")]
+    batch_text: Annotated[str, key("that of the smallest one in a batch")]
+
+
+class ProofSection(TypedDict):
+    """The comparison with the original, as `verify --json` prints it."""
+
+    rule: Annotated[str, key("what every text is held to, in words")]
+    method: Annotated[str, key("of the original, that was compared with")]
+    wobble: Annotated[float, key("how far the original is from itself in another batch")]
+    checks: Annotated[list[CheckSection], key("each comparison")]
+    quality: NotRequired[Annotated[list[QualitySection], key("below float32, what it keeps")]]
+
+
+class PlanSection(TypedDict):
+    """The TensorRT plans of a folder."""
+
+    tensorrt: Annotated[str, key("the version that built them")]
+    gpu: Annotated[str, key("the GPU that they were built on")]
+    parity: NotRequired[Annotated[ProofSection, key("their comparison with the graphs")]]
+
+
+class ConsumerSection(TypedDict):
+    """The proof of other software."""
+
+    reads: Annotated[str, key("its files and its output, in words")]
+    texts: Annotated[Count, key("how many were compared")]
+    max_abs_diff: Annotated[float, key("the largest difference")]
+    over_limit: Annotated[bool, key("whether texts over the limit were among them")]
 
 
 class Manifest(TypedDict):
@@ -257,12 +323,12 @@ class Manifest(TypedDict):
     top_k: NotRequired[Annotated[Positive, key("of sparse vectors, the limit that was asked for")]]
     recipe: NotRequired[Annotated[str, internal("the way to a smaller precision that passed its gate")]]
     block_size: NotRequired[Annotated[Positive | None, internal("of block-wise quantization")]]
-    gate: NotRequired[Annotated[dict[str, float | str | None], key("below float32, the quality that was asked for")]]
-    plan: NotRequired[Annotated[dict[str, Any], key("the TensorRT version and GPU of a plan, and its proof")]]
+    gate: NotRequired[Annotated[GateSection, key("below float32, the quality that was asked for")]]
+    plan: NotRequired[Annotated[PlanSection, key("the TensorRT version and GPU of a plan, and its proof")]]
     graphs: Annotated[list[GraphSection], key("its graphs, the default route first", min_length=1, max_length=100)]
     versions: Annotated[dict[str, str | None], key("package -> version, when it was written")]
-    consumers: NotRequired[Annotated[dict[str, dict[str, Any]], key("other software -> its proof")]]
-    parity: NotRequired[Annotated[dict[str, Any], key("the proof, as `verify --json` prints it")]]
+    consumers: NotRequired[Annotated[dict[str, ConsumerSection], key("other software -> its proof")]]
+    parity: NotRequired[Annotated[ProofSection, key("the proof, as `verify --json` prints it")]]
     torch_weights: NotRequired[
         Annotated[dict[str, WeightsOrigin], internal("inside a .keras file: layer -> the place of its weights")]
     ]
@@ -277,7 +343,9 @@ IMAGE_STEPS = {
     "do_normalize": ("image_mean", "image_std"),
 }
 SECTIONS = (Manifest, GraphSection, Tensor, TokenizerSection, QueryExpansion, Template, Slot, ImageSection, Attention,
-            ShapeRange, TokenPooling, WeightsOrigin, Origin, File)  # fmt: skip
+            ShapeRange, TokenPooling, WeightsOrigin, Origin, ProofSection, CheckSection, QualitySection, GateSection,
+            PlanSection, ConsumerSection, File)  # fmt: skip
+OPEN = (ProofSection, CheckSection, QualitySection, PlanSection)  # reports: they say more than is read again
 
 
 def problems_of(content: Any, *, closed: bool = False) -> list[str]:
@@ -321,7 +389,8 @@ def _problems_of_keys(value: Mapping[str, Any], section: Any, where: str, closed
             yield from _problems(value[name], hint, f"{prefix}{name}", closed)
         elif get_origin(hint) is not NotRequired:
             yield f"{prefix}{name} is missing"
-    yield from (f"{prefix}{name} is no key of a manifest" for name in value if closed and name not in hints)
+    if closed and section not in OPEN:
+        yield from (f"{prefix}{name} is no key of a manifest" for name in value if name not in hints)
 
 
 def _or_itself(parts: Sequence[Iterator[str]], whole: str) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sbertconv.artifact.card import CARD, card
 from sbertconv.artifact.folder import MANIFEST, TO_ST, Artifact, described, listed
 from sbertconv.artifact.json_reading import parse_json, read_json
 from sbertconv.artifact.manifest import FORMAT_VERSION, problems_of
@@ -59,11 +60,13 @@ class Staging:
         path.write_text(text, encoding="utf-8")
 
     def manifest(self, content: Mapping[str, Any]) -> Artifact:
-        """Write the manifest, with size and sha256 of every file written so far.
+        """Write the manifest, with size and sha256 of every file written so far; once it has the proof, the card too.
 
         Raises:
             ArtifactError: if it is none that could be read.
         """
+        if "parity" in content:
+            self.write(CARD, card(content))
         full = {"format_version": FORMAT_VERSION, **content, "files": described(self.folder)}
         text = json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         written = parse_json(text, self.target, dict)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.errors import SbertconvError
 
+COMPONENTS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "post_processor": "processors"}
+NO_TABLE = re.compile(r'"precompiled_charsmap"\s*:\s*(""|null)')
+LARGE_NUMBER = re.compile(r":\s*\d{8}")
+MOST_TOKENS = 1 << 24  # the library makes room for every number below the largest when it describes itself
 PANIC = ("pyo3_runtime", "PanicException")  # a BaseException that has no place to be imported from
 
 
@@ -33,14 +38,72 @@ def rust_errors(
 def read_tokenizer(text: str) -> Any:
     """The tokenizer of this JSON.
 
+    Raises:
+        ValueError: for what the library would panic of.
+
     The library misreads the last bit of one score in seven, and of ways to cut "aaaa..." that have the same sum that
     bit decides. Transformers hands it the scores as numbers, so a model has those of the file.
     """
     from tokenizers import Tokenizer, models
 
+    if NO_TABLE.search(text):
+        raise ValueError("a Precompiled normalizer has no table")
     tokenizer = Tokenizer.from_str(text)
+    if found := list(tokenizer_problems({name: part_of(tokenizer, name) for name in COMPONENTS})):
+        raise ValueError("; ".join(found))
+    if LARGE_NUMBER.search(text):
+        refuse_holes(tokenizer)
     if isinstance(tokenizer.model, models.Unigram):
         model = parse_json(text, "tokenizer.json", dict)["model"]
         scored = [(token, float(score)) for token, score in model["vocab"]]
         tokenizer.model = models.Unigram(scored, model.get("unk_id"), model.get("byte_fallback", False))
     return tokenizer
+
+
+def part_of(tokenizer: Any, name: str) -> Any:
+    """The JSON of one of a tokenizer's `COMPONENTS`, or None: without that of its vocabulary, which may be long."""
+    found = getattr(tokenizer, name)
+    return None if found is None else parse_json(found.__getstate__(), name)
+
+
+def parts(component: Any, key: str) -> Iterator[Mapping[str, Any]]:
+    """The components of a sequence, at whatever depth; of another component itself."""
+    if isinstance(component, Mapping) and component.get("type") == "Sequence":
+        for part in component.get(key) or ():
+            yield from parts(part, key)
+    elif isinstance(component, Mapping):
+        yield component
+
+
+def tokenizer_problems(described: Mapping[str, Any]) -> Iterator[str]:
+    """Settings that make the library panic, with a line on the error output that nobody can stop, in words.
+
+    Args:
+        described: the JSON of a tokenizer, or as much of it as there is.
+    """
+    for part in (part for name, key in COMPONENTS.items() for part in parts(described.get(name), key)):
+        if part["type"] == "Precompiled" and not part.get("precompiled_charsmap"):
+            yield "a Precompiled normalizer has no table"
+        if part["type"] == "FixedLength" and not part.get("length"):
+            yield "a FixedLength pre-tokenizer cuts pieces of length 0"
+        if part["type"] == "TemplateProcessing":
+            known = {name for name, one in part["special_tokens"].items() if len(one["ids"]) == len(one["tokens"]) > 0}
+            used = {
+                piece["SpecialToken"]["id"] for piece in (*part["single"], *part["pair"]) if "SpecialToken" in piece
+            }
+            yield from (f"the template has no id for {name!r}" for name in sorted(used - known))
+    vocabulary = (described.get("model") or {}).get("vocab")
+    yield from _holes(vocabulary) if isinstance(vocabulary, Mapping) else ()
+
+
+def refuse_holes(tokenizer: Any) -> None:
+    """Raise ValueError for a tokenizer with a number of a token that no vocabulary reaches."""
+    if found := list(_holes(tokenizer.get_vocab(True))):
+        raise ValueError(found[0])
+
+
+def _holes(vocabulary: Mapping[str, int]) -> Iterator[str]:
+    beyond = [token for token, number in vocabulary.items() if number >= MOST_TOKENS]
+    yield from (
+        f"the token {token!r} has the number {vocabulary[token]:,} (have: up to {MOST_TOKENS:,})" for token in beyond
+    )

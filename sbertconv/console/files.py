@@ -113,9 +113,15 @@ def _rows_of_parquet(path: Path, column: str) -> Iterator[str]:
         if column not in file.schema_arrow.names:
             _cell(dict.fromkeys(file.schema_arrow.names), column, str(path))
         batches = file.iter_batches(BLOCK, columns=[column])
-        texts = (text for batch in batches for text in batch.column(0).to_pylist())
+        texts = (text for batch in batches for text in _checked(batch).column(0).to_pylist())
         for number, text in enumerate(texts):
             yield _cell({column: text}, column, f"{path}, row {number}")
+
+
+def _checked(batch: Any) -> Any:
+    """The same batch; ValueError for one of a broken file whose places lie outside of it."""
+    batch.validate(full=True)
+    return batch
 
 
 def _cell(row: Any, column: str, where: str) -> str:

@@ -44,6 +44,12 @@ def flag(names: str, text: str, short: str | None = None, **options: Any) -> Any
     return typer.Option(*filter(None, (names, short)), help=text, metavar="", show_default=False, **options)
 
 
+def names_of(flag: str, example: str) -> Any:
+    """Names of tensors, old=new, repeated."""
+    text = f"A name in the graph, like {example}; those that are named come first; repeat for several."
+    return typer.Option(flag, help=text, metavar="<old=new>", show_default=False)
+
+
 def count(text: str) -> Any:
     return typer.Option(help=text, metavar="<n>", min=1, show_default=False)
 
@@ -180,6 +186,8 @@ def parameter_of(entry: Field[Any], kind: Any) -> inspect.Parameter:
         choice: Any = StrEnum(entry.name, {name: name for name in facts.choices})  # type: ignore[misc]
         kind = list[choice] | None if several else choice if default is not None else choice | None
         default = None if several else default and choice(str(default))
+    elif several:
+        kind, default = list[str] | None, None
     return inspect.Parameter(
         entry.name,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -194,7 +202,7 @@ def as_python(entry: Field[Any], kind: Any, value: Any) -> Any:
         return texts_of(value)
     if isinstance(value, StrEnum):
         return value.value
-    return [part.value for part in value] if isinstance(value, list) else value
+    return [getattr(part, "value", part) for part in value] if isinstance(value, list) else value
 
 
 def texts_of(file: Path) -> tuple[str, ...]:

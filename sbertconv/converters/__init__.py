@@ -7,9 +7,8 @@ features, a dict of the backend's own tensors under sentence-transformers' names
 
 from __future__ import annotations
 
-from sbertconv.errors import SbertconvError
 from sbertconv.plan.context import Context, Converter, Features, Step
-from sbertconv.plan.registry import Registry
+from sbertconv.plan.registry import Registry, register_plugins
 
 ENTRY_POINT_GROUP = "sbertconv.converters"
 
@@ -25,20 +24,10 @@ def default_registry() -> Registry:
         SbertconvError: if a plugin cannot be imported or its `register` fails, with the plugin's name; of the
             same type as the plugin's own error if that is one.
     """
-    from importlib.metadata import entry_points
-
     from sbertconv.converters import keras, onnx, torch
 
     registry = Registry()
     for backend in (onnx, keras, torch):
         backend.register(registry)
-    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
-        try:
-            entry_point.load()(registry)
-        except Exception as error:
-            kind = type(error) if isinstance(error, SbertconvError) else SbertconvError
-            raise kind(
-                f"The converter plugin {entry_point.name!r} ({entry_point.value}) failed: {error}\n"
-                "Fix or uninstall that package."
-            ) from error
+    register_plugins(ENTRY_POINT_GROUP, "converter", registry)
     return registry

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from sbertconv.artifact.card import license_in
 from sbertconv.artifact.kinds import EXACT
 from sbertconv.artifact.manifest import TokenizerSection
 from sbertconv.artifact.publishing import Staging
@@ -18,6 +19,7 @@ from sbertconv.plan.preprocessing import token_limit
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.engines import ENGINES
 from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
+from sbertconv.source.hearing import table_rows
 from sbertconv.source.opening import Source
 from sbertconv.source.st_compat import model_config
 
@@ -66,7 +68,7 @@ def manifest_content(
         "sbertconv": version_of("sbertconv"),
         "model_class": source.model_class.name,
         "backend": plan.backend,
-        "source": {"name": source.name, "revision": source.revision},
+        "source": {"name": source.name, "revision": source.revision, "license": license_in(source.folder)},
         "architecture": plan.routes[0].architecture,
         "chain": [step.name for step in plan.steps],
         "notes": list(dict.fromkeys([*source.notes, *source.heard])),
@@ -117,11 +119,18 @@ def route_content(
         **more,
         "modality": route.modality,
         "tasks": list(route.tasks),
-        "inputs": list(inputs),
+        "inputs": [{**entry, **bound(route, entry["name"])} for entry in inputs],
         "outputs": list(outputs),
         "tokenizer": tokenizer,
         "image": image_section(route) if route.modality == "image" else None,
     }
+
+
+def bound(route: PlannedRoute, name: str) -> dict[str, int]:
+    """What the numbers of an input are smaller than, where that is known: engines read past a table without a word."""
+    module: Any = route.modules[0][1]
+    rows = {"input_ids": table_rows(module)}.get(name) if route.modality == "text" else None
+    return {} if rows is None else {"below": rows}
 
 
 def graph_name(route: str, is_default: bool) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbertconv.artifact.folder import link_or_copy
+from sbertconv.artifact.naming import by_own_names, section_in_graph
 from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.parity.questions import TOKENS, Converted, Question, Side, ask
@@ -175,8 +176,8 @@ def _converted_values(embedder: ConvertedModel, question: Question) -> tuple[Val
     """Every floating value that the converted model computes on the way to its answer, and the answer."""
     found: Values = []
     for graph in embedder.graphs:
-        run = INSIDE[embedder.format](graph.artifact, graph.section, found)
-        graph.run_with(run)
+        run = INSIDE[embedder.format](graph.artifact, section_in_graph(graph.section), found)
+        graph.run_with(by_own_names(run, graph.section))
     try:
         (whole,) = ask(Converted(embedder), question)
     finally:

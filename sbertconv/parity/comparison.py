@@ -8,7 +8,7 @@ truncation, padding, graph and dtype are all inside the comparison. Rule: |a - b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -202,7 +202,9 @@ def shorten(text: str, width: int = 32) -> str:
 def rule_of(manifest: Mapping[str, Any], atol: float | None, rtol: float | None) -> Tolerance | Gate:
     """What an artifact is held to: the tables' numbers for its precision, or the user's own."""
     if manifest["precision"] in GATES:
-        gate: Gate = CLASS_PARITY[manifest["model_class"]].gate(**manifest["gate"])
+        asked = manifest.get("gate") or asdict(GATES[manifest["precision"]])
+        kind = CLASS_PARITY[manifest["model_class"]].gate
+        gate: Gate = kind(**{one.name: asked.get(one.name, "") for one in fields(Gate)})
         return gate
     default = TOLERANCES[manifest["backend"]]
     return Tolerance(default.atol if atol is None else atol, default.rtol if rtol is None else rtol, default.reason)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SMALL_BATCH = 8
 POOLED = 40  # sentences whose pooled tokens are compared
 COMPANY = 3  # texts in a call of its own: one of a length of the ladder, between two short ones
+TOKEN_OUTPUT, OWN_TOKENS = "token_output", ("last_hidden_state", "logits")  # of the Transformer, and not of encode()
 TOKENS, ALONE, BATCH, SENTENCES = "tokens", "each text alone", "padded batch", "sentences"
 LENGTHS_ALONE, LENGTHS_MIXED = "each length alone", "mixed lengths"
 
@@ -46,7 +47,8 @@ class Question:
     Attributes:
         name: what is compared, e.g. "padded batch".
         inputs: texts, pairs of texts or images.
-        method: "encode", "encode_query", "encode_document", "logits" or "scores"; "tokens" for what the graph is given.
+        method: "encode", "encode_query", "encode_document", "logits" or "scores"; "tokens" for what the graph is given;
+            "token_output" for what a Transformer itself gives, by the name of the converted model's "output".
         options: keywords of the method; for "tokens" the task.
         padding_side: where to pad, if not where the model does.
         pooled: whether token pooling pools; see `about_token_embeddings`.
@@ -112,9 +114,29 @@ class Original:
     owner: str = ""
 
     def call(self, question: Question) -> Sequence[Any]:
+        if question.method == TOKEN_OUTPUT:
+            return [self._own_tokens(text, question) for text in question.inputs]
         method = getattr(self.model, question.method)
         results: Sequence[Any] = method(list(question.inputs), show_progress_bar=False, **question.options)
         return results
+
+    def _own_tokens(self, text: str, question: Question) -> Any:
+        """What the Transformer gives for each token of one text, whatever the modules after it make of that."""
+        given: list[Mapping[str, Any]] = []
+        transformers = [module for module in self.model.modules() if type(module).__name__ == "Transformer"]
+        hooks = [
+            module.register_forward_hook(lambda module, taken, found: given.append(dict(found)))
+            for module in transformers
+        ]
+        options = {"task": question.task} if question.task else {}
+        try:
+            self.model.encode(text, show_progress_bar=False, **options)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        found = given[-1]
+        kept = np.flatnonzero(np.asarray(found["attention_mask"][0]))
+        return found["token_embeddings"][0][: kept[-1] + 1 if len(kept) else 1]
 
     def tokens(self, text: Any, task: str | None) -> Mapping[str, Any]:
         tensors: Mapping[str, Any] = self.model.preprocess([text], **({"task": task} if task else {}))
@@ -166,6 +188,11 @@ class Converted:
 
     def call(self, question: Question) -> Sequence[Any]:
         with _changed([self.embedder], "same_batches", True):  # otherwise hardly anything would be padded
+            if question.method == TOKEN_OUTPUT:
+                found: list[Any] = self.embedder.token_output(
+                    list(question.inputs), question.options["output"], question.task
+                )
+                return found
             results: Sequence[Any] = getattr(self.embedder, question.method)(list(question.inputs), **question.options)
         return results
 
@@ -233,12 +260,23 @@ def questions(original: Side, embedder: ConvertedModel, texts: Sequence[str] = (
 
 def about_embeddings(label: str, graph: Graph, original: Side, embedder: ConvertedModel) -> Iterator[Question]:
     """encode() on texts, and each further output of the graph."""
-    output = "sentence_embedding" if "sentence_embedding" in graph.outputs else graph.outputs[0]
-    yield from _about_encode(label, graph, original, embedder, {"output_value": output})
-    for other in graph.outputs:
+    asked = [name for name in graph.outputs if name not in OWN_TOKENS]
+    output = "sentence_embedding" if "sentence_embedding" in asked else next(iter(asked), None)
+    if output is not None:
+        yield from _about_encode(label, graph, original, embedder, {"output_value": output})
+    yield from about_own_tokens(label, graph)
+    for other in asked:
         if other != output:
             options = {"output_value": other, **_task(graph), "batch_size": SMALL_BATCH}
             yield Question(f"{label}{other.replace('_', ' ')}", CORPUS, options=options)
+
+
+def about_own_tokens(label: str, graph: Graph) -> Iterator[Question]:
+    """What the Transformer gives for each token, text by text: a batch of it may be larger than the weights."""
+    for name in graph.outputs:
+        if name in OWN_TOKENS:
+            options = {"output": name, **_task(graph)}
+            yield Question(f"{label}{name.replace('_', ' ')}", CORPUS, TOKEN_OUTPUT, options)
 
 
 def about_sparse_embeddings(label: str, graph: Graph, original: Side, embedder: ConvertedModel) -> Iterator[Question]:
@@ -246,6 +284,7 @@ def about_sparse_embeddings(label: str, graph: Graph, original: Side, embedder: 
     are the same on both sides.
     """
     yield from _about_encode(label, graph, original, embedder, _arrays(embedder), BATCH_SIZE)
+    yield from about_own_tokens(label, graph)
 
 
 def _about_encode(

@@ -40,6 +40,16 @@ def _as_it_is(model: Any) -> Callable[[Any], Any]:
     return lambda tensor: tensor
 
 
+def _computed(model: Any) -> Callable[[Any], Any]:
+    """What is too large to compute unasked is a function."""
+    return lambda tensor: tensor()
+
+
+def _own_copy(model: Any) -> Callable[[Any], Any]:
+    """A tensor that is another output too, where no module comes between: a graph has no output twice."""
+    return lambda tensor: tensor.clone()
+
+
 def _truncated(model: Any) -> Callable[[Any], Any]:
     size = model.truncate_dim
     return lambda tensor: tensor[:, :size]
@@ -169,6 +179,7 @@ OUTPUTS = {
         {
             "sentence_embedding": ModelOutput("sentence_embedding", _truncated),
             "token_embeddings": ModelOutput("token_embeddings", _as_it_is),
+            "last_hidden_state": ModelOutput("last_hidden_state", _own_copy),
         },
         _embedding_content,
     ),
@@ -177,6 +188,7 @@ OUTPUTS = {
             "sentence_embedding": ModelOutput("sentence_embedding", _limited),
             "indices": ModelOutput("sentence_embedding", _places),
             "values": ModelOutput("sentence_embedding", _values),
+            "logits": ModelOutput("token_logits", _computed),
         },
         _sparse_content,
     ),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.errors import DuplicateConverterError
+from sbertconv.errors import DuplicateConverterError, SbertconvError
 from sbertconv.source.routes import type_name
 
 if TYPE_CHECKING:
@@ -77,3 +77,28 @@ class Registry:
     def backends(self) -> tuple[str, ...]:
         """The backends with at least one converter."""
         return tuple(self._converters)
+
+
+def register_plugins(group: str, what: str, registry: Any) -> None:
+    """Call the function `register(registry)` of every installed plugin.
+
+    Args:
+        group: the entry point group that names them.
+        what: what they add, in a word, for messages.
+        registry: what they add it to.
+
+    Raises:
+        SbertconvError: if a plugin cannot be imported or its `register` fails, with the plugin's name; of the
+            same type as the plugin's own error if that is one.
+    """
+    from importlib.metadata import entry_points
+
+    for entry_point in entry_points(group=group):
+        try:
+            entry_point.load()(registry)
+        except Exception as error:
+            kind = type(error) if isinstance(error, SbertconvError) else SbertconvError
+            raise kind(
+                f"The {what} plugin {entry_point.name!r} ({entry_point.value}) failed: {error}\n"
+                "Fix or uninstall that package."
+            ) from error

@@ -8,11 +8,9 @@ import importlib
 import importlib.util
 import os
 import queue
-import shutil
 import sys
 import threading
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.folder import Artifact, refuse_bomb
+from sbertconv.artifact.folder import Artifact, opened_archive
 from sbertconv.artifact.manifest import GraphSection
+from sbertconv.artifact.naming import by_own_names, section_in_graph
 from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.errors import (
     ArtifactError,
@@ -33,6 +32,7 @@ from sbertconv.errors import (
 )
 from sbertconv.frameworks import import_keras, import_openvino, import_tensorflow, version_of
 from sbertconv.runtime.feeds import is_marked, marked
+from sbertconv.runtime.keras_files import check_keras
 from sbertconv.runtime.openvino_compat import keep_bfloat16
 from sbertconv.runtime.options import CPU, EngineOptions
 from sbertconv.runtime.programs import check_program
@@ -189,9 +189,9 @@ def load_keras_model(path: Any) -> Any:
     keras = import_keras()
     importlib.import_module("sbertconv.layers")  # registers them
     with scratch_folder() as folder:  # Keras would hold the whole file in memory beside the model
-        with zipfile.ZipFile(path) as archive:
-            refuse_bomb(archive, Path(path))
-        shutil.unpack_archive(path, folder, "zip")
+        with opened_archive(Path(path)) as archive:
+            check_keras(archive, Path(path))
+            archive.extractall(folder)  # names that leave the folder lead into it
         return keras.saving.load_model(folder, compile=False)
 
 
@@ -535,7 +535,7 @@ def open_graph(artifact: Artifact, section: GraphSection, form: str, engine: str
     try:
         if options.device is not None:
             check_options(engine, options)
-        return ENGINES[engine].opens[form](artifact, section, options)
+        return by_own_names(ENGINES[engine].opens[form](artifact, section_in_graph(section), options), section)
     except SbertconvError:
         raise
     except Exception as error:

@@ -78,6 +78,8 @@ def _misfits(entry: Mapping[str, Any], array: np.ndarray, sizes: dict[str, int],
             yield f"{found}: {given} tokens (have: up to {limit}, on which the graph was proven)"
     if array.dtype.kind == "i" and array.size and array.min() < 0:
         yield f"{found}: {array.min()} in it (have: numbers that are not negative)"
+    if "below" in entry and array.size and array.max() >= entry["below"]:
+        yield f"{found}: {array.max()} in it (have: numbers below {entry['below']}, which the table has rows for)"
 
 
 def checked_answer(outputs: Entries, found: Mapping[str, np.ndarray], feeds: Arrays, file: str) -> None:

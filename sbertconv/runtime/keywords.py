@@ -48,7 +48,10 @@ KEYWORDS = {
     "batch_size": Keyword("inputs per batch; texts are sorted by length first.", NUMBER),
     "show_progress_bar": Keyword("whether to show one; None is no.", FLAG, True),
     "output_value": Keyword(
-        '"sentence_embedding", "token_embeddings", or None for a dict of everything per input.', TEXT, True
+        '"sentence_embedding", "token_embeddings", another output of the graph, or None for a dict of everything per '
+        "input.",
+        TEXT,
+        True,
     ),
     "precision": Keyword('"float32", "int8", "uint8", "binary" or "ubinary".', TEXT),
     "convert_to_numpy": Keyword("False gives a list of torch tensors (torch must be installed).", FLAG),

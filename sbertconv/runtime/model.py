@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import threading
 import weakref
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact
+from sbertconv.artifact.kinds import MODEL_CLASSES
 from sbertconv.artifact.manifest import GraphSection, not_null
 from sbertconv.artifact.scoring import IS_QUERY, TASKS
 from sbertconv.artifact.text_input import TEXT, TEXT_PAIR, Settings
@@ -168,6 +170,17 @@ if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def taken_unasked(artifact: Artifact) -> str:
+    """The format that runs where none is asked for: the first; programs of PyTorch only where there is nothing else,
+    because more of the process is in the hands of who wrote them. That is logged.
+    """
+    found = next((form for form in artifact.formats if form != PROGRAM), PROGRAM)
+    if found == PROGRAM:
+        logging.getLogger("sbertconv").info("%s holds a PyTorch program alone, which runs in PyTorch.", artifact.folder)
+    return found
+
+
+PROGRAM = "torch"
 METHODS = ("encode", "encode_query", "encode_document", "similarity", "similarity_pairwise", "predict", "rank",
            "logits", "scores")  # fmt: skip
 
@@ -201,7 +214,7 @@ class ConvertedModel:
     ) -> None:
         self.artifact = artifact
         manifest = artifact.manifest
-        self.format = artifact.formats[0] if form is None else form
+        self.format = taken_unasked(artifact) if form is None else form
         if self.format not in artifact.formats:
             advice = BUILT.get(self.format, "convert the model again with it.").format(artifact.folder)
             raise UnsupportedOptionError(
@@ -446,7 +459,8 @@ class ConvertedModel:
         if output is None:
             return {name: values[row] for name, values in {**tensors, **found}.items()}
         values = found[output][row]
-        if output == "token_embeddings" and "attention_mask" in tensors:
+        tokens = MODEL_CLASSES[self.artifact.manifest["model_class"]].token_outputs
+        if output in tokens and "attention_mask" in tensors:
             kept = np.flatnonzero(tensors["attention_mask"][row])
             return values[: kept[-1] + 1 if len(kept) else 1]
         return values
@@ -466,6 +480,10 @@ class TaskEncoder(ConvertedModel):
     def get_embedding_dimension(self) -> int:
         """The length of a vector."""
         return int(self.artifact.manifest["embedding_dimension"])
+
+    def token_output(self, texts: list[str], output: str, task: str | None = None) -> list[np.ndarray]:
+        """An output with a row for each token, [tokens, dim] for each text, with the default prompt as `encode`."""
+        return self._run(texts, self._resolve_prompt(None, None), 1, False, output, task)
 
     @abstractmethod
     def encode(self, inputs: Any, *args: Any, **options: Any) -> Any:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
-import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sbertconv.artifact.folder import MANIFEST, PACKED, _remove
+from sbertconv.artifact.folder import MANIFEST, PACKED, opened_archive, scratch_for_life
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.kinds import class_named
+from sbertconv.artifact.manifest import problems_of
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, error_text
 from sbertconv.frameworks import import_keras
 from sbertconv.keras_compat import all_layers
@@ -52,8 +49,7 @@ def keras_file(file: Path, part: str | None = None, *, whole: bool = True) -> Pa
         raise ArtifactError(f"{says}.\nPass part={ENCODER!r} for the converted model alone.")
     model = _loaded(file, config["class_name"])
     found = _encoder(model, graph, says) if part else _classifier(model, manifest, says)
-    folder = Path(tempfile.mkdtemp(prefix="sbertconv-"))
-    atexit.register(_remove, folder, os.getpid())
+    folder = scratch_for_life()
     found.save(folder / file.name)
     return folder / file.name
 
@@ -79,15 +75,33 @@ def _described(file: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
         ArtifactError: for a model that contains several converted ones.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with opened_archive(file) as archive:
             names = [name for name in archive.namelist() if name.endswith(f"{PACKED}{MANIFEST}")]
-            if len(names) > 1:
-                raise ArtifactError(f"{file}: contains {len(names)} converted models.\nSave the one that you mean.")
+            several = len(names) > 1
             config, manifest = (parse_json(archive.read(name), file, dict) for name in ("config.json", names[0]))
-        assert len(manifest["graphs"]) == 1
-        return config, manifest
-    except (OSError, ValueError, LookupError, TypeError, AssertionError, zipfile.BadZipFile):
+    except (ArtifactError, LookupError):
         return None
+    if not several and (problems_of({**manifest, "files": {}}) or len(manifest["graphs"]) > 1 or not _is_model(config)):
+        return None
+    if several:
+        raise ArtifactError(f"{file}: contains {len(names)} converted models.\nSave the one that you mean.")
+    return config, manifest
+
+
+def _is_model(config: Mapping[str, Any]) -> bool:
+    """Whether a config is that of a model, with layers that have names."""
+    inner = config.get("config")
+    layers = inner.get("layers", []) if isinstance(inner, dict) else None
+    return (
+        isinstance(config.get("class_name"), str)
+        and isinstance(layers, list)
+        and all(
+            isinstance(layer, dict)
+            and isinstance(layer.get("config"), dict)
+            and isinstance(layer["config"].get("name"), str)
+            for layer in layers
+        )
+    )
 
 
 def _output_layers(config: Mapping[str, Any]) -> Iterator[str]:

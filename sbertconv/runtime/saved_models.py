@@ -12,14 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sbertconv.artifact.json_reading import read_bytes
 from sbertconv.errors import ArtifactError
 
 REFUSED = re.compile(  # by the names of their operations
     r".*(PyFunc|ReadFile|WriteFile|MatchingFiles|Reader|Dataset|Iterator|Summary|TextFile|Rpc|Send|Recv|Worker|Remote"
-    r"|Print|Custom|Plugin|FileSystem|Debug|Generator|CSV|Database|Sqlite|BigQuery|Infeed|Outfeed).*"
+    r"|Print|Custom|Plugin|FileSystem|Debug|Generator|CSV|Database|Sqlite|BigQuery|Infeed|Outfeed"
+    r"|ImmutableConst|VocabRemapping|RemapMatrix|Proto).*"
 )
+# Operations with a state, which TensorFlow says of all that touch the world but those above: what conversions write
+STATEFUL = {"Assert", "AssignVariableOp", "Case", "DisableCopyOnRead", "HashTableV2", "If", "LookupTableFindV2",
+            "LookupTableImportV2", "LookupTableSizeV2", "MutableHashTableV2", "PartitionedCall", "ReadVariableOp",
+            "StatefulPartitionedCall", "VarHandleOp", "VarIsInitializedOp", "While"}  # fmt: skip
 CHECKPOINTS = re.compile(r"Save(Slices|V2)?|Restore(Slice|V2)?|MergeV2Checkpoints|ShardedFilename|RestoreV2")
 SAVING = re.compile(r"__inference__traced_(save|restore)_\d+")  # the functions with which TensorFlow loads variables
+LARGEST_GRAPH = 2**31 - 1  # of a protobuf message
+LARGEST_MODEL = 2**36
 
 
 def check_saved_model(file: Path) -> None:
@@ -31,7 +39,9 @@ def check_saved_model(file: Path) -> None:
     from tensorflow.core.protobuf import saved_model_pb2
 
     try:
-        saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+        saved = saved_model_pb2.SavedModel.FromString(read_bytes(file, most=LARGEST_GRAPH))
+    except ArtifactError:
+        raise
     except Exception as error:  # DecodeError of protobuf, whose place differs by version
         raise ArtifactError(
             f"{file}: not a readable SavedModel: {error}\nConvert the model again with overwrite=True."
@@ -43,8 +53,9 @@ def _operations(meta: Any) -> Iterator[str]:
     """The refused operations of a graph and of its functions. Variables are saved and restored by functions of their
     own, which nothing but the loader may call.
     """
-    yield from (node.op for node in meta.graph_def.node if REFUSED.fullmatch(node.op))
+    yield from (node.op for node in meta.graph_def.node if _touches(node.op) or CHECKPOINTS.fullmatch(node.op))
     functions = meta.graph_def.library.function
+    names = {function.signature.name for function in functions}  # a node may have one in the place of an operation
     called = {
         called.name
         for function in functions
@@ -58,8 +69,16 @@ def _operations(meta: Any) -> Iterator[str]:
         name = function.signature.name
         saves = SAVING.fullmatch(name) and name not in called
         for node in function.node_def:
-            if REFUSED.fullmatch(node.op) or (CHECKPOINTS.fullmatch(node.op) and not saves):
+            if not saves if CHECKPOINTS.fullmatch(node.op) else _touches(node.op) and node.op not in names:
                 yield node.op
+
+
+def _touches(operation: str) -> bool:
+    """Whether an operation could touch more than its tensors and variables, or is none that TensorFlow knows."""
+    from tensorflow.python.framework import op_def_registry
+
+    known = op_def_registry.get(operation)
+    return known is None or bool(REFUSED.fullmatch(operation)) or (known.is_stateful and operation not in STATEFUL)
 
 
 def check_litert(file: Path) -> None:
@@ -71,12 +90,16 @@ def check_litert(file: Path) -> None:
     from tensorflow.lite.python import schema_py_generated as schema
 
     try:
-        content = file.read_bytes()
+        content = read_bytes(file, most=LARGEST_MODEL)
         if not schema.Model.ModelBufferHasIdentifier(content, 0):
             raise ValueError("it does not begin as one")
         model = schema.Model.GetRootAs(content)
         codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
         custom = sorted({f"the operation {code.CustomCode().decode()}" for code in codes if code.CustomCode()})
+        if model.ExternalBufferGroupsLength() or model.ExternalBuffersLength():
+            custom.append("weights in other files")
+    except ArtifactError:
+        raise
     except Exception as error:  # struct.error, TypeError and others: the reader checks nothing
         raise ArtifactError(
             f"{file}: not a readable LiteRT model: {error}\nConvert the model again with overwrite=True."

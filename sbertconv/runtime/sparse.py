@@ -145,7 +145,9 @@ class SparseEmbedder(TaskEncoder):
             )
         return asked
 
-    def _row(self, found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> SparseRow:
+    def _row(self, found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
+        if output == "logits":
+            return super()._row(found, output, row, tensors)
         if output == VECTOR:
             columns = np.flatnonzero(found[VECTOR][row])
             return SparseRow(columns, found[VECTOR][row][columns])

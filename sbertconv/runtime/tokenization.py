@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.json_reading import Rule, check_keys, parse_json, read_json
+from sbertconv.artifact.json_reading import Rule, check_keys, read_bytes, read_json
 from sbertconv.artifact.manifest import TokenizerSection
-from sbertconv.artifact.tokenizer_file import read_tokenizer, rust_errors
+from sbertconv.artifact.tokenizer_file import COMPONENTS, part_of, read_tokenizer, rust_errors
 from sbertconv.errors import ArtifactError, TokenizationError, UnsupportedOptionError, require
-from sbertconv.runtime.long_texts import LONG, MARGIN, PER_TOKEN, begin, keeps_begins
+from sbertconv.runtime import long_texts
+from sbertconv.runtime.long_texts import MARGIN, is_local, shortened
 
 Text = str | tuple[str, str]  # one text, or two that make one input
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -152,7 +153,7 @@ class FastTokenizer(TextTokenizer):
         super().__init__(section, path)
         with rust_errors(path, ArtifactError, AGAIN):
             try:
-                self.backend = read_tokenizer(path.read_text(encoding="utf-8"))
+                self.backend = read_tokenizer(read_bytes(path, advice=AGAIN).decode("utf-8"))
             except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
                 raise ArtifactError(f"{path}: not a readable tokenizer.json: {error}\n{AGAIN}") from error
         self.backend.no_padding()
@@ -175,34 +176,54 @@ class FastTokenizer(TextTokenizer):
             return self._cutting[limit]
 
     @functools.cached_property
-    def _keeps_begins(self) -> bool:
-        return keeps_begins(parse_json(self.backend.to_str(), self.path))
+    def _is_local(self) -> bool:
+        described = {name: part_of(self.backend, name) for name in COMPONENTS}
+        added = [{"content": token.content} for token in self.backend.get_added_tokens_decoder().values()]
+        return is_local({**described, "added_tokens": added})
 
     def _encoded(self, texts: list[Text], max_length: int | None, cut_after: bool) -> list[Any]:
-        """The encodings of texts. Of a very long one only as much of the begin is looked at as has all the tokens that
-        stay, where the tokenizer is known to have the same ones for the whole.
+        """The encodings of texts. Of a very long one only as much of the begin or the end is looked at as has all the
+        tokens that stay, where the tokenizer is known to have the same ones for the whole.
         """
         backend = self._cut_at(None if cut_after else max_length)
         special = self.section["add_special_tokens"]
-        long = [place for place, text in enumerate(texts) if isinstance(text, str) and len(text) > LONG]
-        cuts = max_length is not None and max_length > MARGIN and self.section["truncation_side"] == "right"
-        if not (long and cuts and self._keeps_begins):
-            found: list[Any] = backend.encode_batch_fast(texts, add_special_tokens=special)
-            return found
-        wanted = (max_length or 0) + (MARGIN if cut_after else 0)
-        size = PER_TOKEN * wanted
-        given = [begin(str(text), size) if place in long else text for place, text in enumerate(texts)]
-        found = backend.encode_batch_fast(given, add_special_tokens=special)
-        while True:
-            long = [place for place in long if len(found[place]) < wanted and len(given[place]) < len(texts[place])]
-            if not long:
-                return found
-            size *= 8
-            for place in long:
-                given[place] = begin(str(texts[place]), size)
-            again = backend.encode_batch_fast([given[place] for place in long], add_special_tokens=special)
-            for place, encoding in zip(long, again, strict=True):
-                found[place] = encoding
+        if max_length is not None and max_length > MARGIN and any(map(_is_long, texts)) and self._is_local:
+            side = "right" if cut_after else self.section["truncation_side"]
+            texts = [self._shortened(text, max_length, side) if _is_long(text) else text for text in texts]
+        found: list[Any] = backend.encode_batch_fast(texts, add_special_tokens=special)
+        return found
+
+    def _shortened(self, text: Text, max_length: int, side: str) -> Text:
+        """A text or a pair without what is cut away anyway. The library would also make every pair of pieces of two
+        long texts, which no memory holds.
+        """
+        wanted = max_length + MARGIN
+        if isinstance(text, str):
+            return self._kept(text, wanted, side)
+        first, second = text
+        if _is_long(first) and _is_long(second):
+            return self._both(first, second, max_length, side)
+        counts = [0 if _is_long(part) else self._count(part) for part in text]  # the longer one is to stay the longer
+        return self._kept(first, max(wanted, counts[1] + 1), side), self._kept(second, max(wanted, counts[0] + 1), side)
+
+    def _both(self, first: str, second: str, max_length: int, side: str) -> Text:
+        """Two long texts. Of an odd number of tokens the one that has more keeps one more, the second if they are
+        equal: only then all of them are counted.
+        """
+        wanted = max_length + MARGIN
+        odd = (max_length - self.backend.num_special_tokens_to_add(True) * self.section["add_special_tokens"]) % 2
+        if odd and self._count(first) > self._count(second):
+            kept = self._kept(second, wanted, side)
+            return self._kept(first, max(wanted, self._count(kept) + 1), side), kept
+        kept = self._kept(first, wanted, side)
+        return kept, self._kept(second, max(wanted, self._count(kept)), side)
+
+    def _kept(self, text: str, wanted: int, side: str) -> str:
+        return shortened(text, side, lambda sure: self._count(sure) >= wanted)
+
+    def _count(self, text: str) -> int:
+        """The tokens of a text, without special ones."""
+        return len(self._cut_at(None).encode_batch_fast([text], add_special_tokens=False)[0])
 
     def ids(self, texts: Sequence[Text], max_length: int | None) -> list[Tokens]:
         cut_after = self.section["cut"] == "slice"
@@ -283,6 +304,10 @@ def render(pieces: Sequence[Any], values: Mapping[str, str]) -> str:
 
 def _parts(text: Text) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else text
+
+
+def _is_long(text: Text) -> bool:
+    return any(len(part) > long_texts.LONG for part in _parts(text))
 
 
 def _is_texts(value: Any) -> bool:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.artifact import json_reading
+from sbertconv.artifact.folder import inside
 from sbertconv.artifact.json_reading import Rule
-from sbertconv.errors import SourceError
+from sbertconv.artifact.tokenizer_file import tokenizer_problems
+from sbertconv.errors import ArtifactError, SourceError
 from sbertconv.source.chain import ModuleSpec
 
 NEEDS_WEIGHTS = {"Transformer", "MLMTransformer", "CLIPModel", "Dense", "LayerNorm", "LSTM", "CNN", "WordEmbeddings",
                  "WordWeights", "StaticEmbedding", "SparseAutoEncoder", "WeightedLayerPooling"}  # fmt: skip
 NEEDS_TOKENIZER = {"Transformer", "MLMTransformer", "StaticEmbedding", "SparseStaticEmbedding"}
+INDEX = ".index.json"  # of weights in several files
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 COPY = "Get a complete copy of the model."
@@ -50,6 +53,43 @@ def is_there(path: Path) -> bool:
     if os.path.lexists(path) and not path.is_file():
         raise SourceError(f"{path}: is no file, or a link that leads to none.\n{COPY}")
     return path.is_file()
+
+
+def check_entries(folder: Path) -> None:
+    """Look at the files of a model that the library opens by itself.
+
+    Raises:
+        SourceError: for pipes, devices and sockets, which it would wait for, and for weights that an index has outside.
+    """
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(here, name)
+            if os.path.exists(path) and not path.is_file():
+                raise SourceError(f"{path}: is a pipe, a socket or a device, no file.\nDo not use this model.")
+            if name.endswith(INDEX):
+                for file in read_json(path).get("weight_map", {}).values():
+                    _stays(path, file)
+
+
+def check_tokenizer(path: Path) -> None:
+    """Raise SourceError for a tokenizer.json that makes the library panic, or fill the memory; what else is wrong with
+    it, the library says itself.
+    """
+    described = read_json(path)
+    try:
+        problems = list(tokenizer_problems(described))
+    except (TypeError, LookupError, AttributeError):
+        return
+    if problems:
+        raise SourceError(f"{path}: cannot be used: {'; '.join(problems[:5])}.\n{COPY}")
+
+
+def _stays(path: Path, file: str) -> None:
+    try:
+        inside(path.parent, file, path)
+    except ArtifactError as error:
+        raise SourceError(str(error)) from error
 
 
 def is_text(value: Any) -> bool:
@@ -92,28 +132,58 @@ FLAG = or_null("true, false", lambda value: isinstance(value, bool))
 SIDE = one_of("right", "left")
 SIMILARITIES = ("cosine", "dot", "dot_product", "euclidean", "manhattan", "maxsim", "meanmaxsim")
 
+CLASS_OF_TORCH = re.compile(r"torch\.nn\.(modules\.\w+\.)?[A-Z]\w*")
+MOST_LAYERS = 1000
+
+
+def is_activation(value: Any) -> bool:
+    """The library calls whatever it finds under a name of torch; other names it leaves out aloud."""
+    return is_text(value) and (not value.startswith("torch.") or bool(CLASS_OF_TORCH.fullmatch(value)))
+
+
+def no_kernel(value: Any) -> bool:
+    """A name of transformers: with a slash it is a place on the Hub, from where code would be loaded."""
+    return (is_text(value) and "/" not in value) or (isinstance(value, dict) and all(map(no_kernel, value.values())))
+
+
+ACTIVATION = or_null("a name; of torch's, a class of torch.nn", is_activation)
+ATTENTION = or_null("a name of transformers, without a slash", no_kernel)
+LAYERS = or_null(
+    f"a whole number up to {MOST_LAYERS:,}",
+    lambda value: (is_count(value) and value <= MOST_LAYERS) or isinstance(value, list),
+)
+
 # What is read of a model's files before the library reads them, or read in silence by it: key -> what it holds
 KEYS: dict[str, Rule] = {
-    **dict.fromkeys(("model_type", "default_prompt_name", "activation_fn", "transformer_task",
-                     "module_output_name"), TEXT),
+    **dict.fromkeys(("model_type", "default_prompt_name", "transformer_task", "module_output_name"), TEXT),
+    **dict.fromkeys(("activation_fn", "sbert_ce_default_activation_function"), ACTIVATION),
+    **dict.fromkeys(("attn_implementation", "_attn_implementation", "_attn_implementation_internal"), ATTENTION),
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers",
+                     "decoder_layers"), LAYERS),
     **dict.fromkeys(("max_position_embeddings", "model_max_length", "num_labels"), NUMBER),
     **dict.fromkeys(("in_features", "out_features", "hidden_dim", "out_channels", "embedding_dimension", "k",
                      "word_embedding_dimension", "sentence_embedding_dimension", "max_seq_length", "max_active_dims",
                      "truncate_dim"), COUNT),
     **dict.fromkeys(("bidirectional", "do_lower_case"), FLAG),
     **dict.fromkeys(("padding_side", "truncation_side"), SIDE),
-    "activation_function": or_null("text, an object", either(is_text, each(lambda value: True))),
+    "activation_function": or_null("a name; of torch's, a class of torch.nn; an object", either(is_activation, each(
+        lambda value: True))),
     "architectures": or_null("a list of texts", texts),
     "auto_map": or_null("an object", each(lambda value: True)),
     "id2label": or_null("an object of texts", each(is_text)),
     "kernel_sizes": ("a list of whole numbers", lambda value: isinstance(value, list) and all(map(is_count, value))),
     "pooling_mode": or_null("text, a list of texts", either(is_text, texts)),
     "prompts": or_null("an object of texts", each(is_text)),
+    "sentence_transformers": or_null(
+        "an object, with an activation_fn of torch.nn",
+        lambda value: isinstance(value, dict) and is_activation(value.get("activation_fn") or ""),
+    ),
     "similarity_fn_name": or_null(
         ", ".join(SIMILARITIES), lambda value: is_text(value) and value.lower() in SIMILARITIES
     ),
     "structure": ("an object of lists of texts", each(texts)),
     "text_config": or_null("an object", each(lambda value: True)),
+    "weight_map": ("an object of texts", each(is_text)),
     "types": ("an object of texts", each(is_text)),
 }  # fmt: skip
 

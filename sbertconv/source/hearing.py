@@ -127,19 +127,24 @@ def listening() -> Iterator[Heard]:
         heard.warnings += dict.fromkeys(" ".join(text.split())[:LONGEST] for text in said)
 
 
+def table_rows(module: Any) -> int | None:
+    """The rows of the embedding table of a chain's first module, where it has one."""
+    find = getattr(getattr(module, "model", None), "get_input_embeddings", None)
+    table: Any = getattr(module, "embedding", getattr(module, "emb_layer", None))
+    with contextlib.suppress(NotImplementedError):  # a model of two towers has no single table
+        table = find() if callable(find) else table
+    rows = getattr(table, "num_embeddings", None)
+    return rows if isinstance(rows, int) else None
+
+
 def tokens_without_a_row(model: SentenceTransformer) -> Iterator[str]:
     """Tokenizers with tokens beyond the embedding table, in words: encode() fails on them, and a graph may not."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
     for label, module in model.named_children():
-        inner: Any = getattr(module, "model", None)
-        find = getattr(inner, "get_input_embeddings", None)
-        table: Any = getattr(module, "embedding", None)
-        with contextlib.suppress(NotImplementedError):  # a model of two towers has no single table
-            table = find() if callable(find) else table
         tokenizer: Any = getattr(module, "tokenizer", None)
-        rows = getattr(table, "num_embeddings", None)
+        rows = table_rows(module)
         if isinstance(rows, int) and isinstance(tokenizer, PreTrainedTokenizerBase | Tokenizer):
             beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
             if beyond:

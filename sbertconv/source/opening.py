@@ -16,7 +16,16 @@ from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, mi
 from sbertconv.source.bare import BARE, POOLING, TOKEN_MODULES
 from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.checkpoints import architecture
-from sbertconv.source.files import ADAPTER_CONFIG, COPY, is_there, missing_files, read_json, unread_weights
+from sbertconv.source.files import (
+    ADAPTER_CONFIG,
+    COPY,
+    check_entries,
+    check_tokenizer,
+    is_there,
+    missing_files,
+    read_json,
+    unread_weights,
+)
 from sbertconv.source.hearing import Heard, listening, tokens_of_another_file, tokens_without_a_row
 from sbertconv.source.kinds import CLASS_SOURCES, class_of
 from sbertconv.source.naming import like, model_name
@@ -31,8 +40,7 @@ CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json
                 "wordembedding_config.json")  # fmt: skip
 HAS_TRANSFORMERS_CONFIG = {"Transformer", "MLMTransformer", "CLIPModel"}  # their config.json is not the module's own
 SAME_TYPES = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}  # as the library has it
-TOKENIZER_CONFIG = "tokenizer_config.json"
-TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 DEEPEST_ROUTER = 4
 HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py"]
 
@@ -117,7 +125,7 @@ class Source:
         folder = self.folder
         for spec in self.modules if folder is not None else ():
             tokenizer = getattr(modules.get(spec.label), "tokenizer", None)
-            said = tokens_of_another_file(tokenizer, Path(folder or "") / spec.path / TOKENIZER_FILE)
+            said = tokens_of_another_file(tokenizer, Path(folder or "") / spec.path / TOKENIZER)
             if said:
                 yield f"[{spec.label}] {said}"
 
@@ -127,6 +135,7 @@ class Source:
         Raises:
             SourceError: if it lies outside sentence-transformers and was not trusted, or does not exist.
         """
+        import torch
         from sentence_transformers.util import import_module_class
 
         if self.location is None:
@@ -139,6 +148,8 @@ class Source:
             )
         except Exception as error:
             raise SourceError(f"{spec.type} cannot be imported: {error_text(error, 3)}") from error
+        if not (isinstance(resolved, type) and issubclass(resolved, torch.nn.Module)):
+            raise SourceError(f"{spec.type} is no module")
         return resolved
 
     @property
@@ -369,6 +380,7 @@ def _from_folder(
             f"{folder}: not a model folder: neither modules.json nor config.json (found: {inside}).\n"
             "Pass the folder that SentenceTransformer.save_pretrained wrote."
         )
+    check_entries(folder)
     problems: list[str] = []
     settings_file = folder / "config_sentence_transformers.json"
     settings = read_json(settings_file) if is_there(settings_file) else {}
@@ -465,6 +477,8 @@ def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[Mo
     settings = read_json(files[0]) if files else {}
     if is_there(here / TOKENIZER_CONFIG):
         read_json(here / TOKENIZER_CONFIG)  # for its checks: the library takes any side for the left one
+    if is_there(here / TOKENIZER):
+        check_tokenizer(here / TOKENIZER)
     yield ModuleSpec(label, type_, path, settings)
     types = settings.get("types") or {}
     for route, nested in (settings.get("structure") or {}).items():

@@ -118,7 +118,9 @@ def embed_tables(
         if not ledger.header:
             ledger.begin(header_of(embed, options, files))
         embed = replace(embed, ranges=ranges_in(ledger.header))
-        reading = Reading(embed.column, options.rows_per_file, options.nulls == "error", schema_in(ledger.header))
+        reading = Reading(
+            embed.column, options.rows_per_file, options.nulls == "error", schema_in(ledger.header), embed.keep is None
+        )
         if on_start:
             on_start(files, ledger)
         parts = missing_parts(files, reading, ledger, options.on_error == "skip", summary)
@@ -219,11 +221,15 @@ def sample(files: Sequence[Input], reading: Reading) -> list[str]:
 
 def ranges_in(header: Mapping[str, Any]) -> Any:
     """The ranges of a ledger's header, or None."""
-    return header["ranges"] and tuple(tuple(side) for side in header["ranges"])
+    ranges = header.get("ranges")
+    return ranges and tuple(tuple(side) for side in ranges)
 
 
 def schema_in(header: Mapping[str, Any]) -> pa.Schema:
     """The columns of a ledger's header."""
     import pyarrow as pa
 
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(header["schema"])))
+    try:
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(header.get("schema", ""), validate=True)))
+    except (ValueError, OSError) as error:
+        raise UnsupportedOptionError(f"the ledger has no schema: {error}.\nChoose another --output.") from error

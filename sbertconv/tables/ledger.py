@@ -9,11 +9,46 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.artifact.folder import inside
+from sbertconv.artifact.json_reading import Rule, check_keys, parse_json
+from sbertconv.errors import ArtifactError, UnsupportedOptionError
 from sbertconv.tables.reading import Input, Part
 
 LEDGER = "_sbertconv.jsonl"  # readers of folders pass over names that begin so
 PARTIAL = ".partial"
+LONGEST_NAME = 255  # bytes, in most file systems
+NOTHING: Mapping[str, Any] = {"nothing": None}  # in the place of a key that is missing: what fits no rule
+
+
+def is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value.encode(errors="replace")) <= LONGEST_NAME
+
+
+def is_range(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(number, (int, float)) for number in value)
+
+
+# What the first line must say, and the others
+HEADER: dict[str, Rule] = {
+    "arguments": ("an object", lambda value: isinstance(value, dict) and value is not NOTHING),
+    "schema": ("text", lambda value: isinstance(value, str)),
+    "ranges": (
+        "null, two lists of numbers",
+        lambda value: value is None or (isinstance(value, list) and len(value) == 2 and all(map(is_range, value))),
+    ),
+}
+PART: dict[str, Rule] = {
+    "file": ("text", lambda value: isinstance(value, str)),
+    "part": ("a count", is_count),
+    "rows": ("a count", is_count),
+    "last": ("true, false", lambda value: isinstance(value, bool)),
+    "stamp": ("a size and a mark", lambda value: isinstance(value, list) and len(value) == 2 and is_count(value[0])),
+    "output": ("the name of a file, null", lambda value: value is None or is_name(value)),
+}
 
 
 @dataclass
@@ -105,10 +140,11 @@ class Ledger:
             if not line.endswith(b"\n"):
                 break
             try:
-                entry = json.loads(line)
-            except ValueError:
+                entry = parse_json(line, self.path)
+            except ArtifactError:
                 break
             end += len(line)
+            self._check_entry(entry, HEADER if not self.header else PART)
             if not self.header:
                 self.header = entry
             else:
@@ -118,7 +154,16 @@ class Ledger:
         for left in self.folder.glob(f".*{PARTIAL}"):
             left.unlink(missing_ok=True)
 
+    def _check_entry(self, entry: Any, rules: Mapping[str, Rule]) -> None:
+        """Raise UnsupportedOptionError for a line that no run has written."""
+        needed = dict.fromkeys(PART if rules is PART else ("arguments",), NOTHING)
+        given = {**needed, **entry} if isinstance(entry, dict) else needed
+        check_keys(given, rules, self.path, UnsupportedOptionError, advice="Choose another --output.")
+
     def _count(self, entry: Mapping[str, Any]) -> None:
+        """Count a part whose file is there; that of another one was removed, and its rows are embedded again."""
+        if entry["output"] is not None and not inside(self.folder, entry["output"], self.path).is_file():
+            return
         done = self.files.get(entry["file"])
         if done is None or done.stamp != entry["stamp"]:  # an older file of this name
             done = self.files[entry["file"]] = Done(entry["stamp"])

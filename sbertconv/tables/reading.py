@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from sbertconv.artifact.json_reading import parse_json
 from sbertconv.errors import UnsupportedOptionError, error_text, require
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 MAGIC = "*?["
 SAMPLE = 1000  # rows of JSON lines that say the types of their columns
 LONGEST_CELL = 2**31 - 1
+MORE = "{!r} is none of the columns, which the first rows of the first file say; choose those that stay with --keep"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,11 @@ def find_inputs(patterns: Sequence[str]) -> list[Input]:
             infos = [(name, listed[name]) for name in sorted(listed) if not folder or is_table(name, path)]
         except (OSError, ValueError, ImportError) as error:  # ImportError: a file system with a package of its own
             raise UnsupportedOptionError(f"{pattern}: cannot be read: {error}\nCheck the path.") from error
-        files = [(name, info) for name, info in infos if info["type"] == "file"]
+        files = [(name, info) for name, info in infos if info["type"] != "directory" and not system.isdir(name)]
+        if strange := [name for name, info in files if info["type"] != "file" and not system.isfile(name)]:
+            raise UnsupportedOptionError(
+                f"{strange[0]}: is no file, or a link that leads to none.\nRemove it, or name the files that are meant."
+            )
         if not files:
             raise UnsupportedOptionError(f"{pattern}: no file (have: {', '.join(FORMATS)}).\nCheck the path.")
         for name, info in files:
@@ -138,9 +143,9 @@ def read_jsonl(file: Any, column: str) -> Iterator[Any]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield f"not JSON: {error}"
+            row = parse_json(line, "the line", error=UnsupportedOptionError)
+        except UnsupportedOptionError as error:
+            yield str(error).partition("\n")[0].replace("the line: not readable as JSON", "not JSON")
             continue
         row = {column: row} if isinstance(row, str) else row
         yield row if isinstance(row, dict) else f"{type(row).__name__}, where an object is due"
@@ -180,6 +185,7 @@ def read_parquet(file: Any, start: int, size: int) -> Iterator[pa.Table]:
             group += 1
         groups = list(range(group, parquet.num_row_groups))
         for batch in parquet.iter_batches(size, row_groups=groups) if groups else ():
+            batch.validate(full=True)  # ValueError: places of a broken file that lie outside of it
             skipped = min(start, batch.num_rows)
             start -= skipped
             yield pa.table(batch).slice(skipped)
@@ -196,6 +202,7 @@ def read_arrow(file: Any, start: int, size: int) -> Iterator[pa.Table]:
         file.seek(0)
         batches = iter(pa.ipc.open_stream(file))
     for batch in batches:
+        batch.validate(full=True)
         skipped = min(start, batch.num_rows)
         start -= skipped
         yield pa.table(batch).slice(skipped)
@@ -226,12 +233,14 @@ class Reading:
         size: rows of a part.
         nulls_are_bad: whether a row without text is a bad one.
         schema: of every part.
+        whole: whether that has all columns, so that a row with another one is a bad row.
     """
 
     column: str
     size: int
     nulls_are_bad: bool
     schema: pa.Schema
+    whole: bool = False
 
     def parts(self, source: Input, start: int = 0) -> Iterator[Part]:
         """The parts of a file from one on.
@@ -261,6 +270,9 @@ class Reading:
         first = number * self.size
         places: Sequence[int] = range(first, first + len(rows))
         if isinstance(rows, list):
+            known = set(self.schema.names)
+            more = [set(row) - known if self.whole and isinstance(row, dict) else set() for row in rows]
+            rows = [MORE.format(min(extra)) if extra else row for row, extra in zip(rows, more, strict=True)]
             table, places = from_rows(rows, self.schema, bad, first)
         else:
             table = cast(rows, self.schema)
@@ -346,11 +358,14 @@ class opened:  # noqa: N801  # a context manager
         return self.file
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        import lzma
         import zlib
 
+        import pyarrow as pa
+
         self.file.close()
-        # ValueError: pyarrow's own errors, and text that is not UTF-8
-        if isinstance(error, (OSError, ValueError, EOFError, KeyError, zlib.error)):
+        broken = (OSError, ValueError, EOFError, KeyError, OverflowError, csv.Error, zlib.error, lzma.LZMAError)
+        if isinstance(error, (*broken, pa.ArrowException)) or type(error).__module__.startswith("zstandard"):
             raise self._broken(error) from error
 
     def _broken(self, error: BaseException) -> UnsupportedOptionError:

@@ -6,14 +6,21 @@ that it is enough alone.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.folder import KERAS_SUFFIX, MANIFEST, Artifact, inside, read_artifact, read_packed
+from sbertconv.artifact.folder import (
+    KERAS_SUFFIX,
+    MANIFEST,
+    Artifact,
+    inside,
+    opened_archive,
+    read_artifact,
+    read_packed,
+)
 from sbertconv.artifact.publishing import Staging
 from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.converters.keras.formats import FORMATS, write_format
@@ -63,7 +70,7 @@ def _in_float32(artifact: Artifact) -> Artifact:
     """
     (graph,) = artifact.manifest["graphs"]
     path = artifact.path(graph["formats"]["keras"])
-    with zipfile.ZipFile(path) as archive:
+    with opened_archive(path) as archive:
         if HALF not in archive.read("config.json"):
             return artifact
     from sbertconv.layers import set_dtype_policy

@@ -103,11 +103,13 @@ class GraphSettings(OnnxOptions):
             "opset": self.opset == OPSET,
             "precision": self.precision in TENSORRT_PRECISIONS,
             "text_input": not self.text_input,
+            "input_names": not self.input_names,
+            "output_names": not self.output_names,
         }
         if misfits := ", ".join(f"{name}=" for name, fit in fits.items() if not fit):
             raise UnsupportedOptionError(
                 f"target='tensorrt' with {misfits}: TensorRT is given opset {OPSET} in "
-                f"{' or '.join(TENSORRT_PRECISIONS)}, and takes no strings.\nLeave {misfits} out."
+                f"{' or '.join(TENSORRT_PRECISIONS)}, and takes neither strings nor other names.\nLeave {misfits} out."
             )
         if self.max_shape is not None and min(self.max_shape) < 1:
             raise UnsupportedOptionError(
@@ -133,13 +135,13 @@ class GraphSettings(OnnxOptions):
             )
         if self.text_input:
             model_class.check_text_input()
-            self._check_text_input(outputs)
+            self._check_text_input(set(outputs) & set(model_class.token_outputs))
         return replace(self, outputs=outputs, optimize=self.optimize and not self.for_tensorrt)
 
-    def _check_text_input(self, outputs: tuple[str, ...]) -> None:
+    def _check_text_input(self, token_outputs: set[str]) -> None:
         refused = {
             "engines": self.proven_on != ("onnxruntime",),
-            "outputs": "token_embeddings" in outputs,
+            "outputs": bool(token_outputs),
             "token_type_ids": self.token_type_ids is not None,
         }
         if problems := ", ".join(f"{name}=" for name, wrong in refused.items() if wrong):

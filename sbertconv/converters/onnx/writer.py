@@ -18,6 +18,7 @@ from sbertconv.artifact.text_input import TEXT
 from sbertconv.converters.guards import GUARDS, guarded_lengths
 from sbertconv.converters.onnx.backend import GraphSettings, describe_tensors, exported_graph
 from sbertconv.converters.onnx.fusion import count_attention
+from sbertconv.converters.onnx.naming import rename_graph
 from sbertconv.converters.onnx.precision import RECIPES, Recipe, largest_values
 from sbertconv.converters.onnx.saving import EXTERNAL_DATA, save_graph
 from sbertconv.converters.onnx.tensorrt import (
@@ -130,7 +131,9 @@ def _finish(
         target = staging.folder / graph.section["formats"][options.form]
         target.parent.mkdir(parents=True, exist_ok=True)
         data = FORMS[options.form].write(made, target)
-        graphs.append({**section, "data": [path.relative_to(staging.folder).as_posix() for path in data]})
+        section = {**section, "data": [path.relative_to(staging.folder).as_posix() for path in data]}
+        names = {"inputs": options.input_names, "outputs": options.output_names}
+        graphs.append(rename_graph(staging.folder, section, names))
     return {**content, **measured, "graphs": graphs, "recipe": recipe.name, "block_size": recipe.block}
 
 

@@ -53,7 +53,8 @@ def head_to_pool(module: torch.nn.Module, context: Context) -> torch.nn.Linear |
 
 
 class SpladePoolingStep(torch.nn.Module):
-    """token_embeddings, attention_mask -> sentence_embedding [batch, vocabulary]; zeros for an empty text.
+    """token_embeddings, attention_mask -> sentence_embedding [batch, vocabulary]; zeros for an empty text; and
+    token_logits, a function that gives [batch, sequence, vocabulary].
 
     Args:
         pools_first: whether the maximum is taken, and not the sum.
@@ -68,9 +69,13 @@ class SpladePoolingStep(torch.nn.Module):
         self.heads = heads  # no weights of its own: they are the model's
 
     def forward(self, features: Features) -> Features:
-        mask = features["attention_mask"].unsqueeze(-1)
-        pooled = [self.pool(logits * mask.to(logits.dtype)) for logits in self.logits(features["token_embeddings"])]
-        return {**features, "sentence_embedding": pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)}
+        mask, tokens = features["attention_mask"].unsqueeze(-1), features["token_embeddings"]
+        pooled = [self.pool(logits * mask.to(logits.dtype)) for logits in self.logits(tokens)]
+        return {
+            **features,
+            "sentence_embedding": joined(pooled),
+            "token_logits": lambda: joined(list(self.logits(tokens))),
+        }
 
     def logits(self, tokens: Tensor) -> Iterator[Tensor]:
         """The logits of some columns at a time, or all as they are."""
@@ -89,3 +94,8 @@ class SpladePoolingStep(torch.nn.Module):
         for _ in range(self.logarithms):
             weights = torch.log1p(weights)
         return weights
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """The columns of every part, one after the other."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)

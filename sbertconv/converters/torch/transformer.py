@@ -49,7 +49,10 @@ class TransformerStep(torch.nn.Module):
         with contextlib.ExitStack() as stack:
             for head in self.heads:
                 stack.enter_context(left_out(head))
-            return {**features, **self.dispatch({**taken, "modality": self.modality})}
+            found = {**features, **self.dispatch({**taken, "modality": self.modality})}
+        if "token_embeddings" in found:
+            found["last_hidden_state"] = found["token_embeddings"]  # which later modules replace
+        return found
 
 
 @contextlib.contextmanager

@@ -1,0 +1,70 @@
+"""A converted folder onto the Hub, or another server with its interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sbertconv.artifact.folder import MANIFEST, read_artifact
+from sbertconv.errors import ArtifactError, error_text, require
+
+
+def push(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    message: str | None = None,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """Upload a converted folder as one commit; its README.md is the card.
+
+    Args:
+        folder: what was converted or packed.
+        repo_id: "owner/name", made if it is not there.
+        private: whether a repository that is made is private.
+        revision: the branch, made if it is not there; None: the default one.
+        create_pr: open a pull request and leave the branch as it is.
+        message: of the commit.
+        token: of an account that may write; None: the one that huggingface_hub has stored.
+        endpoint: another server with the Hub's interface.
+
+    Returns:
+        The address of the commit, or of the pull request.
+
+    Raises:
+        ArtifactError: for a folder that is not as it was written, or if the server refuses.
+        MissingDependencyError: without huggingface_hub.
+    """
+    require("hub", "huggingface_hub")
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    artifact = read_artifact(folder)
+    artifact.verify_hashes()
+    api = HfApi(endpoint=endpoint, token=token, library_name="sbertconv")
+    try:
+        repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None and not create_pr:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        commit = api.create_commit(
+            repo_id=repo,
+            operations=[
+                CommitOperationAdd(name, artifact.folder / name) for name in (*artifact.manifest["files"], MANIFEST)
+            ],
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=message or f"{Path(artifact.manifest['source']['name']).name} converted by sbertconv",
+        )
+    except HFValidationError as error:
+        raise ArtifactError(f"{repo_id}: not a name of a repository: {error}\nPass owner/name.") from error
+    except OfflineModeIsEnabled as error:
+        raise ArtifactError(f"{repo_id}: HF_HUB_OFFLINE is set.\nUnset it to upload.") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise ArtifactError(
+            f"{repo_id}: the server did not take the folder: {error_text(error, 2)}\n"
+            "Log in with `hf auth login`, or pass a token that may write there."
+        ) from error
+    return str(commit.pr_url or commit.commit_url)

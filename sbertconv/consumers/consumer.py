@@ -1,0 +1,46 @@
+"""A row of the table of consumers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sbertconv.artifact.folder import Artifact
+from sbertconv.artifact.publishing import Staging
+
+SENTENCE, TOKENS, HIDDEN = "sentence_embedding", "token_embeddings", "last_hidden_state"
+Manifest = Mapping[str, Any]
+Check = Callable[[Manifest], list[str]]
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """One software.
+
+    Attributes:
+        name: what the user calls it.
+        reads: its files and its output, in words.
+        refuses: manifest -> why its answers would be wrong, each with the way out.
+        layout: artifact, staging -> what is written besides the artifact's own files.
+        read: packed folder, one batch of texts (pairs, for rerankers) -> the answers that it gives.
+        over_limit: whether it cuts a text over the limit as encode() does; else only shorter ones are proven.
+        hidden: the meaning of the output `last_hidden_state` that it reads, empty: it reads none. A folder has one.
+        form: the format that it opens.
+        model_class: the class of models that it opens in this way; a name has a row for each that it can.
+    """
+
+    name: str
+    reads: str
+    refuses: Callable[[Manifest], list[str]]
+    layout: Callable[[Artifact, Staging], None]
+    read: Callable[[Path, Sequence[Any]], Any]
+    over_limit: bool = True
+    hidden: str = ""
+    form: str = "onnx"
+    model_class: str = "SentenceTransformer"
+
+
+def as_it_is(artifact: Artifact, staging: Staging) -> None:
+    """The artifact's own files are what is read."""

@@ -1,0 +1,278 @@
+"""Copies a folder into the layouts of consumers, proven as each of them reads it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from sbertconv.artifact.folder import Artifact, read_artifact
+from sbertconv.artifact.naming import renamed
+from sbertconv.artifact.publishing import stage
+from sbertconv.artifact.tokenizer_file import rust_errors
+from sbertconv.consumers.consumer import HIDDEN, Consumer, Manifest
+from sbertconv.consumers.reading import forget
+from sbertconv.converters.onnx.naming import RENAMERS, rename_graph
+from sbertconv.corpus.texts import CORPUS, long_text
+from sbertconv.errors import ArtifactError, ParityError, UnsupportedOptionError, require
+from sbertconv.parity.comparison import FLOAT32, Check, ParityReport, Tolerance, shown
+
+BATCH = 8
+LONGEST = 1024  # tokens of a text that is compared
+OVER = 5  # texts over the limit
+
+
+def pack(
+    folder: str | Path,
+    directory: str | Path,
+    consumers: Sequence[str] = (),
+    *,
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
+    overwrite: bool = False,
+    atol: float = FLOAT32.atol,
+    rtol: float = FLOAT32.rtol,
+    on_stage: Callable[[str], None] = lambda name: None,
+) -> Artifact:
+    """Copy a converted folder into the layout of other software, proven equal to the folder as that software reads it.
+
+    Args:
+        folder: what `to_onnx` wrote.
+        directory: where to write; `load` opens it as well.
+        consumers: names of `sbertconv.consumers.default_consumers()`.
+        input_names: like "input_ids=ids", names of the graph's inputs in the copy; those that are named come first, in
+            this order.
+        output_names: the same of its outputs.
+        overwrite: replace an existing artifact.
+        atol: absolute term of the rule |a - b| <= atol + rtol * |b|.
+        rtol: relative term of the rule.
+        on_stage: called with the name of each stage as it starts.
+
+    Returns:
+        The published artifact; `consumers` in its manifest says for which software it is proven, and how well.
+
+    Raises:
+        ArtifactError: for a folder that is not as it was written, or a target that cannot be.
+        UnsupportedOptionError: for a consumer that is not known, or whose answers would be wrong, or for names that do
+            not fit; says the way out.
+        ParityError: if the answers of a reader differ. Nothing is published then.
+    """
+    names = {"inputs": input_names, "outputs": output_names}
+    known = named(consumers, optional=any(names.values()))
+    require("onnx", "onnx", "onnxruntime")
+    on_stage("checking the files")
+    source = read_artifact(folder)
+    source.verify_hashes()
+    artifact = replace(source, manifest=with_names(source.manifest, names))
+    rows = [row_for(name, kinds, artifact.manifest) for name, kinds in known.items()]
+    check_rows(rows, artifact)
+    rule = Tolerance(atol, rtol, FLOAT32.reason)
+    with stage(directory, overwrite=overwrite) as staging:
+        on_stage("writing")
+        copy_files(source, staging.folder)
+        for graph in source.manifest["graphs"]:
+            rename_graph(staging.folder, graph, names)
+        for row in rows:
+            row.layout(artifact, staging)
+        written = staging.manifest({**artifact.manifest, "consumers": {}})
+        on_stage("comparing")
+        proven = proven_for(rows, written, source if any(names.values()) else None, rule)
+        staging.manifest({**artifact.manifest, "consumers": proven})
+        on_stage("publishing")
+        staging.publish()
+        return read_artifact(staging.target)
+
+
+def check_rows(rows: Sequence[Consumer], artifact: Artifact) -> None:
+    """Raise UnsupportedOptionError for a consumer that would be wrong, or two that cannot share a folder."""
+    refused = [f"  {row.name}: {reason}" for row in rows for reason in row.refuses(artifact.manifest)]
+    if refused:
+        raise UnsupportedOptionError(
+            f"{artifact.folder}: its vectors would be wrong, or none, in what it is packed for:\n"
+            + "\n".join(refused)
+            + "\nMend that, or leave the consumer out."
+        )
+    if len(meanings := {row.hidden: row.name for row in rows if row.hidden}) > 1:
+        raise UnsupportedOptionError(
+            f"{' and '.join(meanings.values())}: they read other tensors under the name {HIDDEN}, and a graph has one "
+            "of that name.\nPack a folder for each."
+        )
+
+
+def copy_files(source: Artifact, target: Path) -> None:
+    """Every file of the artifact but its manifest."""
+    for name in source.manifest["files"]:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source.path(name), target / name)
+
+
+def proven_for(
+    rows: Sequence[Consumer], written: Artifact, before: Artifact | None, rule: Tolerance
+) -> dict[str, dict[str, Any]]:
+    """What the manifest says of each consumer.
+
+    Args:
+        rows: the consumers.
+        written: the staged folder.
+        before: the folder with its old names, if they are others now.
+        rule: what every answer is held to.
+
+    Raises:
+        ParityError: if an answer differs.
+    """
+    from sbertconv.runtime.opening import open_model
+
+    models = {form: open_model(written, form) for form in {row.form for row in rows}}
+    try:
+        checks = [compared(row, models[row.form], written.folder, rule) for row in rows]
+    finally:
+        forget()
+    again = [same_answers(open_model(before), open_model(written))] if before else []
+    report = ParityReport("onnx", str(rule), (*checks, *again), 0.0, "")
+    if not report.passed:
+        worst = report.worst
+        raise ParityError(
+            f"{worst.name} does not give the vectors of encode(): {worst.problem} on "
+            f"text {worst.worst_text[:40]!r}. The rule is {rule}. Nothing was written.\nLeave this consumer out.",
+            report,
+        )
+    return {
+        row.name: {
+            "reads": row.reads,
+            "texts": check.texts,
+            "max_abs_diff": check.max_abs_diff,
+            "over_limit": row.over_limit and (models[row.form].max_seq_length or 0) <= LONGEST,
+        }
+        for row, check in zip(rows, checks, strict=True)
+    }
+
+
+def with_names(manifest: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> Any:
+    """The manifest of a folder whose graphs get other names.
+
+    Raises:
+        UnsupportedOptionError: for names that do not fit, or a format that has no names to choose.
+    """
+    if other := sorted(set(manifest["engines"]) - set(RENAMERS)) if any(names.values()) else []:
+        raise UnsupportedOptionError(
+            f"{', '.join(other)}: the names in its files are not changed (have: {', '.join(RENAMERS)}).\n"
+            "Leave them out."
+        )
+    return {**manifest, "graphs": [renamed(graph, names) for graph in manifest["graphs"]]}
+
+
+def named(names: Sequence[str], optional: bool = False) -> dict[str, Mapping[str, Consumer]]:
+    """The rows of these names, each name once."""
+    from sbertconv.consumers import default_consumers
+
+    table = default_consumers()
+    unknown = [name for name in names if name not in table.names]
+    if unknown or not (names or optional):
+        raise UnsupportedOptionError(
+            f"{', '.join(unknown) or 'no consumer'}: not known (have: {', '.join(table.names)}).\nName one with --for."
+        )
+    return {name: table.rows(name) for name in names}
+
+
+def row_for(name: str, rows: Mapping[str, Consumer], manifest: Manifest) -> Consumer:
+    """The row of a name for a folder's class of models.
+
+    Raises:
+        UnsupportedOptionError: if there is none.
+    """
+    if manifest["model_class"] not in rows:
+        raise UnsupportedOptionError(
+            f"{name}: does not open a {manifest['model_class']} (have: {', '.join(rows)}).\nLeave the consumer out."
+        )
+    return rows[manifest["model_class"]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a class of models is asked.
+
+    Attributes:
+        inputs: some texts, a text over the limit for each of the first -> what is asked.
+        answer: model, a batch -> an array for each.
+    """
+
+    inputs: Callable[[Sequence[str], Sequence[str]], list[Any]]
+    answer: Callable[[Any, list[Any]], Sequence[np.ndarray]]
+
+
+def as_texts(texts: Sequence[str], over: Sequence[str]) -> list[Any]:
+    """The texts themselves."""
+    return [*texts, *over]
+
+
+def as_pairs(texts: Sequence[str], over: Sequence[str]) -> list[Any]:
+    """Each text with the next one, and every text over the limit as either half of a pair."""
+    pairs = list(zip(texts, [*texts[1:], texts[0]], strict=True))
+    return [*pairs, *((long, texts[4]) for long in over), *((texts[5], long) for long in over)]
+
+
+ASKED = {
+    "SentenceTransformer": Asked(as_texts, lambda model, batch: model.encode(batch, batch_size=BATCH)),
+    "SparseEncoder": Asked(
+        as_texts, lambda model, batch: model.encode(batch, batch_size=BATCH, convert_to_sparse_tensor=False)
+    ),
+    "CrossEncoder": Asked(as_pairs, lambda model, batch: model.predict(batch, batch_size=BATCH)),
+    "TextClassifier": Asked(as_texts, lambda model, batch: model.logits(batch, batch_size=BATCH)),
+    "MultiVectorEncoder": Asked(as_texts, lambda model, batch: model.encode_document(batch, batch_size=BATCH)),
+}
+
+
+def compared(row: Consumer, model: Any, folder: Path, rule: Tolerance) -> Check:
+    """The reader against the folder's own run time, in equal batches: the corpus, and texts over the limit."""
+    asked, length = ASKED[row.model_class], model.max_seq_length or 512
+    over = [f"{start} {long_text(length)}" for start in CORPUS[3 : 3 + OVER]] if length <= LONGEST else []
+    inputs = asked.inputs(CORPUS, over)
+    if not row.over_limit:
+        inputs = [item for item in inputs if model.tokenize([item])["input_ids"].shape[1] < length]
+
+    def answers(batch: list[Any]) -> Sequence[Any]:
+        with rust_errors(folder, ArtifactError):
+            return cast("Sequence[Any]", row.read(folder, batch))
+
+    return check(row.name, inputs, answers, model, row.model_class, rule)
+
+
+def same_answers(before: Any, after: Any, rule: Tolerance = FLOAT32) -> Check:
+    """A folder against its copy with other names."""
+    kind = before.artifact.manifest["model_class"]
+    asked = ASKED[kind]
+    return check("names", asked.inputs(CORPUS, []), partial(asked.answer, after), before, kind, rule)
+
+
+def check(
+    name: str,
+    inputs: list[Any],
+    answers: Callable[[list[Any]], Sequence[Any]],
+    model: Any,
+    kind: str,
+    rule: Tolerance,
+) -> Check:
+    """Answers against those of a converted model, batch by batch."""
+    worst, diff, cosine, problem, size = inputs[0], -1.0, 1.0, "", 1
+    for start in range(0, len(inputs), BATCH):
+        batch = inputs[start : start + BATCH]
+        for item, ours, theirs in zip(batch, answers(batch), ASKED[kind].answer(model, batch), strict=True):
+            a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+            size = b.shape[-1] if b.ndim else 1
+            if a.shape != b.shape:
+                worst, diff, problem = item, float("inf"), problem or f"shape {a.shape} instead of {b.shape}"
+                continue
+            gap, norms = np.abs(a - b), float(np.linalg.norm(a) * np.linalg.norm(b))
+            cosine = min(cosine, float((a * b).sum()) / norms if norms else 1.0)
+            if not bool((gap <= rule.atol + rule.rtol * np.abs(b)).all()):  # NaN included
+                problem = problem or f"max abs diff {gap.max():.1e}"
+            if not float(gap.max()) <= diff:
+                worst, diff = item, float(gap.max())
+    tokens = model.tokenize([worst])["input_ids"].shape[1]
+    shape = (len(inputs), int(size))
+    return Check(name, len(inputs), diff, shown(worst), tokens, cosine, 0, shape, "float32", not problem, problem)

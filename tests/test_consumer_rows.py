@@ -1,0 +1,165 @@
+"""The rows of the table beyond one ONNX graph of token ids: other classes, other formats, strings in."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import cases
+import class_cases
+import numpy as np
+import onnxruntime
+import pytest
+import tiny
+from conftest import importable
+from sentence_transformers.sentence_transformer import modules as st
+
+import sbertconv
+
+TEXTS = [*tiny.LINES[:4], "one"]
+
+
+@pytest.fixture(scope="module")
+def torch_artifact(built_once: Any, bert_folder: Path) -> Path:
+    """The BERT model as a program of PyTorch; do not write to it."""
+    return Path(built_once("bert-torch", lambda folder: sbertconv.to_torch(bert_folder, folder)))
+
+
+@pytest.fixture(scope="module")
+def reranker_artifact(built_once: Any) -> Path:
+    """A CrossEncoder with both outputs, scores first; do not write to it."""
+    model = lambda: class_cases.cross_encoder("bert", 1)  # noqa: E731
+    outputs = ["scores", "logits"]
+    return Path(built_once("reranker-onnx", lambda folder: sbertconv.to_onnx(model(), folder, outputs=outputs)))
+
+
+@pytest.fixture(scope="module")
+def splade_artifact(built_once: Any) -> Path:
+    """A SPLADE model; do not write to it."""
+    return Path(built_once("splade-onnx", lambda folder: sbertconv.to_onnx(class_cases.splade("bert"), folder)))
+
+
+def packed_for(artifact: Path, target: Path, *names: str) -> sbertconv.Artifact:
+    packed = sbertconv.pack(artifact, target, names)
+    assert list(packed.manifest["consumers"]) == list(names)
+    assert all(proof["max_abs_diff"] < 1e-5 for proof in packed.manifest["consumers"].values())
+    return packed
+
+
+def test_a_reranker_is_packed(reranker_artifact: Path, tmp_path: Path) -> None:
+    packed = packed_for(reranker_artifact, tmp_path / "packed", "fastembed", "text-embeddings-inference")
+    pairs = [("a", "b"), ("one text", "another")]
+    expected = sbertconv.load(reranker_artifact).predict(pairs)
+    np.testing.assert_array_equal(sbertconv.load(packed.folder).predict(pairs), expected)
+
+
+def test_a_sparse_encoder_is_packed_as_logits_that_are_pooled_again(splade_artifact: Path, tmp_path: Path) -> None:
+    packed = packed_for(splade_artifact, tmp_path / "packed", "fastembed")
+    (output,) = onnxruntime.InferenceSession(str(packed.folder / "model.onnx")).get_outputs()
+    assert output.shape[:2] == ["batch", 1]
+
+
+def test_software_that_pools_is_given_files_of_its_own(bert_artifact: Path, tmp_path: Path) -> None:
+    packed = packed_for(bert_artifact, tmp_path / "packed", "langchain4j", "semantic-kernel", "opensearch")
+    for name in ("langchain4j", "semantic-kernel"):
+        (output,) = onnxruntime.InferenceSession(str(packed.folder / name / "model.onnx")).get_outputs()
+        assert (output.name, len(output.shape)) == ("last_hidden_state", 3)
+    session = onnxruntime.InferenceSession(str(packed.folder / "semantic-kernel/model.onnx"))
+    assert {value.name for value in session.get_inputs()} == {"input_ids", "attention_mask", "token_type_ids"}
+
+
+def test_a_graph_without_token_types_takes_them_where_they_are_always_given(tmp_path: Path) -> None:
+    model = cases.bert(cases.pooling(), st.Normalize(), config={"num_hidden_layers": 1})
+    model.max_seq_length = 256
+    model[0].model.embeddings.position_embeddings = type(model[0].model.embeddings.position_embeddings)(300, 32)
+    model[0].model.embeddings.position_ids = model[0].model.embeddings.position_ids.new_tensor([list(range(300))])
+    model[0].model.embeddings.token_type_ids = model[0].model.embeddings.token_type_ids.new_zeros((1, 300))
+    model[0].model.config.max_position_embeddings = 300
+    artifact = sbertconv.to_onnx(model, tmp_path / "model", token_type_ids=False)
+    packed = packed_for(artifact.folder, tmp_path / "packed", "chroma")
+    names = {path.name for path in (packed.folder / "chroma/onnx").iterdir()}
+    assert {"model.onnx", "tokenizer.json", "vocab.txt", "config.json"} <= names
+
+
+def test_a_vocabulary_that_is_not_the_whole_tokenizer_is_refused(tmp_path: Path) -> None:
+    model = cases.chain(tiny.transformer("roberta", num_hidden_layers=1), cases.pooling())
+    artifact = sbertconv.to_onnx(model, tmp_path / "model")
+    with pytest.raises(sbertconv.UnsupportedOptionError, match="has a tokenizer of its own, BERT's WordPiece"):
+        sbertconv.pack(artifact.folder, tmp_path / "packed", ["semantic-kernel"])
+    assert not (tmp_path / "packed").exists()
+
+
+def test_torchscript_of_four_inputs(torch_artifact: Path, tmp_path: Path) -> None:
+    import torch
+
+    packed = packed_for(torch_artifact, tmp_path / "packed", "elasticsearch")
+    config = json.loads((packed.folder / "elasticsearch/config.json").read_text(encoding="utf-8"))
+    assert config["inference_config"]["text_embedding"]["embedding_size"] == 16
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        script = torch.jit.load(str(packed.folder / "elasticsearch/traced_pytorch_model.pt"))
+    assert len(list(script.graph.inputs())) == 5  # and itself
+
+
+def test_fixed_shapes(bert_keras: Path, tmp_path: Path) -> None:
+    packed = packed_for(bert_keras, tmp_path / "packed", "litert")
+    assert [path.name for path in sorted((packed.folder / "litert").glob("model_1x*"))] == ["model_1x48.tflite"]
+
+
+def test_a_database_takes_one_file_with_strings(bert_text_artifact: Path, tmp_path: Path) -> None:
+    names = ("oracle", "duckdb", "postgresql", "clickhouse")
+    packed = packed_for(bert_text_artifact, tmp_path / "packed", *names)
+    assert "LOAD_ONNX_MODEL" in (packed.folder / "oracle/load.sql").read_text(encoding="utf-8")
+    assert "com.microsoft" in (packed.folder / "oracle/load.sql").read_text(encoding="utf-8")
+    assert "FLOAT[16]" in (packed.folder / "duckdb/search.sql").read_text(encoding="utf-8")
+    with importable(packed.folder / "clickhouse", "embed"):
+        import embed
+
+        expected = sbertconv.load(bert_text_artifact).encode(TEXTS)
+        np.testing.assert_allclose(embed.embed(TEXTS), expected, atol=1e-6)
+        assert sys.modules["embed"].__file__ == str(packed.folder / "clickhouse/embed.py")
+
+
+def test_a_saved_model_of_strings(bert_folder: Path, tmp_path: Path) -> None:
+    artifact = sbertconv.to_tf(bert_folder, tmp_path / "model", formats=["saved_model"], text_input=True)
+    packed = packed_for(artifact.folder, tmp_path / "packed", "bigquery")
+    assert "MODEL_TYPE = 'TENSORFLOW'" in (packed.folder / "bigquery/search.sql").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def openvino_artifact(built_once: Any, bert_folder: Path) -> Path:
+    """The BERT model for OpenVINO; do not write to it."""
+    pytest.importorskip("openvino")
+    return Path(built_once("bert-openvino", lambda folder: sbertconv.to_openvino(bert_folder, folder)))
+
+
+def test_openvino_with_a_tokenizer_of_its_own(openvino_artifact: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino_tokenizers", reason="make test-clients runs this with it")
+    packed = packed_for(openvino_artifact, tmp_path / "packed", "openvino-genai", "openvino-model-server")
+    assert (packed.folder / "openvino_model.bin").is_file()
+
+
+def test_without_openvinos_tokenizers_the_extra_is_named(openvino_artifact: Path, tmp_path: Path) -> None:
+    if "openvino_tokenizers" in sys.modules:
+        pytest.skip("openvino_tokenizers is there")
+    with pytest.raises(sbertconv.MissingDependencyError, match=r"sbertconv\[genai\]"):
+        sbertconv.pack(openvino_artifact, tmp_path / "packed", ["openvino-genai"])
+
+
+@pytest.mark.parametrize(
+    ("artifact", "name", "expected"),
+    [
+        ("bert_artifact", "oracle", "gives strings; convert with text_input=True"),
+        ("bert_artifact", "elasticsearch", "takes PyTorch programs alone; convert the model with to-torch"),
+        ("bert_artifact", "chroma", "cuts every text at 256 tokens, and this model at 48"),
+        ("reranker_artifact", "vespa", "vespa: does not open a CrossEncoder (have: SentenceTransformer)"),
+        ("splade_artifact", "text-embeddings-inference", "does not open a SparseEncoder"),
+    ],
+)
+def test_what_a_row_cannot_be_right_for_is_refused(
+    artifact: str, name: str, expected: str, tmp_path: Path, request: Any
+) -> None:
+    with pytest.raises(sbertconv.UnsupportedOptionError) as caught:
+        sbertconv.pack(request.getfixturevalue(artifact), tmp_path / "packed", [name])
+    assert expected in str(caught.value)

@@ -1,0 +1,211 @@
+"""The card in every folder, and folders on the Hub: a small server here speaks the few calls of its interface."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from conftest import snapshot
+
+import sbertconv
+from sbertconv.artifact.card import CALLS, PIPELINES, card, license_in
+from sbertconv.artifact.kinds import MODEL_CLASSES
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = huggingface_hub.ModelCard(text).data.to_dict()
+    return found
+
+
+def test_every_class_has_a_card() -> None:
+    assert set(PIPELINES) == set(CALLS) == set(MODEL_CLASSES)
+
+
+def test_a_folder_has_a_card_with_its_proof(bert_artifact: Path) -> None:
+    manifest = sbertconv.load(bert_artifact).artifact.manifest
+    assert "README.md" in manifest["files"]
+    text = (bert_artifact / "README.md").read_text(encoding="utf-8")
+    said = front_matter(text)
+    assert said["library_name"] == "sbertconv"
+    assert said["pipeline_tag"] == "sentence-similarity"
+    assert {"sentence-transformers", "onnx", "bert", "fp32"} <= set(said["tags"])
+    assert "base_model" not in said  # a folder is none of the Hub
+    for check in manifest["parity"]["checks"]:
+        assert f"| {check['name']} | {check['texts']} |" in text
+    assert "- prompt query: `query:`" in text
+
+
+def test_the_card_says_where_a_model_comes_from(bert_artifact: Path, tmp_path: Path) -> None:
+    manifest = json.loads((bert_artifact / "sbertconv.json").read_text(encoding="utf-8"))
+    manifest["source"] = {"name": "owner/model-v1", "revision": "abc123", "license": "apache-2.0"}
+    manifest["notes"] = ["a | note\nof two lines"]
+    text = card(manifest)
+    assert front_matter(text)["base_model"] == "owner/model-v1"
+    assert front_matter(text)["license"] == "apache-2.0"
+    assert "at revision `abc123`" in text
+    assert "- a \\| note of two lines" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("---\nlicense: mit\ntags:\n- a\n---\n# Model", "mit"),
+        ("---\nlicense: 'cc-by-4.0'\n---\n", "cc-by-4.0"),
+        ("---\ntags:\n- a\n---\nlicense: mit", None),
+        ("# license: mit", None),
+        ("---\nlicense: [mit, other]\n---\n", None),
+    ],
+)
+def test_the_license_is_read_from_the_front_matter(text: str, expected: str | None, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")
+    assert license_in(tmp_path) == expected
+    assert license_in(tmp_path / "nowhere") is None
+    assert license_in(None) is None
+
+
+def test_a_packed_folder_says_what_opens_it(bert_artifact: Path, tmp_path: Path) -> None:
+    packed = sbertconv.pack(bert_artifact, tmp_path / "packed", ["triton"])
+    text = (packed.folder / "README.md").read_text(encoding="utf-8")
+    assert "## Other software" in text
+    assert "| triton | model_repository" in text
+    packed.verify_hashes()
+
+
+@dataclass
+class Hub:
+    """What a small server got."""
+
+    address: str = ""
+    calls: list[tuple[str, str, Any]] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    tokens: set[str] = field(default_factory=set)
+    refuses: bool = False
+
+
+class Handler(BaseHTTPRequestHandler):
+    hub: Hub
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.hub.tokens.add(self.headers.get("Authorization", ""))
+        if self.hub.refuses:
+            return self.answer({"error": "You may not."}, 403)
+        lines = [json.loads(line) for line in body.splitlines() if line.strip()]
+        self.hub.calls.append((*self.path.partition("?")[::2], lines[0]))
+        if self.path == "/api/repos/create":
+            return self.answer({"url": f"{self.hub.address}/owner/model", "name": "owner/model"})
+        if "/preupload/" in self.path:
+            files = [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in lines[0]["files"]]
+            return self.answer({"files": files})
+        if "/commit/" in self.path:
+            for line in lines[1:]:
+                assert line["key"] == "file"
+                self.hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            model = f"{self.hub.address}/owner/model"
+            pull = {"pullRequestUrl": f"{model}/discussions/1"} if "create_pr" in self.path else {}
+            return self.answer({"success": True, "commitOid": "1" * 40, "commitUrl": f"{model}/commit/1"} | pull)
+        return self.answer({})
+
+    def do_GET(self) -> None:
+        if self.hub.refuses:
+            return self.answer({"error": "You may not."}, 403)
+        return self.answer({"id": "owner/model", "sha": "0" * 40, "siblings": []})
+
+    def answer(self, content: Any, status: int = 200) -> None:
+        text = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    found = Hub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (Handler,), {"hub": found}))
+    found.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield found
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_folder_is_pushed(static_artifact: Path, hub: Hub, tmp_path: Path) -> None:
+    where = sbertconv.push(
+        static_artifact, "owner/model", private=True, revision="onnx", token="hf_secret", endpoint=hub.address
+    )
+    assert where == f"{hub.address}/owner/model/commit/1"
+    assert hub.tokens == {"Bearer hf_secret"}
+    paths = [path for path, _, _ in hub.calls]
+    assert paths[0] == "/api/repos/create"
+    assert hub.calls[0][2].get("private") or hub.calls[0][2].get("visibility") == "private"
+    assert any(re.fullmatch(r"/api/models/owner/model/branch/onnx", path) for path in paths)
+    assert paths[-1] == "/api/models/owner/model/commit/onnx"
+    for name, content in hub.files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    assert snapshot(tmp_path) == snapshot(static_artifact)
+    sbertconv.load(tmp_path).encode("a text")
+
+
+def test_a_pull_request_is_opened(static_artifact: Path, hub: Hub) -> None:
+    where = sbertconv.push(static_artifact, "owner/model", create_pr=True, token="hf_secret", endpoint=hub.address)
+    assert where.endswith("/discussions/1")
+    assert hub.calls[-1][:2] == ("/api/models/owner/model/commit/main", "create_pr=1")
+    assert not any("branch" in path for path, _, _ in hub.calls)
+
+
+def test_what_is_not_of_the_folder_stays_here(static_artifact: Path, copy_of: Any, hub: Hub) -> None:
+    folder = copy_of(static_artifact)
+    (folder / "notes.txt").write_text("my own", encoding="utf-8")
+    sbertconv.push(folder, "owner/model", token="hf_secret", endpoint=hub.address)
+    assert "notes.txt" not in hub.files
+
+
+def test_what_the_server_refuses_is_one_error(static_artifact: Path, copy_of: Any, hub: Hub) -> None:
+    hub.refuses = True
+    with pytest.raises(sbertconv.ArtifactError, match="owner/model: the server did not take the folder") as caught:
+        sbertconv.push(static_artifact, "owner/model", token="hf_secret", endpoint=hub.address)
+    assert "hf_secret" not in str(caught.value)
+    with pytest.raises(sbertconv.ArtifactError, match="not a name of a repository"):
+        sbertconv.push(static_artifact, "a/b/c", token="hf_secret", endpoint=hub.address)
+    folder = copy_of(static_artifact)
+    (folder / "README.md").write_text("changed", encoding="utf-8")
+    with pytest.raises(sbertconv.ArtifactError):
+        sbertconv.push(folder, "owner/model", token="hf_secret", endpoint=hub.address)
+    assert not hub.files
+
+
+def test_offline_nothing_is_pushed(static_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(sbertconv.ArtifactError, match="HF_HUB_OFFLINE is set"):
+        sbertconv.push(static_artifact, "owner/model", token="hf_secret")
+
+
+def test_the_command_pushes(static_artifact: Path, hub: Hub, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    ran = cli("push", static_artifact, "owner/model", "--create-pr")
+    assert ran.code == 0, ran.err
+    assert "/owner/model/discussions/1" in ran.out
+    hub.refuses = True
+    ran = cli("push", static_artifact, "owner/model")
+    assert ran.code == 1
+    assert "the server did not take the folder" in ran.err
