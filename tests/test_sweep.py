@@ -31,7 +31,8 @@ def test_no_graph_falls_back_to_one_that_is_not_fused() -> None:
 
 
 def test_a_few_of_the_proven_ones_are_so_still(tmp_path: Path) -> None:
-    names = sorted(random.Random(SEED).sample([name for name, _ in rows(status="proven")], FEW))
+    proven = [name for name, backend in rows(status="proven") if backend == "onnx"]
+    names = sorted(random.Random(SEED).sample(proven, FEW))
     command = [sys.executable, sweep.__file__, "--only", *names, "--backends", "onnx", "--folder", str(tmp_path)]
     subprocess.run([*command, "--jobs", str(os.cpu_count())], check=True, capture_output=True)
     found = sweep.read_ledger(tmp_path / "ledger.jsonl")
