@@ -20,6 +20,7 @@ import sbertconv
 from sbertconv import ArtifactError
 from sbertconv.artifact.folder import MANIFEST, read_artifact
 from sbertconv.artifact.publishing import Staging, stage
+from sbertconv.console.options import flags_of, in_command_words
 from sbertconv.conversion import default_directory
 from sbertconv.runtime.images import SETTINGS
 from sbertconv.runtime.model import Graph
@@ -403,7 +404,7 @@ def test_a_broken_folder_is_one_clear_error(how: str, static_artifact: Path, cop
     assert len(str(raised.value).splitlines()) > 1  # the last line says what to do
     ran = cli("encode", folder, "a text")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == f"{raised.value}\n"
+    assert ran.err == f"{in_command_words(str(raised.value), flags_of(None))}\n"
 
 
 def flip(path: Path) -> None:
@@ -462,7 +463,7 @@ def test_the_manifest_lists_every_file_and_says_where_it_came_from(static_artifa
     on_disk = {name for name, kind in snapshot(static_artifact).items() if kind != "dir"}
     assert set(manifest["files"]) == on_disk - {MANIFEST}
     assert manifest["format_version"] == 1
-    assert manifest["source"] == {"name": str(static_folder), "revision": None}
+    assert (manifest["source"]["name"], manifest["source"]["revision"]) == (str(static_folder), None)
     assert manifest["similarity_fn_name"] == "euclidean"
     assert manifest["default_prompt_name"] == "document"
     assert manifest["prompts"]["query"] == "query: "

@@ -36,7 +36,7 @@ EXTRAS = {
     "sparse",
     "phrases",
 }
-EXTRAS |= {"demo", "all", "dev"}
+EXTRAS |= {"demo", "all", "dev", "site", "hub", "langchain", "llama-index", "haystack", "genai"}
 
 
 @pytest.fixture(scope="module")

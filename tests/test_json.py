@@ -45,6 +45,7 @@ def test_json_of_files_is_read_in_one_place() -> None:
         (b"[" * 150 + b"]" * 150, "more than 100 levels deep"),
         (b'{"a":' * 101 + b"1" + b"}" * 101, "more than 100 levels deep"),
         (b'{"a": 1, "a": 2}', "the key 'a' stands twice"),
+        (b'{"a": "\\ud800"}', "surrogates not allowed"),
         (b"[]", "holds a list, not an object"),
         (b"null", "holds null, not an object"),
         (b"9" * 5000, "not readable as JSON"),

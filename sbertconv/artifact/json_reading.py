@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ LARGEST = 1 << 28  # bytes; the largest tokenizer files have a tenth of that
 DEEPEST = 100  # levels; the deepest file that is written or read has a fifth of that
 COPY = "Get a complete copy of it."
 KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 Rule = tuple[str, Callable[[Any], bool]]  # what is due, in words, and whether a value is that
 
 
@@ -87,6 +89,8 @@ def parse_json(
         content = json.loads(decoded, object_pairs_hook=_once if unique else None)
         if _is_deeper(content, DEEPEST):
             raise RecursionError
+        if SURROGATE.search(decoded):  # an escape that stands for half a character, which nothing can print
+            json.dumps(content, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise error(f"{where}: not readable as JSON: more than {DEEPEST} levels deep.\n{advice}") from None
     except ValueError as problem:  # UnicodeDecodeError is one

@@ -65,7 +65,7 @@ class Staging:
         Raises:
             ArtifactError: if it is none that could be read.
         """
-        if "parity" in content:
+        if "parity" in content and content["backend"] != TO_ST:
             self.write(CARD, card(content))
         full = {"format_version": FORMAT_VERSION, **content, "files": described(self.folder)}
         text = json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
