@@ -22,8 +22,8 @@ from sbertconv.artifact.folder import MANIFEST, read_artifact
 from sbertconv.artifact.publishing import Staging, stage
 from sbertconv.console.options import flags_of, in_command_words
 from sbertconv.conversion import default_directory
+from sbertconv.runtime.graph import Graph
 from sbertconv.runtime.images import SETTINGS
-from sbertconv.runtime.model import Graph
 
 PIXELS = dict.fromkeys(SETTINGS)
 TENSOR = {"name": "pixel_values", "dtype": "float32", "shape": ["batch", 3, 8, 8]}

@@ -18,7 +18,7 @@ from sentence_transformers.sentence_transformer import modules as st
 import sbertconv
 from sbertconv import Embedder, UnsupportedOptionError
 from sbertconv.benchmark.measuring import mixed_texts
-from sbertconv.runtime.model import Graph
+from sbertconv.runtime.graph import Graph
 
 CLOSE = {"abs": 1e-5, "rel": 1e-5}
 

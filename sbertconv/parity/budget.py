@@ -14,7 +14,8 @@ from sbertconv.parity.lengths import LONG, LONGEST_FORWARD, asked_limit, lengths
 from sbertconv.parity.questions import ALONE, COMPANY, Question, Side, ask, profiled
 
 if TYPE_CHECKING:
-    from sbertconv.runtime.model import ConvertedModel, Graph
+    from sbertconv.runtime.graph import Graph
+    from sbertconv.runtime.model import ConvertedModel
 
 LEAST = 60.0  # seconds, where the conversion took less
 FIRST = 64  # tokens of the first text whose time is taken

@@ -11,7 +11,8 @@ from sbertconv.parity.quality import Gate, QualityReport, RankingGate
 from sbertconv.parity.questions import Question
 
 if TYPE_CHECKING:
-    from sbertconv.runtime.model import ConvertedModel, Graph
+    from sbertconv.runtime.graph import Graph
+    from sbertconv.runtime.model import ConvertedModel
 
 
 @dataclass(frozen=True)

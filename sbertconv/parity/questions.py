@@ -30,7 +30,8 @@ from sbertconv.parity.lengths import (
 from sbertconv.parity.quality import RANKED
 
 if TYPE_CHECKING:
-    from sbertconv.runtime.model import ConvertedModel, Graph
+    from sbertconv.runtime.graph import Graph
+    from sbertconv.runtime.model import ConvertedModel
 
 SMALL_BATCH = 8
 POOLED = 40  # sentences whose pooled tokens are compared

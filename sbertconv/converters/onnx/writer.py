@@ -43,8 +43,9 @@ from sbertconv.errors import ArtifactError, error_text
 from sbertconv.frameworks import import_openvino
 from sbertconv.plan.planning import Plan
 from sbertconv.plan.routes import PlannedRoute
+from sbertconv.runtime.graph import Graph
 from sbertconv.runtime.images import pixel_values
-from sbertconv.runtime.model import ConvertedModel, Graph
+from sbertconv.runtime.model import ConvertedModel
 from sbertconv.runtime.opening import open_model
 from sbertconv.runtime.tokenization import load_tokenizer
 from sbertconv.source.opening import Source

@@ -1,0 +1,147 @@
+"""One graph of a converted folder: tensors in, outputs out, in whatever process and thread."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+
+from sbertconv.artifact.folder import Artifact
+from sbertconv.artifact.manifest import GraphSection, not_null
+from sbertconv.errors import ArtifactError, SbertconvError
+from sbertconv.runtime.engines import Run, open_graph
+from sbertconv.runtime.feeds import checked_answer, checked_feeds, longest
+from sbertconv.runtime.options import EngineOptions
+from sbertconv.runtime.tokenization import Tensors, TextTokenizer, load_tokenizer
+
+
+class Graph:
+    """One graph of an artifact: tensors in, outputs out. It is opened when first used, once for all threads.
+
+    A pickled or copied graph is opened again where it arrives, from the folder that it came from. So is one that a
+    `fork` has brought into a child: the threads of an engine stay behind in the parent, and its session would wait
+    for them for ever.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        section: GraphSection,
+        form: str,
+        engine: str,
+        options: EngineOptions,
+        proven_length: int | None = None,
+    ) -> None:
+        self.artifact = artifact
+        self.options = options
+        self.proven_length = proven_length
+        self.section = section
+        self.form = form
+        self.engine = engine
+        self.inputs = [tensor["name"] for tensor in section["inputs"]]
+        self.outputs = [tensor["name"] for tensor in section["outputs"]]
+        self._close()
+        self._moved = False
+
+    def _close(self) -> None:
+        self._lock = threading.RLock()
+        self._run: Run | None = None
+        self._tokenizer: TextTokenizer | None = None
+        _GRAPHS.add(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in OPENED}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._close()
+        self._moved = True
+
+    def _forked(self) -> None:
+        """Forget what a fork has copied. It is kept in memory, since its end would wait for its threads too."""
+        for opened in (self._run, self._tokenizer):
+            if opened is not None:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened))
+        self._close()
+        self._moved = True
+
+    def _arrive(self) -> None:
+        """Read the artifact again, if this is another process than that which loaded it."""
+        if self._moved:
+            self.artifact = self.artifact.reopened()
+            self._moved = False
+
+    @property
+    def task(self) -> str | None:
+        """The first of the tasks that lead here, or None where none is named."""
+        name: str | None = next(iter(self.section["tasks"]), None)
+        return name
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        with self._lock:
+            if self._tokenizer is None:
+                self._arrive()
+                section = not_null(self.section["tokenizer"])
+                self.artifact.path(section["file"])
+                self._tokenizer = load_tokenizer(section, self.artifact.folder)
+                self._tokenizer.proven_length = self.proven_length
+            return self._tokenizer
+
+    @property
+    def opened(self) -> Run:
+        with self._lock:
+            if self._run is None:
+                self._arrive()
+                self._run = open_graph(self.artifact, self.section, self.form, self.engine, self.options)
+            return self._run
+
+    def run_with(self, run: Run | None) -> None:
+        """Compute with another function than the engine's, one that looks inside say; None: with the engine's again."""
+        with self._lock:
+            self._run = run
+
+    def run(self, tensors: Tensors) -> dict[str, np.ndarray]:
+        """Run one batch.
+
+        Args:
+            tensors: name -> what `ConvertedModel.tokenize` gives; others than the graph takes are left out.
+
+        Raises:
+            UnsupportedOptionError: for tensors that do not fit the graph, or more tokens than it was proven on.
+            ArtifactError: if the graph fails on it, or its answer is not one to these tensors.
+        """
+        limits = [longest(self.section["tokenizer"]), self.proven_length]
+        limit = min((number for number in limits if number is not None), default=None)
+        feeds = checked_feeds(self.section["inputs"], tensors, limit)
+        run = self.opened
+        file = self.section["formats"][self.form]
+        try:
+            found = run(feeds)
+        except SbertconvError:
+            raise
+        except Exception as error:
+            shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in feeds.items())
+            raise ArtifactError(
+                f"{file} failed on {shapes}: {error}\nConvert the model again with overwrite=True."
+            ) from error
+        checked_answer(self.section["outputs"], found, feeds, file)
+        return found
+
+
+OPENED = ("_lock", "_run", "_tokenizer")  # of a graph, what stays in its process
+_GRAPHS: weakref.WeakSet[Graph] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In the child, before anything else runs there: a lock may be held by a thread that is not there any more."""
+    for graph in list(_GRAPHS):
+        graph._forked()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork)
