@@ -18,14 +18,18 @@ GATE = {"inside", "path"}  # the function, and the method of an artifact that ca
 # Where a name needs no gate any more: every name of a manifest goes through it in `read_artifact`, before anything else
 # can have the manifest
 CHECKED = {
-    ("consumers.py", "pack"), ("consumers.py", "hidden_layout"), ("consumers.py", "spread_layout"),
-    ("consumers.py", "opensearch_layout"), ("consumers.py", "serving_layout"), ("consumers.py", "triton_layout"),
+    ("artifact/hub.py", "push"), ("consumers/elasticsearch.py", "elasticsearch_layout"),
+    ("consumers/graphs.py", "graph_proto"), ("consumers/graphs.py", "save_staged"),
+    ("consumers/litert.py", "fixed_layout"), ("consumers/opensearch.py", "opensearch_layout"),
+    ("consumers/openvino_genai.py", "genai_layout"), ("consumers/packing.py", "copy_files"),
+    ("consumers/sql.py", "bigquery_layout"), ("consumers/tensorflow_serving.py", "serving_layout"),
+    ("consumers/triton.py", "triton_layout"), ("converters/onnx/naming.py", "rename_graph"),
     ("converters/keras/back.py", "keras_files"), ("runtime/engines.py", "open_graph"),
     ("runtime/tokenization.py", "load_tokenizer"), ("api.py", "build_plan"),
 }  # fmt: skip
 # Where this process made the name: from a route's checked name, or from a folder that it listed
 MADE = {
-    ("consumers.py", "read_transformers_js"), ("converters/keras/writer.py", "_write_models"),
+    ("consumers/transformers_js.py", "read_transformers_js"), ("converters/keras/writer.py", "_write_models"),
     ("converters/keras/back.py", "write_onnx_of"), ("converters/keras/back.py", "write_sentence_transformers"),
     ("converters/onnx/writer.py", "_finish"), ("converters/writing.py", "write_tokenizer"),
 }  # fmt: skip

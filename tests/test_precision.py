@@ -157,12 +157,15 @@ def test_a_file_without_texts_is_not_passed_over(
     ("options", "message"),
     [
         ({"precision": "int3"}, r"precision='int3' is not known \(have: fp32, bf16, fp16, int8, int4\)"),
-        ({"min_cosine": 0.9, "texts": ["a"]}, "--min-cosine, --eval: fp32 is held to"),
+        ({"min_cosine": 0.9, "texts": ["a"]}, "min_cosine=, texts=: fp32 is held to"),
         ({"precision": "int8", "atol": 1e-3}, "atol=: int8 is held to a quality gate"),
         ({"precision": "int8", "optimize": False}, "optimize=False: int8 weights need"),
-        ({"precision": "int8", "outputs": ["token_embeddings"]}, "token_embeddings alone: the quality of int8"),
+        (
+            {"precision": "int8", "outputs": ["token_embeddings"]},
+            r"outputs=\['token_embeddings'\] alone: the quality of int8",
+        ),
         ({"precision": "int8", "calibration": ["a"]}, r"calibration=: int8 looks at no values .* \(have: fp16\)"),
-        ({"engines": ["tensorrt"]}, "engines tensorrt: each of openvino, onnxruntime at most once"),
+        ({"engines": ["tensorrt"]}, r"engines='tensorrt' is not known \(have: onnxruntime, openvino\)"),
         ({"engines": []}, r"engines=\[\]: each at most once, and not none \(have: onnxruntime, openvino\)"),
     ],
 )
