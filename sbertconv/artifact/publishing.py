@@ -57,6 +57,7 @@ class Staging:
         """Write a text file of the artifact."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # it may be a link to a file of the folder that is replaced
         path.write_text(text, encoding="utf-8")
 
     def manifest(self, content: Mapping[str, Any]) -> Artifact:
