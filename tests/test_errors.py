@@ -183,7 +183,7 @@ BAD: dict[str, Bad] = {
     ),
     # tokenizers
     "tokenizer missing": Bad(remove_tokenizer, ["[0] Transformer", "no tokenizer", "tokenizer.json"]),
-    "tokenizer cut": Bad(lambda f: os.truncate(f / "tokenizer.json", 999), ["cannot be loaded"]),
+    "tokenizer cut": Bad(lambda f: os.truncate(f / "tokenizer.json", 999), ["tokenizer.json: not readable as JSON"]),
     # options
     **{
         f"opset {opset}": Bad(
