@@ -503,8 +503,9 @@ def test_a_failed_check_has_exit_code_3_and_shows_the_table(
     assert (ran.code, ran.out) == (3, "")
     assert "padded batch" in ran.err
     assert "FAILED" in ran.err
-    *_, message, advice = ran.err.splitlines()
+    *_, message, where, advice = ran.err.splitlines()
     assert message.startswith("Parity failed for 'onnx': max abs diff 1.0e-03, cosine ")
+    assert "apart at the answer" in where
     assert advice.startswith("Allow more with --atol")
     assert not (tmp_path / "out").exists()
 
