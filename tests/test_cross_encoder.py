@@ -115,7 +115,7 @@ def test_what_is_not_converted_is_refused(bert: tuple[CrossEncoder, Path, Rerank
     _, folder, _ = bert
     for options, message in (
         ({"outputs": ["sentence_embedding"]}, r"outputs=.*: each of logits, scores"),
-        ({"token_type_ids": False}, "--no-token-type-ids"),
+        ({"token_type_ids": False}, "token_type_ids=False"),
     ):
         with pytest.raises(sbertconv.UnsupportedOptionError, match=message):
             sbertconv.to_onnx(folder, tmp_path / "onnx", **options)
