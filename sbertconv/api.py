@@ -460,7 +460,7 @@ def to_st(
         on_stage("comparing with encode()")
         with source.loaded() as written:
             reference = Reference.of(CLASS_PARITY[source.model_class.name].original(written), embedder)
-        report = compare(reference, embedder, **exact_bounds(rule).rule)
+        report = compare(reference, embedder, **vars(rule))
         content = {
             "backend": "sentence-transformers",
             "model_class": source.model_class.name,
@@ -488,7 +488,7 @@ def _keras_to_onnx(model: Any, directory: str | Path | None, options: Mapping[st
         on_stage("comparing with the Keras model")
         written = open_model(staging.manifest(content), beyond_proof=True)
         reference = Reference.of(Converted(embedder), written)
-        report = compare(reference, written, **exact_bounds(subject(RuleOptions, options)).rule)
+        report = compare(reference, written, **vars(subject(RuleOptions, options)))
         return read_artifact(published(staging, content, report, on_stage))
 
 
@@ -543,7 +543,7 @@ def verify(
         on_stage(f"comparing with {source.model_class.method}()")
         original = CLASS_PARITY[source.model_class.name].original(loaded)
         reference = Reference.of(original, open_model(artifact, beyond_proof=True))
-    report = compare_formats(reference, artifact, **exact_bounds(subject(RuleOptions, options)).rule)
+    report = compare_formats(reference, artifact, **vars(subject(RuleOptions, options)))
     if by_module:
         on_stage("comparing module by module")
         report = located(report, reference, source, artifact)
