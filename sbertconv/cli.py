@@ -49,8 +49,9 @@ from sbertconv.console.printing import (
     print_parity,
     print_result,
     progress,
+    tell_warnings,
 )
-from sbertconv.errors import ParityError, SbertconvError, UnsupportedOptionError
+from sbertconv.errors import ParityError, SbertconvError, UnsupportedOptionError, visible
 from sbertconv.options import fields_of
 
 if TYPE_CHECKING:
@@ -91,9 +92,8 @@ class Commands(TyperGroup):
 
             discard_output()
             what = error.filename or "The output"
-            typer.echo(
-                f"{what}: cannot be read or written: {error.strerror or error}.\nMake room, or check it.", err=True
-            )
+            said = f"{what}: cannot be read or written: {error.strerror or error}.\nMake room, or check it."
+            typer.echo(visible(said), err=True)
             raise typer.Exit(SbertconvError.exit_code) from error
         except KeyboardInterrupt:
             typer.echo("Interrupted. Nothing was written.", err=True)
@@ -279,7 +279,6 @@ def push_command(
 @app.command("engines")
 def engines_command(as_json: Json = False) -> None:
     """List what runs converted models, and which of it is installed here."""
-    from rich.markup import escape
     from rich.table import Table
 
     from sbertconv.runtime.engines import engine_states
@@ -291,7 +290,7 @@ def engines_command(as_json: Json = False) -> None:
     table = Table("engine", "runs", "installed", "needs")
     for state in states:
         installed = state["version"] or f"no: {state['install']}"
-        table.add_row(state["engine"], ", ".join(state["formats"]), escape(installed), state["needs"])
+        table.add_row(state["engine"], ", ".join(state["formats"]), installed, state["needs"])
     open_console().print(table)
 
 
@@ -647,9 +646,10 @@ def bench_command(
     print_bench(report)
     for file, render in files:
         file.write_text(render(report), encoding="utf-8")
-        typer.echo(f"Written to {file}")
+        typer.echo(visible(f"Written to {file}"))
 
 
 def main() -> None:
     """Run the command line."""
+    tell_warnings()
     app()

@@ -17,13 +17,30 @@ Line 1 of a message says what and where, then what is available, the last line w
 from __future__ import annotations
 
 import importlib.util
+import re
 from typing import Any, Protocol
+
+# What a terminal obeys or hides: controls, turns of the writing direction, halves of characters
+HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+COLOURS = re.compile("\x1b\\[[0-9;]*m")
+
+
+def visible(text: str) -> str:
+    """Text that a terminal shows as it is: a character that would move its cursor, name its window or turn the writing
+    round is written as JSON writes it, so that JSON stays the same.
+    """
+    return HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class SbertconvError(Exception):
-    """Base class of every error raised on purpose."""
+    """Base class of every error raised on purpose. Its text is `visible`, for it has names and settings of files."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class SourceError(SbertconvError):
@@ -99,5 +116,5 @@ def require(extra: str, *packages: str) -> None:
 
 def error_text(error: BaseException | None, lines: int = 1) -> str:
     """The type and the first lines of a library's error, in one line."""
-    found = [line.strip() for line in str(error).splitlines() if line.strip()]
+    found = [line.strip() for line in COLOURS.sub("", str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {' '.join(found[:lines])}".rstrip(": ")

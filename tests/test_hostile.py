@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import os
 import pickle
 import shutil
@@ -191,7 +190,7 @@ def test_a_hostile_program_is_refused_before_it_runs(
     rewritten(program, lambda path, content: change(content, mark) if path.endswith(member) else content)
     reshown(folder, program, program.read_bytes())
     with pytest.raises(ArtifactError, match=said):
-        sbertconv.load(folder).encode(TEXTS)
+        sbertconv.load(folder, format="torch").encode(TEXTS)
     assert not mark.exists()
 
 
@@ -261,29 +260,30 @@ def test_a_program_is_checked_as_torch_reads_it(
     (program,) = folder.rglob("*.pt2")
     reshown(folder, program, hide(program.read_bytes(), mark))
     with pytest.raises(ArtifactError, match=r"opening it could run code|not a readable PyTorch program"):
-        sbertconv.load(folder).encode(TEXTS)
+        sbertconv.load(folder, format="torch").encode(TEXTS)
     assert not mark.exists()
 
 
 def test_a_program_is_taken_unasked_only_where_there_is_nothing_else(
-    static_artifact: Path, torch_folder: Path, copy_of: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+    static_artifact: Path, torch_folder: Path, copy_of: Callable[[Path], Path]
 ) -> None:
     folder = copy_of(static_artifact)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     manifest["engines"] = {"torch": ["torch"], **manifest["engines"]}
     manifest["graphs"][0]["formats"] = {"torch": "torch/model.pt2", **manifest["graphs"][0]["formats"]}
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    said: list[str] = []
-    monkeypatch.setattr(logging.getLogger("sbertconv"), "info", lambda text, *parts: said.append(text % parts))
     assert sbertconv.load(folder).format == "onnx"
-    assert said == []
-    assert sbertconv.load(torch_folder).format == "torch"
-    assert said == [f"{torch_folder} holds a PyTorch program alone, which runs in PyTorch."]
+    with pytest.warns(UserWarning, match=rf"{torch_folder} holds a PyTorch program alone.*format='torch'") as said:
+        assert sbertconv.load(torch_folder).format == "torch"
+    assert said[0].filename == __file__
+    assert sbertconv.load(torch_folder, format="torch").format == "torch"
 
 
 def test_a_program_that_was_not_touched_opens(torch_folder: Path, static_artifact: Path) -> None:
     np.testing.assert_allclose(
-        sbertconv.load(torch_folder).encode(TEXTS), sbertconv.load(static_artifact).encode(TEXTS), atol=1e-6
+        sbertconv.load(torch_folder, format="torch").encode(TEXTS),
+        sbertconv.load(static_artifact).encode(TEXTS),
+        atol=1e-6,
     )
 
 

@@ -223,7 +223,7 @@ def test_a_limit_of_values_is_encode_s_own_and_pads(tmp_path: Path) -> None:
 
 def test_a_padding_token_in_a_text_counts_as_it_does_in_the_library(tmp_path: Path) -> None:
     model = static()
-    converted = sbertconv.load(sbertconv.to_torch(model, tmp_path / "torch").folder)
+    converted = sbertconv.load(sbertconv.to_torch(model, tmp_path / "torch").folder, format="torch")
     for texts in (["a [PAD]"], ["a [PAD]", "a longer text than the other"], ["[PAD] [PAD]", ""]):
         np.testing.assert_array_equal(dense(converted.encode(texts)), dense(model.encode(texts)))
 

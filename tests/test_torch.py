@@ -75,7 +75,7 @@ def test_case_converts_and_equals_encode(name: str, converted: Callable[[str], A
 def test_the_module_in_python_is_the_one_that_is_written(name: str, converted: Callable[[str], Artifact]) -> None:
     """For every route; its weights have sentence-transformers' names, and the program's are among them."""
     model, artifact = cases.CASES[name].build(), converted(name)
-    embedder = sbertconv.load(artifact.folder)
+    embedder = sbertconv.load(artifact.folder, format="torch")
     for graph in embedder.graphs:
         pipeline = sbertconv.pipeline(model, task=graph.task, modality=graph.section["modality"], outputs=graph.outputs)
         names = set(pipeline.state_dict())
@@ -234,4 +234,4 @@ def test_a_damaged_program_is_named(converted: Callable[[str], Artifact], copy_o
     file = folder / "torch" / "model.pt2"
     file.write_bytes(b"x" * file.stat().st_size)
     with pytest.raises(sbertconv.ArtifactError, match=r"model\.pt2: not a readable PyTorch program"):
-        sbertconv.load(folder).encode(TEXTS)
+        sbertconv.load(folder, format="torch").encode(TEXTS)

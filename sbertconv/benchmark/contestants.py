@@ -124,11 +124,11 @@ def contestants_of(paths: Sequence[str | Path], threads: int) -> list[Contestant
     Raises:
         ArtifactError: if a folder is missing, or not one that sbertconv wrote.
     """
-    from sbertconv.runtime.opening import load
+    from sbertconv.runtime.opening import artifact_at
 
     found = []
     for path in paths:
-        artifact = load(path).artifact
+        artifact = artifact_at(path)
         check_measured(artifact.manifest["model_class"], path, ArtifactError)
         precision = artifact.manifest["precision"]
         for form in artifact.formats:

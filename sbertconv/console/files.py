@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbertconv.artifact.json_reading import parse_json
-from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.errors import UnsupportedOptionError, require, visible
 
 if TYPE_CHECKING:
     from sbertconv.runtime.sparse import SparseEmbedder, SparseRow
@@ -211,7 +211,7 @@ def _write_json_lines() -> Iterator[Write]:
                     f"Row {count} has a value that is not finite, which JSON cannot hold.\n"
                     "Check the model on this text, or write a file with --output."
                 ) from error
-            sys.stdout.write(line + "\n")
+            sys.stdout.write(visible(line) + "\n")
             count += 1
 
     try:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from sbertconv.console.options import flags_of, in_command_words
-from sbertconv.errors import ParityError
+from sbertconv.errors import ParityError, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from sbertconv.artifact.folder import Artifact
     from sbertconv.benchmark.report import BenchReport
@@ -35,18 +37,33 @@ LEVEL = {"quiet": False, "verbose": False}
 
 def open_console(stderr: bool = False) -> Console:
     """As wide as the terminal; where there is none, wide enough for the tables. `-q` silences all but errors."""
-    from rich.console import Console
+    from sbertconv.console.plain import PlainConsole
 
-    console = Console(stderr=stderr, highlight=False, quiet=LEVEL["quiet"] and not stderr)
+    console = PlainConsole(stderr=stderr, highlight=False, quiet=LEVEL["quiet"] and not stderr)
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
     return console
 
 
 def print_lines(console: Console, *lines: str) -> None:
-    """Text that is copied or searched for: no markup, and no line breaks of our own."""
+    """Text that is copied or searched for: no line breaks of our own."""
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
+
+
+def tell_warnings() -> None:
+    """Warnings are lines for who reads them, without the place in the code that gave them; and what no encoding of the
+    output has, is written as an escape.
+    """
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not LEVEL["quiet"]:
+            typer.echo(f"Note: {visible(str(message))}", err=True)
+
+    warnings.showwarning = show
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager
@@ -70,15 +87,19 @@ def _spinner(quiet: bool) -> Iterator[Any]:
         return
     import time
 
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console(file=sys.stderr, highlight=False)  # stages redirect sys.stderr, the spinner goes on
+    from sbertconv.console.plain import PlainConsole
+
+    console = PlainConsole(file=sys.stderr, highlight=False)  # stages redirect sys.stderr, the spinner goes on
     running: list[tuple[str, float]] = []
 
     def finish() -> None:
         if running:
             name, start = running.pop()
-            console.print(f"[green]done[/] {name} [dim]{time.perf_counter() - start:.1f} s[/]")
+            console.print(
+                Text.assemble(("done", "green"), f" {visible(name)} ", (f"{time.perf_counter() - start:.1f} s", "dim"))
+            )
 
     with console.status("starting") if watched else contextlib.nullcontext() as status:
 
@@ -86,7 +107,7 @@ def _spinner(quiet: bool) -> Iterator[Any]:
             finish()
             running.append((name, time.perf_counter()))
             if status is not None:
-                status.update(name)
+                status.update(Text(visible(name)))
 
         yield on_stage
         finish()
@@ -98,11 +119,12 @@ def bar() -> Iterator[Any]:
     if not sys.stderr.isatty():
         yield lambda name, done, total: None
         return
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    with Progress(console=open_console(stderr=True), transient=True) as progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=open_console(stderr=True), transient=True) as progress:
         task = progress.add_task("starting", total=None)
-        yield lambda name, done, total: progress.update(task, description=name, completed=done, total=total)
+        yield lambda name, done, total: progress.update(task, description=visible(name), completed=done, total=total)
 
 
 def json_text(content: Any) -> str:
@@ -115,7 +137,7 @@ def json_text(content: Any) -> str:
 
 
 def print_json(content: Any) -> None:
-    typer.echo(json_text(content))
+    typer.echo(visible(json_text(content)))
 
 
 def print_result(artifact: Artifact, as_json: bool) -> None:
@@ -152,22 +174,27 @@ def _print_artifact(artifact: Artifact) -> None:
 
 
 def print_bench(report: BenchReport) -> None:
-    from rich.markup import escape
     from rich.table import Column, Table
+    from rich.text import Text
 
     console = open_console()
     for content in report.tables():
         columns = (Column(heading, justify="right", overflow="fold") for heading in content.header)
         table = Table(Column(overflow="fold"), *columns, title=content.title, title_justify="left")
         for name, cells in content.rows:
-            table.add_row(escape(name), *(f"{cell.value}\n[dim]{cell.ratio}[/]".rstrip() for cell in cells))
+            table.add_row(name, *(Text.assemble(cell.value, *_below(cell.ratio)) for cell in cells))
         console.print(table)
     print_lines(console, *report.description)
+
+
+def _below(ratio: str) -> list[Any]:
+    return ["\n", (ratio, "dim")] if ratio else []
 
 
 def _print_parting(parting: Mapping[str, Any], console: Console) -> None:
     """The modules around the place where the two sides part."""
     from rich.table import Table
+    from rich.text import Text
 
     modules = parting["modules"]
     last = max((place for place, module in enumerate(modules) if module["found"]), default=-1)
@@ -180,7 +207,7 @@ def _print_parting(parting: Mapping[str, Any], console: Console) -> None:
             module["path"],
             module["type"],
             "no such value" if nearest is None else f"{nearest:.1e}",
-            "[green]found[/]" if module["found"] else "",
+            Text("found", "green") if module["found"] else "",
         )
     if last + 1 < len(modules):
         console.print(table)
@@ -237,9 +264,10 @@ def snippet(artifact: Artifact) -> str:
         ],
     }
     outputs = {(manifest["model_class"], output["name"]) for output in manifest["graphs"][0]["outputs"]}
+    asked = ", format='torch'" if artifact.formats == ("torch",) else ""
     lines = [
         "import sbertconv",
-        f"model = sbertconv.load({str(artifact.folder)!r})",
+        f"model = sbertconv.load({str(artifact.folder)!r}{asked})",
         *next(lines for name, lines in calls.items() if name in outputs),
     ]
     return "\n".join(f"  {line}" for line in lines)
@@ -248,13 +276,13 @@ def snippet(artifact: Artifact) -> str:
 def _quoted(text: str, width: int = 22) -> str:
     """A text in a row of one line: some characters take two columns of a terminal, others none."""
     from rich.cells import cell_len, set_cell_size
-    from rich.markup import escape
 
-    return escape(repr(text if cell_len(text) <= width else f"{set_cell_size(text, width - 3).rstrip()}..."))
+    return repr(text if cell_len(text) <= width else f"{set_cell_size(text, width - 3).rstrip()}...")
 
 
 def print_parity(report: Mapping[str, Any], console: Console) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     title = f"Parity with {report['method']}(): {report['rule']}"
     table = Table(title=title, title_justify="left")
@@ -272,12 +300,18 @@ def print_parity(report: Mapping[str, Any], console: Console) -> None:
             "" if exact and check["passed"] else _quoted(check["worst_text"]),
             "" if exact and check["passed"] else str(check["worst_tokens"]),
             "" if exact else _figure(check["min_cosine"], ".7f"),
-            "[green]ok[/]" if check["passed"] else "[red]FAILED[/]",
+            Text("ok", "green") if check["passed"] else Text("FAILED", "red"),
         )
     text = _quoted(report["wobble_text"])
     table.add_section()
     table.add_row(
-        f"{report['method']}(), batch 1 / 32", "", _figure(report["wobble"], ".1e"), text, "", "", "[dim]yardstick[/]"
+        f"{report['method']}(), batch 1 / 32",
+        "",
+        _figure(report["wobble"], ".1e"),
+        text,
+        "",
+        "",
+        Text("yardstick", "dim"),
     )
     console.print(table)
     problems = [f"{check['name']}: {check['problem']}" for check in report["checks"] if check["problem"]]
@@ -313,7 +347,6 @@ QUALITY_WORDS = {
 
 
 def _print_quality(quality: Mapping[str, Any], console: Console) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from sbertconv.parity.comparison import shorten
@@ -333,7 +366,7 @@ def _print_quality(quality: Mapping[str, Any], console: Console) -> None:
         ("batch_cosine", None, quality["batch_text"]),
     )
     for name, (key, limit, text) in zip(words[1:], figures, strict=True):
-        shown = escape(repr(shorten(text, 40))) if text else ""
+        shown = repr(shorten(text, 40)) if text else ""
         table.add_row(name, _figure(quality[key], ".5f"), "" if limit is None else f">= {limit:g}", shown)
     console.print(table)
 
@@ -344,7 +377,6 @@ def _figure(value: float | None, form: str) -> str:
 
 
 def print_description(description: Mapping[str, Any]) -> None:
-    from rich.markup import escape
     from rich.table import Column, Table
 
     console = open_console()
@@ -355,7 +387,7 @@ def print_description(description: Mapping[str, Any]) -> None:
     problems = []
     for module in modules:
         settings = ", ".join(f"{key}={_short_value(value)}" for key, value in module["settings"].items())
-        table.add_row(module["label"], escape(module["name"]), escape(settings), *map(_by, module["backends"].values()))
+        table.add_row(module["label"], module["name"], settings, *map(_by, module["backends"].values()))
         found = dict.fromkeys(result["problem"] for result in module["backends"].values() if result["problem"])
         problems += [f"[{module['label']}] {module['name']}: {problem}" for problem in found]
     console.print(table)
@@ -411,10 +443,10 @@ def print_converted(description: Mapping[str, Any]) -> None:
     _print_notes(description["notes"], console)
 
 
-def _by(result: Mapping[str, str]) -> str:
-    from rich.markup import escape
+def _by(result: Mapping[str, str]) -> Text:
+    from rich.text import Text
 
-    return "[red]unsupported[/]" if result["problem"] else escape(result["by"])
+    return Text("unsupported", "red") if result["problem"] else Text(visible(result["by"]))
 
 
 def _short_value(value: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.console.files import READERS
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.errors import UnsupportedOptionError, visible
 
 CLUSTERS = {"ray": "sbertconv.ray", "spark": "sbertconv.spark"}
 SHOWN = 10  # bad rows that are named at the end; the ledger has all
@@ -97,7 +97,7 @@ def _tell(summary: Any, output: str) -> None:
     if len(summary.bad) > SHOWN:
         lines.append(f"Left out: {len(summary.bad) - SHOWN:,} rows more; the ledger in {output} has them all")
     lines += [f"Left out: the rest of {reason}" for reason in summary.broken.values()]
-    print("\n".join(lines), file=sys.stderr)
+    print(visible("\n".join(lines)), file=sys.stderr)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,12 +40,9 @@ BUILT = {"tensorrt": "build it on the machine with the GPU: sbertconv build-plan
 
 def taken_unasked(artifact: Artifact) -> str:
     """The format that runs where none is asked for: the first; programs of PyTorch only where there is nothing else,
-    because more of the process is in the hands of who wrote them. That is logged.
+    because more of the process is in the hands of who wrote them.
     """
-    found = next((form for form in artifact.formats if form != PROGRAM), PROGRAM)
-    if found == PROGRAM:
-        logging.getLogger("sbertconv").info("%s holds a PyTorch program alone, which runs in PyTorch.", artifact.folder)
-    return found
+    return next((form for form in artifact.formats if form != PROGRAM), PROGRAM)
 
 
 METHODS = ("encode", "encode_query", "encode_document", "similarity", "similarity_pairwise", "predict", "rank",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, read_artifact, rea
 from sbertconv.runtime.embedding import Embedder
 from sbertconv.runtime.engines import AUTO
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
-from sbertconv.runtime.model import ConvertedModel
+from sbertconv.runtime.model import PROGRAM, ConvertedModel, taken_unasked
 from sbertconv.runtime.options import EngineOptions
 from sbertconv.runtime.parts import keras_file
 from sbertconv.runtime.predicting import Reranker, TextClassifier
 from sbertconv.runtime.sparse import SparseEmbedder
 
+ALONE = "{} holds a PyTorch program alone, which PyTorch runs: format='torch' says that this is meant."
 RUNTIMES: dict[str, type[ConvertedModel]] = {
     "SentenceTransformer": Embedder,
     "SparseEncoder": SparseEmbedder,
@@ -45,7 +47,7 @@ def load(
     Args:
         folder: what `sbertconv to-onnx`, `to-tf` or `to-torch` wrote, or a .keras file that began as one.
         format: "onnx", "openvino", "keras", "saved_model", "litert", "torch" or "tensorrt"; default the first that the
-            folder holds.
+            folder holds; a PyTorch program only where there is nothing else, with a warning.
         engine: "onnxruntime", "openvino", "keras", "tensorflow", "litert", "torch" or "tensorrt"; "auto": the first of
             those installed that the folder was proven on, see `Embedder.engine`. It never changes the precision.
         threads: that compute; default OMP_NUM_THREADS where it is set, else every core that this process may use.
@@ -74,12 +76,19 @@ def load(
         providers=tuple(providers),
         session_options=dict(session_options or {}),
     )
-    packed = Path(folder) if Path(folder).suffix == KERAS_SUFFIX and not Path(folder).is_dir() else None
-    packed = packed and keras_file(packed.expanduser(), part)
-    artifact = read_packed(packed) if packed else read_artifact(folder)
+    artifact = artifact_at(folder, part)
     if verify:
         artifact.verify_hashes()
+    if format is None and taken_unasked(artifact) == PROGRAM:
+        warnings.warn(ALONE.format(artifact.folder), stacklevel=2)
     return open_model(artifact, format, engine, options, beyond_proof)
+
+
+def artifact_at(folder: str | Path, part: str | None = None) -> Artifact:
+    """A converted folder, or the one in a .keras file, as `load` reads it."""
+    packed = Path(folder) if Path(folder).suffix == KERAS_SUFFIX and not Path(folder).is_dir() else None
+    packed = packed and keras_file(packed.expanduser(), part)
+    return read_packed(packed) if packed else read_artifact(folder)
 
 
 def open_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ WEIGHT_FILES = ("*.safetensors", "*.bin")
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 COPY = "Get a complete copy of the model."
 ADAPTER_CONFIG = "adapter_config.json"
+TOKENIZER = "tokenizer.json"
 # Weights of a model's top folder that the library reads, or that are the same in another framework's format
 KNOWN_WEIGHTS = re.compile(
     r"(model|pytorch_model|adapter_model|consolidated)\b.*|(training_args|optimizer|scheduler|rng_state\w*)\.(pt|pth|bin)"
@@ -32,7 +33,7 @@ TOKENIZER_SOURCES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 def read_json(path: Path, kind: type = dict) -> Any:
     """The content of a JSON file of a model, an object or something else of `kind`; the keys of an object that are in
-    `KEYS` hold what they should.
+    `KEYS` hold what they should, those of `NESTED` at every depth.
 
     Raises:
         SourceError: if it cannot be read, is not JSON or of another kind, with the place of the fault.
@@ -40,7 +41,20 @@ def read_json(path: Path, kind: type = dict) -> Any:
     content = json_reading.read_json(path, kind, SourceError, advice=COPY, unique=False)  # the library takes the last
     if isinstance(content, dict):
         json_reading.check_keys(content, KEYS, path, SourceError, advice=COPY)
+        for part in objects_in(content) if path.name != TOKENIZER else ():  # whose objects have tokens for keys
+            json_reading.check_keys(part, NESTED, path, SourceError, advice=COPY)
     return content
+
+
+def objects_in(content: Any) -> Iterator[dict[str, Any]]:
+    """The objects in an object, at whatever depth, and those in its lists."""
+    waiting = [content]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict) and item is not content:
+            yield item
+        if isinstance(item, (dict, list)):
+            waiting += item.values() if isinstance(item, dict) else item
 
 
 def is_there(path: Path) -> bool:
@@ -153,14 +167,45 @@ LAYERS = or_null(
     lambda value: (is_count(value) and value <= MOST_LAYERS) or isinstance(value, list),
 )
 
+MOST_LABELS = 1_000_000  # transformers makes a name for each
+LABELS = or_null(f"a number up to {MOST_LABELS:,}", lambda value: is_number(value) and abs(value) <= MOST_LABELS)
+MOST_POSITIONS = 1 << 24  # models make a table of them, whatever their weights are
+POSITIONS = or_null(
+    f"a number up to {MOST_POSITIONS:,}",
+    lambda value: (is_number(value) and value <= MOST_POSITIONS) or isinstance(value, (list, dict)),
+)
+
+# Keywords of from_pretrained() that unpickle, fetch code, or name places on this machine
+FOREIGN = re.compile(
+    r"weights_only|allow_all_kernels|use_kernels|kernel_config|gguf_file|offload_\w+|quantization_config|device_map"
+    r"|adapter_kwargs|state_dict|config|code_revision|key_mapping|ignore_mismatched_sizes|distributed_config|tp_\w+"
+    r"|proxies|auto_map|\w+_files?"
+)
+KEYWORDS = or_null(
+    "an object without keywords that unpickle, fetch code or name places",
+    lambda value: isinstance(value, dict) and not any(map(FOREIGN.fullmatch, value)),
+)
+
+# What a config says at any depth: counts of what models loop over, and code of the Hub
+NESTED: dict[str, Rule] = {
+    **dict.fromkeys(("attn_implementation", "_attn_implementation", "_attn_implementation_internal"), ATTENTION),
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers",
+                     "num_encoder_layers", "num_decoder_layers", "num_hidden_groups", "inner_group_num", "num_blocks",
+                     "n_blocks", "num_stages", "depth", "num_repeat_blocks"), LAYERS),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len"), POSITIONS),
+    "num_labels": LABELS,
+}  # fmt: skip
+
 # What is read of a model's files before the library reads them, or read in silence by it: key -> what it holds
 KEYS: dict[str, Rule] = {
     **dict.fromkeys(("model_type", "default_prompt_name", "transformer_task", "module_output_name"), TEXT),
     **dict.fromkeys(("activation_fn", "sbert_ce_default_activation_function"), ACTIVATION),
-    **dict.fromkeys(("attn_implementation", "_attn_implementation", "_attn_implementation_internal"), ATTENTION),
-    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers",
-                     "decoder_layers"), LAYERS),
-    **dict.fromkeys(("max_position_embeddings", "model_max_length", "num_labels"), NUMBER),
+    **NESTED,
+    **dict.fromkeys(("model_args", "model_kwargs", "processor_kwargs", "tokenizer_args", "config_args",
+                     "config_kwargs"), KEYWORDS),
+    "model_max_length": NUMBER,
+    "tokenizer_name_or_path": ("null: a model has its own tokenizer", lambda value: value is None),
+    "megatron_core": ("megatron.core, null", lambda value: value in (None, "megatron.core")),
     **dict.fromkeys(("in_features", "out_features", "hidden_dim", "out_channels", "embedding_dimension", "k",
                      "word_embedding_dimension", "sentence_embedding_dimension", "max_seq_length", "max_active_dims",
                      "truncate_dim"), COUNT),

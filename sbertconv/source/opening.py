@@ -19,6 +19,7 @@ from sbertconv.source.checkpoints import architecture
 from sbertconv.source.files import (
     ADAPTER_CONFIG,
     COPY,
+    TOKENIZER,
     check_entries,
     check_tokenizer,
     is_there,
@@ -40,7 +41,8 @@ CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json
                 "wordembedding_config.json")  # fmt: skip
 HAS_TRANSFORMERS_CONFIG = {"Transformer", "MLMTransformer", "CLIPModel"}  # their config.json is not the module's own
 SAME_TYPES = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}  # as the library has it
-TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+CONFIG = "config.json"
 DEEPEST_ROUTER = 4
 HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py"]
 
@@ -177,11 +179,12 @@ class Source:
         import torch
 
         from sbertconv.source import widening
+        from sbertconv.source.allowance import Allowance
 
         # Code that comes with a model may write through views of its weights, which would be lost.
         late = widening.widened_late() if widened_late and not self.trust_remote_code else contextlib.nullcontext()
         load = getattr(sentence_transformers, self.model_class.library)
-        with listening() as heard, late:
+        with listening() as heard, late, Allowance(self.folder):
             try:
                 model: SentenceTransformer = load(
                     self.location,
@@ -190,6 +193,8 @@ class Source:
                     trust_remote_code=self.trust_remote_code,
                     model_kwargs={"dtype": torch.float32},
                 )
+            except SourceError as error:
+                raise SourceError(f"{self.name}: {error}") from error
             except Exception as error:
                 raise SourceError(
                     f"{self.name}: cannot be loaded: {error_text(error, 3)}\n"
@@ -417,8 +422,11 @@ def _bare_config(folder: Path, is_adapter: bool) -> Mapping[str, Any]:
     Raises:
         SourceError: if there is no PEFT, or the adapter does not say what its base is.
     """
+    check_tokenizers(folder)
+    for file in (file for pattern in CONFIG_FILES for file in folder.glob(pattern)):
+        read_json(file)
     if not is_adapter:
-        return dict(read_json(folder / "config.json"))
+        return dict(read_json(folder / CONFIG))
     adapter = read_json(folder / ADAPTER_CONFIG)
     base = adapter.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
@@ -428,7 +436,11 @@ def _bare_config(folder: Path, is_adapter: bool) -> Mapping[str, Any]:
             f"{folder}: an adapter ({adapter.get('peft_type')}) for {base}, which needs the package peft.\n"
             "Install peft, or merge the adapter into its base and save that."
         )
-    config = read_json(Path(base) / "config.json") if is_there(Path(base) / "config.json") else {}
+    if not _path_of(base).is_dir():
+        return {"_name_or_path": base}
+    check_entries(Path(base))
+    check_tokenizers(Path(base))
+    config = read_json(Path(base) / CONFIG) if is_there(Path(base) / CONFIG) else {}
     return {**config, "_name_or_path": base}
 
 
@@ -463,6 +475,18 @@ def _read_modules(folder: Path) -> Iterator[ModuleSpec]:
         yield from _read_module(folder, str(entry.get("name", index)), type_, entry["path"])
 
 
+def check_tokenizers(folder: Path) -> None:
+    """Look at the files of a tokenizer that the library opens by itself.
+
+    Raises:
+        SourceError: for what it would take for something else, or panic of.
+    """
+    if is_there(folder / TOKENIZER_CONFIG):
+        read_json(folder / TOKENIZER_CONFIG)  # the library takes any side for the left one
+    if is_there(folder / TOKENIZER):
+        check_tokenizer(folder / TOKENIZER)
+
+
 def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[ModuleSpec]:
     if label.count(".") > 2 * DEEPEST_ROUTER:
         raise SourceError(f"{folder}: routers inside routers, more than {DEEPEST_ROUTER} deep.\nDo not use this model.")
@@ -475,10 +499,9 @@ def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[Mo
     names = CONFIG_FILES if type_.rsplit(".", 1)[-1] in HAS_TRANSFORMERS_CONFIG else (*CONFIG_FILES, "config.json")
     files = [file for name in names for file in here.glob(name)]
     settings = read_json(files[0]) if files else {}
-    if is_there(here / TOKENIZER_CONFIG):
-        read_json(here / TOKENIZER_CONFIG)  # for its checks: the library takes any side for the left one
-    if is_there(here / TOKENIZER):
-        check_tokenizer(here / TOKENIZER)
+    if names is CONFIG_FILES and is_there(here / CONFIG):
+        read_json(here / CONFIG)  # for its checks, as of what follows
+    check_tokenizers(here)
     yield ModuleSpec(label, type_, path, settings)
     types = settings.get("types") or {}
     for route, nested in (settings.get("structure") or {}).items():

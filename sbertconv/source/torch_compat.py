@@ -29,6 +29,12 @@ def writes(operator: Any) -> bool:
     return bool(private(operator, "_schema", "torch").is_mutable)
 
 
+def allocates(operator: Any) -> bool:
+    """Whether an operator gives tensors with memory of their own, neither views nor its inputs changed."""
+    schema = private(operator, "_schema", "torch")
+    return not schema.is_mutable and all(found.alias_info is None for found in schema.returns)
+
+
 def own_parameters(module: torch.nn.Module) -> MutableMapping[str, Any]:
     """The table of a module's own parameters, in which one can be replaced by any tensor."""
     return cast(MutableMapping[str, Any], private(module, "_parameters", "torch"))

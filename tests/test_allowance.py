@@ -1,0 +1,100 @@
+"""Settings that ask for more than a model's files hold: memory, tensors, code, places."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import sbertconv
+from sbertconv import SourceError
+from sbertconv.source import allowance
+from sbertconv.source.allowance import Allowance
+from sbertconv.source.files import read_json
+from sbertconv.source.opening import open_source
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("config.json", {"text_config": {"num_hidden_layers": 10**9}}, "num_hidden_layers: 1000000000"),
+        ("config.json", {"a": [{"b": {"num_layers": 1001}}]}, "num_layers: 1001"),
+        ("config.json", {"vision_config": {"num_labels": 10**9}}, "num_labels: 1000000000"),
+        ("config.json", {"num_labels": 10**9}, "num_labels: 1000000000"),
+        ("config.json", {"max_position_embeddings": 10**12}, "max_position_embeddings: 1000000000000"),
+        ("config.json", {"text_config": {"_attn_implementation": "a/b"}}, "without a slash"),
+        ("sentence_bert_config.json", {"model_args": {"attn_implementation": "a/b"}}, "without a slash"),
+        (
+            "sentence_bert_config.json",
+            {"model_args": {"weights_only": False}},
+            "an object without keywords that unpickle",
+        ),
+        ("sentence_bert_config.json", {"model_kwargs": {"allow_all_kernels": True}}, "keywords that unpickle"),
+        ("sentence_bert_config.json", {"tokenizer_args": {"vocab_file": "/etc/passwd"}}, "keywords that unpickle"),
+        ("sentence_bert_config.json", {"config_args": {"num_labels": 10**9}}, "num_labels: 1000000000"),
+        ("sentence_bert_config.json", {"tokenizer_name_or_path": "a/b"}, "a model has its own tokenizer"),
+    ],
+)
+def test_a_setting_that_asks_for_too_much_is_named(
+    file: str, change: dict[str, Any], said: str, bert_folder: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder = copy_of(bert_folder)
+    content = json.loads((folder / file).read_text(encoding="utf-8"))
+    (folder / file).write_text(json.dumps({**content, **change}), encoding="utf-8")
+    with pytest.raises(SourceError, match=said):
+        sbertconv.inspect(folder)
+    (folder / "modules.json").unlink()  # the same of a checkpoint without files of sentence-transformers
+    with pytest.raises(SourceError, match=said):
+        sbertconv.inspect(folder)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it came of: transformers' own report of weights replaces ours."""
+    while error is not None:
+        yield error
+        error = error.__context__
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config.json", {"intermediate_size": 10**7}),
+        ("config.json", {"vocab_size": 10**7}),
+        ("2_Dense/config.json", {"in_features": 60_000, "out_features": 60_000}),
+    ],
+)
+def test_a_weight_that_no_file_holds_is_not_made(
+    file: str, change: dict[str, Any], bert_folder: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder = copy_of(bert_folder)
+    content = json.loads((folder / file).read_text(encoding="utf-8"))
+    (folder / file).write_text(json.dumps({**content, **change}), encoding="utf-8")
+    with pytest.raises(SourceError) as raised, open_source(folder).loaded():
+        pass
+    assert any("ask for more than its files hold" in str(error) for error in causes(raised.value))
+
+
+def test_more_tensors_than_models_have_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allowance, "MOST_TENSORS", 10)
+    with pytest.raises(SourceError, match="11 tensors"), Allowance(None):
+        torch.nn.ModuleList(torch.nn.Linear(1, 1, device="meta") for _ in range(20))
+
+
+def test_views_and_changes_in_place_are_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allowance, "FREE", 4000)
+    with Allowance(Path("nowhere")):
+        one = torch.zeros(1000)
+        for _ in range(10):
+            one.view(10, 100).add_(1)
+        with pytest.raises(SourceError, match=r"of 8,000 bytes"):
+            torch.zeros(1000)
+
+
+def test_a_token_is_no_setting(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps({"model": {"vocab": {"num_layers": 31_000}}}), encoding="utf-8")
+    assert read_json(file)["model"]["vocab"] == {"num_layers": 31_000}
