@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.folder import folder_name, read_artifact
-from sbertconv.errors import require
+from sbertconv.errors import ArtifactError, require
 from sbertconv.tables.embedding import EmbedTable, folder_hash
 from sbertconv.tables.workers import Worker, WorkerDiedError, embed_bytes
 
@@ -39,15 +40,36 @@ class Shipped:
         import ray
 
         place = Path(tempfile.gettempdir()) / f"sbertconv-{os.getuid() if hasattr(os, 'getuid') else 0}-{self.code}"
-        if not place.is_dir():
+        if not is_mine(place):
             own = Path(tempfile.mkdtemp(prefix=".sbertconv-", dir=place.parent))
-            with tarfile.open(fileobj=io.BytesIO(ray.get(self.content))) as archive:
-                archive.extractall(own, filter="data")
+            unpack_archive(ray.get(self.content), own)
             try:
                 own.rename(place)
-            except OSError:  # another worker was sooner
-                return str(place if place.is_dir() else own)
+            except OSError:  # another worker was sooner, or somebody else took the name
+                return str(place if is_mine(place) else own)
         return str(place)
+
+
+def is_mine(folder: Path) -> bool:
+    """Whether a folder among the temporary files was made by this user: others may make one of its name."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and (not hasattr(os, "getuid") or found.st_uid == os.getuid())
+
+
+def unpack_archive(content: bytes, folder: Path) -> None:
+    """Unpack a tar file; nothing in it leads out of the folder.
+
+    Raises:
+        ArtifactError: if it is none that can be unpacked so.
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            archive.extractall(folder, filter="data")
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise ArtifactError(f"The folder as it was sent cannot be unpacked: {error}\nSend it again.") from error
 
 
 def ship(folder: str | Path) -> Shipped:

@@ -12,6 +12,8 @@ import argparse
 import contextlib
 import copy
 import functools
+import gc
+import hashlib
 import io
 import json
 import os
@@ -19,20 +21,23 @@ import random
 import resource
 import selectors
 import shutil
+import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+ADAPTER = "adapter_config.json"
 SEEDS = Path(__file__).with_name("fuzz_seeds.txt")
 TEXTS = ["The quick brown fox jumps over the lazy dog.", "", "How many people live in Berlin?"]
 ENDINGS = ("error", "answer")
@@ -42,14 +47,22 @@ JUNK: list[Any] = [
     None, True, False, 0, 1, -1, 7, 2**31, 2**63, 10**40, 0.5, -1e308, float("nan"), float("inf"), "", "zzz", "a\0b",
     "../../x", "/etc/passwd", "\ud800", "é" * 300, [], [[]], [1], ["a"], {}, {"a": 1}, {"a": {"b": [None]}},
 ]  # fmt: skip
+# What a terminal obeys and rich takes for markup; numbers and names that a library might take at their word
+HOSTILE = [
+    *JUNK, "\x1b]0;owned\x07\x1b[2J", "[/nothing]", "[red]", "\u202eb\x9b1m", 10**9, 2**31 - 1, -(2**31), "a/b",
+    "a.b:c", "{{ x }}", "{% for a in range(9999999) %}{% endfor %}", "(a+)+$", {"Regex": "(a|a)*$"}, ["\x1b[1m"],
+    "torch.nn.Linear",
+]  # fmt: skip
 DEEP = b"[" * 100_000
 
 
 # Mutations
 
 
-def mutated_json(content: bytes, chosen: random.Random) -> bytes:
-    """JSON with one value, or several, replaced, removed or copied over another one."""
+def mutated_json(content: bytes, chosen: random.Random, junk: Sequence[Any] = JUNK) -> bytes:
+    """JSON with one value, or several, replaced, removed or copied over another one. Another `junk` is another case of
+    every seed.
+    """
     try:
         tree = json.loads(content)
     except ValueError:
@@ -63,7 +76,7 @@ def mutated_json(content: bytes, chosen: random.Random) -> bytes:
         holder, key = chosen.choice(places)
         do = chosen.random()
         if do < 0.7:
-            holder[key] = copy.deepcopy(chosen.choice(JUNK))
+            holder[key] = copy.deepcopy(chosen.choice(junk))
         elif do < 0.85:
             del holder[key]
         else:
@@ -72,6 +85,15 @@ def mutated_json(content: bytes, chosen: random.Random) -> bytes:
                 holder[key] = json.loads(json.dumps(other[name]))
     text = json.dumps(tree)
     return text.encode() if chosen.random() < 0.95 else mutated_bytes(text.encode(), chosen)
+
+
+def hostile_json(content: bytes, chosen: random.Random) -> bytes:
+    return mutated_json(content, chosen, HOSTILE)
+
+
+def mutated_any(content: bytes, chosen: random.Random) -> bytes:
+    """JSON as such, whatever else by its bytes."""
+    return (hostile_json if content[:1] in b"{[" and chosen.random() < 0.8 else mutated_bytes)(content, chosen)
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
@@ -152,7 +174,8 @@ def zipped(members: Mapping[str, bytes]) -> bytes:
 @functools.cache
 def sample(name: str) -> Path:
     """A small model or conversion; one for each machine and version of this file."""
-    place = Path(tempfile.gettempdir()) / f"sbertconv-fuzz-{os.getuid()}" / name
+    version = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+    place = Path(tempfile.gettempdir()) / f"sbertconv-fuzz-{os.getuid()}-{version}" / name
     if not place.exists():
         made = place.with_name(f"{name}-{os.getpid()}")
         with contextlib.redirect_stderr(io.StringIO()):
@@ -173,6 +196,105 @@ def _static(folder: Path) -> None:
     import cases
 
     cases.chain(cases.static_embedding(), cases.st.Normalize(), prompts={"query": "q: "}).save_pretrained(str(folder))
+
+
+def _adapter(folder: Path) -> None:
+    """An adapter of a checkpoint that lies elsewhere, as PEFT saves it."""
+    import tiny
+    import torch
+    from safetensors.torch import save_file
+
+    base = tiny.transformer_folder("bert", num_hidden_layers=1)
+    shutil.copytree(base, folder / "base")
+    for file in base.glob("*token*.json"):
+        shutil.copy(file, folder)
+    config = {
+        "peft_type": "LORA", "base_model_name_or_path": str(folder / "base"), "target_modules": ["query"], "r": 2,
+        "lora_alpha": 4, "lora_dropout": 0.0, "bias": "none", "task_type": "FEATURE_EXTRACTION",
+        "fan_in_fan_out": False, "inference_mode": True, "modules_to_save": None, "layers_to_transform": None,
+        "layers_pattern": None, "init_lora_weights": True, "megatron_config": None, "megatron_core": "megatron.core",
+        "auto_mapping": None, "rank_pattern": {}, "alpha_pattern": {}, "use_rslora": False, "use_dora": False,
+    }  # fmt: skip
+    (folder / ADAPTER).write_text(json.dumps(config), encoding="utf-8")
+    size = json.loads((base / "config.json").read_text(encoding="utf-8"))["hidden_size"]
+    place = "base_model.model.encoder.layer.0.attention.self.query.lora_"
+    weights = {f"{place}A.weight": torch.ones(2, size) / size, f"{place}B.weight": torch.ones(size, 2) / size}
+    save_file(weights, folder / "adapter_model.safetensors")
+
+
+def _vocabulary(folder: Path) -> None:
+    """A tokenizer of the files that came before tokenizer.json: a list of words."""
+    shutil.copytree(sample("bert"), folder)
+    described = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    words = sorted(described["model"]["vocab"], key=described["model"]["vocab"].__getitem__)
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    (folder / "tokenizer.json").unlink()
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings["tokenizer_class"] = "BertTokenizer"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def _merges(folder: Path) -> None:
+    """The same of merged bytes: a vocabulary and a list of merges."""
+    import cases
+    import tiny
+
+    cases.chain(tiny.transformer("roberta", num_hidden_layers=1), cases.pooling()).save_pretrained(str(folder))
+    described = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    (folder / "vocab.json").write_text(json.dumps(described["vocab"]), encoding="utf-8")
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in described["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
+    (folder / "tokenizer.json").unlink()
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings["tokenizer_class"] = "RobertaTokenizer"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def _pieces(folder: Path) -> None:
+    """The same of a SentencePiece model: a message of protobuf, of which each piece is field 1 with a text, a score and
+    a kind.
+    """
+    import cases
+    import tiny
+
+    cases.chain(tiny.transformer("t5", num_layers=1), cases.pooling()).save_pretrained(str(folder))
+    described = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    kinds = {"<unk>": 2, "<s>": 3, "</s>": 3, "<pad>": 3}
+    parts = []
+    for piece, score in described["vocab"]:
+        text = piece.encode()
+        kind = kinds.get(piece, 1)
+        part = b"\x0a" + varint(len(text)) + text + b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind)
+        parts.append(b"\x0a" + varint(len(part)) + part)
+    trainer = b"\x18\x01"  # Unigram
+    parts.append(b"\x12" + varint(len(trainer)) + trainer)
+    (folder / "spiece.model").write_bytes(b"".join(parts))
+    (folder / "tokenizer.json").unlink()
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings["tokenizer_class"] = "T5Tokenizer"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])
+
+
+def _packable(folder: Path) -> None:
+    import cases
+
+    import sbertconv
+
+    sbertconv.to_onnx(cases.chain(*cases.bert(cases.pooling("mean")), cases.st.Normalize()), folder)
+
+
+def _archive(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    with tarfile.open(folder / "folder.tar", "w") as archive:
+        archive.add(sample("onnx"), arcname=".")
 
 
 def _words(folder: Path) -> None:
@@ -240,6 +362,12 @@ SAMPLES: dict[str, Callable[[Path], None]] = {
     "litert": _litert,
     "text": _converted("to_tf", formats=["keras"], text_input=True),
     "ledger": _ledger,
+    "adapter": _adapter,
+    "vocabulary": _vocabulary,
+    "merges": _merges,
+    "pieces": _pieces,
+    "packable": _packable,
+    "archive": _archive,
 }
 
 
@@ -283,20 +411,56 @@ def ask_model(folder: Path, file: Path) -> None:
 def ask_shown(folder: Path, file: Path) -> None:
     """What a command prints of a folder, and how it ends."""
     from sbertconv.cli import main
+    from sbertconv.errors import HIDDEN
 
-    sys.argv = ["sbertconv", "inspect", str(folder)]
+    sys.argv = ["sbertconv", "inspect", str(folder), *(["--json"] if file.stat().st_size % 2 else [])]
     code: Any = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = end.code
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
     assert code in (None, 0, 1, 2, 3), code
+    assert not HIDDEN.search(shown.getvalue()), "the terminal is told what to do"
+
+
+def ask_packed(folder: Path, file: Path) -> None:
+    """Lay out for software that reads a tokenizer's files in its own way; the manifest knows all files as they are."""
+    import sbertconv
+    from sbertconv.artifact.folder import described
+
+    manifest = folder / "sbertconv.json"
+    if file != manifest:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        manifest.write_text(json.dumps({**content, "files": described(folder)}), encoding="utf-8")
+    sbertconv.pack(folder, folder / "out", ["fastembed", "transformers.js"])
+
+
+def ask_archive(folder: Path, file: Path) -> None:
+    """Unpack what came from a cluster, and load it."""
+    import sbertconv
+    from sbertconv.ray import unpack_archive
+
+    place = folder / "unpacked"
+    place.mkdir()
+    unpack_archive(file.read_bytes(), place)
+    assert {path.name for path in folder.iterdir()} == {"folder.tar", "unpacked"}
+    assert len(sbertconv.load(place).encode(TEXTS)) == len(TEXTS)
+
+
+@functools.cache
+def live(name: str) -> Any:
+    """A sample as a model of the library, once for all cases."""
+    import sentence_transformers
+
+    return sentence_transformers.SentenceTransformer(str(sample(name)), device="cpu")
 
 
 def ask_verify(folder: Path, file: Path) -> None:
     import sbertconv
 
-    sbertconv.verify(sample("static"), folder)
+    sbertconv.verify(live("static"), folder)
 
 
 def ask_format(form: str) -> Callable[[Path, Path], None]:
@@ -359,8 +523,8 @@ KINDS: dict[str, Kind] = {
         "static", ("modules.json", "config_sentence_transformers.json", "tokenizer.json"), mutated_json, ask_model
     ),
     "weights": Kind("static", ("model.safetensors",), mutated_bytes, ask_model),
-    "shown": Kind("onnx", ("sbertconv.json",), mutated_json, ask_shown),
-    "verified": Kind("onnx", ("sbertconv.json",), mutated_json, ask_verify, quick=False),
+    "shown": Kind("onnx", ("sbertconv.json",), hostile_json, ask_shown),
+    "verified": Kind("onnx", ("sbertconv.json",), hostile_json, ask_verify, quick=False),
     "tables": Kind("rows", ("in.csv", "in.jsonl", "in.txt", "in.parquet", "in.arrow"), mutated_bytes, ask_tables),
     "ledger": Kind("ledger", ("out/_sbertconv.jsonl",), mutated_lines, ask_tables),
     "openvino": Kind(
@@ -375,6 +539,25 @@ KINDS: dict[str, Kind] = {
     ),
     "litert": Kind("litert", ("litert/model.tflite",), mutated_bytes, ask_format("litert"), quick=False),
     "text": Kind("text", ("keras/model.keras",), mutated_tables, ask_keras, quick=False),
+    "settings": Kind(
+        "bert",
+        ("config.json", "sentence_bert_config.json", "config_sentence_transformers.json", "tokenizer_config.json",
+         "modules.json", "1_Pooling/config.json", "2_Dense/config.json"),
+        hostile_json, ask_model, quick=False,
+    ),
+    "described": Kind("bert", ("modules.json", "config_sentence_transformers.json", "2_Dense/config.json"),
+                      hostile_json, ask_shown),
+    "adapter": Kind("adapter", (ADAPTER, "base/config.json"), hostile_json, ask_model, quick=False),
+    "vocabulary": Kind("vocabulary", ("vocab.txt", "tokenizer_config.json"), mutated_any, ask_model, quick=False),
+    "merges": Kind(
+        "merges", ("vocab.json", "merges.txt", "tokenizer_config.json"), mutated_any, ask_model, quick=False
+    ),
+    "pieces": Kind("pieces", ("spiece.model", "tokenizer_config.json"), mutated_any, ask_model, quick=False),
+    "packed": Kind(
+        "packable", ("tokenizer.json", "tokenizer_config.json", "config.json", "sbertconv.json", "onnx/model.onnx"),
+        mutated_any, ask_packed, quick=False,
+    ),
+    "archive": Kind("archive", ("folder.tar",), mutated_bytes, ask_archive),
     "rows": Kind("rows", ("in.csv", "in.jsonl", "in.txt", "in.parquet"), mutated_bytes, ask_rows),
 }  # fmt: skip
 
@@ -389,6 +572,8 @@ def run_case(name: str, seed: int, base: Path) -> str:
     kind, chosen = KINDS[name], random.Random(f"{name} {seed}")
     folder = base / "folder"
     shutil.copytree(sample(kind.sample), folder)
+    if (adapter := folder / ADAPTER).is_file():
+        adapter.write_text(adapter.read_text(encoding="utf-8").replace(str(sample(kind.sample)), str(folder)))
     file = folder / chosen.choice(kind.files)
     file.write_bytes(kind.mutate(file.read_bytes(), chosen))
     begin, memory = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -428,7 +613,9 @@ def work(name: str, seeds: Iterator[int]) -> None:
         os.chdir(here)
         case = Path(base) / "case"
         case.mkdir()
-        run_case(name, -1, case)  # imports the libraries, which no case is to answer for
+        for seed in (-1, -2, -3):
+            run_case(name, seed, case)  # imports the libraries, which no case is to answer for
+        gc.freeze()  # their objects are not looked through again for each model that goes
         for seed in seeds:
             print(f"{seed} begins", file=told)
             print(f"{seed} {run_case(name, seed, case)}", file=told)
