@@ -123,11 +123,13 @@ def test_what_killed_runs_leave_is_removed(no_process: int, tmp_path: Path, monk
 
 
 def test_a_half_written_output_of_a_killed_run_does_not_stay(
-    static_artifact: Path, tmp_path: Path, cli: Callable[..., Ran]
+    no_process: int, static_artifact: Path, tmp_path: Path, cli: Callable[..., Ran]
 ) -> None:
-    (tmp_path / ".out.npy.partial").write_bytes(b"half")
+    (tmp_path / f".out.npy.{no_process}-0a.partial").write_bytes(b"half")
+    other = tmp_path / f".out.npy.{os.getppid()}-0a.partial"
+    other.write_bytes(b"somebody writes it")
     assert cli("encode", static_artifact, "a text", "--output", tmp_path / "out.npy").code == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["out.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "out.npy"]
 
 
 @pytest.mark.parametrize("stdout", ["closed", "broken"])

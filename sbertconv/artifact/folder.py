@@ -120,7 +120,7 @@ class Artifact:
             path = inside(self.folder, name)
             if not path.is_file():
                 problems.append(f"{name}: missing")
-            elif sha256(path) != expected["sha256"]:
+            elif path.stat().st_size != expected["size"] or sha256(path) != expected["sha256"]:
                 problems.append(f"{name}: its sha256 is not that of the manifest")
         if problems:
             raise ArtifactError(
@@ -137,6 +137,22 @@ def how_to_load(folder: str | Path) -> str:
     return row.loads.format(library=row.library, folder=str(folder))
 
 
+def given_path(given: Any) -> Path:
+    """The path that a caller gives.
+
+    Raises:
+        ArtifactError: for what is none, or none that a file can have.
+    """
+    if not isinstance(given, (str, Path)):
+        raise ArtifactError(f"{given!r:.80}: {type(given).__name__}, where a path is due.\nPass that of a folder.")
+    try:
+        path = Path(given).expanduser()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a null in it, of an unknown user
+        raise ArtifactError(f"{str(given)!r:.200}: no such folder: {error}\nCheck the path.") from error
+    return path
+
+
 def read_artifact(folder: str | Path, named: Path | None = None) -> Artifact:
     """Read a folder's manifest and check that it can be trusted as a description.
 
@@ -147,7 +163,7 @@ def read_artifact(folder: str | Path, named: Path | None = None) -> Artifact:
     Raises:
         ArtifactError: for a missing, foreign or unreadable folder, a newer format, or a path that leaves it.
     """
-    folder = Path(folder).expanduser()
+    folder = given_path(folder)
     path = folder / MANIFEST
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder.\nCheck the path.")
@@ -220,7 +236,7 @@ def unpacked(file: str | Path) -> Path:
     Raises:
         ArtifactError: if the file is missing, or was not written from a converted model.
     """
-    file = Path(file).expanduser()
+    file = given_path(file)
     folder = scratch_for_life()
     with opened_archive(file) as archive:
         names = [name for name in archive.namelist() if PACKED in name and not name.endswith("/")]

@@ -129,7 +129,7 @@ def stage(target: str | Path, *, overwrite: bool = False) -> Iterator[Staging]:
     try:
         target = Path(target).expanduser().resolve()  # a link stays, what it leads to is replaced
         target.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name that no file can have
+    except (OSError, TypeError, ValueError, RuntimeError) as error:  # a loop of links, a name that no file can have
         raise ArtifactError(f"{str(target)!r:.200}: cannot be written: {error}\nChoose another folder.") from error
     staging = Staging(target, overwrite)
     if target.exists():

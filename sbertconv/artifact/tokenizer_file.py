@@ -14,6 +14,7 @@ COMPONENTS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "po
 NO_TABLE = re.compile(r'"precompiled_charsmap"\s*:\s*(""|null)')
 LARGE_NUMBER = re.compile(r":\s*\d{8}")
 MOST_TOKENS = 1 << 24  # the library makes room for every number below the largest when it describes itself
+MOST_GROWTH, MOST_PIECES = 1000, 1000
 PANIC = ("pyo3_runtime", "PanicException")  # a BaseException that has no place to be imported from
 
 
@@ -92,8 +93,24 @@ def tokenizer_problems(described: Mapping[str, Any]) -> Iterator[str]:
                 piece["SpecialToken"]["id"] for piece in (*part["single"], *part["pair"]) if "SpecialToken" in piece
             }
             yield from (f"the template has no id for {name!r}" for name in sorted(used - known))
+        if part["type"] == "TemplateProcessing":
+            pieces = (part["single"], part["pair"], *(one["ids"] for one in part["special_tokens"].values()))
+            if max(map(len, pieces)) > MOST_PIECES:
+                yield f"a template has {max(map(len, pieces)):,} pieces (have: up to {MOST_PIECES:,})"
+    if (times := growth(described.get("normalizer"))) > MOST_GROWTH:
+        yield f"its normalizers make a text {times:,.0f} times as long (have: up to {MOST_GROWTH:,})"
     vocabulary = (described.get("model") or {}).get("vocab")
     yield from _holes(vocabulary) if isinstance(vocabulary, Mapping) else ()
+
+
+def growth(normalizer: Any) -> float:
+    """How much longer a text becomes at most where parts of it are replaced, one replacement after the other."""
+    times = 1.0
+    for part in parts(normalizer, COMPONENTS["normalizer"]):
+        if part.get("type") == "Replace":
+            least = len(part["pattern"]["String"]) if "String" in part["pattern"] else 1
+            times *= max(1.0, len(part["content"]) / max(1, least))
+    return times
 
 
 def refuse_holes(tokenizer: Any) -> None:

@@ -6,17 +6,20 @@ import csv
 import inspect
 import json
 import os
+import re
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial, wraps
-from itertools import islice
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sbertconv.artifact.json_reading import parse_json
+from sbertconv.artifact.scratch import is_running
 from sbertconv.errors import UnsupportedOptionError, require, visible
 
 if TYPE_CHECKING:
@@ -25,14 +28,44 @@ if TYPE_CHECKING:
 BLOCK = 4096  # texts held at once: enough to sort by length, small beside a model
 ENCODING = "utf-8-sig"  # UTF-8, with or without the byte order mark that spreadsheets and editors of Windows write
 STDIN = Path("-")  # standard input, whose lines are texts
-LONGEST_CELL = 2**31 - 1  # the csv module's own limit is 131,072 characters; a C long may have 32 bits
+LONGEST_CELL = 1 << 26  # characters of a text or a line; the csv module's own limit is 131,072
+LARGEST_BLOCK = 1 << 27  # characters of the texts that are held at once
+
+
+def bounded_lines(file: Any) -> Iterator[Any]:
+    """The lines of a file, bytes or text: one line of a stranger's file may be as long as a disk.
+
+    Raises:
+        ValueError: for a line of more than `LONGEST_CELL`.
+    """
+    for number in count(1):
+        line = file.readline(LONGEST_CELL + 1)
+        if len(line) > LONGEST_CELL:
+            raise ValueError(f"line {number} has more than {LONGEST_CELL:,} characters")
+        if not line:
+            return
+        yield line
+
+
+def blocks_of(texts: Iterable[Any]) -> Iterator[list[Any]]:
+    """Texts, or pairs of them, in lists of `BLOCK`, or of fewer long ones."""
+    block: list[Any] = []
+    size = 0
+    for text in texts:
+        block.append(text)
+        size += len(text) if isinstance(text, str) else sum(map(len, text))
+        if len(block) == BLOCK or size > LARGEST_BLOCK:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
 
 
 def _read_lines(path: Path, column: str) -> Iterator[str]:
     """Each line is a text, an empty one too."""
     place = sys.stdin.fileno() if path == STDIN else path
     with open(place, encoding=ENCODING, newline="\n", closefd=path != STDIN) as file:
-        for line in file:
+        for line in bounded_lines(file):
             yield line.rstrip("\r\n")
 
 
@@ -61,7 +94,7 @@ def _read_csv(path: Path, column: str) -> Iterator[str]:
     """
     csv.field_size_limit(LONGEST_CELL)
     with path.open(encoding=ENCODING, newline="") as file:
-        rows = csv.reader(file, strict=True)
+        rows = csv.reader(bounded_lines(file), strict=True)
         number, start, blank = 1, 1, None
         try:
             names = next(rows, [])
@@ -112,8 +145,9 @@ def _rows_of_parquet(path: Path, column: str) -> Iterator[str]:
             raise UnsupportedOptionError(f"{path}: several columns are called {column!r}.\nRename all but one.")
         if column not in file.schema_arrow.names:
             _cell(dict.fromkeys(file.schema_arrow.names), column, str(path))
+    with pq.ParquetFile(path, read_dictionary=[column]) as file:  # a text that comes often is in memory once
         batches = file.iter_batches(BLOCK, columns=[column])
-        texts = (text for batch in batches for text in _checked(batch).column(0).to_pylist())
+        texts = (text.as_py() for batch in batches for text in _checked(batch).column(0))
         for number, text in enumerate(texts):
             yield _cell({column: text}, column, f"{path}, row {number}")
 
@@ -325,9 +359,8 @@ def predict_texts(model: Any, inputs: Iterable[Any], **options: Any) -> None:
             f"{model.artifact.folder}: a {model.artifact.manifest['model_class']} gives embeddings, no predictions.\n"
             "Use sbertconv encode."
         )
-    stream = iter(inputs)
     with _write_json_lines() as write:
-        while block := list(islice(stream, BLOCK)):
+        for block in blocks_of(inputs):
             write(model.predict_all(block, **options))
 
 
@@ -377,14 +410,14 @@ def encode_texts(
             f"{output}: cannot write {output.suffix!r} (have: {', '.join(writers)}).\nChoose another ending."
         )
     with _writer(output, writers) as write, _counter(progress) as count_up:
-        stream, count = iter(texts), 0
-        while block := list(islice(stream, BLOCK)):
+        total = 0
+        for block in blocks_of(texts):
             write(encode(block, **options))
-            count += len(block)
-            count_up(count)
-        if output and not count:
+            total += len(block)
+            count_up(total)
+        if output and not total:
             raise UnsupportedOptionError(f"No texts, so {output} was not written.\nCheck the input.")
-    return count
+    return total
 
 
 def _encoding(embedder: Any, as_lines: bool, tokens: bool) -> tuple[Callable[..., Any], Mapping[str, Any]]:
@@ -413,6 +446,15 @@ def _columns_and_values(row: SparseRow) -> dict[str, Any]:
     return {"indices": row.columns.tolist(), "values": row.values.tolist()}
 
 
+def sweep_partial(output: Path) -> None:
+    """Remove what killed runs left beside a file; those that run write on."""
+    left = re.compile(rf"\.{re.escape(output.name)}\.(\d+)-[0-9a-f]+\.partial")
+    with suppress(OSError):
+        for path in output.parent.iterdir():
+            if (found := left.fullmatch(path.name)) and not is_running(int(found[1])):
+                path.unlink()
+
+
 @contextmanager
 def _writer(output: Path | None, writers: Mapping[str, Any]) -> Iterator[Write]:
     """Writes beside the file and renames at the end, so that a half-written result is never seen; None: stdout."""
@@ -420,8 +462,10 @@ def _writer(output: Path | None, writers: Mapping[str, Any]) -> Iterator[Write]:
         with _write_json_lines() as write:
             yield write
         return
-    hidden = output.with_name(f".{output.name}.partial")
+    sweep_partial(output)
+    hidden = output.with_name(f".{output.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
+        hidden.open("xb").close()  # new: no link to somewhere else, and no other run's
         with writers[output.suffix](hidden) as write:
             yield write
         hidden.replace(output)

@@ -171,12 +171,13 @@ def named(names: Sequence[str], optional: bool = False) -> dict[str, Mapping[str
     from sbertconv.consumers import default_consumers
 
     table = default_consumers()
-    unknown = [name for name in names if name not in table.names]
-    if unknown or not (names or optional):
+    asked: list[Any] = list(names) if isinstance(names, (list, tuple)) else [names]
+    unknown = [f"{name}"[:80] for name in asked if not isinstance(name, str) or name not in table.names]
+    if unknown or not (asked or optional):
         raise UnsupportedOptionError(
             f"{', '.join(unknown) or 'no consumer'}: not known (have: {', '.join(table.names)}).\nName one with --for."
         )
-    return {name: table.rows(name) for name in names}
+    return {name: table.rows(name) for name in asked}
 
 
 def row_for(name: str, rows: Mapping[str, Consumer], manifest: Manifest) -> Consumer:

@@ -32,7 +32,7 @@ from sbertconv.errors import (
 )
 from sbertconv.frameworks import import_keras, import_openvino, import_tensorflow, version_of
 from sbertconv.runtime.feeds import is_marked, marked
-from sbertconv.runtime.keras_files import check_keras
+from sbertconv.runtime.keras_files import check_keras, variables_bounded
 from sbertconv.runtime.openvino_compat import keep_bfloat16
 from sbertconv.runtime.options import CPU, EngineOptions
 from sbertconv.runtime.programs import check_program
@@ -192,7 +192,8 @@ def load_keras_model(path: Any) -> Any:
         with opened_archive(Path(path)) as archive:
             check_keras(archive, Path(path))
             archive.extractall(folder)  # names that leave the folder lead into it
-        return keras.saving.load_model(folder, compile=False)
+        with variables_bounded(archive, Path(path)):
+            return keras.saving.load_model(folder, compile=False)
 
 
 def narrow(array: np.ndarray) -> np.ndarray:

@@ -4,6 +4,9 @@ mode refuses what could run code; the gate depends on neither its version nor th
 
 from __future__ import annotations
 
+import contextlib
+import math
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +17,12 @@ from sbertconv.errors import ArtifactError
 from sbertconv.frameworks import import_keras
 
 CONFIG = "config.json"
+FREE, TIMES = 1 << 29, 8  # bytes that a model's variables may take, and how often those of its file
+# Parts of Keras that do more than compute: functions of theirs fetch files, unpack them, or load others
+NO_LAYERS = re.compile(
+    r"keras(\.src)?\.(utils|applications|datasets|callbacks|export|trainers|backend|distribution|legacy|wrappers"
+    r"|visualization|saving|tree|testing)\b.*"
+)
 OWN = "sbertconv>"  # how the registered names of our layers begin
 # Classes of Keras that carry code, or the path of a file that is loaded
 REFUSED = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "__lambda__", "__typespec__"}
@@ -34,6 +43,36 @@ def check_keras(archive: zipfile.ZipFile, file: Path) -> None:
         )
 
 
+@contextlib.contextmanager
+def variables_bounded(archive: zipfile.ZipFile, file: Path) -> Iterator[None]:
+    """In here, Keras makes no larger variables than go with what an archive holds: a layer's config can name any size.
+
+    Raises:
+        ArtifactError: where larger ones are asked for.
+    """
+    keras, taken = import_keras(), 0
+    most = FREE + TIMES * sum(member.file_size for member in archive.infolist())
+    owner = next(kind for kind in keras.Variable.__mro__ if "__init__" in vars(kind))  # whichever backend's it is
+    plain = owner.__init__
+
+    def bounded(self: Any, initializer: Any, shape: Any = None, *args: Any, **kwargs: Any) -> None:
+        nonlocal taken
+        if shape is not None and callable(initializer):
+            taken += 4 * math.prod(size for size in shape if isinstance(size, int))
+        if taken > most:
+            raise ArtifactError(
+                f"{file}: its layers ask for more than it holds: {taken:,} bytes (have: up to {most:,}).\n"
+                "Do not use this file."
+            )
+        plain(self, initializer, shape, *args, **kwargs)
+
+    owner.__init__ = bounded
+    try:
+        yield
+    finally:
+        owner.__init__ = plain
+
+
 def _strangers(config: Any) -> Iterator[str]:
     registered = import_keras().saving.get_registered_object
     waiting = [config]
@@ -43,6 +82,7 @@ def _strangers(config: Any) -> Iterator[str]:
             kind, module, known = (item.get(key) for key in ("class_name", "module", "registered_name"))
             ours = isinstance(known, str) and (known.startswith(OWN) or registered(known) is not None)
             keras = module is None or str(module).split(".")[0] in ("keras", "builtins")
+            keras = keras and not NO_LAYERS.fullmatch(str(module))
             if str(kind) in REFUSED or not (ours or keras):
                 yield f"{module}.{kind}"
         if isinstance(item, (dict, list)):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, read_artifact, read_packed
+from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, given_path, read_artifact, read_packed
 from sbertconv.runtime.embedding import Embedder
 from sbertconv.runtime.engines import AUTO
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
@@ -86,9 +86,10 @@ def load(
 
 def artifact_at(folder: str | Path, part: str | None = None) -> Artifact:
     """A converted folder, or the one in a .keras file, as `load` reads it."""
-    packed = Path(folder) if Path(folder).suffix == KERAS_SUFFIX and not Path(folder).is_dir() else None
-    packed = packed and keras_file(packed.expanduser(), part)
-    return read_packed(packed) if packed else read_artifact(folder)
+    path = given_path(folder)
+    if path.suffix == KERAS_SUFFIX and not path.is_dir():
+        return read_packed(keras_file(path, part))
+    return read_artifact(folder)
 
 
 def open_model(

@@ -7,6 +7,7 @@ tensorflow/compiler/mlir/lite/schema/schema.fbs.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,9 @@ STATEFUL = {"Assert", "AssignVariableOp", "Case", "DisableCopyOnRead", "HashTabl
             "StatefulPartitionedCall", "VarHandleOp", "VarIsInitializedOp", "While"}  # fmt: skip
 CHECKPOINTS = re.compile(r"Save(Slices|V2)?|Restore(Slice|V2)?|MergeV2Checkpoints|ShardedFilename|RestoreV2")
 SAVING = re.compile(r"__inference__traced_(save|restore)_\d+")  # the functions with which TensorFlow loads variables
+# TensorType of LiteRT's schema -> bytes of a number: FLOAT32, FLOAT16, INT32, UINT8, INT64, BOOL, INT16, INT8, FLOAT64,
+# UINT64, UINT32, UINT16
+WIDTHS = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 6: 1, 7: 2, 9: 1, 10: 8, 12: 8, 15: 4, 16: 2}
 LARGEST_GRAPH = 2**31 - 1  # of a protobuf message
 LARGEST_MODEL = 2**36
 
@@ -82,7 +86,7 @@ def _touches(operation: str) -> bool:
 
 
 def check_litert(file: Path) -> None:
-    """Refuse a LiteRT model with operations of TensorFlow or custom ones.
+    """Refuse a LiteRT model with operations of TensorFlow or custom ones, or with places outside of it.
 
     Raises:
         ArtifactError: naming every such operation, or if the file cannot be read.
@@ -93,11 +97,14 @@ def check_litert(file: Path) -> None:
         content = read_bytes(file, most=LARGEST_MODEL)
         if not schema.Model.ModelBufferHasIdentifier(content, 0):
             raise ValueError("it does not begin as one")
-        model = schema.Model.GetRootAs(content)
-        codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
-        custom = sorted({f"the operation {code.CustomCode().decode()}" for code in codes if code.CustomCode()})
-        if model.ExternalBufferGroupsLength() or model.ExternalBuffersLength():
+        model = schema.ModelT.InitFromPackedBuf(content, 0)  # every place in it, which the interpreter does not look at
+        custom = sorted(
+            {f"the operation {code.customCode.decode()}" for code in model.operatorCodes if code.customCode}
+        )
+        if model.externalBufferGroups or model.externalBuffers:
             custom.append("weights in other files")
+        if wrong := next(_wrong_places(model), None):
+            raise ValueError(wrong)
     except ArtifactError:
         raise
     except Exception as error:  # struct.error, TypeError and others: the reader checks nothing
@@ -105,6 +112,45 @@ def check_litert(file: Path) -> None:
             f"{file}: not a readable LiteRT model: {error}\nConvert the model again with overwrite=True."
         ) from error
     _refuse(file, custom)
+
+
+def _wrong_places(model: Any) -> Iterator[str]:
+    """Numbers of a LiteRT model that lead to nothing, and weights that are not as long as their shapes say: its
+    interpreter takes them at their word, and the process with it.
+    """
+    buffers, codes = model.buffers or [], model.operatorCodes or []
+    for graph in model.subgraphs:
+        tensors = graph.tensors or []
+        uses = [graph.inputs, graph.outputs]
+        for operator in graph.operators or ():
+            uses += [operator.inputs, operator.outputs, operator.intermediates]
+            if not 0 <= operator.opcodeIndex < len(codes):
+                yield "an operation that is not listed"
+        if any(not -1 <= number < len(tensors) for numbers in uses if numbers is not None for number in numbers):
+            yield "a tensor that is not there"
+        for tensor in tensors:
+            if not 0 <= tensor.buffer < len(buffers):
+                yield "weights that are not there"
+                return
+            shape = [] if tensor.shape is None else [int(size) for size in tensor.shape]
+            data, width = buffers[tensor.buffer].data, WIDTHS.get(tensor.type)
+            if any(size < 0 for size in shape):
+                yield "a tensor of a negative size"
+            if (
+                data is not None
+                and len(data)
+                and width
+                and not tensor.sparsity
+                and math.prod(shape) * width != len(data)
+            ):
+                yield f"{len(data):,} bytes for a tensor of the shape {shape}"
+    for signature in model.signatureDefs or ():
+        tensors = model.subgraphs[signature.subgraphIndex].tensors
+        for named in (*(signature.inputs or ()), *(signature.outputs or ())):
+            if named.name is None or not 0 <= named.tensorIndex < len(tensors):
+                yield "an input or output that is not there"
+    if any(not 0 <= entry.buffer < len(buffers) for entry in model.metadata or ()):
+        yield "metadata that is not there"
 
 
 def _refuse(file: Path, problems: list[str]) -> None:

@@ -51,6 +51,11 @@ PART: dict[str, Rule] = {
 }
 
 
+def no_link(path: str, flags: int) -> int:
+    """Open a file, but not what a link of its name leads to: of an output folder everything is written in it."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 @dataclass
 class Done:
     """The parts of a file that are done.
@@ -100,8 +105,13 @@ class Ledger:
         self.path = folder / LEDGER
         self.files: dict[str, Done] = {}
         self.header: dict[str, Any] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.path, "a+b")  # noqa: SIM115  # closed by close()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.path, "a+b", opener=no_link)  # noqa: SIM115  # closed by close()
+        except OSError as error:
+            raise UnsupportedOptionError(
+                f"{self.path}: cannot be opened: {error.strerror or error}.\nChoose another --output."
+            ) from error
         try:
             self._lock()
             self._read()
@@ -150,7 +160,7 @@ class Ledger:
             else:
                 self._count(entry)
         if end < self.path.stat().st_size:
-            os.truncate(self.path, end)
+            self.file.truncate(end)
         for left in self.folder.glob(f".*{PARTIAL}"):
             left.unlink(missing_ok=True)
 

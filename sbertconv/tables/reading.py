@@ -6,7 +6,7 @@ import csv
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.json_reading import parse_json
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 MAGIC = "*?["
 SAMPLE = 1000  # rows of JSON lines that say the types of their columns
-LONGEST_CELL = 2**31 - 1
+LONGEST_LINE = 1 << 26  # bytes
+LARGEST_PART = 1 << 30  # bytes of the texts of a part
+SPLIT = "its next rows hold more than {:,} bytes, which is too much for one part; take fewer rows_per_file"
 MORE = "{!r} is none of the columns, which the first rows of the first file say; choose those that stay with --keep"
 
 
@@ -128,8 +130,43 @@ def lines_of(file: Any) -> Iterator[str]:
     Raises:
         ValueError: for one that is not UTF-8.
     """
-    for number, line in enumerate(file):
+    for number, line in enumerate(bounded_lines(file)):
         yield line.decode("utf-8-sig" if number == 0 else "utf-8").rstrip("\r\n")
+
+
+def bounded_lines(file: Any) -> Iterator[bytes]:
+    """The lines of a file: one line of a stranger's file may be as long as a disk, above all of one that is packed.
+
+    Raises:
+        ValueError: for a line of more than `LONGEST_LINE`.
+    """
+    for number in count(1):
+        line = file.readline(LONGEST_LINE + 1)
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"line {number} has more than {LONGEST_LINE:,} bytes")
+        if not line:
+            return
+        yield line
+
+
+def bounded_rows(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    """Rows in lists of so many.
+
+    Raises:
+        ValueError: for those whose texts are larger than `LARGEST_PART` together.
+    """
+    for first in rows:
+        found, taken = [first], text_size(first)
+        for row in islice(rows, size - 1):
+            found.append(row)
+            taken += text_size(row)
+            if taken > LARGEST_PART:
+                raise ValueError(SPLIT.format(LARGEST_PART))
+        yield found
+
+
+def text_size(row: Any) -> int:
+    return sum(len(value) for value in row.values() if isinstance(value, str)) if isinstance(row, dict) else 0
 
 
 def read_txt(file: Any, column: str) -> Iterator[Any]:
@@ -153,8 +190,8 @@ def read_jsonl(file: Any, column: str) -> Iterator[Any]:
 
 def read_csv(file: Any, column: str) -> Iterator[Any]:
     """The first row has the names. Every cell is text: a number keeps its zeros."""
-    csv.field_size_limit(LONGEST_CELL)
-    rows = csv.reader((line.decode("utf-8-sig") for line in file), strict=True)
+    csv.field_size_limit(LONGEST_LINE)
+    rows = csv.reader((line.decode("utf-8-sig") for line in bounded_lines(file)), strict=True)
     names = next(rows, [])
     if len(set(names)) != len(names):
         raise ValueError("two columns have the same name")
@@ -174,11 +211,17 @@ def read_csv(file: Any, column: str) -> Iterator[Any]:
 
 
 def read_parquet(file: Any, start: int, size: int) -> Iterator[pa.Table]:
-    """The rows from one on; row groups before it are not read."""
+    """The rows from one on; row groups before it are not read. A text that comes often is in memory once until it is
+    known how large all of them are.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(file) as parquet:
+    with pq.ParquetFile(file) as plain:
+        schema = plain.schema_arrow
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    file.seek(0)
+    with pq.ParquetFile(file, read_dictionary=texts) as parquet:
         group = 0
         while group < parquet.num_row_groups and parquet.metadata.row_group(group).num_rows <= start:
             start -= parquet.metadata.row_group(group).num_rows
@@ -188,7 +231,25 @@ def read_parquet(file: Any, start: int, size: int) -> Iterator[pa.Table]:
             batch.validate(full=True)  # ValueError: places of a broken file that lie outside of it
             skipped = min(start, batch.num_rows)
             start -= skipped
-            yield pa.table(batch).slice(skipped)
+            yield plain_texts(pa.table(batch), schema).slice(skipped)
+
+
+def plain_texts(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with columns of this schema, whose texts stand in it for each row.
+
+    Raises:
+        ValueError: if they are larger than `LARGEST_PART` then.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    was = [name for name in table.column_names if pa.types.is_string(schema.field(name).type)]
+    packed = [name for name in was if pa.types.is_dictionary(table.schema.field(name).type)]
+    texts = [chunk for name in packed for chunk in table.column(name).chunks]
+    sizes = (pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0 for chunk in texts)
+    if sum(sizes) > LARGEST_PART:
+        raise ValueError(SPLIT.format(LARGEST_PART))
+    return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
 
 
 def read_arrow(file: Any, start: int, size: int) -> Iterator[pa.Table]:
@@ -252,7 +313,7 @@ class Reading:
             if source.ending in ROWS:
                 found = ROWS[source.ending](file, self.column)
                 next(islice(found, start * self.size, start * self.size), None)
-                chunks: Iterator[Any] = iter(lambda: list(islice(found, self.size)), [])
+                chunks: Iterator[Any] = bounded_rows(found, self.size)
             else:
                 chunks = resized(COLUMNS[source.ending](file, start * self.size, self.size), self.size)
             number, waiting, consumed = start, next(chunks, None), 0
@@ -301,7 +362,7 @@ def resized(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
         while sum(map(len, held)) >= size:
             whole = pa.concat_tables(held)
             yield whole.slice(0, size)
-            held = [whole.slice(size)]
+            held = [whole.slice(size)] if len(whole) > size else []
     if sum(map(len, held)):
         yield pa.concat_tables(held)
 

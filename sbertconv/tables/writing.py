@@ -52,7 +52,8 @@ def write_part(table: pa.Table, folder: Path, name: str, form: str) -> None:
     """
     partial = folder / f".{name}{PARTIAL}"
     try:
-        with partial.open("wb") as file:
+        partial.unlink(missing_ok=True)  # it may be a link to somewhere else
+        with partial.open("xb") as file:
             WRITERS[form](table.combine_chunks(), file)  # the same bytes, however the rows were read
             file.flush()
             os.fsync(file.fileno())
