@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 
 ADAPTER = "adapter_config.json"
+HERE = "<folder>/"  # in an adapter of a sample
 SEEDS = Path(__file__).with_name("fuzz_seeds.txt")
 TEXTS = ["The quick brown fox jumps over the lazy dog.", "", "How many people live in Berlin?"]
 ENDINGS = ("error", "answer")
@@ -209,7 +210,7 @@ def _adapter(folder: Path) -> None:
     for file in base.glob("*token*.json"):
         shutil.copy(file, folder)
     config = {
-        "peft_type": "LORA", "base_model_name_or_path": str(folder / "base"), "target_modules": ["query"], "r": 2,
+        "peft_type": "LORA", "base_model_name_or_path": HERE + "base", "target_modules": ["query"], "r": 2,
         "lora_alpha": 4, "lora_dropout": 0.0, "bias": "none", "task_type": "FEATURE_EXTRACTION",
         "fan_in_fan_out": False, "inference_mode": True, "modules_to_save": None, "layers_to_transform": None,
         "layers_pattern": None, "init_lora_weights": True, "megatron_config": None, "megatron_core": "megatron.core",
@@ -573,7 +574,7 @@ def run_case(name: str, seed: int, base: Path) -> str:
     folder = base / "folder"
     shutil.copytree(sample(kind.sample), folder)
     if (adapter := folder / ADAPTER).is_file():
-        adapter.write_text(adapter.read_text(encoding="utf-8").replace(str(sample(kind.sample)), str(folder)))
+        adapter.write_text(adapter.read_text(encoding="utf-8").replace(HERE, f"{folder}/"))
     file = folder / chosen.choice(kind.files)
     file.write_bytes(kind.mutate(file.read_bytes(), chosen))
     begin, memory = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

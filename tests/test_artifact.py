@@ -505,3 +505,15 @@ def test_a_link_as_target_stays_a_link(
     assert link.is_symlink()
     assert artifact.folder.samefile(real)
     assert [path for path in (*tmp_path.iterdir(), *real.parent.iterdir()) if path.name.startswith(".")] == []
+
+
+def test_a_file_that_goes_while_it_is_verified_is_a_problem(
+    static_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(path: Path) -> str:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    artifact = read_artifact(static_artifact)
+    monkeypatch.setattr("sbertconv.artifact.folder.sha256", gone)
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json: No such file"):
+        artifact.verify_hashes()

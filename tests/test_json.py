@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -175,3 +176,15 @@ def test_routers_that_lead_back_to_themselves_end(bert_folder: Path, copy_of: Ca
     (folder / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(SourceError, match="routers inside routers"):
         sbertconv.inspect(folder)
+
+
+def test_what_takes_the_name_of_a_file_a_moment_later_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.json"
+    os.mkfifo(file)
+    plain = tmp_path / "plain"
+    plain.touch()
+    monkeypatch.setattr(Path, "stat", lambda self, **options: os.stat(plain))  # as it was when it was looked at
+    with pytest.raises(ArtifactError, match="it is a pipe or a device"):
+        read_json(file)

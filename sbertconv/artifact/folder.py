@@ -102,9 +102,10 @@ class Artifact:
         expected = self.manifest["files"].get(name)
         if expected is None or not path.is_file():
             raise ArtifactError(f"{path}: the file is missing.\nConvert the model again with overwrite=True.")
-        if path.stat().st_size != expected["size"]:
+        size = _size(path)
+        if size != expected["size"]:
             raise ArtifactError(
-                f"{path}: {path.stat().st_size:,} bytes instead of {expected['size']:,}: truncated or replaced.\n"
+                f"{path}: {size:,} bytes instead of {expected['size']:,}: truncated or replaced.\n"
                 "Copy the whole folder again, or convert the model again with overwrite=True."
             )
         return path
@@ -118,16 +119,27 @@ class Artifact:
         problems = []
         for name, expected in self.manifest["files"].items():
             path = inside(self.folder, name)
-            if not path.is_file():
-                problems.append(f"{name}: missing")
-            elif path.stat().st_size != expected["size"] or sha256(path) != expected["sha256"]:
-                problems.append(f"{name}: its sha256 is not that of the manifest")
+            try:
+                same = path.is_file() and path.stat().st_size == expected["size"] and sha256(path) == expected["sha256"]
+            except OSError as error:
+                problems.append(f"{name}: {error.strerror or error}")
+                continue
+            if not same:
+                problems.append(f"{name}: {'its sha256 is not that of the manifest' if path.is_file() else 'missing'}")
         if problems:
             raise ArtifactError(
                 f"{self.folder}: not as it was written:\n"
                 + "\n".join(f"  {problem}" for problem in problems)
                 + "\nCopy the whole folder again, or convert the model again with overwrite=True."
             )
+
+
+def _size(path: Path) -> int:
+    """The bytes of a file; -1 if it is gone by now."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def how_to_load(folder: str | Path) -> str:

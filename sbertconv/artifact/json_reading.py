@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -63,15 +64,21 @@ def read_bytes(
     """
     where, most = path if where is None else where, LARGEST if most is None else most
     try:
-        found = path.stat()
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-            raise error(f"{where}: cannot be read: it is a pipe or a device, no file.\n{advice}")
-        if found.st_size > most:
-            raise error(f"{where}: {found.st_size:,} bytes (have: up to {most:,}).\n{advice}")
-        return path.read_bytes()
+        # What is checked is what is read, whatever has that name a moment later; a pipe is not waited for
+        with open(path, "rb", opener=_without_waiting) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise error(f"{where}: cannot be read: it is a pipe or a device, no file.\n{advice}")
+            if found.st_size > most:
+                raise error(f"{where}: {found.st_size:,} bytes (have: up to {most:,}).\n{advice}")
+            return file.read(found.st_size)  # and not what grows on
     except (OSError, ValueError) as problem:  # ValueError: a name that no file can have
         reason = getattr(problem, "strerror", None) or problem
         raise error(f"{where}: cannot be read: {reason}\n{advice}") from problem
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def parse_json(
