@@ -19,7 +19,8 @@ import torch
 from sbertconv.artifact.kinds import EXACT, NOT_ZERO, ModelClass
 from sbertconv.converters.guards import GUARDS, guards_of
 from sbertconv.converters.onnx.compat import exact_constants, quick_exporter, rules_by_anchor
-from sbertconv.converters.onnx.fusion import pick_rows, zero_unattended
+from sbertconv.converters.onnx.fusion.padding import zero_unattended
+from sbertconv.converters.onnx.fusion.weights import pick_rows
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
 from sbertconv.converters.onnx.tensorrt import OPSET, prepare
