@@ -12,7 +12,7 @@ from typing import Any
 
 from sbertconv.errors import ArtifactError, SbertconvError
 
-LARGEST = 1 << 28  # bytes; the largest tokenizer files have a tenth of that
+LARGEST = 1 << 26  # bytes, of which Python makes twenty times as many; the largest tokenizer files have half of that
 DEEPEST = 100  # levels; the deepest file that is written or read has a fifth of that
 COPY = "Get a complete copy of it."
 KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}

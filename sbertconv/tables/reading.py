@@ -165,6 +165,16 @@ def bounded_rows(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield found
 
 
+def sampled(rows: Iterator[Any]) -> Iterator[Any]:
+    """The first rows, so many that they say what the columns are."""
+    taken = 0
+    for row in islice(rows, SAMPLE):
+        yield row
+        taken += text_size(row)
+        if taken > LONGEST_LINE:
+            return
+
+
 def text_size(row: Any) -> int:
     return sum(len(value) for value in row.values() if isinstance(value, str)) if isinstance(row, dict) else 0
 
@@ -451,7 +461,7 @@ def schema_of(source: Input, column: str, keep: Sequence[str] | None) -> pa.Sche
             first = next(COLUMNS[source.ending](file, 0, 1), None)
             table = pa.table({}) if first is None else first
         else:
-            rows = [row for row in islice(ROWS[source.ending](file, column), SAMPLE) if isinstance(row, dict)]
+            rows = [row for row in sampled(ROWS[source.ending](file, column)) if isinstance(row, dict)]
             names = dict.fromkeys(name for row in rows for name in row)
             table = pa.table({name: pa.array([row.get(name) for row in rows], from_pandas=False) for name in names})
     try:
