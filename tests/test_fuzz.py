@@ -20,7 +20,7 @@ from sbertconv import SbertconvError
 from sbertconv.console.files import read_texts
 
 CASES = {"manifest": 25, "rows": 100, "tokenizer": 25, "words": 40, "onnx": 25, "static": 12, "weights": 8, "pt2": 8,
-         "tables": 25, "ledger": 25, "shown": 8}  # fmt: skip
+         "tables": 25, "ledger": 25, "shown": 8, "described": 6, "archive": 25}  # fmt: skip
 FEW = settings(
     max_examples=60, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
