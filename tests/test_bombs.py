@@ -22,6 +22,7 @@ import pytest
 import sbertconv
 from sbertconv import ArtifactError, SbertconvError, UnsupportedOptionError
 from sbertconv import ray as on_ray
+from sbertconv.artifact.folder import MANIFEST, described
 from sbertconv.artifact.tokenizer_file import read_tokenizer, tokenizer_problems
 from sbertconv.console import files
 from sbertconv.console.files import encode_texts, read_texts
@@ -270,3 +271,23 @@ def test_a_folder_that_somebody_else_put_there_is_not_opened(tmp_path: Path, mon
     assert not on_ray.is_mine(tmp_path / "missing")
     monkeypatch.setattr(os, "getuid", lambda: folder.lstat().st_uid + 1)
     assert not on_ray.is_mine(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("onnx/model.onnx", b"no graph"),
+        ("tokenizer_config.json", b'{"model_max_length": null}'),
+        ("tokenizer_config.json", b'{"model_max_length": 48, "truncation_side": 7}'),
+    ],
+)
+def test_what_a_reader_of_a_packed_folder_says_is_one_error(
+    name: str, content: bytes, bert_artifact: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = copy_of(bert_artifact)
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "files": described(folder)}), encoding="utf-8")
+    with pytest.raises(SbertconvError):
+        sbertconv.pack(folder, tmp_path / "out", ["fastembed"])
+    assert not (tmp_path / "out").exists()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,14 @@ from sbertconv.consumers.consumer import HIDDEN, Consumer, Manifest
 from sbertconv.consumers.reading import forget
 from sbertconv.converters.onnx.naming import RENAMERS, rename_graph
 from sbertconv.corpus.texts import CORPUS, long_text
-from sbertconv.errors import ArtifactError, ParityError, UnsupportedOptionError, require
+from sbertconv.errors import (
+    ArtifactError,
+    ParityError,
+    SbertconvError,
+    UnsupportedOptionError,
+    error_text,
+    require,
+)
 from sbertconv.parity.comparison import FLOAT32, Check, ParityReport, Tolerance, shown
 
 BATCH = 8
@@ -75,17 +83,36 @@ def pack(
     with stage(directory, overwrite=overwrite) as staging:
         on_stage("writing")
         copy_files(source, staging.folder)
-        for graph in source.manifest["graphs"]:
-            rename_graph(staging.folder, graph, names)
-        for row in rows:
-            row.layout(artifact, staging)
-        written = staging.manifest({**artifact.manifest, "consumers": {}})
+        with broken_files(source.folder):
+            for graph in source.manifest["graphs"]:
+                rename_graph(staging.folder, graph, names)
+            for row in rows:
+                row.layout(artifact, staging)
+            written = staging.manifest({**artifact.manifest, "consumers": {}})
         on_stage("comparing")
         proven = proven_for(rows, written, source if any(names.values()) else None, rule)
         staging.manifest({**artifact.manifest, "consumers": proven})
         on_stage("publishing")
         staging.publish()
         return read_artifact(staging.target)
+
+
+@contextlib.contextmanager
+def broken_files(folder: Path, how: str = "") -> Iterator[None]:
+    """In here, whatever a library says of a folder's files is one kind of error.
+
+    Raises:
+        ArtifactError: with the library's words.
+    """
+    try:
+        yield
+    except (SbertconvError, OSError):  # of the disk it is said elsewhere
+        raise
+    except Exception as error:
+        raise ArtifactError(
+            f"{folder}: cannot be packed{how}: {error_text(error, 2)[:400]}\n"
+            "Convert the model again with overwrite=True, or leave the consumer out."
+        ) from error
 
 
 def check_rows(rows: Sequence[Consumer], artifact: Artifact) -> None:
@@ -237,7 +264,7 @@ def compared(row: Consumer, model: Any, folder: Path, rule: Tolerance) -> Check:
         inputs = [item for item in inputs if model.tokenize([item])["input_ids"].shape[1] < length]
 
     def answers(batch: list[Any]) -> Sequence[Any]:
-        with rust_errors(folder, ArtifactError):
+        with rust_errors(folder, ArtifactError), broken_files(folder, f" as {row.name} reads it"):
             return cast("Sequence[Any]", row.read(folder, batch))
 
     return check(row.name, inputs, answers, model, row.model_class, rule)
