@@ -181,6 +181,7 @@ class Conversion:
         without it is written and long before the converted model is loaded. The last of the three is the number of
         tokens that it could be asked up to.
         """
+        from sbertconv.converters.writing import cut_files
         from sbertconv.parity.budget import cut_note, proven_length
         from sbertconv.parity.comparison import Reference
         from sbertconv.parity.kinds import CLASS_PARITY
@@ -200,8 +201,9 @@ class Conversion:
             original = CLASS_PARITY[self.source.model_class.name].original(model)
             drafted = open_model(staging.manifest(content), beyond_proof=True)
             proven = proven_length(original, drafted, self.bounds.seconds, time.monotonic() - start)
-            if note := cut_note(drafted, proven):
+            if proven is not None and (note := cut_note(drafted, proven)):
                 content["notes"].append(note)
+                cut_files(staging, content["graphs"], proven)
             drafted = open_model(staging.manifest({**content, "proven_length": proven}), beyond_proof=True)
             return list(finishes), Reference.of(original, drafted, self.bounds.texts), proven
 
