@@ -111,7 +111,7 @@ class Artifact:
 
     @property
     def limit(self) -> int | None:
-        """The most tokens of a text that this folder is proven for: the model's own limit, or the end of the proof; None
+        """The most tokens of a text that this folder is proven for: the model's limit, or the end of the proof; None
         where neither is.
         """
         limits = (self.manifest.get("max_seq_length"), self.manifest.get("proven_length"))
