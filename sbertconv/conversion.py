@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, folder_name, read_artifact
-from sbertconv.artifact.kinds import EXACT
+from sbertconv.artifact.kinds import EXACT, NORMALIZES
 from sbertconv.artifact.publishing import Staging, stage
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.memory import release_memory, settled_heap
@@ -261,16 +261,22 @@ def opened(
     return source, registry or default_registry()
 
 
-def with_top_k(source: Source, top_k: int | None) -> Source:
-    """The source, whose model leaves so many values of a vector while it is loaded; None: as it does by itself.
+def with_changes(
+    source: Source, top_k: int | None = None, truncate_dim: int | None = None, normalize: bool = False
+) -> Source:
+    """The source, whose model gives its vectors in this way while it is loaded; unless asked, as it does by itself.
 
     Raises:
-        UnsupportedOptionError: for a model without sparse vectors.
+        UnsupportedOptionError: for a model without such vectors.
     """
-    if top_k is None:
-        return source
-    source.model_class.check_sparse("top_k=")
-    return replace(source, changes={"max_active_dims": top_k})
+    asked = {"max_active_dims": top_k, "truncate_dim": truncate_dim, NORMALIZES: normalize}
+    if top_k is not None:
+        source.model_class.check_sparse("top_k=")
+    if truncate_dim is not None:
+        source.model_class.check_dense("truncate_dim=")
+    if normalize:
+        source.model_class.check_dense("normalize=True")
+    return replace(source, changes={name: value for name, value in asked.items() if value})
 
 
 def target_folder(directory: str | Path | None, name: str, kind: str) -> str | Path:
