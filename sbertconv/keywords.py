@@ -22,6 +22,8 @@ class ToOnnx(TypedDict, total=False):
     overwrite: bool
     part: str | None
     text_input: bool
+    truncate_dim: int | None
+    normalize: bool
     activation: bool
     outputs: Names | None
     sparse: bool
@@ -56,6 +58,8 @@ class ToOpenvino(TypedDict, total=False):
     pooling: str | None
     allow_changed: bool
     overwrite: bool
+    truncate_dim: int | None
+    normalize: bool
     activation: bool
     outputs: Names | None
     sparse: bool
@@ -85,6 +89,8 @@ class ToTf(TypedDict, total=False):
     allow_changed: bool
     overwrite: bool
     text_input: bool
+    truncate_dim: int | None
+    normalize: bool
     activation: bool
     formats: Names
     atol: float | None
@@ -101,6 +107,8 @@ class ToKeras(TypedDict, total=False):
     pooling: str | None
     allow_changed: bool
     activation: bool
+    truncate_dim: int | None
+    normalize: bool
     atol: float | None
     rtol: float | None
     proof_budget: float | None
@@ -115,6 +123,8 @@ class ToTorch(TypedDict, total=False):
     pooling: str | None
     allow_changed: bool
     overwrite: bool
+    truncate_dim: int | None
+    normalize: bool
     activation: bool
     outputs: Names | None
     sparse: bool
