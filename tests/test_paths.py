@@ -31,7 +31,8 @@ CHECKED = {
 MADE = {
     ("consumers/transformers_js.py", "read_transformers_js"), ("converters/keras/writer.py", "_write_models"),
     ("converters/keras/back.py", "write_onnx_of"), ("converters/keras/back.py", "write_sentence_transformers"),
-    ("converters/onnx/writer.py", "_finish"), ("converters/writing.py", "write_tokenizer"),
+    ("converters/onnx/writer.py", "_finish"), ("converters/writing.py", "cut_files"),
+    ("converters/writing.py", "write_tokenizer"),
 }  # fmt: skip
 
 
