@@ -534,8 +534,8 @@ KINDS: dict[str, Kind] = {
     ),
     "saved_model": Kind(
         "saved_model",
-        ("saved_model/model/saved_model.pb", "saved_model/model/variables/variables.index",
-         "saved_model/model/variables/variables.data-00000-of-00001"),
+        ("saved_model/saved_model.pb", "saved_model/variables/variables.index",
+         "saved_model/variables/variables.data-00000-of-00001"),
         mutated_bytes, ask_format("saved_model"), quick=False,
     ),
     "litert": Kind("litert", ("litert/model.tflite",), mutated_bytes, ask_format("litert"), quick=False),
