@@ -20,6 +20,7 @@ class ToOnnx(TypedDict, total=False):
     pooling: str | None
     allow_changed: bool
     overwrite: bool
+    push_to_hub: str | None
     part: str | None
     text_input: bool
     activation: bool
@@ -56,6 +57,7 @@ class ToOpenvino(TypedDict, total=False):
     pooling: str | None
     allow_changed: bool
     overwrite: bool
+    push_to_hub: str | None
     activation: bool
     outputs: Names | None
     sparse: bool
@@ -84,6 +86,7 @@ class ToTf(TypedDict, total=False):
     pooling: str | None
     allow_changed: bool
     overwrite: bool
+    push_to_hub: str | None
     text_input: bool
     activation: bool
     formats: Names
@@ -115,6 +118,7 @@ class ToTorch(TypedDict, total=False):
     pooling: str | None
     allow_changed: bool
     overwrite: bool
+    push_to_hub: str | None
     activation: bool
     outputs: Names | None
     sparse: bool

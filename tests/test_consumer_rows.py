@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from conftest import importable
 from sentence_transformers.sentence_transformer import modules as st
 
 import sbertconv
+from sbertconv import consumers
 
 TEXTS = [*tiny.LINES[:4], "one"]
 
@@ -41,6 +43,12 @@ def splade_artifact(built_once: Any) -> Path:
     return Path(built_once("splade-onnx", lambda folder: sbertconv.to_onnx(class_cases.splade("bert"), folder)))
 
 
+@pytest.fixture(scope="module")
+def colbert_artifact(built_once: Any) -> Path:
+    """A model of late interaction with BERT's numbers; do not write to it."""
+    return Path(built_once("colbert-onnx", lambda folder: sbertconv.to_onnx(class_cases.colbert(), folder)))
+
+
 def packed_for(artifact: Path, target: Path, *names: str) -> sbertconv.Artifact:
     packed = sbertconv.pack(artifact, target, names)
     assert list(packed.manifest["consumers"]) == list(names)
@@ -56,9 +64,130 @@ def test_a_reranker_is_packed(reranker_artifact: Path, tmp_path: Path) -> None:
 
 
 def test_a_sparse_encoder_is_packed_as_logits_that_are_pooled_again(splade_artifact: Path, tmp_path: Path) -> None:
-    packed = packed_for(splade_artifact, tmp_path / "packed", "fastembed")
-    (output,) = onnxruntime.InferenceSession(str(packed.folder / "model.onnx")).get_outputs()
-    assert output.shape[:2] == ["batch", 1]
+    packed = packed_for(splade_artifact, tmp_path / "packed", "fastembed", "vespa")
+    for file in ("model.onnx", "vespa/splade.onnx"):
+        (output,) = onnxruntime.InferenceSession(str(packed.folder / file)).get_outputs()
+        assert output.shape[:2] == ["batch", 1]
+    assert len(onnxruntime.InferenceSession(str(packed.folder / "vespa/splade.onnx")).get_inputs()) == 3
+    assert 'type="splade-embedder"' in (packed.folder / "vespa/services.xml").read_text(encoding="utf-8")
+
+
+def test_late_interaction_is_packed_for_both_that_know_its_markers(colbert_artifact: Path, tmp_path: Path) -> None:
+    packed = packed_for(colbert_artifact, tmp_path / "packed", "fastembed", "vespa")
+    (output,) = onnxruntime.InferenceSession(str(packed.folder / "fastembed/model.onnx")).get_outputs()
+    assert output.name == "token_embeddings"
+    said = (packed.folder / "vespa/services.xml").read_text(encoding="utf-8")
+    assert 'type="colbert-embedder"' in said
+    assert "<max-query-tokens>32</max-query-tokens>" in said
+    expected = sbertconv.load(colbert_artifact).encode_query(TEXTS)
+    for ours, theirs in zip(sbertconv.load(packed.folder).encode_query(TEXTS), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def changed(folder: Path, change: Callable[[Any], None]) -> Path:
+    """The folder, its manifest changed."""
+    manifest = json.loads((folder / "sbertconv.json").read_text(encoding="utf-8"))
+    change(manifest)
+    (folder / "sbertconv.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fastembed", "fills every query up to 32 tokens that are not attended to"),
+        ("vespa", "fills queries up with tokens that are not attended to"),
+    ],
+)
+def test_late_interaction_without_its_expansion_is_refused(
+    name: str, expected: str, copy_of: Any, colbert_artifact: Path, tmp_path: Path
+) -> None:
+    folder = changed(
+        copy_of(colbert_artifact), lambda said: said["graphs"][0]["tokenizer"].update(query_expansion=None)
+    )
+    with pytest.raises(sbertconv.UnsupportedOptionError, match=expected):
+        sbertconv.pack(folder, tmp_path / "packed", [name])
+
+
+def test_other_markers_are_found_out(copy_of: Any, colbert_artifact: Path, tmp_path: Path) -> None:
+    folder = changed(copy_of(colbert_artifact), lambda said: said["prompts"].update(query="[unused1]"))
+    with pytest.raises(sbertconv.ParityError, match="vespa does not give"):
+        sbertconv.pack(folder, tmp_path / "packed", ["vespa"])
+    assert not (tmp_path / "packed").exists()
+
+
+def loose(folder: Path, precision: str) -> Path:
+    """A model in a precision that so few and random weights would not pass the gate in."""
+    model = cases.bert(cases.pooling(), st.Normalize(), config={"num_hidden_layers": 1})
+    bounds = {} if precision == "fp32" else {"min_cosine": 0.5, "min_spearman": 0.5, "min_top10": 0.1}
+    return sbertconv.to_onnx(model, folder / precision, precision=precision, **bounds).folder
+
+
+@pytest.fixture(scope="module")
+def precisions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One model in two precisions; do not write to them."""
+    folder = tmp_path_factory.mktemp("precisions")
+    return {precision: loose(folder, precision) for precision in ("fp32", "int8")}
+
+
+def test_several_precisions_lie_in_one_folder(precisions: dict[str, Path], cli: Any, tmp_path: Path) -> None:
+    target = tmp_path / "packed"
+    ran = cli("pack", precisions["fp32"], target, "--for", "transformers.js", "--with", precisions["int8"])
+    assert ran.code == 0, ran.err
+    assert "int8: onnx/model_quantized.onnx, cosine " in ran.out
+    said = json.loads((target / "config.json").read_text(encoding="utf-8"))["transformers.js_config"]
+    assert said == {"dtype": "fp32", "use_external_data_format": {"model.onnx": 0}}
+    proof = sbertconv.load(target).artifact.manifest["consumers"]["transformers.js"]
+    assert proof["over_limit"]
+    assert proof["precisions"]["int8"]["max_abs_diff"] < 1e-5
+    assert proof["precisions"]["int8"]["min_cosine"] > 0.5
+    assert "| transformers.js | int8 | `onnx/model_quantized.onnx` |" in (target / "README.md").read_text("utf-8")
+    for folder, file in ((precisions["fp32"], "model"), (precisions["int8"], "model_quantized")):
+        session = onnxruntime.InferenceSession(str(target / f"onnx/{file}.onnx"))
+        model = sbertconv.load(folder)
+        # Its cut: the first tokens of a text, without the last special one.
+        tokens = model.tokenize([" ".join(tiny.LINES) * 2])
+        tokens["input_ids"][0, -1] = 7
+        (found,) = session.run(
+            ["last_hidden_state"], {value.name: tokens[value.name] for value in session.get_inputs()}
+        )
+        np.testing.assert_allclose(found[0, 5], model.encode(" ".join(tiny.LINES) * 2), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("others", "name", "expected"),
+    [
+        (["int8", "int8"], "transformers.js", "int8 is there already"),
+        (["fp32"], "transformers.js", "fp32 is there already"),
+        (["int8"], "triton", r"no consumer opens int8 beside another one \(have: none\)"),
+    ],
+)
+def test_precisions_that_do_not_fit_are_refused(
+    others: list[str], name: str, expected: str, precisions: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(sbertconv.UnsupportedOptionError, match=expected):
+        sbertconv.pack(
+            precisions["fp32"], tmp_path / "packed", [name], precisions=[precisions[other] for other in others]
+        )
+
+
+def test_a_precision_of_another_model_is_refused(
+    precisions: dict[str, Path], bert_artifact: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(sbertconv.UnsupportedOptionError, match="not the same model as"):
+        sbertconv.pack(bert_artifact, tmp_path / "packed", ["transformers.js"], precisions=[precisions["int8"]])
+
+
+def test_a_conversion_for_a_consumer_writes_the_outputs_that_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, whole = [], consumers.default_consumers
+    monkeypatch.setattr(consumers, "default_consumers", lambda: looked.append(1) or whole())
+    model = cases.bert(cases.pooling(), st.Normalize(), config={"num_hidden_layers": 1})
+    artifact = sbertconv.to_onnx(model, tmp_path / "model", consumers=["sentence-transformers", "fastembed"])
+    (graph,) = artifact.manifest["graphs"]
+    assert [entry["name"] for entry in graph["outputs"]] == ["sentence_embedding", "token_embeddings"]
+    assert looked == [1]
 
 
 def test_software_that_pools_is_given_files_of_its_own(bert_artifact: Path, tmp_path: Path) -> None:

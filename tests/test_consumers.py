@@ -276,7 +276,7 @@ def test_a_folder_is_packed_for_every_consumer(pooled_artifact: Path, tmp_path: 
         assert proof["max_abs_diff"] < 1e-5, name
         assert f"{name}: {proof['texts']} texts" in ran.out
     assert manifest["consumers"]["fastembed"]["texts"] == len(CORPUS) + 5
-    assert not manifest["consumers"]["transformers.js"]["over_limit"]
+    assert not manifest["consumers"]["langchain4j"]["over_limit"]
     expected = sbertconv.load(pooled_artifact).encode(TEXTS)
     np.testing.assert_array_equal(sbertconv.load(tmp_path / "packed").encode(TEXTS), expected)
     config = next((tmp_path / "packed/model_repository").glob("*/config.pbtxt")).read_text(encoding="utf-8")

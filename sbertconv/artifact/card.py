@@ -112,7 +112,13 @@ def consumers(proven: Mapping[str, Mapping[str, Any]]) -> str:
         [name, one["reads"], "" if one["over_limit"] else "texts up to the limit", difference(one["max_abs_diff"])]
         for name, one in proven.items()
     ]
-    return table(["software", "reads", "", "largest difference"], rows)
+    more = [
+        [name, precision, f"`{variant['file']}`", f"{variant['min_cosine']:.4f}" if "min_cosine" in variant else ""]
+        for name, one in proven.items()
+        for precision, variant in one.get("precisions", {}).items()
+    ]
+    found = table(["software", "reads", "", "largest difference"], rows)
+    return found + (f"\n\n{table(['software', 'precision', 'file', 'cosine with the original'], more)}" if more else "")
 
 
 def difference(value: float | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +18,7 @@ from sbertconv.artifact.naming import renamed
 from sbertconv.artifact.publishing import stage
 from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.consumers.consumer import HIDDEN, Consumer, Manifest
+from sbertconv.consumers.precisions import Found, by_precision, readers, section_of, write_variants
 from sbertconv.consumers.reading import forget
 from sbertconv.converters.onnx.naming import RENAMERS, rename_graph
 from sbertconv.corpus.texts import CORPUS, long_text
@@ -25,6 +28,7 @@ from sbertconv.parity.comparison import FLOAT32, Check, ParityReport, Tolerance,
 BATCH = 8
 LONGEST = 1024  # tokens of a text that is compared
 OVER = 5  # texts over the limit
+NO_NAMES: Mapping[str, Sequence[str]] = {"inputs": (), "outputs": ()}
 
 
 def pack(
@@ -32,6 +36,7 @@ def pack(
     directory: str | Path,
     consumers: Sequence[str] = (),
     *,
+    precisions: Sequence[str | Path] = (),
     input_names: Sequence[str] = (),
     output_names: Sequence[str] = (),
     overwrite: bool = False,
@@ -45,6 +50,7 @@ def pack(
         folder: what `to_onnx` wrote.
         directory: where to write; `load` opens it as well.
         consumers: names of `sbertconv.consumers.default_consumers()`.
+        precisions: folders of the same model in other precisions, for a consumer that chooses among several.
         input_names: like "input_ids=ids", names of the graph's inputs in the copy; those that are named come first, in
             this order.
         output_names: the same of its outputs.
@@ -64,14 +70,31 @@ def pack(
     """
     names = {"inputs": input_names, "outputs": output_names}
     known = named(consumers, optional=any(names.values()))
+    rule = Tolerance(atol, rtol, FLOAT32.reason)
+    return packed(folder, directory, known, precisions, names, overwrite=overwrite, rule=rule, on_stage=on_stage)
+
+
+def packed(
+    folder: str | Path,
+    directory: str | Path,
+    known: Mapping[str, Mapping[str, Consumer]],
+    precisions: Sequence[str | Path] = (),
+    names: Mapping[str, Sequence[str]] = NO_NAMES,
+    *,
+    overwrite: bool,
+    rule: Tolerance = FLOAT32,
+    on_stage: Callable[[str], None],
+) -> Artifact:
+    """`pack`, for consumers whose rows are looked up already, by `named`."""
     require("onnx", "onnx", "onnxruntime")
     on_stage("checking the files")
-    source = read_artifact(folder)
-    source.verify_hashes()
+    source, *others = map(read_artifact, (folder, *precisions))
+    for one in (source, *others):
+        one.verify_hashes()
     artifact = replace(source, manifest=with_names(source.manifest, names))
     rows = [row_for(name, kinds, artifact.manifest) for name, kinds in known.items()]
     check_rows(rows, artifact)
-    rule = Tolerance(atol, rtol, FLOAT32.reason)
+    variants = by_precision(others, source, rows)
     with stage(directory, overwrite=overwrite) as staging:
         on_stage("writing")
         copy_files(source, staging.folder)
@@ -79,9 +102,10 @@ def pack(
             rename_graph(staging.folder, graph, names)
         for row in rows:
             row.layout(artifact, staging)
+            write_variants(row, variants, staging)
         written = staging.manifest({**artifact.manifest, "consumers": {}})
         on_stage("comparing")
-        proven = proven_for(rows, written, source if any(names.values()) else None, rule)
+        proven = proven_for(rows, written, source if any(names.values()) else None, variants, rule)
         staging.manifest({**artifact.manifest, "consumers": proven})
         on_stage("publishing")
         staging.publish()
@@ -112,7 +136,7 @@ def copy_files(source: Artifact, target: Path) -> None:
 
 
 def proven_for(
-    rows: Sequence[Consumer], written: Artifact, before: Artifact | None, rule: Tolerance
+    rows: Sequence[Consumer], written: Artifact, before: Artifact | None, variants: Found, rule: Tolerance
 ) -> dict[str, dict[str, Any]]:
     """What the manifest says of each consumer.
 
@@ -120,6 +144,7 @@ def proven_for(
         rows: the consumers.
         written: the staged folder.
         before: the folder with its old names, if they are others now.
+        variants: the folders of other precisions.
         rule: what every answer is held to.
 
     Raises:
@@ -130,10 +155,12 @@ def proven_for(
     models = {form: open_model(written, form) for form in {row.form for row in rows}}
     try:
         checks = [compared(row, models[row.form], written.folder, rule) for row in rows]
+        more = [compared_variants(row, variants, written.folder, rule) for row in rows]
     finally:
         forget()
     again = [same_answers(open_model(before), open_model(written))] if before else []
-    report = ParityReport("onnx", str(rule), (*checks, *again), 0.0, "")
+    within = [check for found in more for check in found.values()]
+    report = ParityReport("onnx", str(rule), (*checks, *within, *again), 0.0, "")
     if not report.passed:
         worst = report.worst
         raise ParityError(
@@ -147,8 +174,25 @@ def proven_for(
             "texts": check.texts,
             "max_abs_diff": check.max_abs_diff,
             "over_limit": row.over_limit and (models[row.form].max_seq_length or 0) <= LONGEST,
+            **(
+                {"precisions": {name: section_of(row, variants[name], found[name].max_abs_diff) for name in found}}
+                if found
+                else {}
+            ),
         }
-        for row, check in zip(rows, checks, strict=True)
+        for row, check, found in zip(rows, checks, more, strict=True)
+    }
+
+
+def compared_variants(row: Consumer, variants: Found, folder: Path, rule: Tolerance) -> dict[str, Check]:
+    """Precision -> the reader on its file against the folder that it is of."""
+    from sbertconv.runtime.opening import open_model
+
+    return {
+        precision: compared(
+            replace(row, name=f"{row.name} in {precision}", read=read), open_model(variants[precision]), folder, rule
+        )
+        for precision, read in readers(row, variants).items()
     }
 
 
@@ -199,10 +243,15 @@ class Asked:
     Attributes:
         inputs: some texts, a text over the limit for each of the first -> what is asked.
         answer: model, a batch -> an array for each.
+        tokens: model, one of what is asked -> how many tokens it has, and the limit.
     """
 
     inputs: Callable[[Sequence[str], Sequence[str]], list[Any]]
     answer: Callable[[Any, list[Any]], Sequence[np.ndarray]]
+    tokens: Callable[[Any, Any], tuple[int, float]] = lambda model, item: (
+        model.tokenize([item])["input_ids"].shape[1],
+        model.max_seq_length or math.inf,
+    )
 
 
 def as_texts(texts: Sequence[str], over: Sequence[str]) -> list[Any]:
@@ -216,6 +265,25 @@ def as_pairs(texts: Sequence[str], over: Sequence[str]) -> list[Any]:
     return [*pairs, *((long, texts[4]) for long in over), *((texts[5], long) for long in over)]
 
 
+def as_tasks(texts: Sequence[str], over: Sequence[str]) -> list[Any]:
+    """Each text as a query and as a document, in batches of one task."""
+    return [("query", text) for text in texts[: len(texts) // BATCH * BATCH]] + [("document", text) for text in texts]
+
+
+def token_vectors(model: Any, batch: list[Any]) -> list[np.ndarray]:
+    """Of each text its vectors, in its task."""
+    encode = {"query": model.encode_query, "document": model.encode_document}
+    return [encode[task](text) for task, text in batch]
+
+
+def task_tokens(model: Any, item: tuple[str, str]) -> tuple[int, float]:
+    """How many tokens a text has with its prompt, expansion apart, and the limit of its task."""
+    task, text = item
+    prompt = model.prompts.get(task)
+    tokens = int(model.tokenize([text], task, prompt)["attention_mask"].sum())
+    return tokens, model.graph("text", task).tokenizer.max_length(task) or math.inf
+
+
 ASKED = {
     "SentenceTransformer": Asked(as_texts, lambda model, batch: model.encode(batch, batch_size=BATCH)),
     "SparseEncoder": Asked(
@@ -223,7 +291,7 @@ ASKED = {
     ),
     "CrossEncoder": Asked(as_pairs, lambda model, batch: model.predict(batch, batch_size=BATCH)),
     "TextClassifier": Asked(as_texts, lambda model, batch: model.logits(batch, batch_size=BATCH)),
-    "MultiVectorEncoder": Asked(as_texts, lambda model, batch: model.encode_document(batch, batch_size=BATCH)),
+    "MultiVectorEncoder": Asked(as_tasks, token_vectors, task_tokens),
 }
 
 
@@ -233,35 +301,37 @@ def compared(row: Consumer, model: Any, folder: Path, rule: Tolerance) -> Check:
     over = [f"{start} {long_text(length)}" for start in CORPUS[3 : 3 + OVER]] if length <= LONGEST else []
     inputs = asked.inputs(CORPUS, over)
     if not row.over_limit:
-        inputs = [item for item in inputs if model.tokenize([item])["input_ids"].shape[1] < length]
+        inputs = [item for item in inputs if operator.lt(*asked.tokens(model, item))]
 
     def answers(batch: list[Any]) -> Sequence[Any]:
         with rust_errors(folder, ArtifactError):
             return cast("Sequence[Any]", row.read(folder, batch))
 
-    return check(row.name, inputs, answers, model, row.model_class, rule)
+    return check(row.name, inputs, answers, partial(row.expected or asked.answer, model), row.model_class, model, rule)
 
 
 def same_answers(before: Any, after: Any, rule: Tolerance = FLOAT32) -> Check:
     """A folder against its copy with other names."""
     kind = before.artifact.manifest["model_class"]
     asked = ASKED[kind]
-    return check("names", asked.inputs(CORPUS, []), partial(asked.answer, after), before, kind, rule)
+    own = partial(asked.answer, before)
+    return check("names", asked.inputs(CORPUS, []), partial(asked.answer, after), own, kind, before, rule)
 
 
 def check(
     name: str,
     inputs: list[Any],
     answers: Callable[[list[Any]], Sequence[Any]],
-    model: Any,
+    expected: Callable[[list[Any]], Sequence[Any]],
     kind: str,
+    model: Any,
     rule: Tolerance,
 ) -> Check:
     """Answers against those of a converted model, batch by batch."""
     worst, diff, cosine, problem, size = inputs[0], -1.0, 1.0, "", 1
     for start in range(0, len(inputs), BATCH):
         batch = inputs[start : start + BATCH]
-        for item, ours, theirs in zip(batch, answers(batch), ASKED[kind].answer(model, batch), strict=True):
+        for item, ours, theirs in zip(batch, answers(batch), expected(batch), strict=True):
             a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
             size = b.shape[-1] if b.ndim else 1
             if a.shape != b.shape:
@@ -273,6 +343,6 @@ def check(
                 problem = problem or f"max abs diff {gap.max():.1e}"
             if not float(gap.max()) <= diff:
                 worst, diff = item, float(gap.max())
-    tokens = model.tokenize([worst])["input_ids"].shape[1]
+    tokens, _ = ASKED[kind].tokens(model, worst)
     shape = (len(inputs), int(size))
     return Check(name, len(inputs), diff, shown(worst), tokens, cosine, 0, shape, "float32", not problem, problem)

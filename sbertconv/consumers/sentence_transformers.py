@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sbertconv.artifact.folder import inside
-from sbertconv.consumers.consumer import HIDDEN, TOKENS, Consumer
+from sbertconv.consumers.consumer import HIDDEN, SENTENCE, TOKENS, Consumer
 from sbertconv.consumers.graphs import hidden_layout
 from sbertconv.consumers.reading import file_tokenizer, from_json, pooled, run
 from sbertconv.consumers.refusals import all_of, has_config, has_limit, has_output, pools_itself
@@ -44,5 +44,6 @@ ROWS = (
         hidden_layout,
         read_optimum,
         hidden="tokens",
+        outputs=(SENTENCE, TOKENS),
     ),
 )

@@ -78,6 +78,7 @@ ROWS = (
         all_of(has_config, has_limit, only_float32, one_label, has_activation("sigmoid"), has_output("logits")),
         inference_server_layout,
         read_reranker,
+        outputs=("logits",),
         model_class="CrossEncoder",
     ),
 )

@@ -12,10 +12,10 @@ import numpy as np
 from sbertconv.artifact.folder import Artifact, link_or_copy
 from sbertconv.artifact.naming import in_graph
 from sbertconv.artifact.publishing import Staging
-from sbertconv.consumers.consumer import SENTENCE, Consumer
+from sbertconv.consumers.consumer import SENTENCE, TOKEN_INPUTS, Consumer
 from sbertconv.consumers.naming import server_name
 from sbertconv.consumers.reading import file_tokenizer, run
-from sbertconv.consumers.refusals import TOKEN_INPUTS, all_of, has_output, no_default_prompt
+from sbertconv.consumers.refusals import all_of, has_output, no_default_prompt
 from sbertconv.errors import ArtifactError
 
 TRITON_TYPES = {"int64": "TYPE_INT64", "float32": "TYPE_FP32"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,6 @@ OVER = 5
 ONNX = (
     "fastembed",
     "text-embeddings-inference",
-    "transformers.js",
     "triton",
     "chroma",
     "langchain4j",
@@ -32,18 +32,53 @@ ONNX = (
 TEXT = ("oracle", "duckdb", "postgresql", "clickhouse")
 
 
+def written(name: str, place: Path) -> Path:
+    """Make a folder, its texts and what encode() gives."""
+    build, answer, limit = FOLDERS[name]
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    build(place / "draft", place / "folder")
+    over = [f"{start} {long_text(limit)}" for start in CORPUS[3 : 3 + OVER]]
+    texts = [
+        *({"text": text, "over_limit": False} for text in CORPUS),
+        *({"text": t, "over_limit": True} for t in over),
+    ]
+    (place / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
+    np.save(place / "expected.npy", np.asarray(answer([entry["text"] for entry in texts])))
+    return place / "folder"
+
+
 def pack(draft: Path, folder: Path, *names: str) -> None:
     sbertconv.pack(draft, folder, names)
 
 
 def onnx(draft: Path, folder: Path) -> None:
-    sbertconv.to_onnx(MINILM, draft, outputs=["sentence_embedding", "token_embeddings"])
-    pack(draft, folder, *ONNX)
+    sbertconv.to_onnx(MINILM, folder, consumers=ONNX)
 
 
 def text(draft: Path, folder: Path) -> None:
     sbertconv.to_onnx(MINILM, draft, text_input=True)
     pack(draft, folder, *TEXT)
+
+
+def javascript(draft: Path, folder: Path) -> None:
+    """Four precisions of which int8 is the folder of that name too."""
+    others = {name: draft.with_name(name) for name in ("fp16", "int4")}
+    for name, place in others.items():
+        sbertconv.to_onnx(MINILM, place, precision=name)
+    sbertconv.to_onnx(MINILM, draft)
+    sbertconv.pack(draft, folder, ["transformers.js"], precisions=[*others.values(), made("int8")])
+
+
+def made(name: str) -> Path:
+    """The folder of another name, made if it is not there."""
+    place = Path(sys.argv[2]).with_name(name)
+    return written(name, place) if not (place / "expected.npy").is_file() else place / "folder"
+
+
+def colbert(draft: Path, folder: Path) -> None:
+    sbertconv.to_onnx(class_cases.colbert(), draft)
+    pack(draft, folder, "fastembed", "vespa")
 
 
 def int8(draft: Path, folder: Path) -> None:
@@ -82,6 +117,12 @@ def sparse(texts: list[str]) -> Any:
     return class_cases.splade("bert").encode(texts, convert_to_sparse_tensor=False)
 
 
+def scores_of_tokens(texts: list[str]) -> Any:
+    """The sum of a query's vectors and of a document's, which tell a token more or less."""
+    model = class_cases.colbert()
+    return [np.concatenate([model.encode_query(text).sum(0), model.encode_document(text).sum(0)]) for text in texts]
+
+
 def pairs(texts: list[str]) -> Any:
     return class_cases.cross_encoder("bert", 1).predict([(texts[4], text) for text in texts])[:, None]
 
@@ -89,6 +130,8 @@ def pairs(texts: list[str]) -> Any:
 FOLDERS: dict[str, tuple[Callable[[Path, Path], None], Callable[[list[str]], Any], int]] = {
     "onnx": (onnx, minilm, 256),
     "text": (text, minilm, 256),
+    "javascript": (javascript, minilm, 256),
+    "colbert": (colbert, scores_of_tokens, 48),
     "int8": (int8, minilm, 256),
     "openvino": (openvino, minilm, 256),
     "litert": (litert, minilm, 256),
@@ -98,19 +141,5 @@ FOLDERS: dict[str, tuple[Callable[[Path, Path], None], Callable[[list[str]], Any
 }
 
 
-def main() -> None:
-    name, place = sys.argv[1], Path(sys.argv[2])
-    build, answer, limit = FOLDERS[name]
-    place.mkdir(parents=True)
-    build(place / "draft", place / "folder")
-    over = [f"{start} {long_text(limit)}" for start in CORPUS[3 : 3 + OVER]]
-    texts = [
-        *({"text": text, "over_limit": False} for text in CORPUS),
-        *({"text": t, "over_limit": True} for t in over),
-    ]
-    (place / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
-    np.save(place / "expected.npy", np.asarray(answer([entry["text"] for entry in texts])))
-
-
 if __name__ == "__main__":
-    main()
+    written(sys.argv[1], Path(sys.argv[2]))
