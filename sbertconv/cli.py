@@ -260,6 +260,7 @@ def pack_command(
     for name, proof in artifact.manifest["consumers"].items():
         print_lines(console, f"{name}: {proof['texts']} texts, at most {proof['max_abs_diff']:.1e} from encode()")
         print_lines(console, f"  reads {proof['reads']}")
+        print_lines(console, *(f"    {line}" for line in proof.get("opens", "").splitlines()[1:-1]))
         for precision, one in proof.get("precisions", {}).items():
             cosine = f", cosine {one['min_cosine']:.4f} and more" if "min_cosine" in one else ""
             print_lines(console, f"  {precision}: {one['file']}{cosine}")

@@ -274,6 +274,8 @@ class ConsumerSection(TypedDict):
     texts: Annotated[Count, key("how many were compared")]
     max_abs_diff: Annotated[float, key("the largest difference")]
     over_limit: Annotated[bool, key("whether texts over the limit were among them")]
+    min_cosine: NotRequired[Annotated[float, key("the smallest, where a quality gate was asked for")]]
+    opens: NotRequired[Annotated[str, key("how it is opened, as a block of Markdown")]]
     precisions: NotRequired[Annotated[dict[str, VariantSection], key("precision -> its file, where there are more")]]
 
 

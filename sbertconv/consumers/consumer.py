@@ -32,6 +32,7 @@ class Consumer:
         outputs: what a conversion for it writes first, in this order, unless outputs are asked for.
         precisions: precision -> its file, where it chooses among several in one folder; the folder's own is the first.
         variant: a folder in another precision, staging, file -> that is written for it too.
+        gate: the precision whose quality gate its answers are held to, on some sentences; empty: they are equal.
         expected: model, one batch -> what it gives, where that is not what the folder gives; `reads` says so.
         model_class: the class of models that it opens in this way; a name has a row for each that it can.
     """
@@ -48,6 +49,7 @@ class Consumer:
     outputs: tuple[str, ...] = ()
     precisions: Mapping[str, str] = field(default_factory=dict)
     variant: Callable[[Artifact, Staging, str], None] | None = None
+    gate: str = ""
     expected: Callable[[Any, list[Any]], Sequence[Any]] | None = None
 
 

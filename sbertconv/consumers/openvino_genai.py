@@ -12,7 +12,7 @@ from sbertconv.artifact.folder import Artifact
 from sbertconv.artifact.naming import in_graph
 from sbertconv.artifact.publishing import Staging
 from sbertconv.consumers.consumer import HIDDEN, SENTENCE, Consumer
-from sbertconv.consumers.reading import file_tokenizer, keeps
+from sbertconv.consumers.reading import compiled, file_tokenizer
 from sbertconv.consumers.refusals import all_of, has_config, has_output, no_default_prompt
 from sbertconv.corpus.texts import CORPUS, long_text
 from sbertconv.errors import UnsupportedOptionError, error_text, require
@@ -79,17 +79,10 @@ def check_tokens(artifact: Artifact, folder: Path) -> None:
             )
 
 
-@keeps(2)
-def compiled(path: Path) -> Any:
-    """A model of OpenVINO, ready to run; with openvino_tokenizers imported its operations are known."""
-    openvino = import_openvino()
+def tokens_of(folder: Path, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """What OpenVINO's tokenizer gives, whose operations are known once openvino_tokenizers is imported."""
     import openvino_tokenizers  # noqa: F401
 
-    return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-
-def tokens_of(folder: Path, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """What OpenVINO's tokenizer gives."""
     found = compiled(folder / TOKENIZER)(list(texts))
     return {output.any_name: np.asarray(array) for output, array in found.items()}
 

@@ -18,16 +18,19 @@ from sbertconv.artifact.naming import renamed
 from sbertconv.artifact.publishing import stage
 from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.consumers.consumer import HIDDEN, Consumer, Manifest
+from sbertconv.consumers.opening import block
 from sbertconv.consumers.precisions import Found, by_precision, readers, section_of, write_variants
 from sbertconv.consumers.reading import forget
 from sbertconv.converters.onnx.naming import RENAMERS, rename_graph
-from sbertconv.corpus.texts import CORPUS, long_text
+from sbertconv.corpus.texts import CORPUS, long_text, sentences
 from sbertconv.errors import ArtifactError, ParityError, UnsupportedOptionError, require
 from sbertconv.parity.comparison import FLOAT32, Check, ParityReport, Tolerance, shown
+from sbertconv.parity.quality import GATES, measure_quality
 
 BATCH = 8
 LONGEST = 1024  # tokens of a text that is compared
 OVER = 5  # texts over the limit
+GATED = 320  # sentences of a gate
 NO_NAMES: Mapping[str, Sequence[str]] = {"inputs": (), "outputs": ()}
 
 
@@ -163,9 +166,10 @@ def proven_for(
     report = ParityReport("onnx", str(rule), (*checks, *within, *again), 0.0, "")
     if not report.passed:
         worst = report.worst
+        held = {row.name: f"gate of {row.gate}" for row in rows if row.gate}.get(worst.name, f"rule is {rule}")
         raise ParityError(
             f"{worst.name} does not give the vectors of encode(): {worst.problem} on "
-            f"text {worst.worst_text[:40]!r}. The rule is {rule}. Nothing was written.\nLeave this consumer out.",
+            f"text {worst.worst_text[:40]!r}. The {held}. Nothing was written.\nLeave this consumer out.",
             report,
         )
     return {
@@ -173,7 +177,9 @@ def proven_for(
             "reads": row.reads,
             "texts": check.texts,
             "max_abs_diff": check.max_abs_diff,
-            "over_limit": row.over_limit and (models[row.form].max_seq_length or 0) <= LONGEST,
+            "over_limit": row.over_limit and not row.gate and (models[row.form].max_seq_length or 0) <= LONGEST,
+            **({"min_cosine": check.min_cosine} if row.gate else {}),
+            **block(row.name, written),
             **(
                 {"precisions": {name: section_of(row, variants[name], found[name].max_abs_diff) for name in found}}
                 if found
@@ -307,7 +313,21 @@ def compared(row: Consumer, model: Any, folder: Path, rule: Tolerance) -> Check:
         with rust_errors(folder, ArtifactError):
             return cast("Sequence[Any]", row.read(folder, batch))
 
+    if row.gate:
+        return gated(row, answers, model)
     return check(row.name, inputs, answers, partial(row.expected or asked.answer, model), row.model_class, model, rule)
+
+
+def gated(row: Consumer, answers: Callable[[list[Any]], Sequence[Any]], model: Any) -> Check:
+    """The reader's vectors against the folder's own on some sentences, by the gate of a precision."""
+    texts = sentences()[:GATED]
+    theirs = model.encode(texts, batch_size=BATCH)
+    ours = [vector for start in range(0, GATED, BATCH) for vector in answers(list(texts[start : start + BATCH]))]
+    found = measure_quality(texts, theirs, ours, {0: answers([texts[0]])[0]}, GATES[row.gate])
+    diff = float(np.abs(np.asarray(ours, np.float64) - theirs).max())
+    shape, tokens = (GATED, int(theirs.shape[1])), ASKED[row.model_class].tokens(model, found.worst_text)[0]
+    worst, problem = shown(found.worst_text), "; ".join(found.problems)
+    return Check(row.name, GATED, diff, worst, tokens, found.min_cosine, 0, shape, "float32", found.passed, problem)
 
 
 def same_answers(before: Any, after: Any, rule: Tolerance = FLOAT32) -> Check:

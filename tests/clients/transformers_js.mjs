@@ -3,9 +3,10 @@
 // /// script
 // dependencies = ["@huggingface/transformers@4.3.2"]
 // [tool.client]
+// consumer = "transformers.js"
 // folder = "javascript"
 // programs = ["node", "npm"]
-// atol = {default = 1e-5, model = 1e-5, fp16 = 0.002, q8 = 0.02, q4 = 0.1}
+// atol = {default = 1e-5, model = 1e-5, fp16 = 0.002, q8 = 0.02, q4 = 0.2}
 // ///
 
 import { readFileSync, writeFileSync } from "node:fs";
