@@ -381,6 +381,12 @@ CONSUMER_FOLDERS = {  # format, whether strings go in -> a folder that docs/cons
     ("torch", False): "minilm-torch",
 }
 TAKE_STRINGS = {"oracle", "duckdb", "postgresql", "clickhouse", "bigquery"}
+MADE = """`{folder}` is made in [consumers.md](../consumers.md). A model that the software would get wrong is refused
+by name; else every answer by its own rule is that of the folder, or nothing is published."""
+CONVERTED_FOR = {  # what needs outputs that a folder does not have by default
+    "sentence-transformers": ("to-onnx", "all-MiniLM-L6-v2"),
+    "sentence-transformers-openvino": ("to-openvino", "all-MiniLM-L6-v2"),
+}
 NEED_MORE = dict.fromkeys(("openvino-genai", "openvino-model-server"), "it needs sbertconv[genai]")
 
 
@@ -398,19 +404,11 @@ def consumer_page(name: str, rows: Mapping[str, Any]) -> list[str]:
 
     first = next(iter(rows.values()))
     folder = CONSUMER_FOLDERS[first.form, name in TAKE_STRINGS]
-    command = f"    sbertconv pack {folder} packed-{name} --for {name}"
+    made, source = CONVERTED_FOR.get(name, ("pack", folder))
+    command = f"    sbertconv {made} {source} packed-{name} --for {name}"
     lines = [f"# {name}", "", *table(["model", "what it reads"], [[kind, row.reads] for kind, row in rows.items()]), ""]
     lines += [f"<!-- not run: {NEED_MORE[name]} -->", ""] if name in NEED_MORE else []
-    lines += [
-        command,
-        "",
-        f"`{folder}` is made in [consumers.md](../consumers.md). A model that the software would get",
-    ]
-    lines += [
-        "wrong is refused by name; else every answer by its own rule is that of the folder, or nothing is published.",
-        "",
-        "## Open it",
-    ]
+    lines += [command, "", *MADE.format(folder=folder).splitlines(), "", "## Open it"]
     for kind in rows:
         if found := opens(name, kind):
             why = "the real software is run by `make test-clients`" if clients_of(name) else "it is not had here"

