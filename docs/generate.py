@@ -387,6 +387,10 @@ CONVERTED_FOR = {  # what needs outputs that a folder does not have by default
     "sentence-transformers": ("to-onnx", "all-MiniLM-L6-v2"),
     "sentence-transformers-openvino": ("to-openvino", "all-MiniLM-L6-v2"),
 }
+RUN_ELSEWHERE = {
+    "litert-int8": "`tests/test_consumer_rows.py` runs it with TensorFlow's LiteRT 2.21, on a tiny model.",
+    "openvino-model-server": "Not run. It reads what [openvino-genai](openvino-genai.md) reads, which is run.",
+}
 NEED_MORE = dict.fromkeys(("openvino-genai", "openvino-model-server"), "it needs sbertconv[genai]")
 
 
@@ -421,6 +425,8 @@ def consumer_page(name: str, rows: Mapping[str, Any]) -> list[str]:
             [", ".join(one.dependencies) or "a program in C", f"tests/clients/{one.file.name}"] for one in found
         ]
         return lines + table(["version", "what is run"], versions)
+    if name in RUN_ELSEWHERE:
+        return [*lines, RUN_ELSEWHERE[name]]
     return [
         *lines,
         "Not run: no package of the registries has it. Its rule was written from its source and reference, and",

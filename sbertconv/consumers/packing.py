@@ -31,7 +31,7 @@ from sbertconv.parity.quality import GATES, Gate, measure_quality
 BATCH = 8
 LONGEST = 1024  # tokens of a text that is compared
 OVER = 5  # texts over the limit
-GATED = 320  # sentences of a gate
+GATED = 128  # sentences of a gate
 ROUNDED = Gate(0.99, 0, 0, "the last bit of a sum decides how activations are rounded to 8 bits")
 NO_NAMES: Mapping[str, Sequence[str]] = {"inputs": (), "outputs": ()}
 
