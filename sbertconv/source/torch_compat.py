@@ -8,11 +8,11 @@ from typing import Any, cast
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_map_only, tree_unflatten
 
 from sbertconv.frameworks import private
 
-__all__ = ["FakeTensor", "TorchDispatchMode", "tree_map_only", "tree_unflatten"]
+__all__ = ["FakeTensor", "TorchDispatchMode", "tree_flatten", "tree_map", "tree_map_only", "tree_unflatten"]
 
 Operator = private(private(torch, "_ops", "torch"), "OpOverload", "torch")
 CAST: Any = private(torch.ops.aten, "_to_copy", "torch").default  # of a tensor to another dtype or device
@@ -27,6 +27,24 @@ def wrapper(kind: type, like: torch.Tensor, dtype: torch.dtype) -> Any:
 def writes(operator: Any) -> bool:
     """Whether an operator changes one of its inputs."""
     return bool(private(operator, "_schema", "torch").is_mutable)
+
+
+def without_writing(operator: Any) -> Any:
+    """The operator that gives what another one writes into its argument (add for add_), or None."""
+    namespace, name, overload = str(operator).split(".")
+    found = getattr(getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None), overload, None)
+    return None if found is None or writes(found) else found
+
+
+def is_composite(operator: Any) -> bool:
+    """Whether PyTorch defines an operator by simpler ones, for every kind of tensor."""
+    has_kernel = private(private(torch, "_C", "torch"), "_dispatch_has_kernel_for_dispatch_key", "torch")
+    return bool(has_kernel(operator.name(), "CompositeImplicitAutograd"))
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """Where the numbers of a tensor lie: the same for a tensor and its views."""
+    return int(private(tensor.untyped_storage(), "_cdata", "torch"))
 
 
 def own_parameters(module: torch.nn.Module) -> MutableMapping[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export.graph_signature import InputKind, OutputKind
 
+from sbertconv.converters.decomposing import decomposed
 from sbertconv.converters.guards import guards_of
 from sbertconv.converters.traced import quiet, traceable, unchanged
 from sbertconv.errors import UnsupportedModuleError, error_text
@@ -123,7 +124,8 @@ def _export(
             program = torch.export.export(
                 traced, tuple(example[name] for name in traced.names), dynamic_shapes=(shapes,), strict=False
             )
-            return program.run_decompositions(_decompositions()), guards_of(program)
+            guards = guards_of(program)
+            return decomposed(program, _decompositions(), _has_a_line), guards
     finally:
         for part, mode in modes:
             part.training = mode
@@ -131,10 +133,13 @@ def _export(
 
 def _decompositions() -> dict[Any, Any]:
     """PyTorch's own ways to say in simpler operations what has no line in the table."""
+    return {op: way for op, way in torch.export.default_decompositions().items() if not _has_a_line(op)}
+
+
+def _has_a_line(operation: Any) -> bool:
     from sbertconv.layers.aten import OPERATIONS
 
-    table = torch.export.default_decompositions().items()
-    return {op: way for op, way in table if str(op) not in OPERATIONS and str(op) not in SPECIAL}
+    return str(operation) in OPERATIONS or str(operation) in SPECIAL
 
 
 def tensors_of(features: Mapping[str, Any]) -> tuple[str, ...]:

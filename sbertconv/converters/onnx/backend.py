@@ -18,7 +18,7 @@ import torch
 
 from sbertconv.artifact.kinds import EXACT, NOT_ZERO, ModelClass
 from sbertconv.converters.guards import GUARDS, guards_of
-from sbertconv.converters.onnx.compat import exact_constants
+from sbertconv.converters.onnx.compat import decomposing_by_node, exact_constants, rules_by_anchor
 from sbertconv.converters.onnx.fusion import pick_rows, zero_unattended
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
@@ -198,7 +198,7 @@ def exported_graph(
     inputs = graph_inputs(route, options)
     chain = Chain(Pipeline(route, model, options.outputs).eval(), inputs)
     example = example_tensors(route, inputs, tokenizer)
-    with torch.no_grad(), quiet(), traceable(chain), exact_constants():
+    with torch.no_grad(), quiet(), traceable(chain), exact_constants(), rules_by_anchor():
         graph, tracer = _translate(chain, example, options, route)
         name_axes(graph)  # the same size of two inputs under one name, which fusion relies on
         weights = list(graph.graph.initializers.values())
@@ -262,14 +262,15 @@ def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], optio
     with stand_ins(chain) as widened:
         program = torch.export.export(chain, tuple(example.values()), dynamic_shapes=(dynamic,), strict=False)
         guards = guards_of(program)
-        translated = torch.onnx.export(
-            program,
-            input_names=list(example),
-            output_names=list(chain.pipeline.outputs),
-            opset_version=options.opset,
-            optimize=False,
-            verbose=False,
-        )
+        with decomposing_by_node():
+            translated = torch.onnx.export(
+                program,
+                input_names=list(example),
+                output_names=list(chain.pipeline.outputs),
+                opset_version=options.opset,
+                optimize=False,
+                verbose=False,
+            )
     assert translated is not None
     for name, value in translated.model.graph.initializers.items():
         if name in widened:

@@ -1,4 +1,4 @@
-"""Private names of onnxscript that the graph's optimizer depends on. Each is looked for before it is used."""
+"""Private names of onnxscript and of PyTorch's exporter to ONNX. Each is looked for before it is used."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
+from sbertconv.converters.decomposing import decomposed
+from sbertconv.frameworks import private
+
+NOTHING = {torch.ops.aten.dropout.default}  # outside training; ONNX's own hides from the fusions what follows it
 TOLERANCES = ("_abs_tol", "_rel_tol")
 
 
@@ -28,6 +34,59 @@ def exact_constants() -> Iterator[None]:
         for constant, values in zip(constants, before, strict=True):
             for name, value in zip(TOLERANCES, values, strict=True):
                 setattr(constant, name, value)
+
+
+@contextlib.contextmanager
+def decomposing_by_node() -> Iterator[None]:
+    """Have PyTorch's exporter break up operations that it has no translation of one by one, for as long as this lasts.
+
+    Raises:
+        MissingDependencyError: if this version of PyTorch does it elsewhere.
+    """
+    from torch.onnx._internal.exporter import _decomp, _fx_passes
+
+    name = "decompose_with_registry"
+    before = private(_fx_passes, name, "torch")
+    translated, table_without = (
+        private(_decomp, one, "torch")
+        for one in ("get_onnx_implemented_overloads", "create_onnx_friendly_decomposition_table")
+    )
+
+    def decompose(program: Any, registry: Any) -> Any:
+        kept = set(translated(registry)) - NOTHING
+        return decomposed(program, table_without(kept), kept.__contains__)
+
+    setattr(_fx_passes, name, decompose)
+    try:
+        yield
+    finally:
+        setattr(_fx_passes, name, before)
+
+
+@contextlib.contextmanager
+def rules_by_anchor() -> Iterator[None]:
+    """Have onnxscript try a rule at nodes of the operator that its pattern ends with only, for as long as this lasts.
+
+    Raises:
+        MissingDependencyError: if its rules are tried elsewhere.
+    """
+    from onnxscript.rewriter import RewriteRule
+
+    before = private(RewriteRule, "try_rewrite", "onnxscript")
+    anchors: dict[Any, Any] = {}
+
+    def try_rewrite(rule: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
+        if rule not in anchors:
+            pattern = private(rule, "_target_pattern", "onnxscript")
+            anchors[rule] = pattern.output_nodes[0].op_identifier()
+        elsewhere = anchors[rule] is not None and anchors[rule] != node.op_identifier()
+        return None if elsewhere else before(rule, model, graph, node, **options)
+
+    RewriteRule.try_rewrite = try_rewrite
+    try:
+        yield
+    finally:
+        RewriteRule.try_rewrite = before
 
 
 def _constants() -> list[Any]:

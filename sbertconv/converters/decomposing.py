@@ -1,0 +1,140 @@
+"""Breaks up the operations of a traced program that a backend has no line for, one by one.
+
+`ExportedProgram.run_decompositions` traces the whole program again for the few of its operations that need it, which
+takes as long as the first trace. Here each of these is traced alone, on the placeholders that the first trace left.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from sbertconv.source.torch_compat import (
+    Operator,
+    is_composite,
+    storage_of,
+    tree_flatten,
+    tree_map,
+    tree_unflatten,
+    without_writing,
+    writes,
+)
+
+ABOUT = ("nn_module_stack", "stack_trace", "torch_fn")  # of a node: where it came from
+ON_SIZES = ("_operator", "math", "torch")  # modules of functions
+
+Decompositions = Mapping[Any, Callable[..., Any]]
+
+
+def decomposed(
+    program: torch.export.ExportedProgram, table: Decompositions, is_kept: Callable[[Any], bool]
+) -> torch.export.ExportedProgram:
+    """The program in other operations.
+
+    Args:
+        program: as torch.export traced it; it is changed, unless an operation in it holds a graph of its own or writes
+            over a tensor that others see: then it is traced again.
+        table: operation -> a function of the same arguments, in operations that are kept or stand in the table.
+        is_kept: tells the operations that stay as they are. Others that PyTorch itself defines by simpler ones are
+            broken up.
+    """
+    if not _is_flat(program.graph) or not _without_writes(program.graph):
+        return program.run_decompositions(dict(table))
+    graph, signature = program.graph, program.graph_signature
+    for node in list(graph.nodes):
+        way = _way(node.target, table, is_kept) if node.op == "call_function" else None
+        if way is not None:
+            for old, new in _replaced(graph, node, way, table):
+                old.replace_all_uses_with(new)
+                signature.replace_all_uses(old.name, new.name)
+    _share_sizes(graph)
+    _say_sizes(graph)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+    return program
+
+
+def _is_flat(graph: torch.fx.Graph) -> bool:
+    """Whether every node is an input, an output, an operation on tensors, or one on sizes."""
+    return all(
+        node.op in ("placeholder", "output")
+        or isinstance(node.target, Operator)
+        or getattr(node.target, "__module__", None) in ON_SIZES
+        for node in graph.nodes
+    )
+
+
+def _without_writes(graph: torch.fx.Graph) -> bool:
+    """Replace operations that write into their first argument by those that do not, where nothing else sees it; whether
+    all of them are gone.
+    """
+    seen: Counter[int] = Counter()  # tensors so far by where their numbers lie: views lie where their bases do
+    for node in graph.nodes:
+        if node.op == "call_function" and isinstance(node.target, Operator) and writes(node.target):
+            into = node.args[0]
+            way = without_writing(node.target)
+            others = len(into.users) > 1 or seen[storage_of(into.meta["val"])] > 1
+            if others or into.op == "placeholder" or way is None:
+                return False
+            node.target = way
+        elif isinstance(value := node.meta.get("val"), torch.Tensor):
+            seen[storage_of(value)] += 1
+    return True
+
+
+def _share_sizes(graph: torch.fx.Graph) -> None:
+    """One node for each size, taken where it is known first: those of the inputs."""
+    found: dict[Any, torch.fx.Node] = {}
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.SymInt) and found.setdefault(value.node.expr, node) is not node:
+            node.replace_all_uses_with(found[value.node.expr])
+
+
+def _say_sizes(graph: torch.fx.Graph) -> None:
+    """The number in the place of a -1 in a new shape, where it does not vary: as PyTorch makes views of reshapes."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.reshape.default):
+        tensor, sizes = node.args
+        known = zip(sizes, node.meta["val"].shape, strict=True)
+        node.args = (tensor, [size if given == -1 and isinstance(size, int) else given for given, size in known])
+
+
+def _way(target: Any, table: Decompositions, is_kept: Callable[[Any], bool]) -> Callable[..., Any] | None:
+    """The function that an operation is broken up with, if it is."""
+    if not isinstance(target, Operator) or is_kept(target):
+        return None
+    return table.get(target) or (target if is_composite(target) else None)
+
+
+def _replaced(
+    graph: torch.fx.Graph, node: torch.fx.Node, way: Callable[..., Any], table: Decompositions
+) -> list[tuple[torch.fx.Node, torch.fx.Node]]:
+    """Put the nodes of a function in front of a node: each node that is no more needed, with the one that takes its
+    place. That is the node itself, or those that pick one of its several results.
+    """
+    given, spec = tree_flatten((node.args, node.kwargs))
+    places = [place for place, value in enumerate(given) if isinstance(value, torch.fx.Node)]
+
+    def on_tensors(*values: Any) -> Any:
+        filled = dict(enumerate(given)) | dict(zip(places, values, strict=True))
+        args, kwargs = tree_unflatten(list(filled.values()), spec)
+        return way(*args, **kwargs)
+
+    values = [given[place].meta["val"] for place in places]
+    inner = make_fx(on_tensors, decomposition_table=dict(table))(*values).graph
+    inner.eliminate_dead_code()
+    inputs = inner.find_nodes(op="placeholder")
+    found: dict[Any, Any] = {one: given[place] for one, place in zip(inputs, places, strict=True)}
+    with graph.inserting_before(node):
+        for made in inner.nodes:
+            if made not in found and made.op != "output":
+                found[made] = graph.node_copy(made, found.__getitem__)
+                found[made].meta |= {name: node.meta[name] for name in ABOUT if name in node.meta}
+    results = tree_map(lambda value: found.get(value, value), inner.output_node().args[0])
+    if isinstance(results, torch.fx.Node):
+        return [(node, results)]
+    return [(user, results[user.args[1]]) for user in list(node.users)]
