@@ -39,7 +39,8 @@ THROUGH = {".c": "compiled.py", ".html": "browser.py"}  # what runs such a file
 ATOL = 1e-5
 ORDER = ("splade", "reranker", "colbert", "onnx", "int8", "javascript", "openvino", "text", "litert")  # of folders
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-BASE = ("torch",)  # what is large, and is not installed again where the project's own is seen
+# Large, and built for one another: not installed again where the project's own torch is seen.
+BASE = ("torch", "torchvision")
 NPM = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error")
 SLOW = 1200  # seconds
 
