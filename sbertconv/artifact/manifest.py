@@ -355,7 +355,7 @@ IMAGE_STEPS = {
 }
 SECTIONS = (Manifest, GraphSection, Tensor, TokenizerSection, QueryExpansion, Template, Slot, ImageSection, Attention,
             ShapeRange, TokenPooling, WeightsOrigin, Origin, ProofSection, CheckSection, QualitySection, GateSection,
-            PlanSection, ConsumerSection, File)  # fmt: skip
+            PlanSection, ConsumerSection, VariantSection, File)  # fmt: skip
 OPEN = (ProofSection, CheckSection, QualitySection, PlanSection)  # reports: they say more than is read again
 
 
