@@ -27,7 +27,7 @@ from sbertconv.conversion import (
     say_nothing,
     staged,
     target_folder,
-    with_top_k,
+    with_changes,
 )
 from sbertconv.errors import ArtifactError, SourceError, UnsupportedOptionError, require
 from sbertconv.frameworks import float32_policy
@@ -193,7 +193,7 @@ def _to_graph(
         note = "Written without fused operators. With them: {reason}"
         ways[note] = partial(write_onnx, options=replace(settings, optimize=False))
     conversion = Conversion(
-        source=with_top_k(source, settings.top_k),
+        source=with_changes(source, settings.top_k, settings.truncate_dim, settings.normalize),
         registry=converters,
         backend="onnx",
         bounds=bounds,
@@ -310,7 +310,7 @@ def to_tf(
     settings.check()
     source, converters = opened(model, subject(ModelOptions, options), registry)
     conversion = Conversion(
-        source=source,
+        source=with_changes(source, None, settings.truncate_dim, settings.normalize),
         registry=converters,
         backend="keras",
         bounds=exact_bounds(subject(ProofOptions, options)),
@@ -390,7 +390,7 @@ def to_torch(
     source, converters = opened(model, subject(ModelOptions, options), registry)
     outputs = source.model_class.choose_outputs(how.outputs, how.activation, how.sparse)
     conversion = Conversion(
-        source=with_top_k(source, how.top_k),
+        source=with_changes(source, how.top_k, how.truncate_dim, how.normalize),
         registry=converters,
         backend="torch",
         bounds=exact_bounds(subject(ProofOptions, options)),
@@ -484,6 +484,7 @@ def to_st(
         model_class = embedder.artifact.manifest["model_class"]
         source = open_source(staging.folder, trust_remote_code=how.trust_remote_code, model_class=model_class)
         source.check_classes()
+        source = with_changes(source, normalize=embedder.artifact.manifest.get("normalized", False))
         on_stage("comparing with encode()")
         with source.loaded() as written:
             reference = Reference.of(CLASS_PARITY[source.model_class.name].original(written), embedder)
@@ -565,7 +566,9 @@ def verify(
                 f"{source.name}: is a {source.model_class.name}, the folder a {wanted}.\nPass its own model."
             ) from error
     source.check_classes()
-    source = with_top_k(source, artifact.manifest.get("top_k"))
+    manifest = artifact.manifest
+    cut = manifest.get("options", {}).get("truncate_dim")
+    source = with_changes(source, manifest.get("top_k"), cut, manifest.get("normalized", False))
     with source.loaded(widened_late=True) as loaded:
         on_stage(f"comparing with {source.model_class.method}()")
         original = CLASS_PARITY[source.model_class.name].original(loaded)

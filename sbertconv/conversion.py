@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, folder_name, read_artifact
-from sbertconv.artifact.kinds import EXACT
+from sbertconv.artifact.kinds import EXACT, NORMALIZES
 from sbertconv.artifact.publishing import Staging, stage
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.memory import release_memory, settled_heap
@@ -181,6 +181,7 @@ class Conversion:
         without it is written and long before the converted model is loaded. The last of the three is the number of
         tokens that it could be asked up to.
         """
+        from sbertconv.converters.writing import cut_files
         from sbertconv.parity.budget import cut_note, proven_length
         from sbertconv.parity.comparison import Reference
         from sbertconv.parity.kinds import CLASS_PARITY
@@ -200,8 +201,9 @@ class Conversion:
             original = CLASS_PARITY[self.source.model_class.name].original(model)
             drafted = open_model(staging.manifest(content), beyond_proof=True)
             proven = proven_length(original, drafted, self.bounds.seconds, time.monotonic() - start)
-            if note := cut_note(drafted, proven):
+            if proven is not None and (note := cut_note(drafted, proven)):
                 content["notes"].append(note)
+                cut_files(staging, content["graphs"], proven)
             drafted = open_model(staging.manifest({**content, "proven_length": proven}), beyond_proof=True)
             return list(finishes), Reference.of(original, drafted, self.bounds.texts), proven
 
@@ -259,16 +261,22 @@ def opened(
     return source, registry or default_registry()
 
 
-def with_top_k(source: Source, top_k: int | None) -> Source:
-    """The source, whose model leaves so many values of a vector while it is loaded; None: as it does by itself.
+def with_changes(
+    source: Source, top_k: int | None = None, truncate_dim: int | None = None, normalize: bool = False
+) -> Source:
+    """The source, whose model gives its vectors in this way while it is loaded; unless asked, as it does by itself.
 
     Raises:
-        UnsupportedOptionError: for a model without sparse vectors.
+        UnsupportedOptionError: for a model without such vectors.
     """
-    if top_k is None:
-        return source
-    source.model_class.check_sparse("top_k=")
-    return replace(source, changes={"max_active_dims": top_k})
+    asked = {"max_active_dims": top_k, "truncate_dim": truncate_dim, NORMALIZES: normalize}
+    if top_k is not None:
+        source.model_class.check_sparse("top_k=")
+    if truncate_dim is not None:
+        source.model_class.check_dense("truncate_dim=")
+    if normalize:
+        source.model_class.check_dense("normalize=True")
+    return replace(source, changes={name: value for name, value in asked.items() if value})
 
 
 def target_folder(directory: str | Path | None, name: str, kind: str) -> str | Path:

@@ -23,6 +23,8 @@ class ToOnnx(TypedDict, total=False):
     push_to_hub: str | None
     part: str | None
     text_input: bool
+    truncate_dim: int | None
+    normalize: bool
     activation: bool
     outputs: Names | None
     sparse: bool
@@ -58,6 +60,8 @@ class ToOpenvino(TypedDict, total=False):
     allow_changed: bool
     overwrite: bool
     push_to_hub: str | None
+    truncate_dim: int | None
+    normalize: bool
     activation: bool
     outputs: Names | None
     sparse: bool
@@ -88,6 +92,8 @@ class ToTf(TypedDict, total=False):
     overwrite: bool
     push_to_hub: str | None
     text_input: bool
+    truncate_dim: int | None
+    normalize: bool
     activation: bool
     formats: Names
     atol: float | None
@@ -104,6 +110,8 @@ class ToKeras(TypedDict, total=False):
     pooling: str | None
     allow_changed: bool
     activation: bool
+    truncate_dim: int | None
+    normalize: bool
     atol: float | None
     rtol: float | None
     proof_budget: float | None
@@ -119,6 +127,8 @@ class ToTorch(TypedDict, total=False):
     allow_changed: bool
     overwrite: bool
     push_to_hub: str | None
+    truncate_dim: int | None
+    normalize: bool
     activation: bool
     outputs: Names | None
     sparse: bool

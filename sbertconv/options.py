@@ -184,7 +184,20 @@ class ActivationOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputOptions(ActivationOptions):
+class VectorOptions:
+    """How the vectors of a text come out of a graph."""
+
+    truncate_dim: int | None = option(
+        None,
+        "Of a SentenceTransformer, cut its vectors to so many dimensions in the graph; default: as the model does.",
+        metavar="<n>",
+        low=1,
+    )
+    normalize: bool = option(False, "Of a SentenceTransformer, normalize its vectors in the graph, after they are cut.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(ActivationOptions, VectorOptions):
     """What a graph gives."""
 
     outputs: Names | None = option(
@@ -276,7 +289,7 @@ class OpenVinoOptions(GraphOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KerasOptions(ActivationOptions, TextInputOptions):
+class KerasOptions(ActivationOptions, VectorOptions, TextInputOptions):
     """How a Keras artifact is written."""
 
     formats: Names = option(
@@ -300,7 +313,7 @@ VERBS: dict[str, tuple[Subject, ...]] = {
     "to_onnx": (ModelOptions, FolderOptions, PushOptions, OnnxOptions, GateOptions),
     "to_openvino": (ModelOptions, FolderOptions, PushOptions, OpenVinoOptions, GateOptions),
     "to_tf": (ModelOptions, FolderOptions, PushOptions, KerasOptions, ProofOptions),
-    "to_keras": (ModelOptions, ActivationOptions, ProofOptions),
+    "to_keras": (ModelOptions, ActivationOptions, VectorOptions, ProofOptions),
     "to_torch": (ModelOptions, FolderOptions, PushOptions, TorchOptions, ProofOptions),
     "to_st": ((ModelOptions, "trust_remote_code"), FolderOptions, RuleOptions, PartOptions),
     "pipeline": (ModelOptions, (OutputOptions, "outputs")),

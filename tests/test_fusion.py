@@ -19,7 +19,8 @@ from onnxscript import optimizer
 import sbertconv
 from sbertconv.converters.onnx import fusion
 from sbertconv.converters.onnx.compat import exact_constants
-from sbertconv.converters.onnx.fusion import count_attention, fuse
+from sbertconv.converters.onnx.fusion import fuse
+from sbertconv.converters.onnx.fusion.counting import count_attention
 from sbertconv.converters.onnx.writer import _unfused
 
 BATCH, HEADS, LENGTH, SIZE = 3, 2, 5, 4

@@ -17,6 +17,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 from tiny import DECODER, LEFT, SMALL, WORDPIECE, tokenizer
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel
 
 import sbertconv
@@ -236,6 +237,19 @@ def test_no_text_longer_than_proven_is_answered_without_a_flag(cut_folder: Path)
     assert whole.max_seq_length == 400
     with pytest.raises(UnsupportedOptionError):
         embedder.graphs[0].run(whole.tokenize(LONG_TEXTS))
+
+
+def test_other_readers_of_a_cut_folder_cut_there_too(cut_folder: Path, tmp_path: Path) -> None:
+    proven = sbertconv.load(cut_folder).artifact.limit
+    assert Tokenizer.from_file(str(cut_folder / "tokenizer.json")).truncation["max_length"] == proven
+    assert json.loads((cut_folder / "tokenizer_config.json").read_text())["model_max_length"] == proven
+    model = cases.bert(cases.pooling("cls"), config={"max_position_embeddings": 300})
+    folder = sbertconv.to_onnx(model, tmp_path / "model", proof_budget=0).folder
+    proven = sbertconv.load(folder).artifact.limit
+    assert proven is not None
+    assert proven < 300
+    assert json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"] == proven
+    assert f"up to {proven}" in (folder / "README.md").read_text()
 
 
 def test_a_cut_folder_is_verified_up_to_where_it_is_proven(cut_folder: Path) -> None:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import cases
+import class_cases
 import numpy as np
 import onnxruntime
 import pytest
@@ -26,7 +28,7 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 import sbertconv
-from sbertconv import SbertconvError
+from sbertconv import SbertconvError, UnsupportedOptionError
 from sbertconv.corpus.texts import CORPUS
 from sbertconv.source.opening import open_source
 
@@ -126,6 +128,48 @@ def test_a_vector_cut_by_its_config_is_as_long_as_the_library_leaves_it(normaliz
         found, expected = embedder.encode(TEXTS, **options), model.encode(TEXTS, **options)
         np.testing.assert_allclose(found, expected, atol=1e-6)
         np.testing.assert_allclose(embedder.similarity(found, found), model.similarity(expected, expected), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("convert", "more"),
+    [
+        (sbertconv.to_onnx, {}),
+        (sbertconv.to_onnx, {"precision": "int8"}),
+        (sbertconv.to_openvino, {}),
+        (sbertconv.to_torch, {}),
+        (sbertconv.to_tf, {"formats": ["keras", "saved_model"]}),
+    ],
+)
+def test_a_graph_cuts_and_normalizes_where_it_is_asked_to(
+    convert: Any, more: Mapping[str, Any], tmp_path: Path
+) -> None:
+    model = cases.chain(cases.static_embedding(), st.Normalize())
+    folder = convert(model, tmp_path / "model", truncate_dim=12, normalize=True, **more).folder
+    assert model.truncate_dim is None
+    assert not hasattr(model, "normalize_embeddings")
+    embedder = sbertconv.load(folder)
+    found = embedder.graphs[0].run(embedder.tokenize(TEXTS))["sentence_embedding"]
+    expected = model.encode(TEXTS, truncate_dim=12, normalize_embeddings=True)
+    bound = 0.05 if more.get("precision") else 1e-6
+    np.testing.assert_allclose(found, expected, atol=bound)
+    np.testing.assert_allclose(embedder.encode(TEXTS), expected, atol=bound)
+    assert embedder.get_embedding_dimension() == 12
+    assert sbertconv.verify(model, folder).passed
+
+
+def test_a_normalized_keras_model_comes_back(tmp_path: Path) -> None:
+    model = cases.chain(cases.static_embedding())
+    folder = sbertconv.to_tf(model, tmp_path / "keras", formats=["keras"], truncate_dim=12, normalize=True).folder
+    assert sbertconv.to_st(folder, tmp_path / "back").passed
+    back = SentenceTransformer(str(tmp_path / "back"))
+    expected = model.encode(TEXTS, truncate_dim=12, normalize_embeddings=True)
+    np.testing.assert_allclose(back.encode(TEXTS, normalize_embeddings=True), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"truncate_dim": 4}, {"normalize": True}])
+def test_only_dense_vectors_are_cut_or_normalized(options: Mapping[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedOptionError, match=next(iter(options))):
+        sbertconv.to_onnx(class_cases.inference_free(), tmp_path / "model", **options)
 
 
 def test_a_chain_of_denses_is_the_whole_answer_of_its_graph(tmp_path: Path) -> None:

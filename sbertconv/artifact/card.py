@@ -90,7 +90,8 @@ def facts(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield f"- vectors of {size} numbers, compared by {manifest['similarity_fn_name']}"
     if labels := manifest.get("num_labels"):
         yield f"- {labels} label{'s' if labels > 1 else ''}, activation {manifest['activation']}"
-    limit = manifest["max_seq_length"]
+    limits = (manifest["max_seq_length"], manifest.get("proven_length"))
+    limit = min((length for length in limits if length is not None), default=None)
     yield f"- texts up to {limit} tokens" if limit else "- texts of any length"
     for name, prompt in manifest["prompts"].items():
         default = ", the default" if name == manifest["default_prompt_name"] else ""

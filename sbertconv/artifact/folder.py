@@ -109,6 +109,14 @@ class Artifact:
             )
         return path
 
+    @property
+    def limit(self) -> int | None:
+        """The most tokens of a text that this folder is proven for: the model's limit, or the end of the proof; None
+        where neither is.
+        """
+        limits = (self.manifest.get("max_seq_length"), self.manifest.get("proven_length"))
+        return min((limit for limit in limits if limit is not None), default=None)
+
     def verify_hashes(self) -> None:
         """Compare every file with its sha256 in the manifest.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from sbertconv.errors import SourceError, UnsupportedOptionError
 
+NORMALIZES = "normalize_embeddings"  # a keyword of encode(); of a model while it is converted, an attribute
 EXACT = "fp32"  # the precision that is held to the last bits of float32
 ACTIVATIONS = ("identity", "sigmoid", "softmax", "tanh", "relu")  # of logits, which the run time computes with numpy
 SPARSE_OUTPUTS = ("indices", "values")
@@ -94,6 +95,14 @@ class ModelClass:
             have = ", ".join(row.name for row in MODEL_CLASSES.values() if set(SPARSE_OUTPUTS) <= set(row.outputs))
             raise UnsupportedOptionError(
                 f"{option}: a {self.name} gives no sparse vectors (have: {have}).\nLeave the option out."
+            )
+
+    def check_dense(self, option: str) -> None:
+        """Raise UnsupportedOptionError for an option of dense vectors of texts, unless this class gives those."""
+        if self.output != "sentence_embedding" or set(SPARSE_OUTPUTS) <= set(self.outputs):
+            raise UnsupportedOptionError(
+                f"{option}: a {self.name} gives no dense vector of a text (have: SentenceTransformer).\n"
+                "Leave the option out."
             )
 
     def check_text_input(self) -> None:

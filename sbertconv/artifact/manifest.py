@@ -303,6 +303,7 @@ class Manifest(TypedDict):
     default_prompt_name: Annotated[str | None, key("the prompt where none is asked for")]
     embedding_dimension: NotRequired[Annotated[Positive | str, key("the size of its vectors")]]
     truncate_dim: NotRequired[Annotated[Positive | None, key("the size that vectors are cut to")]]
+    normalized: NotRequired[Annotated[bool, key("whether vectors are normalized after they are cut")]]
     max_active_dims: NotRequired[Annotated[Positive | None, key("of sparse vectors, the most values that are not 0")]]
     similarity_fn_name: NotRequired[
         Annotated[

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from sbertconv.artifact.card import license_in
+from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.kinds import EXACT
 from sbertconv.artifact.manifest import TokenizerSection
 from sbertconv.artifact.publishing import Staging
@@ -194,6 +195,28 @@ def write_module_configs(model: SentenceTransformer, staging: Staging) -> None:
             staging.write("config.json", transformers_config.to_json_string())
     staging.write("modules.json", to_json(entries))
     staging.write("config_sentence_transformers.json", to_json(model_config(model)))
+
+
+def cut_files(staging: Staging, graphs: Iterable[Mapping[str, Any]], length: int) -> None:
+    """Lower the limit in every file that says one: readers of the folder go by those, and know no `proven_length`.
+
+    Args:
+        staging: the written folder.
+        graphs: the manifest's entries; their own limits stay, for `beyond_proof`.
+        length: the most tokens of a text.
+    """
+    sections = [graph["tokenizer"] for graph in graphs if graph["tokenizer"] is not None]
+    for file in {section["file"] for section in sections if section["kind"] == "fast"}:
+        described = read_json(staging.folder / file, dict)
+        if described.get("truncation"):
+            described["truncation"]["max_length"] = min(described["truncation"]["max_length"], length)
+            staging.write(file, to_json(described))
+    for name, key in {"tokenizer_config.json": "model_max_length", TRANSFORMER_CONFIG: "max_seq_length"}.items():
+        for path in staging.folder.rglob(name):
+            settings = read_json(path, dict)
+            if settings.get(key) is not None:
+                cut = {**settings, key: min(settings[key], length)}
+                staging.write(path.relative_to(staging.folder).as_posix(), to_json(cut))
 
 
 def old_pooling_flags(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import keras
 
 from sbertconv.layers.sparse import largest
 
+SHORTEST = 1e-12  # the length that a vector is divided by at least, as in PyTorch
 FOLDER = "sbertconv"  # in the folder that Keras gives every layer for its files
 
 
@@ -20,16 +21,24 @@ class SentenceEmbedding(keras.layers.Layer):
     Args:
         truncate_dim: keep this many leading dimensions, or None.
         max_active_dims: keep this many values of each row, the largest by absolute value, or None.
+        normalized: divide each row by its length then, as torch.nn.functional.normalize does.
 
     Attributes:
         files: name -> content of the manifest, the tokenizer files and the sentence-transformers configs. They
             travel inside the .keras file, so that it can be encoded with, exported and converted back alone.
     """
 
-    def __init__(self, truncate_dim: int | None = None, max_active_dims: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        truncate_dim: int | None = None,
+        max_active_dims: int | None = None,
+        normalized: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(**{"dtype": "float32", **options})
         self.truncate_dim = truncate_dim
         self.max_active_dims = max_active_dims
+        self.normalized = normalized
         self.files: Mapping[str, bytes] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -40,6 +49,9 @@ class SentenceEmbedding(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         embedding = keras.ops.cast(inputs[..., : self.truncate_dim], "float32")
+        if self.normalized:
+            length = keras.ops.sqrt(keras.ops.sum(embedding * embedding, axis=-1, keepdims=True))
+            embedding = embedding / keras.ops.maximum(length, SHORTEST)
         return embedding if self.max_active_dims is None else largest(embedding, self.max_active_dims)
 
     def compute_output_spec(self, inputs: Any) -> Any:
@@ -47,7 +59,8 @@ class SentenceEmbedding(keras.layers.Layer):
         return keras.KerasTensor((*others, min(dim, self.truncate_dim or dim)), dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "truncate_dim": self.truncate_dim, "max_active_dims": self.max_active_dims}
+        own = {name: getattr(self, name) for name in ("truncate_dim", "max_active_dims", "normalized")}
+        return {**super().get_config(), **own}
 
     def save_assets(self, dir_path: str) -> None:
         for name, content in self.files.items():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sbertconv.artifact.kinds import EXACT, MODEL_CLASSES
+from sbertconv.artifact.kinds import EXACT, MODEL_CLASSES, NORMALIZES
 from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, long_text, random_images, sentences
@@ -118,7 +118,10 @@ class Original:
         if question.method == TOKEN_OUTPUT:
             return [self._own_tokens(text, question) for text in question.inputs]
         method = getattr(self.model, question.method)
-        results: Sequence[Any] = method(list(question.inputs), show_progress_bar=False, **question.options)
+        options = dict(question.options)
+        if getattr(self.model, NORMALIZES, False) and options.get("output_value") in (None, "sentence_embedding"):
+            options[NORMALIZES] = True
+        results: Sequence[Any] = method(list(question.inputs), show_progress_bar=False, **options)
         return results
 
     def _own_tokens(self, text: str, question: Question) -> Any:

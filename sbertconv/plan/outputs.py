@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sbertconv.artifact.kinds import ACTIVATIONS
+from sbertconv.artifact.kinds import ACTIVATIONS, NORMALIZES
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.source.routes import live_modules
 
@@ -51,8 +51,15 @@ def _own_copy(model: Any) -> Callable[[Any], Any]:
 
 
 def _truncated(model: Any) -> Callable[[Any], Any]:
-    size = model.truncate_dim
-    return lambda tensor: tensor[:, :size]
+    size, normalizes = model.truncate_dim, getattr(model, NORMALIZES, False)
+
+    def truncate(tensor: Any) -> Any:
+        import torch
+
+        cut = tensor[:, :size]
+        return torch.nn.functional.normalize(cut, dim=-1) if normalizes else cut
+
+    return truncate
 
 
 def _limited(model: Any) -> Callable[[Any], Any]:
@@ -102,6 +109,7 @@ def _embedding_content(model: Any, graphs: Sequence[Mapping[str, Any]]) -> dict[
     return {
         "embedding_dimension": output["shape"][-1],
         "truncate_dim": model.truncate_dim,
+        **({"normalized": True} if getattr(model, NORMALIZES, False) else {}),
         "similarity_fn_name": model.similarity_fn_name,
     }
 

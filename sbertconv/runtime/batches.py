@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sbertconv.runtime.tokenization import Tensors
+from sbertconv.runtime.tokenization import Tensors, Tokens
 
 Batch = tuple[np.ndarray, Tensors]  # the places of its texts, and what the graph takes
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
@@ -79,3 +81,60 @@ def cheapest_batches(lengths: Sequence[int], batch_size: int, tokens: int, cost:
     while start < len(order):
         yield order[start : start + counts[start]]
         start += counts[start]
+
+
+@dataclass(frozen=True)
+class Room:
+    """What batches are cut by.
+
+    Attributes:
+        tokens: in a batch, padding included, at most, unless one text is longer.
+        cost: of a batch, in tokens, beside those that are in it.
+        parallel: batches that run at once.
+    """
+
+    tokens: int
+    cost: int
+    parallel: int
+
+
+def token_batches(
+    order: np.ndarray, batch_size: int, tokenize: Callable[[np.ndarray], list[Tokens]], room: Room | None
+) -> Iterator[tuple[np.ndarray, list[Tokens]]]:
+    """Places and tokens of each batch: many texts are tokenized, and then sorted by their tokens, so that hardly
+    anything is padding.
+
+    Args:
+        order: the places of the texts, the longest first.
+        batch_size: texts in a batch, at most.
+        tokenize: gives the tokens of the texts at some places.
+        room: None: the batches are the library's, in this order and of this size.
+    """
+    size = batch_size if room is None else max(WINDOW, batch_size)
+    for chosen, rows in prepared_ahead(chunks(order, size), tokenize):
+        if room is None:
+            yield chosen, rows
+            continue
+        share = -(-len(rows) // room.parallel)  # of few texts, every core gets some
+        lengths = [max(len(ids), 1) for ids, _ in rows]
+        for places in cheapest_batches(lengths, min(batch_size, share), room.tokens, room.cost):
+            yield chosen[places], [rows[place] for place in places]
+
+
+def answered(
+    run: Callable[[Tensors], Tensors], batches: Iterator[Batch], parallel: int
+) -> Iterator[tuple[Batch, Tensors]]:
+    """Each batch with what a graph gives for it, in order; so many run at once."""
+    if parallel == 1:
+        for batch in batches:
+            yield batch, run(batch[1])
+        return
+    with ThreadPoolExecutor(parallel) as pool:
+        running: deque[tuple[Batch, Future[Tensors]]] = deque()
+        for batch in batches:
+            running.append((batch, pool.submit(run, batch[1])))
+            if len(running) > parallel:  # one waits, so that no core does
+                done, answer = running.popleft()
+                yield done, answer.result()
+        for done, answer in running:
+            yield done, answer.result()

@@ -6,17 +6,20 @@ import ctypes
 import os
 import threading
 import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact
 from sbertconv.artifact.manifest import GraphSection, not_null
-from sbertconv.errors import ArtifactError, SbertconvError
+from sbertconv.artifact.scoring import IS_QUERY
+from sbertconv.artifact.text_input import TEXT_PAIR, Settings
+from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError
 from sbertconv.runtime.engines import Run, open_graph
 from sbertconv.runtime.feeds import checked_answer, checked_feeds, longest
 from sbertconv.runtime.options import EngineOptions
-from sbertconv.runtime.tokenization import Tensors, TextTokenizer, load_tokenizer
+from sbertconv.runtime.tokenization import Tensors, Text, TextTokenizer, Tokens, load_tokenizer, refuse_surrogates
 
 
 class Graph:
@@ -99,6 +102,40 @@ class Graph:
                 self._arrive()
                 self._run = open_graph(self.artifact, self.section, self.form, self.engine, self.options)
             return self._run
+
+    def tensors(self, rows: Sequence[Tokens], task: str | None, prompt: str | None) -> Tensors:
+        """What the graph takes, of texts that are token ids already."""
+        tensors = self.tokenizer.padded(rows, task)
+        if "token_type_ids" in self.inputs and "token_type_ids" not in tensors:
+            tensors["token_type_ids"] = np.zeros_like(tensors["input_ids"])
+        return tensors | self._per_text(len(rows), task, prompt)
+
+    def text_tensors(self, texts: Sequence[Text], task: str | None, prompt: str | None) -> Tensors:
+        """What a graph with its tokenizer inside takes.
+
+        Raises:
+            UnsupportedOptionError: for a pair where it takes one text, or the other way around.
+        """
+        pair = TEXT_PAIR in self.inputs
+        for text in texts:
+            if isinstance(text, str) is pair:
+                due, passed = ("pairs", "one text") if pair else ("one text each", "a pair")
+                raise UnsupportedOptionError(
+                    f"A graph with its tokenizer inside takes {due}, and {text!r:.60} is {passed}.\n"
+                    "Convert the model without text_input=True to run both."
+                )
+        refuse_surrogates(texts)
+        settings = Settings.of(not_null(self.section["tokenizer"]), pair)
+        feeds = settings.feeds(texts, self.tokenizer.max_length(task) if settings.limits else None)
+        return {**feeds, **self._per_text(len(texts), task, prompt)}
+
+    def _per_text(self, count: int, task: str | None, prompt: str | None) -> Tensors:
+        """What the graph takes of that which is said once for each of so many texts, int64 [batch]."""
+        said: dict[str, Callable[[], int]] = {
+            "prompt_length": lambda: self.tokenizer.prompt_length(prompt, task) if prompt else 0,
+            IS_QUERY: lambda: task == "query",
+        }
+        return {name: np.full(count, value(), np.int64) for name, value in said.items() if name in self.inputs}
 
     def run_with(self, run: Run | None) -> None:
         """Compute with another function than the engine's, one that looks inside say; None: with the engine's again."""

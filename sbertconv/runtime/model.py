@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,25 +13,26 @@ import numpy as np
 from sbertconv.artifact.folder import Artifact
 from sbertconv.artifact.kinds import MODEL_CLASSES
 from sbertconv.artifact.manifest import not_null
-from sbertconv.artifact.scoring import IS_QUERY, TASKS
-from sbertconv.artifact.text_input import TEXT, TEXT_PAIR, Settings
+from sbertconv.artifact.scoring import TASKS
+from sbertconv.artifact.text_input import TEXT
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.runtime.batches import (
     BATCH_COST,
     TOKENS_AT_ONCE,
     TOKENS_PER_CORE,
-    WINDOW,
     Batch,
-    cheapest_batches,
+    Room,
+    answered,
     chunks,
     count_characters,
     prepared_ahead,
+    token_batches,
 )
 from sbertconv.runtime.engines import AUTO, ENGINES, check_options, choose_engine
 from sbertconv.runtime.graph import Graph
 from sbertconv.runtime.images import pixel_values
 from sbertconv.runtime.options import CPU, EngineOptions
-from sbertconv.runtime.tokenization import Tensors, Text, Tokens, refuse_surrogates
+from sbertconv.runtime.tokenization import Tensors, Text
 
 PROGRAM = "torch"
 BUILT = {"tensorrt": "build it on the machine with the GPU: sbertconv build-plan {}"}  # formats that come later
@@ -171,42 +170,7 @@ class ConvertedModel:
         graph = self.graph("text", task)
         prompted = [graph.tokenizer.prompted(text, prompt) for text in texts]
         rows = graph.tokenizer.limited_ids(prompted, task)
-        return self._tensors(graph, rows, task, prompt)
-
-    def _tensors(self, graph: Graph, rows: Sequence[Tokens], task: str | None, prompt: str | None) -> Tensors:
-        """What the graph takes, of texts that are token ids already."""
-        tensors = graph.tokenizer.padded(rows, task)
-        if "token_type_ids" in graph.inputs and "token_type_ids" not in tensors:
-            tensors["token_type_ids"] = np.zeros_like(tensors["input_ids"])
-        return tensors | self._per_text(graph, len(rows), task, prompt)
-
-    def _texts(self, graph: Graph, texts: Sequence[Text], task: str | None, prompt: str | None) -> Tensors:
-        """What a graph with its tokenizer inside takes.
-
-        Raises:
-            UnsupportedOptionError: for a pair where it takes one text, or the other way around.
-        """
-        pair = TEXT_PAIR in graph.inputs
-        for text in texts:
-            if isinstance(text, str) is pair:
-                due, passed = ("pairs", "one text") if pair else ("one text each", "a pair")
-                raise UnsupportedOptionError(
-                    f"A graph with its tokenizer inside takes {due}, and {text!r:.60} is {passed}.\n"
-                    "Convert the model without text_input=True to run both."
-                )
-        refuse_surrogates(texts)
-        settings = Settings.of(not_null(graph.section["tokenizer"]), pair)
-        feeds = settings.feeds(texts, graph.tokenizer.max_length(task) if settings.limits else None)
-        return {**feeds, **self._per_text(graph, len(texts), task, prompt)}
-
-    @staticmethod
-    def _per_text(graph: Graph, count: int, task: str | None, prompt: str | None) -> Tensors:
-        """What the graph takes of that which is said once for each of so many texts, int64 [batch]."""
-        said: dict[str, Callable[[], int]] = {
-            "prompt_length": lambda: graph.tokenizer.prompt_length(prompt, task) if prompt else 0,
-            IS_QUERY: lambda: task == "query",
-        }
-        return {name: np.full(count, value(), np.int64) for name, value in said.items() if name in graph.inputs}
+        return graph.tensors(rows, task, prompt)
 
     def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
         if prompt is not None:
@@ -257,27 +221,11 @@ class ConvertedModel:
         progress_of = _Progress(len(items)) if progress else contextlib.nullcontext(lambda count: None)
         with progress_of as advance:
             batches = self._batches(graph, items, order, batch_size, prompt, task)
-            for (chosen, tensors), found in self._answers(graph, batches):
+            for (chosen, tensors), found in answered(graph.run, batches, self.parallel):
                 for row, index in enumerate(chosen):
                     results[index] = self._row(found, output, row, tensors)
                 advance(len(chosen))
         return results
-
-    def _answers(self, graph: Graph, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Tensors]]:
-        """Each batch with what the graph gives for it, in order."""
-        if self.parallel == 1:
-            for batch in batches:
-                yield batch, graph.run(batch[1])
-            return
-        with ThreadPoolExecutor(self.parallel) as pool:
-            running: deque[tuple[Batch, Future[Tensors]]] = deque()
-            for batch in batches:
-                running.append((batch, pool.submit(graph.run, batch[1])))
-                if len(running) > self.parallel:  # one waits, so that no core does
-                    done, answer = running.popleft()
-                    yield done, answer.result()
-            for done, answer in running:
-                yield done, answer.result()
 
     def _batches(
         self, graph: Graph, items: list[Any], order: np.ndarray, batch_size: int, prompt: str | None, task: str | None
@@ -289,7 +237,7 @@ class ConvertedModel:
 
         if TEXT in graph.inputs:
             for chosen in chunks(order, batch_size):
-                yield chosen, self._texts(graph, texts(chosen), task, prompt)
+                yield chosen, graph.text_tensors(texts(chosen), task, prompt)
         elif graph.section["modality"] == "image":
             settings = not_null(graph.section["image"])
             pixels = prepared_ahead(
@@ -299,28 +247,17 @@ class ConvertedModel:
                 yield chosen, {"pixel_values": values}
         else:
             tokenize = lambda part: graph.tokenizer.limited_ids(texts(part), task)  # noqa: E731
-            for chosen, rows in self._tokens(order, batch_size, tokenize):
-                yield chosen, self._tensors(graph, rows, task, prompt)
+            for chosen, rows in token_batches(order, batch_size, tokenize, self._room()):
+                yield chosen, graph.tensors(rows, task, prompt)
 
-    def _tokens(
-        self, order: np.ndarray, batch_size: int, tokenize: Callable[[np.ndarray], list[Tokens]]
-    ) -> Iterator[tuple[np.ndarray, list[Tokens]]]:
-        """Indices and tokens of each batch: many texts are tokenized, and then sorted by their tokens, so that hardly
-        anything is padding.
-        """
-        at_once = cost = TOKENS_AT_ONCE  # no more batches than must be
-        if ENGINES[self.engine].on_cores and self.options.kind == CPU:
-            cores = max(1, self.options.cores // self.parallel)
-            at_once, cost = min(at_once, TOKENS_PER_CORE * cores), BATCH_COST * cores
-        size = batch_size if self.same_batches else max(WINDOW, batch_size)
-        for chosen, rows in prepared_ahead(chunks(order, size), tokenize):
-            if self.same_batches:
-                yield chosen, rows
-                continue
-            share = -(-len(rows) // self.parallel)  # of few texts, every core gets some
-            lengths = [max(len(ids), 1) for ids, _ in rows]
-            for places in cheapest_batches(lengths, min(batch_size, share), at_once, cost):
-                yield chosen[places], [rows[place] for place in places]
+    def _room(self) -> Room | None:
+        """What a batch has room for; None where batches are those of the library."""
+        if self.same_batches:
+            return None
+        if not ENGINES[self.engine].on_cores or self.options.kind != CPU:
+            return Room(TOKENS_AT_ONCE, TOKENS_AT_ONCE, self.parallel)  # no more batches than must be
+        cores = max(1, self.options.cores // self.parallel)
+        return Room(min(TOKENS_AT_ONCE, TOKENS_PER_CORE * cores), BATCH_COST * cores, self.parallel)
 
     def _row(self, found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
         """One item's result: a vector, its token embeddings up to the last token, or a dict of all outputs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +99,7 @@ class Source:
         model = self._load_from_files(widened_late) if self.live is None else _float32_on_cpu(self.live)
         self.heard.extend([*tokens_without_a_row(model), *self._other_tokenizers(model)])
         training = [module for module in model.modules() if module.training]
-        own = {name: getattr(model, name) for name in self.changes}
+        own = {name: getattr(model, name, MISSING) for name in self.changes}
         model.eval()
         try:
             for name, value in self.changes.items():
@@ -114,7 +114,10 @@ class Source:
             yield model
         finally:
             for name, value in own.items():
-                setattr(model, name, value)
+                if value is MISSING:
+                    delattr(model, name)
+                else:
+                    setattr(model, name, value)
             for module in training:
                 module.training = True
             if model is not self.live:

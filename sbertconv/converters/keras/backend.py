@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sbertconv.artifact.kinds import ACTIVATIONS, ModelClass
+from sbertconv.artifact.kinds import ACTIVATIONS, NORMALIZES, ModelClass
 from sbertconv.converters.keras.formats import FORMATS
 from sbertconv.converters.text import TextTables
 from sbertconv.errors import UnsupportedOptionError
@@ -95,7 +95,8 @@ def build_model(
     feature = outputs_of[first].feature
     if feature not in features:
         raise UnsupportedOptionError(f"The chain gives no {feature} (has: {', '.join(features)}).\nAdd a Pooling.")
-    cuts = {cut: getattr(model, cut, None) for cut in ("truncate_dim", "max_active_dims")}
+    cuts: dict[str, Any] = {cut: getattr(model, cut, None) for cut in ("truncate_dim", "max_active_dims")}
+    cuts["normalized"] = getattr(model, NORMALIZES, False)
     found = {first: SentenceEmbedding(**cuts, name=first)(features[feature])}
     for name in others:
         other = features[outputs_of[name].feature]

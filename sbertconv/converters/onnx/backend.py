@@ -18,8 +18,9 @@ import torch
 
 from sbertconv.artifact.kinds import EXACT, NOT_ZERO, ModelClass
 from sbertconv.converters.guards import GUARDS, guards_of
-from sbertconv.converters.onnx.compat import decomposing_by_node, exact_constants, rules_by_anchor
-from sbertconv.converters.onnx.fusion import pick_rows, zero_unattended
+from sbertconv.converters.onnx.compat import exact_constants, quick_exporter, rules_by_anchor
+from sbertconv.converters.onnx.fusion.padding import zero_unattended
+from sbertconv.converters.onnx.fusion.weights import pick_rows
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
 from sbertconv.converters.onnx.tensorrt import OPSET, prepare
@@ -262,7 +263,7 @@ def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], optio
     with stand_ins(chain) as widened:
         program = torch.export.export(chain, tuple(example.values()), dynamic_shapes=(dynamic,), strict=False)
         guards = guards_of(program)
-        with decomposing_by_node():
+        with quick_exporter():
             translated = torch.onnx.export(
                 program,
                 input_names=list(example),

@@ -12,6 +12,7 @@ from sbertconv.converters.decomposing import decomposed
 from sbertconv.frameworks import private
 
 NOTHING = {torch.ops.aten.dropout.default}  # outside training; ONNX's own hides from the fusions what follows it
+REGISTRIES: dict[int, Any] = {}  # opset -> the exporter's translations; nothing of this package adds one
 TOLERANCES = ("_abs_tol", "_rel_tol")
 
 
@@ -37,30 +38,46 @@ def exact_constants() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def decomposing_by_node() -> Iterator[None]:
-    """Have PyTorch's exporter break up operations that it has no translation of one by one, for as long as this lasts.
+def quick_exporter() -> Iterator[None]:
+    """Have PyTorch's exporter do less again for the same graph, for as long as this lasts: it breaks up operations that
+    it has no translation of one by one, reads its translations once, and runs none of the operations in which no dtype
+    can be promoted, whose results the trace knows.
 
     Raises:
-        MissingDependencyError: if this version of PyTorch does it elsewhere.
+        MissingDependencyError: if this version of PyTorch does these things elsewhere.
     """
-    from torch.onnx._internal.exporter import _decomp, _fx_passes
+    from torch.onnx._internal.exporter import _fx_passes, _registration
+    from torch.onnx._internal.fx.passes import type_promotion
 
-    name = "decompose_with_registry"
-    before = private(_fx_passes, name, "torch")
-    translated, table_without = (
-        private(_decomp, one, "torch")
-        for one in ("get_onnx_implemented_overloads", "create_onnx_friendly_decomposition_table")
-    )
+    registry = private(_registration, "ONNXRegistry", "torch")
+    interpreter = private(type_promotion, "_TypePromotionInterpreter", "torch")
+    rule_of = private(type_promotion, "get_type_promotion_rule", "torch")
+    run = private(interpreter, "run_node", "torch")
+    read = private(registry, "from_torchlib", "torch")  # of the class, for an opset
 
-    def decompose(program: Any, registry: Any) -> Any:
-        kept = set(translated(registry)) - NOTHING
-        return decomposed(program, table_without(kept), kept.__contains__)
+    def translations(opset_version: int) -> Any:
+        if opset_version not in REGISTRIES:
+            REGISTRIES[opset_version] = read(opset_version)
+        return REGISTRIES[opset_version]
 
-    setattr(_fx_passes, name, decompose)
-    try:
+    def run_node(self: Any, node: Any) -> Any:
+        runs = "val" not in node.meta or rule_of(node, self.type_promotion_table) is not None
+        return run(self, node) if runs else node.meta["val"]
+
+    with (
+        _replaced(_fx_passes, "decompose_with_registry", "torch", _decompose),
+        _replaced(registry, "from_torchlib", "torch", staticmethod(translations)),
+        _replaced(interpreter, "run_node", "torch", run_node),
+    ):
         yield
-    finally:
-        setattr(_fx_passes, name, before)
+
+
+def _decompose(program: Any, registry: Any) -> Any:
+    from torch.onnx._internal.exporter import _decomp
+
+    kept = set(private(_decomp, "get_onnx_implemented_overloads", "torch")(registry)) - NOTHING
+    table = private(_decomp, "create_onnx_friendly_decomposition_table", "torch")(kept)
+    return decomposed(program, table, kept.__contains__)
 
 
 @contextlib.contextmanager
@@ -72,7 +89,8 @@ def rules_by_anchor() -> Iterator[None]:
     """
     from onnxscript.rewriter import RewriteRule
 
-    before = private(RewriteRule, "try_rewrite", "onnxscript")
+    name = "try_rewrite"
+    attempt = private(RewriteRule, name, "onnxscript")
     anchors: dict[Any, Any] = {}
 
     def try_rewrite(rule: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
@@ -80,13 +98,22 @@ def rules_by_anchor() -> Iterator[None]:
             pattern = private(rule, "_target_pattern", "onnxscript")
             anchors[rule] = pattern.output_nodes[0].op_identifier()
         elsewhere = anchors[rule] is not None and anchors[rule] != node.op_identifier()
-        return None if elsewhere else before(rule, model, graph, node, **options)
+        return None if elsewhere else attempt(rule, model, graph, node, **options)
 
-    RewriteRule.try_rewrite = try_rewrite
+    with _replaced(RewriteRule, name, "onnxscript", try_rewrite):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, package: str, value: Any) -> Iterator[None]:
+    """An attribute of a package replaced for a while."""
+    private(owner, name, package)
+    before = vars(owner)[name]
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        RewriteRule.try_rewrite = before
+        setattr(owner, name, before)
 
 
 def _constants() -> list[Any]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbertconv.artifact.kinds import EXACT
-from sbertconv.converters.onnx.fusion import CONTRIB
+from sbertconv.converters.onnx.fusion.values import CONTRIB
 from sbertconv.converters.onnx.saving import lazy, read
 
 if TYPE_CHECKING:

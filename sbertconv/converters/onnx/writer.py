@@ -17,7 +17,7 @@ from sbertconv.artifact.publishing import Staging
 from sbertconv.artifact.text_input import TEXT
 from sbertconv.converters.guards import GUARDS, guarded_lengths
 from sbertconv.converters.onnx.backend import GraphSettings, describe_tensors, exported_graph
-from sbertconv.converters.onnx.fusion import count_attention
+from sbertconv.converters.onnx.fusion.counting import count_attention
 from sbertconv.converters.onnx.naming import rename_graph
 from sbertconv.converters.onnx.precision import RECIPES, Recipe, largest_values
 from sbertconv.converters.onnx.saving import EXTERNAL_DATA, save_graph
