@@ -46,7 +46,7 @@ docs: $(READY)   ## the generated pages are up to date, and every link leads som
 docs-run: $(READY) ## every command and every Python block of the pages, in order, in a scratch folder; half an hour
 	$(BIN)/python docs/run.py $(ARGS)
 
-test-clients: $(READY) ## other software from the package registries, on converted folders; half an hour, 4 GB of disk
+test-clients: $(READY) ## other software from the package registries, on converted folders; 15 minutes, 4 GB of disk
 	$(BIN)/python tests/clients/run.py $(ARGS)
 
 site: $(READY)   ## the documentation as pages, in build/site

@@ -371,6 +371,80 @@ def keywords_module() -> list[str]:
     return lines
 
 
+CONSUMER_FOLDERS = {  # format, whether strings go in -> a folder that docs/consumers.md makes
+    ("onnx", False): "minilm",
+    ("onnx", True): "minilm-text",
+    ("openvino", False): "minilm-openvino",
+    ("saved_model", False): "minilm-tf",
+    ("saved_model", True): "minilm-tf-text",
+    ("litert", False): "minilm-tf",
+    ("torch", False): "minilm-torch",
+}
+TAKE_STRINGS = {"oracle", "duckdb", "postgresql", "clickhouse", "bigquery"}
+MADE = """`{folder}` is made in [consumers.md](../consumers.md). A model that the software would get wrong is refused
+by name; else every answer by its own rule is that of the folder, or nothing is published."""
+CONVERTED_FOR = {  # what needs outputs that a folder does not have by default
+    "sentence-transformers": ("to-onnx", "all-MiniLM-L6-v2"),
+    "sentence-transformers-openvino": ("to-openvino", "all-MiniLM-L6-v2"),
+}
+RUN_ELSEWHERE = {
+    "litert-int8": "`tests/test_consumer_rows.py` runs it with TensorFlow's LiteRT 2.21, on a tiny model.",
+    "openvino-model-server": "Not run. It reads what [openvino-genai](openvino-genai.md) reads, which is run.",
+}
+NEED_MORE = dict.fromkeys(("openvino-genai", "openvino-model-server"), "it needs sbertconv[genai]")
+
+
+def consumer_pages() -> dict[str, list[str]]:
+    """A page for each consumer: name -> its lines."""
+    from sbertconv.consumers import default_consumers
+
+    table = default_consumers()
+    return {name: consumer_page(name, table.rows(name)) for name in table.names}
+
+
+def consumer_page(name: str, rows: Mapping[str, Any]) -> list[str]:
+    """Its rows, how a folder is made for it and opened, and with which version it was run."""
+    from sbertconv.consumers.opening import opens
+
+    first = next(iter(rows.values()))
+    folder = CONSUMER_FOLDERS[first.form, name in TAKE_STRINGS]
+    made, source = CONVERTED_FOR.get(name, ("pack", folder))
+    command = f"    sbertconv {made} {source} packed-{name} --for {name}"
+    lines = [f"# {name}", "", *table(["model", "what it reads"], [[kind, row.reads] for kind, row in rows.items()]), ""]
+    lines += [f"<!-- not run: {NEED_MORE[name]} -->", ""] if name in NEED_MORE else []
+    lines += [command, "", *MADE.format(folder=folder).splitlines(), "", "## Open it"]
+    for kind in rows:
+        if found := opens(name, kind):
+            why = "the real software is run by `make test-clients`" if clients_of(name) else "it is not had here"
+            lines += ["", *([f"{kind}:", ""] if len(rows) > 1 else [])]
+            lines += [f"<!-- not run: {why} -->", "", f"```{found[0]}", *found[1].splitlines(), "```"]
+    lines += ["", "## Run", ""]
+    if found := clients_of(name):
+        lines += ["`make test-clients` runs it on converted folders and compares with `encode()`:", ""]
+        versions = [
+            [", ".join(one.dependencies) or "a program in C", f"tests/clients/{one.file.name}"] for one in found
+        ]
+        return lines + table(["version", "what is run"], versions)
+    if name in RUN_ELSEWHERE:
+        return [*lines, RUN_ELSEWHERE[name]]
+    return [
+        *lines,
+        "Not run: no package of the registries has it. Its rule was written from its source and reference, and",
+        "runs in every `pack`.",
+    ]
+
+
+def clients_of(name: str) -> list[Any]:
+    """The clients that run a consumer."""
+    import importlib.util
+
+    if "clients_run" not in sys.modules:
+        spec: Any = importlib.util.spec_from_file_location("clients_run", ROOT / "tests/clients/run.py")
+        sys.modules["clients_run"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["clients_run"])
+    return [one for one in sys.modules["clients_run"].clients(own=True) if one.consumer == name]
+
+
 PAGES = {
     "docs/cli.md": cli_page,
     "docs/manifest.md": manifest_page,
@@ -384,8 +458,11 @@ def main() -> int:
     """Write the pages, or with --check name what is wrong; returns the exit code."""
     pages = {ROOT / name: "\n".join([NOTICE, "", *make()]) + "\n" for name, make in PAGES.items()}
     pages |= {ROOT / name: "\n".join(make()) + "\n" for name, make in MODULES.items()}
+    for name, lines in consumer_pages().items():
+        pages[ROOT / f"docs/consumers/{name}.md"] = "\n".join([NOTICE, "", *lines]) + "\n"
     if "--check" not in sys.argv:
         for path, text in pages.items():
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
         return 0
     problems = [

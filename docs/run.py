@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     "README.md", "docs/quickstart.md", "docs/onnx.md", "docs/tensorflow.md", "docs/finetuning.md", "docs/torch.md",
     "docs/runtime.md", "docs/verification.md", "docs/consumers.md",
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/consumers").glob("*.md")
+            if not path.name.startswith("openvino-")),  # what these need is not there
 )  # fmt: skip
 MODEL = "all-MiniLM-L6-v2"
 EXITS = re.compile(r"<!-- exits (?P<code>\d+) -->")

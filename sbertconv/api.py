@@ -6,13 +6,14 @@ Their options stand in `sbertconv.options`, once for all of them and for the com
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from sbertconv.artifact.folder import Artifact, is_keras_artifact, link_or_copy, read_artifact
+from sbertconv.artifact.hub import check_repository, push
 from sbertconv.artifact.publishing import stage
 from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.conversion import (
@@ -41,6 +42,7 @@ from sbertconv.options import (
     OpenVinoOptions,
     PartOptions,
     ProofOptions,
+    PushOptions,
     RuleOptions,
     TorchOptions,
     recorded,
@@ -64,7 +66,28 @@ if TYPE_CHECKING:
     from sbertconv.parity.comparison import ParityReport
     from sbertconv.plan.registry import Registry
 
-KERAS_TO_ONNX = {"overwrite", "atol", "rtol", "part"}  # what to_onnx has a use for where the model is one of to_tf
+KERAS_TO_ONNX = {
+    "overwrite",
+    "push_to_hub",
+    "atol",
+    "rtol",
+    "part",
+}  # what to_onnx has a use for where the model is one of to_tf
+
+
+def uploader(options: Mapping[str, Any], on_stage: OnStage) -> Callable[[Artifact], Artifact]:
+    """What a verb does with the published folder: uploads it if it is asked to. Refused before the work."""
+    repo_id = subject(PushOptions, options).push_to_hub
+    if repo_id is not None:
+        check_repository(repo_id)
+
+    def pushed(artifact: Artifact) -> Artifact:
+        if repo_id is not None:
+            on_stage("uploading")
+            push(artifact.folder, repo_id)
+        return artifact
+
+    return pushed
 
 
 @verb
@@ -83,7 +106,7 @@ def to_onnx(
     Args:
         model: a Hub id, a folder, or a live SentenceTransformer; or a folder that `to_tf` wrote, or a .keras file
             that began as one: then the graph is proven equal to that Keras model, and of the options below only
-            overwrite, atol, rtol and part apply.
+            overwrite, push_to_hub, atol, rtol and part apply.
         directory: where to write; default `<model's name>-onnx` in the current folder.
         registry: converters; default the built-in ones and those of installed plugins.
         on_stage: called with the name of each stage as it starts.
@@ -98,13 +121,14 @@ def to_onnx(
         ParityError: if the written graph differs from encode(), or fails the gate. Nothing is published then.
         TokenizationError: if the tokenizer in the graph gives one other token. Nothing is written then.
     """
+    pushed = uploader(options, on_stage)
     if is_keras_artifact(model):
         reason = f"{model} is a Keras model: it has its inputs and outputs already, and is written as they are."
         refuse_idle("to_onnx", {**options, "registry": registry}, KERAS_TO_ONNX, reason)
-        return _keras_to_onnx(model, directory, options, on_stage)
+        return pushed(_keras_to_onnx(model, directory, options, on_stage))
     if (part := options.get("part")) is not None:
         raise UnsupportedOptionError(f"part={part!r}: {model} is no Keras model of to-tf.\nLeave the option out.")
-    return _to_graph("to_onnx", model, directory, subject(OnnxOptions, options), options, registry, on_stage)
+    return pushed(_to_graph("to_onnx", model, directory, subject(OnnxOptions, options), options, registry, on_stage))
 
 
 @verb
@@ -133,7 +157,8 @@ def to_openvino(
         SbertconvError: what `to_onnx` raises.
     """
     require("openvino", "openvino")
-    return _to_graph("to_openvino", model, directory, subject(OpenVinoOptions, options), options, registry, on_stage)
+    pushed, how = uploader(options, on_stage), subject(OpenVinoOptions, options)
+    return pushed(_to_graph("to_openvino", model, directory, how, options, registry, on_stage))
 
 
 def _to_graph(
@@ -149,7 +174,8 @@ def _to_graph(
     model = model_name(model)
     require("onnx", "torch", "sentence_transformers", "onnx", "onnxscript", "onnxruntime")
     on_stage("loading libraries")
-    from sbertconv.consumers.packing import named, pack
+    from sbertconv.consumers.packing import named, packed
+    from sbertconv.consumers.refusals import outputs_for
     from sbertconv.converters.onnx.backend import GraphSettings
     from sbertconv.converters.onnx.writer import write_onnx
 
@@ -157,9 +183,10 @@ def _to_graph(
     settings: GraphSettings = GraphSettings(**{**vars(how), **only})
     bounds = Bounds(settings.precision, subject(GateOptions, options))
     settings.check()
-    if how.consumers:
-        named(how.consumers)
+    known = named(how.consumers) if how.consumers else {}
     source, converters = opened(model, subject(ModelOptions, options), registry)
+    if how.outputs is None and not how.sparse:
+        settings = replace(settings, outputs=outputs_for(known, source.model_class))
     settings = settings.of(source.model_class)
     ways = {"": partial(write_onnx, options=settings)}
     if settings.optimize:
@@ -175,11 +202,11 @@ def _to_graph(
     )
     target = target_folder(directory, source.name, settings.kind)
     overwrite = subject(FolderOptions, options).overwrite
-    if not how.consumers:
+    if not known:
         return conversion.into(target, ways, overwrite=overwrite)
     with stage(target, overwrite=overwrite), scratch_folder() as scratch:  # refuses before the work
         made = conversion.into(scratch / "converted", ways, overwrite=False)
-        return pack(made.folder, target, how.consumers, overwrite=overwrite, on_stage=on_stage)
+        return packed(made.folder, target, known, overwrite=overwrite, on_stage=on_stage)
 
 
 @verb
@@ -272,7 +299,7 @@ def to_tf(
         ParityError: if a written model differs from encode(). Nothing is published then.
         TokenizationError: if the tokenizer in the model gives one other token. Nothing is written then.
     """
-    model = model_name(model)
+    model, pushed = model_name(model), uploader(options, on_stage)
     require("tf", "torch", "sentence_transformers", "keras")
     on_stage("loading libraries")
     keep_nothing_freed()
@@ -293,7 +320,7 @@ def to_tf(
     )
     ways = {"": partial(write_keras, options=settings.of(source.model_class))}
     target = target_folder(directory, source.name, "keras")
-    return conversion.into(target, ways, overwrite=subject(FolderOptions, options).overwrite)
+    return pushed(conversion.into(target, ways, overwrite=subject(FolderOptions, options).overwrite))
 
 
 @verb
@@ -354,7 +381,7 @@ def to_torch(
             see `sbertconv.errors`. Nothing is written then.
         ParityError: if a written program differs from encode(). Nothing is published then.
     """
-    model = model_name(model)
+    model, pushed = model_name(model), uploader(options, on_stage)
     require("torch", "torch", "sentence_transformers")
     on_stage("loading libraries")
     from sbertconv.converters.torch.writer import write_torch
@@ -372,7 +399,7 @@ def to_torch(
     )
     ways = {"": partial(write_torch, options=replace(how, outputs=outputs))}
     target = target_folder(directory, source.name, "torch")
-    return conversion.into(target, ways, overwrite=subject(FolderOptions, options).overwrite)
+    return pushed(conversion.into(target, ways, overwrite=subject(FolderOptions, options).overwrite))
 
 
 @verb

@@ -225,6 +225,15 @@ def pack_command(
             show_default=False,
         ),
     ] = None,
+    precisions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            help="A folder of the same model in another precision, for transformers.js; repeat for several.",
+            metavar="<folder>",
+            show_default=False,
+        ),
+    ] = None,
     input_names: Annotated[list[str] | None, names_of("--input-name", "input_ids=ids")] = None,
     output_names: Annotated[list[str] | None, names_of("--output-name", "sentence_embedding=embedding")] = None,
     overwrite: Annotated[bool, flag("--overwrite", "Replace an existing artifact.")] = False,
@@ -238,6 +247,7 @@ def pack_command(
             folder,
             directory,
             consumers or (),
+            precisions=precisions or (),
             input_names=input_names or (),
             output_names=output_names or (),
             overwrite=overwrite,
@@ -250,6 +260,10 @@ def pack_command(
     for name, proof in artifact.manifest["consumers"].items():
         print_lines(console, f"{name}: {proof['texts']} texts, at most {proof['max_abs_diff']:.1e} from encode()")
         print_lines(console, f"  reads {proof['reads']}")
+        print_lines(console, *(f"    {line}" for line in proof.get("opens", "").splitlines()[1:-1]))
+        for precision, one in proof.get("precisions", {}).items():
+            cosine = f", cosine {one['min_cosine']:.4f} and more" if "min_cosine" in one else ""
+            print_lines(console, f"  {precision}: {one['file']}{cosine}")
     print_lines(console, f"Written to {artifact.folder}")
 
 

@@ -20,6 +20,7 @@ class ToOnnx(TypedDict, total=False):
     pooling: str | None
     allow_changed: bool
     overwrite: bool
+    push_to_hub: str | None
     part: str | None
     text_input: bool
     truncate_dim: int | None
@@ -58,6 +59,7 @@ class ToOpenvino(TypedDict, total=False):
     pooling: str | None
     allow_changed: bool
     overwrite: bool
+    push_to_hub: str | None
     truncate_dim: int | None
     normalize: bool
     activation: bool
@@ -88,6 +90,7 @@ class ToTf(TypedDict, total=False):
     pooling: str | None
     allow_changed: bool
     overwrite: bool
+    push_to_hub: str | None
     text_input: bool
     truncate_dim: int | None
     normalize: bool
@@ -123,6 +126,7 @@ class ToTorch(TypedDict, total=False):
     pooling: str | None
     allow_changed: bool
     overwrite: bool
+    push_to_hub: str | None
     truncate_dim: int | None
     normalize: bool
     activation: bool

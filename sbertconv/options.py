@@ -109,6 +109,15 @@ class FolderOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PushOptions:
+    """What becomes of the folder."""
+
+    push_to_hub: str | None = option(
+        None, "Upload the folder to the Hub as owner/name, made if it is not there.", metavar="<owner/name>"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartOptions:
     """What of a Keras model is meant."""
 
@@ -299,12 +308,13 @@ class TorchOptions(OutputOptions):
 
 Subject = type[Any] | tuple[type[Any], str]  # a subject whole, or those of its fields that are named
 READ = "revision trust_remote_code"
+NOT_RECORDED = ("overwrite", "push_to_hub")  # of the options, those that change nothing in the folder
 VERBS: dict[str, tuple[Subject, ...]] = {
-    "to_onnx": (ModelOptions, FolderOptions, OnnxOptions, GateOptions),
-    "to_openvino": (ModelOptions, FolderOptions, OpenVinoOptions, GateOptions),
-    "to_tf": (ModelOptions, FolderOptions, KerasOptions, ProofOptions),
+    "to_onnx": (ModelOptions, FolderOptions, PushOptions, OnnxOptions, GateOptions),
+    "to_openvino": (ModelOptions, FolderOptions, PushOptions, OpenVinoOptions, GateOptions),
+    "to_tf": (ModelOptions, FolderOptions, PushOptions, KerasOptions, ProofOptions),
     "to_keras": (ModelOptions, ActivationOptions, VectorOptions, ProofOptions),
-    "to_torch": (ModelOptions, FolderOptions, TorchOptions, ProofOptions),
+    "to_torch": (ModelOptions, FolderOptions, PushOptions, TorchOptions, ProofOptions),
     "to_st": ((ModelOptions, "trust_remote_code"), FolderOptions, RuleOptions, PartOptions),
     "pipeline": (ModelOptions, (OutputOptions, "outputs")),
     "build_plan": (RuleOptions,),
@@ -455,7 +465,7 @@ def recorded(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: len(value) if of_field(entries[key][0]).from_file else value
         for key, value in differing(name, options).items()
-        if key != "overwrite"
+        if key not in NOT_RECORDED
     }
 
 

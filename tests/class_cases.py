@@ -5,6 +5,8 @@ Every row is converted to every backend of `BACKENDS`, checked by the conversion
 
 from __future__ import annotations
 
+import json
+import string
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +21,16 @@ from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.multi_vector_encoder import modules as mv
 from sentence_transformers.sentence_transformer import modules as st
 from sentence_transformers.sparse_encoder import modules as sparse
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 import sbertconv
+from sbertconv.consumers.wordpiece import BertVocabulary
 
 PAIRS = [
     ("How many people live in Berlin?", "About 3,850,809 people, said the city in 2024."),
@@ -37,6 +46,7 @@ YES_OR_NO = (
     "Query: {{ messages | selectattr('role', 'eq', 'query') | map(attribute='content') | first }}\n"
     "Document: {{ messages | selectattr('role', 'eq', 'document') | map(attribute='content') | first }}</s>\nAnswer:"
 )
+BERT_SIGNS = {999: "!\"#$%&'()*+,-./", 1024: ":;<=>?@", 1031: "[\\]^_`", 1063: "{|}~"}  # number of the first -> signs
 LABELS = {0: "negative", 1: "neutral", 2: "positive"}
 
 # How a row is converted to each backend; ONNX is run by both of its engines.
@@ -154,8 +164,36 @@ def csr(**options: Any) -> SparseEncoder:
     return SparseEncoder(modules=[cases.static_embedding(), encoder], device="cpu", **options)
 
 
+def colbert() -> MultiVectorEncoder:
+    """As the original is: BERT's numbers of markers and of punctuation, which is skipped, and queries of 32 tokens."""
+    place = Path(folder())
+    for file in tiny.transformer_folder("bert", num_hidden_layers=1).iterdir():
+        (place / file.name).write_bytes(file.read_bytes())
+    signs = {first + ord(sign) - ord(run[0]): sign for first, run in BERT_SIGNS.items() for sign in run}
+    special = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    known = json.loads((place / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    words = iter([*special, *(word for word in known if word not in special and word not in string.punctuation)])
+    tokens = [signs.get(number) or next(words, f"[unused{number}]") for number in range(max(signs) + 1)]
+    PreTrainedTokenizerFast(
+        tokenizer_object=BertVocabulary(tuple(tokens), lower=True).tokenizer(None),
+        model_max_length=48,
+        **{f"{name.lower()}_token": f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP", "MASK")},
+        additional_special_tokens=special[1:3],
+    ).save_pretrained(place)
+    transformer = st.Transformer(str(place))
+    torch.manual_seed(5)
+    transformer.model.resize_token_embeddings(len(tokens), mean_resizing=False)
+    return multi_vector_encoder(
+        transformer,
+        expansion={"strategy": "fixed", "length": 32, "attend": False},
+        lengths=(32, 40),
+        mask={"skiplist_words": list(string.punctuation)},
+        prompts={"query": "[unused0]", "document": "[unused1]"},
+    )
+
+
 def multi_vector_encoder(
-    model_type: str,
+    base: str | st.Transformer,
     *,
     expansion: Mapping[str, Any] | None = None,
     lengths: tuple[int | None, int | None] = (None, None),
@@ -167,7 +205,7 @@ def multi_vector_encoder(
     """Transformer -> Dense -> MultiVectorMask -> Normalize -> `pooling`.
 
     Args:
-        model_type: of `tiny.ARCHITECTURES`.
+        base: one of `tiny.ARCHITECTURES`, or the Transformer.
         expansion: `query_expansion` of the Transformer.
         lengths: its limits in tokens, of queries and of documents.
         mask: arguments of MultiVectorMask.
@@ -175,7 +213,7 @@ def multi_vector_encoder(
         layers: of the Transformer.
         options: of MultiVectorEncoder.
     """
-    transformer = tiny.transformer(model_type, num_hidden_layers=layers)
+    transformer = tiny.transformer(base, num_hidden_layers=layers) if isinstance(base, str) else base
     transformer.query_length, transformer.document_length = lengths
     transformer.query_expansion = expansion
     torch.manual_seed(3)

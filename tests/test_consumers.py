@@ -276,7 +276,7 @@ def test_a_folder_is_packed_for_every_consumer(pooled_artifact: Path, tmp_path: 
         assert proof["max_abs_diff"] < 1e-5, name
         assert f"{name}: {proof['texts']} texts" in ran.out
     assert manifest["consumers"]["fastembed"]["texts"] == len(CORPUS) + 5
-    assert not manifest["consumers"]["transformers.js"]["over_limit"]
+    assert not manifest["consumers"]["langchain4j"]["over_limit"]
     expected = sbertconv.load(pooled_artifact).encode(TEXTS)
     np.testing.assert_array_equal(sbertconv.load(tmp_path / "packed").encode(TEXTS), expected)
     config = next((tmp_path / "packed/model_repository").glob("*/config.pbtxt")).read_text(encoding="utf-8")
@@ -326,7 +326,7 @@ def test_a_keras_folder_is_packed_for_a_model_server(bert_keras: Path, tmp_path:
         ("static_artifact", "fastembed", "stops without a limit in tokens"),
         ("static_artifact", "triton", "puts no prompt before a text, and encode() puts 'document'"),
         ("bert_keras", "transformers.js", "takes ONNX graphs"),
-        ("bert_text_artifact", "triton", "convert without text_input=True"),
+        ("bert_text_artifact", "fastembed", "convert without text_input=True"),
         ("bert_artifact", "chromadb", "not known (have: fastembed, "),
     ],
 )

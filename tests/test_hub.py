@@ -209,3 +209,25 @@ def test_the_command_pushes(static_artifact: Path, hub: Hub, cli: Any, monkeypat
     ran = cli("push", static_artifact, "owner/model")
     assert ran.code == 1
     assert "the server did not take the folder" in ran.err
+
+
+def test_a_conversion_pushes_its_folder(
+    static_folder: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    artifact = sbertconv.to_onnx(static_folder, tmp_path / "model", push_to_hub="owner/model")
+    assert hub.calls[-1][0] == "/api/models/owner/model/commit/main"
+    assert set(hub.files) == {*artifact.manifest["files"], "sbertconv.json"}
+    assert "options" not in artifact.manifest
+
+
+def test_a_name_that_cannot_be_pushed_is_refused_before_the_work(
+    static_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(sbertconv.ArtifactError, match="HF_HUB_OFFLINE is set"):
+        sbertconv.to_torch(static_folder, tmp_path / "model", push_to_hub="owner/model")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(sbertconv.ArtifactError, match="not a name of a repository"):
+        sbertconv.to_openvino(static_folder, tmp_path / "model", push_to_hub="a/b/c")
+    assert not (tmp_path / "model").exists()

@@ -347,6 +347,17 @@ def test_a_hub_id_that_cannot_be_had_names_the_revision(static_folder: Path) -> 
         open_source("acme/tiny", revision="v7")
 
 
+def test_a_mistyped_hub_id_is_one_message_with_a_name_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hub/models--acme--tiny-model").mkdir(parents=True)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(SourceError) as caught:
+        open_source("acme/tiny-modle")
+    assert "while HF_HUB_OFFLINE keeps it from asking for it. Did you mean 'acme/tiny-model'?" in str(caught.value)
+    assert "LocalEntryNotFoundError" not in str(caught.value)
+
+
 # Inspecting
 
 

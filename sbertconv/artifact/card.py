@@ -109,11 +109,27 @@ def proof(parity: Mapping[str, Any]) -> str:
 
 def consumers(proven: Mapping[str, Mapping[str, Any]]) -> str:
     """What opens the folder as well, each proven by its own rules."""
-    rows = [
-        [name, one["reads"], "" if one["over_limit"] else "texts up to the limit", difference(one["max_abs_diff"])]
+    rows = [[name, one["reads"], held(one), difference(one["max_abs_diff"])] for name, one in proven.items()]
+    more = [
+        [name, precision, f"`{variant['file']}`", f"{variant['min_cosine']:.4f}" if "min_cosine" in variant else ""]
         for name, one in proven.items()
+        for precision, variant in one.get("precisions", {}).items()
     ]
-    return table(["software", "reads", "", "largest difference"], rows)
+    found = table(["software", "reads", "", "largest difference"], rows)
+    found += f"\n\n{table(['software', 'precision', 'file', 'cosine with the original'], more)}" if more else ""
+    lines = [
+        f"### {name}\n\n{one['opens'].replace('FOLDER', 'this-folder')}"
+        for name, one in proven.items()
+        if "opens" in one
+    ]
+    return "\n\n".join([found, *lines])
+
+
+def held(one: Mapping[str, Any]) -> str:
+    """What it was held to, where that is less than every text to the last bits."""
+    if "min_cosine" in one:
+        return f"cosine {one['min_cosine']:.4f} and more"
+    return "" if one["over_limit"] else "texts up to the limit"
 
 
 def difference(value: float | None) -> str:

@@ -38,9 +38,9 @@ def push(
         ArtifactError: for a folder that is not as it was written, or if the server refuses.
         MissingDependencyError: without huggingface_hub.
     """
-    require("hub", "huggingface_hub")
+    check_repository(repo_id)
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
     artifact = read_artifact(folder)
     artifact.verify_hashes()
@@ -58,13 +58,29 @@ def push(
             create_pr=create_pr,
             commit_message=message or f"{Path(artifact.manifest['source']['name']).name} converted by sbertconv",
         )
-    except HFValidationError as error:
-        raise ArtifactError(f"{repo_id}: not a name of a repository: {error}\nPass owner/name.") from error
-    except OfflineModeIsEnabled as error:
-        raise ArtifactError(f"{repo_id}: HF_HUB_OFFLINE is set.\nUnset it to upload.") from error
     except (HfHubHTTPError, OSError) as error:
         raise ArtifactError(
             f"{repo_id}: the server did not take the folder: {error_text(error, 2)}\n"
             "Log in with `hf auth login`, or pass a token that may write there."
         ) from error
     return str(commit.pr_url or commit.commit_url)
+
+
+def check_repository(repo_id: str) -> None:
+    """Raise what `push` would, as far as it can be told without asking the server.
+
+    Raises:
+        ArtifactError: for what is no name of a repository, or while HF_HUB_OFFLINE is set.
+        MissingDependencyError: without huggingface_hub.
+    """
+    require("hub", "huggingface_hub")
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ArtifactError(f"{repo_id}: not a name of a repository: {error}\nPass owner/name.") from error
+    if constants.HF_HUB_OFFLINE:
+        raise ArtifactError(f"{repo_id}: HF_HUB_OFFLINE is set.\nUnset it to upload.")

@@ -259,6 +259,14 @@ class PlanSection(TypedDict):
     parity: NotRequired[Annotated[ProofSection, key("their comparison with the graphs")]]
 
 
+class VariantSection(TypedDict):
+    """Another precision that a consumer may choose."""
+
+    file: Annotated[Path, key("its file")]
+    max_abs_diff: Annotated[float, key("the largest difference from the folder that it is of")]
+    min_cosine: NotRequired[Annotated[float, key("with the original, as that folder's gate measured it")]]
+
+
 class ConsumerSection(TypedDict):
     """The proof of other software."""
 
@@ -266,6 +274,9 @@ class ConsumerSection(TypedDict):
     texts: Annotated[Count, key("how many were compared")]
     max_abs_diff: Annotated[float, key("the largest difference")]
     over_limit: Annotated[bool, key("whether texts over the limit were among them")]
+    min_cosine: NotRequired[Annotated[float, key("the smallest, where a quality gate was asked for")]]
+    opens: NotRequired[Annotated[str, key("how it is opened, as a block of Markdown")]]
+    precisions: NotRequired[Annotated[dict[str, VariantSection], key("precision -> its file, where there are more")]]
 
 
 class Manifest(TypedDict):
@@ -345,7 +356,7 @@ IMAGE_STEPS = {
 }
 SECTIONS = (Manifest, GraphSection, Tensor, TokenizerSection, QueryExpansion, Template, Slot, ImageSection, Attention,
             ShapeRange, TokenPooling, WeightsOrigin, Origin, ProofSection, CheckSection, QualitySection, GateSection,
-            PlanSection, ConsumerSection, File)  # fmt: skip
+            PlanSection, ConsumerSection, VariantSection, File)  # fmt: skip
 OPEN = (ProofSection, CheckSection, QualitySection, PlanSection)  # reports: they say more than is read again
 
 

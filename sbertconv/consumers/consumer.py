@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from sbertconv.artifact.folder import Artifact
 from sbertconv.artifact.publishing import Staging
 
 SENTENCE, TOKENS, HIDDEN = "sentence_embedding", "token_embeddings", "last_hidden_state"
+TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 Manifest = Mapping[str, Any]
 Check = Callable[[Manifest], list[str]]
 
@@ -28,6 +29,11 @@ class Consumer:
         over_limit: whether it cuts a text over the limit as encode() does; else only shorter ones are proven.
         hidden: the meaning of the output `last_hidden_state` that it reads, empty: it reads none. A folder has one.
         form: the format that it opens.
+        outputs: what a conversion for it writes first, in this order, unless outputs are asked for.
+        precisions: precision -> its file, where it chooses among several in one folder; the folder's own is the first.
+        variant: a folder in another precision, staging, file -> that is written for it too.
+        gate: the precision whose quality gate its answers are held to, on some sentences; empty: they are equal.
+        expected: model, one batch -> what it gives, where that is not what the folder gives; `reads` says so.
         model_class: the class of models that it opens in this way; a name has a row for each that it can.
     """
 
@@ -40,6 +46,11 @@ class Consumer:
     hidden: str = ""
     form: str = "onnx"
     model_class: str = "SentenceTransformer"
+    outputs: tuple[str, ...] = ()
+    precisions: Mapping[str, str] = field(default_factory=dict)
+    variant: Callable[[Artifact, Staging, str], None] | None = None
+    gate: str = ""
+    expected: Callable[[Any, list[Any]], Sequence[Any]] | None = None
 
 
 def as_it_is(artifact: Artifact, staging: Staging) -> None:

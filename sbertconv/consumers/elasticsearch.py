@@ -41,7 +41,7 @@ def elasticsearch_layout(artifact: Artifact, staging: Staging) -> None:
     tokenization = {
         "do_lower_case": vocabulary.lower,
         "with_special_tokens": True,
-        "max_sequence_length": artifact.manifest["max_seq_length"],
+        "max_sequence_length": artifact.limit,
         "truncate": "first",
         "span": -1,
     }

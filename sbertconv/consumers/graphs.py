@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from sbertconv.artifact.folder import Artifact
+from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.naming import in_graph
 from sbertconv.artifact.publishing import Staging
-from sbertconv.consumers.consumer import HIDDEN, SENTENCE, TOKENS
+from sbertconv.artifact.scoring import IS_QUERY
+from sbertconv.consumers.consumer import HIDDEN, SENTENCE, TOKEN_INPUTS, TOKENS
 from sbertconv.converters.onnx.naming import rename_values
 from sbertconv.errors import UnsupportedOptionError
 
-TYPES = "token_type_ids"
+TYPES = TOKEN_INPUTS[2]
 LARGEST = 2**31 - 2**20  # bytes of an .onnx file, which is one message of protobuf
 
 
@@ -91,6 +93,71 @@ def one_token_of_logits(proto: Any, artifact: Artifact) -> None:
         ]
     )
     add_output(proto, "token_logits", ["batch", 1, size_of(artifact)])
+
+
+def mend_cut(proto: Any, artifact: Artifact, tokenizer: Any) -> None:
+    """Put the special tokens at the end of a text over the limit where a cut has lost them.
+
+    Args:
+        proto: a graph of input_ids and attention_mask, which changes.
+        artifact: what the limit is of.
+        tokenizer: what writes the special tokens.
+    """
+    import onnx
+
+    limit, encoding = not_null(artifact.limit), tokenizer.encode("a")
+    kept = [number for number, special in zip(encoding.ids, encoding.special_tokens_mask, strict=True) if not special]
+    end = encoding.ids[encoding.ids.index(kept[-1]) + 1 :] if kept else []
+    if not end or any("cut_ids" in node.output for node in proto.graph.node):
+        return
+    rename_values(proto.graph, {"input_ids": "cut_ids"})
+    next(value for value in proto.graph.input if value.name == "cut_ids").name = "input_ids"
+    tensor, int64 = onnx.helper.make_tensor, onnx.TensorProto.INT64
+    constants = {"zero": [0], "one": [1], "last": [len(end) - 1], "start": [limit - len(end)], "full": [limit]}
+    proto.graph.initializer.extend(
+        tensor(f"cut_{name}", int64, [] if name != "one" else [1], values) for name, values in constants.items()
+    )
+    proto.graph.initializer.extend([tensor("cut_step", int64, [], [1]), tensor("cut_end", int64, [len(end)], end)])
+    steps = [
+        ("Shape", ["input_ids"], "cut_shape", {"start": 1}),
+        ("Squeeze", ["cut_shape"], "cut_length", {}),
+        ("Range", ["cut_zero", "cut_length", "cut_step"], "cut_places", {}),
+        ("Sub", ["cut_places", "cut_start"], "cut_ahead", {}),
+        ("Clip", ["cut_ahead", "cut_zero", "cut_last"], "cut_index", {}),
+        ("Gather", ["cut_end", "cut_index"], "cut_special", {}),
+        ("GreaterOrEqual", ["cut_places", "cut_start"], "cut_at_end", {}),
+        ("ReduceSum", ["attention_mask", "cut_one"], "cut_tokens", {"keepdims": 1}),
+        ("GreaterOrEqual", ["cut_tokens", "cut_full"], "cut_is_full", {}),
+        ("And", ["cut_at_end", "cut_is_full"], "cut_here", {}),
+        ("Where", ["cut_here", "cut_special", "input_ids"], "cut_ids", {}),
+    ]
+    nodes = [onnx.helper.make_node(kind, given, [made], **more) for kind, given, made, more in steps]
+    rest = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend([*nodes, *rest])
+
+
+def token_variant(artifact: Artifact, staging: Staging, file: str) -> None:
+    """A graph in one file from token ids and mask to the vectors of tokens; its other inputs are zeros, of which these
+    take the shape at most.
+    """
+    import onnx
+
+    proto, (ids, mask, types) = graph_proto(artifact, staging, weights=True), TOKEN_INPUTS
+    made = onnx.helper.make_node
+    zeros = {
+        types: [made("Sub", [ids, ids], [types])],
+        IS_QUERY: [
+            made("Sub", [ids, ids], ["no_query"]),
+            made("ReduceMax", ["no_query", "no_axis"], [IS_QUERY], keepdims=0),
+        ],
+    }
+    given = [value.name for value in proto.graph.input]
+    proto.graph.initializer.append(onnx.helper.make_tensor("no_axis", onnx.TensorProto.INT64, [1], [1]))
+    nodes = [*(node for name, added in zeros.items() if name in given for node in added), *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    write_variant(proto, staging, file, [TOKENS], (ids, mask))
 
 
 def size_of(artifact: Artifact) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sbertconv.errors import UnsupportedOptionError, error_text
 from sbertconv.frameworks import import_tensorflow
 
 LENGTHS = (128, 256, 512)
-FILE = "litert/model_1x{length}.tflite"
+FILE, SMALL = "litert/model_1x{length}.tflite", "litert/model_int8_1x{length}.tflite"
 
 
 def lengths_for(manifest: Manifest) -> list[int]:
@@ -27,8 +27,18 @@ def lengths_for(manifest: Manifest) -> list[int]:
     return [*(length for length in LENGTHS if length < limit), limit]
 
 
-def fixed_layout(artifact: Artifact, staging: Staging) -> None:
+def small_layout(artifact: Artifact, staging: Staging) -> None:
+    """The same with weights of 8 bits, which are widened or multiplied by activations that are rounded on the way."""
+    fixed_layout(artifact, staging, SMALL)
+
+
+def fixed_layout(artifact: Artifact, staging: Staging, file: str = FILE) -> None:
     """A file for each length, one text at a time.
+
+    Args:
+        artifact: with a SavedModel.
+        staging: the folder.
+        file: its place, with {length}; of SMALL weights have 8 bits.
 
     Raises:
         UnsupportedOptionError: if LiteRT cannot hold one.
@@ -48,13 +58,14 @@ def fixed_layout(artifact: Artifact, staging: Staging) -> None:
         with quiet():
             fixed = tf.function(lambda **given: serve(**given)).get_concrete_function(**specs)
             converter = tf.lite.TFLiteConverter.from_concrete_functions([fixed], loaded)
+            converter.optimizations = [tf.lite.Optimize.DEFAULT] if file == SMALL else []
             try:
                 written = converter.convert()
             except Exception as error:
                 raise UnsupportedOptionError(
                     f"LiteRT cannot hold [1, {length}]: {error_text(error, 3)}\nLeave the consumer out."
                 ) from error
-        target = staging.folder / FILE.format(length=length)
+        target = staging.folder / file.format(length=length)
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(written)
 
@@ -71,19 +82,24 @@ def interpreter(path: Path) -> Any:
         return tf.lite.Interpreter(str(path)).get_signature_runner()
 
 
-def read_fixed(folder: Path, texts: Sequence[str]) -> np.ndarray:
+def read_small(folder: Path, texts: Sequence[str]) -> np.ndarray:
+    """The same with the files of 8 bits."""
+    return read_fixed(folder, texts, SMALL)
+
+
+def read_fixed(folder: Path, texts: Sequence[str], file: str = FILE) -> np.ndarray:
     """Text by text, padded to the shortest length that holds it."""
     tokenizer = file_tokenizer(folder)
-    lengths = sorted(int(path.stem.rpartition("x")[2]) for path in folder.glob(FILE.format(length="*")))
-    return np.concatenate([fixed_answer(folder, tokenizer, lengths, text) for text in texts])
+    files = {int(path.stem.rpartition("x")[2]): path for path in folder.glob(file.format(length="*"))}
+    return np.concatenate([fixed_answer(tokenizer, files, text) for text in texts])
 
 
-def fixed_answer(folder: Path, tokenizer: Any, lengths: Sequence[int], text: str) -> np.ndarray:
+def fixed_answer(tokenizer: Any, files: Mapping[int, Path], text: str) -> np.ndarray:
     padding = tokenizer.padding
     tokenizer.no_padding()
-    length = next(size for size in lengths if size >= len(tokenizer.encode(text)))
+    length = min(size for size in files if size >= len(tokenizer.encode(text)))
     tokenizer.enable_padding(**{**padding, "length": length})
-    encoding, runner = tokenizer.encode(text), interpreter(folder / FILE.format(length=length))
+    encoding, runner = tokenizer.encode(text), interpreter(files[length])
     fed = {
         "input_ids": encoding.ids,
         "attention_mask": encoding.attention_mask,
@@ -106,5 +122,15 @@ ROWS = (
         fixed_layout,
         read_fixed,
         form="litert",
+    ),
+    Consumer(
+        "litert-int8",
+        "litert/model_int8_1xN.tflite, weights of 8 bits, int32, the shortest N that holds a text; the client has "
+        "tokenizer.json",
+        all_of(no_default_prompt, has_limit, has_saved_model, form="litert"),
+        small_layout,
+        read_small,
+        form="litert",
+        gate="int8",
     ),
 )

@@ -12,10 +12,10 @@ import numpy as np
 from sbertconv.artifact.folder import Artifact, link_or_copy
 from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.publishing import Staging
-from sbertconv.consumers.consumer import HIDDEN, SENTENCE, Consumer, Manifest
+from sbertconv.consumers.consumer import HIDDEN, SENTENCE, TOKEN_INPUTS, Consumer, Manifest
 from sbertconv.consumers.graphs import spread_layout, spread_variant
 from sbertconv.consumers.reading import file_tokenizer, run
-from sbertconv.consumers.refusals import TOKEN_INPUTS, all_of, ends_normalized, has_limit, has_output, no_default_prompt
+from sbertconv.consumers.refusals import all_of, ends_normalized, has_limit, has_output, no_default_prompt
 from sbertconv.consumers.wordpiece import BertVocabulary, bert_vocabulary
 from sbertconv.errors import UnsupportedOptionError
 

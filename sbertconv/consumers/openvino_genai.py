@@ -12,7 +12,7 @@ from sbertconv.artifact.folder import Artifact
 from sbertconv.artifact.naming import in_graph
 from sbertconv.artifact.publishing import Staging
 from sbertconv.consumers.consumer import HIDDEN, SENTENCE, Consumer
-from sbertconv.consumers.reading import file_tokenizer, keeps
+from sbertconv.consumers.reading import compiled, file_tokenizer
 from sbertconv.consumers.refusals import all_of, has_config, has_output, no_default_prompt
 from sbertconv.corpus.texts import CORPUS, long_text
 from sbertconv.errors import UnsupportedOptionError, error_text, require
@@ -40,7 +40,7 @@ def genai_layout(artifact: Artifact, staging: Staging) -> None:
     one.output(0).get_tensor().set_names({HIDDEN})
     whole = openvino.Model([ops.result(one)], model.get_parameters(), "sbertconv")
     openvino.save_model(whole, staging.folder / MODEL, compress_to_fp16=False)
-    tokenizer = converted_tokenizer(staging.folder, artifact.manifest["max_seq_length"])
+    tokenizer = converted_tokenizer(staging.folder, artifact.limit)
     openvino.save_model(tokenizer, staging.folder / TOKENIZER, compress_to_fp16=False)
     check_tokens(artifact, staging.folder)
 
@@ -68,7 +68,7 @@ def converted_tokenizer(folder: Path, limit: int | None) -> Any:
 
 def check_tokens(artifact: Artifact, folder: Path) -> None:
     """Raise UnsupportedOptionError for a text that OpenVINO's tokenizer splits otherwise."""
-    own, texts = file_tokenizer(folder), [*CORPUS, long_text(artifact.manifest["max_seq_length"])]
+    own, texts = file_tokenizer(folder), [*CORPUS, long_text(artifact.limit)]
     own.no_padding()
     for text in texts:
         found = tokens_of(folder, [text])["input_ids"][0].tolist()
@@ -79,17 +79,10 @@ def check_tokens(artifact: Artifact, folder: Path) -> None:
             )
 
 
-@keeps(2)
-def compiled(path: Path) -> Any:
-    """A model of OpenVINO, ready to run; with openvino_tokenizers imported its operations are known."""
-    openvino = import_openvino()
+def tokens_of(folder: Path, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """What OpenVINO's tokenizer gives, whose operations are known once openvino_tokenizers is imported."""
     import openvino_tokenizers  # noqa: F401
 
-    return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-
-def tokens_of(folder: Path, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """What OpenVINO's tokenizer gives."""
     found = compiled(folder / TOKENIZER)(list(texts))
     return {output.any_name: np.asarray(array) for output, array in found.items()}
 

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from sbertconv.artifact.json_reading import read_json
+from sbertconv.artifact.text_input import TEXT
+from sbertconv.frameworks import import_openvino
 
 T = TypeVar("T")
 KEPT: list[Any] = []  # caches of what is open
@@ -41,20 +43,38 @@ def opened(path: Path) -> Any:
     """A session in ONNX Runtime; `pack` lets them go."""
     import onnxruntime
 
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: it warns of every constant that it folds
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def run(path: Path, encodings: Sequence[Any], output: str | None, typed: bool = True) -> np.ndarray:
     """One output of a graph, None: its first, from what the tokenizers library gives."""
     session = opened(path)
+    fed = tensors_of(encodings, typed)
+    found = session.run([output] if output else None, {value.name: fed[value.name] for value in session.get_inputs()})
+    return np.asarray(found[0])
+
+
+def run_texts(path: Path, texts: Sequence[str], output: str) -> np.ndarray:
+    """One output of a graph that takes strings."""
+    return np.asarray(opened(path).run([output], {TEXT: np.array(list(texts), object)})[0])
+
+
+def tensors_of(encodings: Sequence[Any], typed: bool = True) -> dict[str, np.ndarray]:
+    """The three tensors that a graph may take, int64 [batch, sequence]; untyped: its token types are zeros."""
     fed = {
         "input_ids": [encoding.ids for encoding in encodings],
         "attention_mask": [encoding.attention_mask for encoding in encodings],
         "token_type_ids": [encoding.type_ids if typed else [0] * len(encoding.ids) for encoding in encodings],
     }
-    wanted = [value.name for value in session.get_inputs()]
-    found = session.run([output] if output else None, {name: np.array(fed[name], np.int64) for name in wanted})
-    return np.asarray(found[0])
+    return {name: np.array(rows, np.int64) for name, rows in fed.items()}
+
+
+@keeps(2)
+def compiled(path: Path) -> Any:
+    """A model of OpenVINO, ready to run."""
+    return import_openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def file_tokenizer(folder: Path) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from sbertconv.artifact.kinds import ModelClass
 from sbertconv.artifact.naming import in_graph
 from sbertconv.artifact.text_input import TEXT
-from sbertconv.consumers.consumer import SENTENCE, Check, Manifest
+from sbertconv.consumers.consumer import SENTENCE, TOKEN_INPUTS, Check, Consumer, Manifest
 
-TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 KINDS = {
     "onnx": ("onnx", "ONNX graphs", "to-onnx"),
     "openvino": ("onnx", "OpenVINO models", "to-openvino"),
@@ -18,8 +18,17 @@ KINDS = {
 }
 
 
-def one_text_graph(manifest: Manifest, form: str = "onnx", text: bool = False) -> Iterable[str]:
-    """What every consumer asks: one graph from token ids to answers, whose tokenizer.json is the whole tokenizer."""
+def one_text_graph(
+    manifest: Manifest, form: str = "onnx", text: bool | None = False, also: Sequence[str] = ()
+) -> Iterable[str]:
+    """What every consumer asks: one graph from token ids to answers, whose tokenizer.json is the whole tokenizer.
+
+    Args:
+        manifest: of the folder.
+        form: the format.
+        text: whether it gives strings; None: strings or token ids, as the graph takes them.
+        also: further inputs that its layout takes care of.
+    """
     backend, kind, command = KINDS[form]
     if manifest["backend"] != backend or form not in manifest["engines"]:
         yield f"takes {kind} alone; convert the model with {command}."
@@ -30,7 +39,8 @@ def one_text_graph(manifest: Manifest, form: str = "onnx", text: bool = False) -
     if graph["modality"] != "text" or graph["tokenizer"] is None:
         yield "takes texts; use sbertconv.load."
         return
-    if bool(manifest.get("text_input")) != text:
+    given = bool(manifest.get("text_input"))
+    if text is not None and given != text:
         yield (
             "gives strings; convert with text_input=True."
             if text
@@ -38,7 +48,8 @@ def one_text_graph(manifest: Manifest, form: str = "onnx", text: bool = False) -
         )
         return
     tokenizer = graph["tokenizer"]
-    if extra := [name for name in map(in_graph, graph["inputs"]) if name not in ((TEXT,) if text else TOKEN_INPUTS)]:
+    fed = (TEXT,) if given else (*TOKEN_INPUTS, *also)
+    if extra := [name for name in map(in_graph, graph["inputs"]) if name not in fed]:
         yield f"cannot feed {', '.join(extra)}; save the model with include_prompt=True in its Pooling."
     if tokenizer["kind"] != "fast" or tokenizer["cut"] != "truncate":
         yield "reads a tokenizer.json that cuts by itself, and this model has another tokenizer; use sbertconv.load."
@@ -67,6 +78,11 @@ def has_limit(manifest: Manifest) -> Iterable[str]:
         yield "stops without a limit in tokens; set max_seq_length and convert again."
 
 
+def cuts_right(manifest: Manifest) -> Iterable[str]:
+    if manifest["graphs"][0]["tokenizer"]["truncation_side"] != "right":
+        yield "keeps the beginning of a long text, and this model its end; use sbertconv.load."
+
+
 def has_config(manifest: Manifest) -> Iterable[str]:
     if "config.json" not in manifest["files"]:
         yield "needs the config.json of a transformer, which this model has not; use sbertconv.load."
@@ -83,14 +99,25 @@ def pools_itself(manifest: Manifest) -> Iterable[str]:
         yield f"pools token vectors itself, and {', '.join(other)} would be left out; use {SENTENCE} with another one."
 
 
-def all_of(*checks: Callable[[Manifest], Iterable[str]], form: str = "onnx", text: bool = False) -> Check:
+def all_of(
+    *checks: Callable[[Manifest], Iterable[str]],
+    form: str = "onnx",
+    text: bool | None = False,
+    also: Sequence[str] = (),
+) -> Check:
     """The reasons of every check; what does not even have one graph of texts is not asked further."""
 
     def refuses(manifest: Manifest) -> list[str]:
-        found = list(one_text_graph(manifest, form, text))
+        found = list(one_text_graph(manifest, form, text, also))
         return found or [reason for check in checks for reason in check(manifest)]
 
     return refuses
+
+
+def outputs_for(known: Mapping[str, Mapping[str, Consumer]], model_class: ModelClass) -> tuple[str, ...] | None:
+    """The outputs that consumers ask of a class of models, its own default behind them; None: they ask for none."""
+    asked = [name for rows in known.values() if model_class.name in rows for name in rows[model_class.name].outputs]
+    return tuple(dict.fromkeys([*asked, model_class.output])) if asked else None
 
 
 def ends_normalized(manifest: Manifest) -> Iterable[str]:

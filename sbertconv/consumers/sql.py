@@ -14,8 +14,9 @@ from sbertconv.artifact.publishing import Staging
 from sbertconv.consumers.consumer import SENTENCE, Consumer, Manifest
 from sbertconv.consumers.graphs import graph_proto, write_variant
 from sbertconv.consumers.naming import server_name
-from sbertconv.consumers.reading import keeps, opened
+from sbertconv.consumers.reading import keeps, run_texts
 from sbertconv.consumers.refusals import all_of, has_output, no_default_prompt
+from sbertconv.consumers.tensorflow_serving import read_strings
 
 EMBED = '''"""Texts to vectors, with onnxruntime and numpy alone."""
 
@@ -163,8 +164,7 @@ def oracle_layout(artifact: Artifact, staging: Staging) -> None:
 
 def read_oracle(folder: Path, texts: Sequence[str]) -> np.ndarray:
     """The string input, the named output."""
-    session = opened(folder / "oracle/model.onnx")
-    return np.asarray(session.run([SENTENCE], {"text": np.array(list(texts), object)})[0])
+    return run_texts(folder / "oracle/model.onnx", texts, SENTENCE)
 
 
 def fits_oracle(manifest: Manifest) -> Iterable[str]:
@@ -190,11 +190,7 @@ def bigquery_layout(artifact: Artifact, staging: Staging) -> None:
 
 def read_bigquery(folder: Path, texts: Sequence[str]) -> np.ndarray:
     """The signature serving_default on strings."""
-    from sbertconv.consumers.tensorflow_serving import served
-    from sbertconv.frameworks import import_tensorflow
-
-    serve = served(folder / "bigquery/saved_model").signatures["serving_default"]
-    return np.asarray(serve(text=import_tensorflow(["text input"]).constant(list(texts)))[SENTENCE])
+    return read_strings(folder / "bigquery/saved_model", texts)
 
 
 def fits_bigquery(manifest: Manifest) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,17 @@ from sbertconv.consumers.refusals import (
     has_config,
     has_limit,
     has_output,
-    no_default_prompt,
     one_label,
     only_float32,
 )
 from sbertconv.errors import UnsupportedOptionError
 
+COMMAND, PROMPT = "text-embeddings-inference.sh", "--default-prompt-name"
 SERVER_KEYS = ("architectures", "model_type", "hidden_size", "num_hidden_layers", "max_position_embeddings")
 
 
 def inference_server_layout(artifact: Artifact, staging: Staging) -> None:
-    """The files are read as they are; what it cannot start without must be there.
+    """The files are read as they are; what it cannot start without must be there. Beside them is its command.
 
     Raises:
         UnsupportedOptionError: if config.json has no position table or no other field that it requires.
@@ -39,11 +40,18 @@ def inference_server_layout(artifact: Artifact, staging: Staging) -> None:
             f"{artifact.folder}: text-embeddings-inference requires {', '.join(missing)} in config.json, which this "
             "architecture has not.\nLeave the consumer out."
         )
+    prompt = artifact.manifest["default_prompt_name"]
+    named = f" {PROMPT} {shlex.quote(prompt)}" if prompt and artifact.manifest["prompts"].get(prompt) else ""
+    staging.write(COMMAND, f"text-embeddings-router --model-id . --dtype float32{named}\n")
 
 
 def read_inference_server(folder: Path, texts: Sequence[str]) -> np.ndarray:
-    """sentence_embedding as it is."""
-    return run(folder / "onnx/model.onnx", tokenizer_of(folder).encode_batch(list(texts)), SENTENCE)
+    """sentence_embedding as it is; the prompt that the command names, of config_sentence_transformers.json."""
+    words = shlex.split((folder / COMMAND).read_text(encoding="utf-8"))
+    prompts = from_json(folder / "config_sentence_transformers.json")["prompts"]
+    prompt = prompts[words[words.index(PROMPT) + 1]] if PROMPT in words else ""
+    encodings = tokenizer_of(folder).encode_batch([prompt + text for text in texts])
+    return run(folder / "onnx/model.onnx", encodings, SENTENCE)
 
 
 def read_reranker(folder: Path, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
@@ -67,17 +75,18 @@ def tokenizer_of(folder: Path) -> Any:
 ROWS = (
     Consumer(
         "text-embeddings-inference",
-        f"onnx/model.onnx, its output {SENTENCE}",
-        all_of(no_default_prompt, has_config, has_limit, only_float32, has_output(SENTENCE)),
+        f"onnx/model.onnx, its output {SENTENCE}, started by {COMMAND}",
+        all_of(has_config, has_limit, only_float32, has_output(SENTENCE)),
         inference_server_layout,
         read_inference_server,
     ),
     Consumer(
         "text-embeddings-inference",
-        "onnx/model.onnx, its output logits, as a reranker",
+        f"onnx/model.onnx, its output logits, as a reranker, started by {COMMAND}",
         all_of(has_config, has_limit, only_float32, one_label, has_activation("sigmoid"), has_output("logits")),
         inference_server_layout,
         read_reranker,
+        outputs=("logits",),
         model_class="CrossEncoder",
     ),
 )

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from haystack import Document, component, default_from_dict, default_to_dict
 
 from sbertconv.runtime.opening import load
 
 
-@component
-class SbertconvTextEmbedder:
-    """A query, under the model's query prompt, where it has one.
+class Converted:
+    """A folder that a pipeline can save and open again.
 
     Args:
         folder: the converted folder.
@@ -28,9 +27,14 @@ class SbertconvTextEmbedder:
         return found
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> SbertconvTextEmbedder:
-        found: SbertconvTextEmbedder = default_from_dict(cls, data)
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        found: Self = default_from_dict(cls, data)
         return found
+
+
+@component
+class SbertconvTextEmbedder(Converted):
+    """A query, under the model's query prompt, where it has one."""
 
     @component.output_types(embedding=list[float])  # type: ignore[untyped-decorator]
     def run(self, text: str) -> dict[str, Any]:
@@ -38,21 +42,8 @@ class SbertconvTextEmbedder:
 
 
 @component
-class SbertconvDocumentEmbedder:
-    """Documents, under the model's document prompt, where it has one; see `SbertconvTextEmbedder`."""
-
-    def __init__(self, folder: str, **options: Any) -> None:
-        self.folder, self.options = str(folder), options
-        self.model = load(folder, **options)
-
-    def to_dict(self) -> dict[str, Any]:
-        found: dict[str, Any] = default_to_dict(self, folder=self.folder, **self.options)
-        return found
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> SbertconvDocumentEmbedder:
-        found: SbertconvDocumentEmbedder = default_from_dict(cls, data)
-        return found
+class SbertconvDocumentEmbedder(Converted):
+    """Documents, under the model's document prompt, where it has one."""
 
     @component.output_types(documents=list[Document])  # type: ignore[untyped-decorator]
     def run(self, documents: list[Document]) -> dict[str, Any]:

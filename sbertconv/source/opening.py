@@ -356,7 +356,7 @@ def module_settings(module: Any) -> Mapping[str, Any]:
 
 
 def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_class: str | None) -> Source:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     candidates = [name] if "/" in name else [f"sentence-transformers/{name}", name]
     reason: Exception | None = None
@@ -367,9 +367,15 @@ def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_cl
             reason = error
         else:
             return _from_folder(folder, candidate, candidate, folder.name, trust_remote_code, model_class)
+    at = f" at revision {revision}" if revision else ""
+    if constants.HF_HUB_OFFLINE:
+        raise SourceError(
+            f"{name}: no such folder, and no such model{at} in the Hub's cache on this machine, while HF_HUB_OFFLINE "
+            f"keeps it from asking for it.{like(name)}\n"
+            "Check the spelling and the revision, unset HF_HUB_OFFLINE where there is a connection, or pass a folder."
+        ) from reason
     raise SourceError(
-        f"{name}: no such folder, and the Hub does not give it"
-        f"{f' at revision {revision}' if revision else ''}: {error_text(reason, 3)}{like(name)}\n"
+        f"{name}: no such folder, and the Hub does not give it{at}: {error_text(reason, 3)}{like(name)}\n"
         "Check the spelling, the revision and the connection, or pass a folder."
     ) from reason
 

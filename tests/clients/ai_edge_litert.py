@@ -3,6 +3,7 @@
 # /// script
 # dependencies = ["ai-edge-litert==2.3.0", "tokenizers>=0.22"]
 # [tool.client]
+# consumer = "litert"
 # folder = "litert"
 # ///
 

@@ -3,6 +3,7 @@
 # /// script
 # dependencies = ["chromadb==1.5.9"]
 # [tool.client]
+# consumer = "chroma"
 # folder = "onnx"
 # ///
 

@@ -3,6 +3,7 @@
 # /// script
 # dependencies = ["duckdb==2.0.1", "pyarrow", "numpy", "onnxruntime"]
 # [tool.client]
+# consumer = "duckdb"
 # folder = "text"
 # ///
 

@@ -3,6 +3,7 @@
 # /// script
 # dependencies = ["fastembed==0.9.1"]
 # [tool.client]
+# consumer = "fastembed"
 # folder = "splade"
 # ///
 

