@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ FILE, SMALL = "litert/model_1x{length}.tflite", "litert/model_int8_1x{length}.tf
 
 def lengths_for(manifest: Manifest) -> list[int]:
     """The lengths that a file is written for; the last one holds every text."""
-    limit = manifest["max_seq_length"]
+    limit = min(not_null(manifest["max_seq_length"]), manifest.get("proven_length") or sys.maxsize)
     return [*(length for length in LENGTHS if length < limit), limit]
 
 
