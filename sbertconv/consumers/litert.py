@@ -24,7 +24,7 @@ FILE, SMALL = "litert/model_1x{length}.tflite", "litert/model_int8_1x{length}.tf
 
 def lengths_for(manifest: Manifest) -> list[int]:
     """The lengths that a file is written for; the last one holds every text."""
-    limit = min(not_null(manifest["max_seq_length"]), manifest.get("proven_length") or sys.maxsize)
+    limit = min(manifest["max_seq_length"], manifest.get("proven_length") or sys.maxsize)
     return [*(length for length in LENGTHS if length < limit), limit]
 
 
