@@ -106,5 +106,6 @@ def test_a_causal_checkpoint_as_a_reranker(folders: dict[str, Path], tmp_path: P
     expected = model.predict(class_cases.PAIRS)
     assert np.ptp(expected) > 0.01
     artifact = sbertconv.to_torch(folders["causal"], tmp_path / "torch", model_class="CrossEncoder")
-    np.testing.assert_allclose(sbertconv.load(artifact.folder).predict(class_cases.PAIRS), expected, atol=1e-5)
+    found = sbertconv.load(artifact.folder, format=artifact.formats[0]).predict(class_cases.PAIRS)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     assert sbertconv.verify(folders["causal"], artifact.folder).passed

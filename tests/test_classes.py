@@ -26,7 +26,7 @@ def test_row_converts_and_equals_the_library(kind: str, name: str, backend: str,
     assert artifact.manifest.get("optimized", True), artifact.manifest["notes"]
     for check in rows.checks:
         assert any(found["name"].endswith(check) for found in report["checks"]), check
-    found = rows.ours(sbertconv.load(artifact.folder))
+    found = rows.ours(sbertconv.load(artifact.folder, format=artifact.formats[0]))
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected, strict=True):  # one by one: some classes give a ragged answer
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)

@@ -312,7 +312,8 @@ def test_keras_and_back(bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Pat
 def test_torch_runs_a_reranker_too(bert: tuple[CrossEncoder, Path, Reranker], tmp_path: Path) -> None:
     model, folder, _ = bert
     artifact = sbertconv.to_torch(folder, tmp_path / "torch")
-    np.testing.assert_allclose(sbertconv.load(artifact.folder).predict(PAIRS), model.predict(PAIRS), atol=1e-6)
+    found = sbertconv.load(artifact.folder, format="torch").predict(PAIRS)
+    np.testing.assert_allclose(found, model.predict(PAIRS), atol=1e-6)
     pipe = sbertconv.pipeline(folder, outputs=["logits", "scores"])
     tensors = {name: value for name, value in model.preprocess(PAIRS).items() if name in pipe.inputs}
     with torch.no_grad():

@@ -144,10 +144,11 @@ def test_a_graph_cuts_and_normalizes_where_it_is_asked_to(
     convert: Any, more: Mapping[str, Any], tmp_path: Path
 ) -> None:
     model = cases.chain(cases.static_embedding(), st.Normalize())
-    folder = convert(model, tmp_path / "model", truncate_dim=12, normalize=True, **more).folder
+    artifact = convert(model, tmp_path / "model", truncate_dim=12, normalize=True, **more)
+    folder = artifact.folder
     assert model.truncate_dim is None
     assert not hasattr(model, "normalize_embeddings")
-    embedder = sbertconv.load(folder)
+    embedder = sbertconv.load(folder, format=artifact.formats[0])
     found = embedder.graphs[0].run(embedder.tokenize(TEXTS))["sentence_embedding"]
     expected = model.encode(TEXTS, truncate_dim=12, normalize_embeddings=True)
     bound = 0.05 if more.get("precision") else 1e-6

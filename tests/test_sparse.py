@@ -209,7 +209,7 @@ def test_a_limit_of_values_is_encode_s_own_and_pads(tmp_path: Path) -> None:
         artifact = convert(model, tmp_path / convert.__name__, sparse=True, top_k=3)
         outputs = artifact.manifest["graphs"][0]["outputs"]
         assert [(o["name"], o["shape"]) for o in outputs] == [("indices", ["batch", 3]), ("values", ["batch", 3])]
-        converted = sbertconv.load(artifact.folder)
+        converted = sbertconv.load(artifact.folder, format=artifact.formats[0])
         expected = dense(model.encode(TEXTS, max_active_dims=3))
         np.testing.assert_allclose(dense(converted.encode(TEXTS)), expected, **CLOSE)
         with pytest.raises(sbertconv.UnsupportedOptionError, match=r"leaves 3 values.*\n.*top_k=4"):

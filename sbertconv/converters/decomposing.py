@@ -59,13 +59,15 @@ def decomposed(
 
 
 def _is_flat(graph: torch.fx.Graph) -> bool:
-    """Whether every node is an input, an output, an operation on tensors, or one on sizes."""
+    """Whether every node is an input, an output, an operation on tensors, or one on sizes; and none gives a size that
+    only the data tells, which would have another name in each trace.
+    """
     return all(
         node.op in ("placeholder", "output")
         or isinstance(node.target, Operator)
         or getattr(node.target, "__module__", None) in ON_SIZES
         for node in graph.nodes
-    )
+    ) and not any(node.meta.get("unbacked_bindings") for node in graph.nodes)
 
 
 def _without_writes(graph: torch.fx.Graph) -> bool:
