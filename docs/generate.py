@@ -295,7 +295,9 @@ def reasons_of(rows: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]:
 
 
 def shortened(reason: str, most: int = 400) -> str:
-    return reason if len(reason) <= most else f"{reason[:most]} ..."
+    """The begin of a reason; its brackets are no links."""
+    begin = reason if len(reason) <= most else f"{reason[:most]} ..."
+    return begin.replace("[", "\\[")
 
 
 def class_of(dotted: str) -> str:
