@@ -38,7 +38,7 @@ from sbertconv.tables.ledger import LEDGER
 def test_a_line_as_long_as_a_disk_is_an_error(
     name: str, head: str, static_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LONGEST_CELL", 100)
+    monkeypatch.setattr(files, "LONGEST_LINE", 100)
     monkeypatch.setattr(reading, "LONGEST_LINE", 100)
     file = tmp_path / name
     file.write_text(f"{head}{json.dumps('a')}\n{json.dumps('a' * 200)}\n", encoding="utf-8")

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sbertconv.artifact.manifest import limit_of
+
 CARD = "README.md"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 LICENSE = re.compile(r"^license:[ \t]*[\"']?([\w.-]{1,60})[\"']?[ \t]*$", re.M)
@@ -90,8 +92,7 @@ def facts(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield f"- vectors of {size} numbers, compared by {manifest['similarity_fn_name']}"
     if labels := manifest.get("num_labels"):
         yield f"- {labels} label{'s' if labels > 1 else ''}, activation {manifest['activation']}"
-    limits = (manifest["max_seq_length"], manifest.get("proven_length"))
-    limit = min((length for length in limits if length is not None), default=None)
+    limit = limit_of(manifest)
     yield f"- texts up to {limit} tokens" if limit else "- texts of any length"
     for name, prompt in manifest["prompts"].items():
         default = ", the default" if name == manifest["default_prompt_name"] else ""

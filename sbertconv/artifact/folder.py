@@ -19,9 +19,9 @@ from typing import Any
 
 from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.kinds import class_named
-from sbertconv.artifact.manifest import FORMAT_VERSION, Manifest, problems_of
+from sbertconv.artifact.manifest import FORMAT_VERSION, Manifest, limit_of, problems_of
 from sbertconv.artifact.scratch import make_scratch
-from sbertconv.errors import ArtifactError
+from sbertconv.errors import ArtifactError, SbertconvError
 
 MANIFEST = "sbertconv.json"
 KERAS_SUFFIX = ".keras"
@@ -112,11 +112,8 @@ class Artifact:
 
     @property
     def limit(self) -> int | None:
-        """The most tokens of a text that this folder is proven for: the model's limit, or the end of the proof; None
-        where neither is.
-        """
-        limits = (self.manifest.get("max_seq_length"), self.manifest.get("proven_length"))
-        return min((limit for limit in limits if limit is not None), default=None)
+        """See `limit_of`."""
+        return limit_of(self.manifest)
 
     def verify_hashes(self) -> None:
         """Compare every file with its sha256 in the manifest.
@@ -157,19 +154,19 @@ def how_to_load(folder: str | Path) -> str:
     return row.loads.format(library=row.library, folder=str(folder))
 
 
-def given_path(given: Any) -> Path:
+def given_path(given: Any, kind: type[SbertconvError] = ArtifactError) -> Path:
     """The path that a caller gives.
 
     Raises:
-        ArtifactError: for what is none, or none that a file can have.
+        kind: for what is none, or none that a file can have.
     """
     if not isinstance(given, (str, Path)):
-        raise ArtifactError(f"{given!r:.80}: {type(given).__name__}, where a path is due.\nPass that of a folder.")
+        raise kind(f"{given!r:.80}: {type(given).__name__}, where a path is due.\nPass that of a folder.")
     try:
         path = Path(given).expanduser()
         path.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, with a null in it, of an unknown user
-        raise ArtifactError(f"{str(given)!r:.200}: no such folder: {error}\nCheck the path.") from error
+        raise kind(f"{str(given)!r:.200}: no such folder: {error}\nCheck the path.") from error
     return path
 
 

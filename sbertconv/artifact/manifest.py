@@ -470,3 +470,11 @@ def not_null(section: T | None) -> T:
     """A section that is null for graphs of another modality alone, as `problems_of` has seen to."""
     assert section is not None
     return section
+
+
+def limit_of(manifest: Mapping[str, Any]) -> int | None:
+    """The most tokens of a text that a folder is proven for: the model's limit, or the end of the proof; None where
+    neither is.
+    """
+    limits = (manifest.get("max_seq_length"), manifest.get("proven_length"))
+    return min((limit for limit in limits if limit is not None), default=None)

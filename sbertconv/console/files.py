@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial, wraps
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ import numpy as np
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.scratch import is_running
 from sbertconv.errors import UnsupportedOptionError, require, visible
+from sbertconv.tables.reading import LONGEST_LINE, bounded_lines
 
 if TYPE_CHECKING:
     from sbertconv.runtime.sparse import SparseEmbedder, SparseRow
@@ -28,23 +28,7 @@ if TYPE_CHECKING:
 BLOCK = 4096  # texts held at once: enough to sort by length, small beside a model
 ENCODING = "utf-8-sig"  # UTF-8, with or without the byte order mark that spreadsheets and editors of Windows write
 STDIN = Path("-")  # standard input, whose lines are texts
-LONGEST_CELL = 1 << 26  # characters of a text or a line; the csv module's own limit is 131,072
 LARGEST_BLOCK = 1 << 27  # characters of the texts that are held at once
-
-
-def bounded_lines(file: Any) -> Iterator[Any]:
-    """The lines of a file, bytes or text: one line of a stranger's file may be as long as a disk.
-
-    Raises:
-        ValueError: for a line of more than `LONGEST_CELL`.
-    """
-    for number in count(1):
-        line = file.readline(LONGEST_CELL + 1)
-        if len(line) > LONGEST_CELL:
-            raise ValueError(f"line {number} has more than {LONGEST_CELL:,} characters")
-        if not line:
-            return
-        yield line
 
 
 def blocks_of(texts: Iterable[Any]) -> Iterator[list[Any]]:
@@ -92,7 +76,7 @@ def _read_csv(path: Path, column: str) -> Iterator[str]:
     a row with more cells than there are names, a quote that is never closed or has text behind it, and the column's
     name if it stands twice.
     """
-    csv.field_size_limit(LONGEST_CELL)
+    csv.field_size_limit(LONGEST_LINE)
     with path.open(encoding=ENCODING, newline="") as file:
         rows = csv.reader(bounded_lines(file), strict=True)
         number, start, blank = 1, 1, None

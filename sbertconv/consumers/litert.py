@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact
+from sbertconv.artifact.manifest import limit_of, not_null
 from sbertconv.artifact.publishing import Staging
 from sbertconv.consumers.consumer import SENTENCE, Consumer, Manifest
 from sbertconv.consumers.reading import file_tokenizer, keeps
@@ -24,7 +24,7 @@ FILE, SMALL = "litert/model_1x{length}.tflite", "litert/model_int8_1x{length}.tf
 
 def lengths_for(manifest: Manifest) -> list[int]:
     """The lengths that a file is written for; the last one holds every text."""
-    limit = min(manifest["max_seq_length"], manifest.get("proven_length") or sys.maxsize)
+    limit = not_null(limit_of(manifest))
     return [*(length for length in LENGTHS if length < limit), limit]
 
 

@@ -7,7 +7,7 @@ takes as long as the first trace. Here each of these is traced alone, on the pla
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from sbertconv.source.torch_compat import (
 ABOUT = ("nn_module_stack", "stack_trace", "torch_fn")  # of a node: where it came from
 ON_SIZES = ("_operator", "math", "torch")  # modules of functions
 
-Decompositions = Mapping[Any, Callable[..., Any]]
+Decompositions = dict[Any, Callable[..., Any]]
 
 
 def decomposed(
@@ -43,7 +43,7 @@ def decomposed(
             broken up.
     """
     if not _is_flat(program.graph) or not _without_writes(program.graph):
-        return program.run_decompositions(dict(table))
+        return program.run_decompositions(table)
     graph, signature = program.graph, program.graph_signature
     for node in list(graph.nodes):
         way = _way(node.target, table, is_kept) if node.op == "call_function" else None
@@ -127,7 +127,7 @@ def _replaced(
         return way(*args, **kwargs)
 
     values = [given[place].meta["val"] for place in places]
-    inner = make_fx(on_tensors, decomposition_table=dict(table))(*values).graph
+    inner = make_fx(on_tensors, decomposition_table=table)(*values).graph
     inner.eliminate_dead_code()
     inputs = inner.find_nodes(op="placeholder")
     found: dict[Any, Any] = {one: given[place] for one, place in zip(inputs, places, strict=True)}

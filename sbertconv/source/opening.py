@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact.folder import MANIFEST
+from sbertconv.artifact.folder import MANIFEST, given_path
 from sbertconv.artifact.kinds import MODEL_CLASSES, ModelClass, class_named
 from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, missing_packages, require
@@ -283,7 +283,7 @@ def open_source(
     try:
         if not isinstance(model, (str, Path)):
             source = _from_live(model)
-        elif (path := _path_of(model)).exists():
+        elif (path := given_path(model, SourceError)).exists():
             source = _from_folder(path, str(model), str(path), None, trust_remote_code, model_class)
         else:
             source = _from_hub(str(model), revision, trust_remote_code, model_class)
@@ -296,20 +296,6 @@ def open_source(
             "option is for checkpoints without files of sentence-transformers).\nLeave it out."
         )
     return source if pooling is None else _pooled(source, pooling)
-
-
-def _path_of(model: str | Path) -> Path:
-    """The path that a name may be.
-
-    Raises:
-        SourceError: for one that no file can have.
-    """
-    try:
-        path = Path(model).expanduser()
-        path.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, with a null in it, of an unknown user
-        raise SourceError(f"{str(model)!r:.200}: no such folder: {error}\nCheck the path.") from error
-    return path
 
 
 def _pooled(source: Source, mode: str) -> Source:
@@ -445,7 +431,7 @@ def _bare_config(folder: Path, is_adapter: bool) -> Mapping[str, Any]:
             f"{folder}: an adapter ({adapter.get('peft_type')}) for {base}, which needs the package peft.\n"
             "Install peft, or merge the adapter into its base and save that."
         )
-    if not _path_of(base).is_dir():
+    if not given_path(base, SourceError).is_dir():
         return {"_name_or_path": base}
     check_entries(Path(base))
     check_tokenizers(Path(base))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 MAGIC = "*?["
 SAMPLE = 1000  # rows of JSON lines that say the types of their columns
-LONGEST_LINE = 1 << 26  # bytes
+LONGEST_LINE = 1 << 26  # bytes or characters of a line or a cell; the csv module's own limit is 131,072
 LARGEST_PART = 1 << 30  # bytes of the texts of a part
 SPLIT = "its next rows hold more than {:,} bytes, which is too much for one part; take fewer rows_per_file"
 MORE = "{!r} is none of the columns, which the first rows of the first file say; choose those that stay with --keep"
@@ -134,8 +134,9 @@ def lines_of(file: Any) -> Iterator[str]:
         yield line.decode("utf-8-sig" if number == 0 else "utf-8").rstrip("\r\n")
 
 
-def bounded_lines(file: Any) -> Iterator[bytes]:
-    """The lines of a file: one line of a stranger's file may be as long as a disk, above all of one that is packed.
+def bounded_lines(file: Any) -> Iterator[Any]:
+    """The lines of a file, bytes or text: one line of a stranger's file may be as long as a disk, above all of one that
+    is packed.
 
     Raises:
         ValueError: for a line of more than `LONGEST_LINE`.
@@ -143,7 +144,8 @@ def bounded_lines(file: Any) -> Iterator[bytes]:
     for number in count(1):
         line = file.readline(LONGEST_LINE + 1)
         if len(line) > LONGEST_LINE:
-            raise ValueError(f"line {number} has more than {LONGEST_LINE:,} bytes")
+            unit = "bytes" if isinstance(line, bytes) else "characters"
+            raise ValueError(f"line {number} has more than {LONGEST_LINE:,} {unit}")
         if not line:
             return
         yield line

@@ -24,17 +24,11 @@ def exact_constants() -> Iterator[None]:
     Raises:
         RuntimeError: if this version of onnxscript has no such patterns.
     """
-    constants = _constants()
-    before = [[getattr(constant, name) for name in TOLERANCES] for constant in constants]
-    try:
-        for constant in constants:
+    with contextlib.ExitStack() as replaced:
+        for constant in _constants():
             for name in TOLERANCES:
-                setattr(constant, name, 0.0)
+                replaced.enter_context(_replaced(constant, name, "onnxscript", 0.0))
         yield
-    finally:
-        for constant, values in zip(constants, before, strict=True):
-            for name, value in zip(TOLERANCES, values, strict=True):
-                setattr(constant, name, value)
 
 
 @contextlib.contextmanager
