@@ -49,9 +49,10 @@ docs-run: $(READY) ## every command and every Python block of the pages, in orde
 test-clients: $(READY) ## other software from the package registries, on converted folders; 15 minutes, 4 GB of disk
 	$(BIN)/python tests/clients/run.py $(ARGS)
 
-site: $(READY)   ## the documentation as pages, in build/site
+site: $(READY)   ## the documentation as pages, in build/site, looked at in headless Chromium where that is installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[site]'
 	$(BIN)/mkdocs build --strict
+	$(BIN)/pytest -m site tests/test_site.py
 
 package: $(READY) ## wheel and sdist in dist/, checked, and installed into a fresh environment
 	DIST=dist $(BIN)/pytest -m package tests/test_build.py
