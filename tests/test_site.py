@@ -5,6 +5,7 @@ With SHOTS=<folder> it leaves a picture of each page there.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -110,7 +111,7 @@ def test_every_link_leads_somewhere(page: Page, address: str) -> None:
 def test_a_reader_can_change_to_dark(page: Page, address: str) -> None:
     page.open(f"{address}index.html", 1280, scheme="light")
     for name, dark in (("Light", False), ("Dark", True), ("As the system", False)):
-        page.run(f"document.querySelector('label[title={name!r}]').click()")
+        page.run(f"document.querySelector('label[title={json.dumps(name)}]').click()")
         assert is_dark(page) == dark, name
 
 

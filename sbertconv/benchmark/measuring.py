@@ -128,4 +128,4 @@ def described(facts: dict[str, Any]) -> list[str]:
 
 def is_busy(facts: dict[str, Any]) -> bool:
     """Whether something else was running at the start, so that nothing can be said about who is faster."""
-    return (facts["load"] or 0) > BUSY * facts["cores"]
+    return bool((facts["load"] or 0) > BUSY * facts["cores"])

@@ -211,11 +211,11 @@ def lines(xs: Sequence[int], series: Mapping[str, Sequence[Figure]]) -> str:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         marks.append(f'<polyline points="{path}" fill="none" stroke="{color(index)}" stroke-width="2"/>')
         marks += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color(index)}"/>' for x, y in points]
-        for (x, _), figure in zip(points, figures, strict=True):
-            low_end, high_end = map(y_of, spread_of(figure, absolute))
-            if low_end > high_end:
+        for (place, _), figure in zip(points, figures, strict=True):
+            bottom, top = map(y_of, spread_of(figure, absolute))
+            if bottom > top:
                 marks.append(
-                    f'<line class="spread" x1="{x:.1f}" x2="{x:.1f}" y1="{low_end:.1f}" y2="{high_end:.1f}" '
+                    f'<line class="spread" x1="{place:.1f}" x2="{place:.1f}" y1="{bottom:.1f}" y2="{top:.1f}" '
                     f'style="stroke:{color(index)}"/>'
                 )
     return f'<svg class="lines" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(marks)}</svg>'
