@@ -10,6 +10,7 @@ from typing import Any
 from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, given_path, read_artifact, read_packed
 from sbertconv.runtime.embedding import Embedder
 from sbertconv.runtime.engines import AUTO
+from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.model import PROGRAM, ConvertedModel, taken_unasked
 from sbertconv.runtime.options import EngineOptions
@@ -27,6 +28,7 @@ RUNTIMES: dict[str, type[ConvertedModel]] = {
 }
 
 
+@checked
 def load(
     folder: str | Path,
     *,
@@ -72,7 +74,7 @@ def load(
     options = EngineOptions(
         threads=threads,
         parallel=parallel,
-        device=device,
+        device=None if device is None else str(device),
         providers=tuple(providers),
         session_options=dict(session_options or {}),
     )
