@@ -25,7 +25,7 @@ from sbertconv.source.naming import path_is_there
 
 MIB = 2**20
 # What every conversion costs, as the bytes of a checkpoint that would cost as much again.
-FIXED = {"seconds": 100 * MIB, "memory": 400 * MIB, "size": MIB}
+FIXED = {"seconds": 50 * MIB, "memory": 400 * MIB, "size": MIB}
 KEPT = 50  # records, the latest
 LARGEST = MIB  # bytes of the file; a larger one is not ours
 MODEL_FILES = ("modules.json", "config.json", MANIFEST)

@@ -94,7 +94,7 @@ def tokens_of(side: Any, mask: Any, name: str) -> list[np.ndarray]:
     """
     if isinstance(side, str) or np.isscalar(side) or side is None:
         raise UnsupportedOptionError(
-            f"{type(side).__name__} where vectors of tokens are due.\nPass what encode_query() and encode_document() give."
+            f"{type(side).__name__} where vectors of tokens are due.\nPass what encode_query() gives."
         )
     if not isinstance(side, list) and np.ndim(side) == 2:
         side, mask = [side], None if mask is None else np.atleast_2d(mask)
