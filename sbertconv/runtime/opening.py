@@ -11,6 +11,7 @@ from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, given_path, read_a
 from sbertconv.runtime.cpus import QUANTIZED, cpu_kind
 from sbertconv.runtime.embedding import Embedder
 from sbertconv.runtime.engines import AUTO, proven_engines
+from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.model import PROGRAM, ConvertedModel, taken_unasked
 from sbertconv.runtime.options import EngineOptions
@@ -29,6 +30,7 @@ RUNTIMES: dict[str, type[ConvertedModel]] = {
 }
 
 
+@checked
 def load(
     folder: str | Path,
     *,
@@ -81,7 +83,7 @@ def load(
     options = EngineOptions(
         threads=threads,
         parallel=1 if parallel is None else parallel,
-        device=device,
+        device=None if device is None else str(device),
         batch_tokens=batch_tokens,
         providers=tuple(providers),
         session_options=dict(session_options or {}),
