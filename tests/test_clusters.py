@@ -18,7 +18,7 @@ from conftest import TEXTS
 import sbertconv
 from sbertconv.tables.embedding import EmbedTable
 from sbertconv.tables.encoding import TableOptions, embed_tables
-from sbertconv.tables.ledger import LEDGER
+from sbertconv.tables.stores import LEDGER
 
 HAS_RAY = importlib.util.find_spec("ray") is not None and importlib.util.find_spec("ray.data") is not None
 HAS_SPARK = importlib.util.find_spec("pyspark") is not None and shutil.which("java") is not None
