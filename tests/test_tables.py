@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -672,3 +673,34 @@ def test_a_reader_of_record_batches_is_embedded_batch_by_batch(embed: EmbedTable
     assert vectors_of(found) == pytest.approx(due, abs=1e-6)
     large = numbered(10).set_column(1, "text", numbered(10).column("text").cast(pa.large_string()))
     assert vectors_of(embed(large)) == pytest.approx(due, abs=1e-6)
+
+
+def test_workers_share_one_part_and_its_rows_stay_in_order(
+    embed: EmbedTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part is embedded by all of them at once: the last one would else keep a single worker busy."""
+    from sbertconv.tables import workers
+
+    monkeypatch.setattr(workers, "BLOCK", 100)
+    taken: list[int] = []
+    both = threading.Barrier(2)
+
+    class Here:
+        def __init__(self) -> None:
+            self.first = True
+
+        def __call__(self, table: bytes) -> bytes:
+            if self.first:  # none goes on before the other has a block, too
+                both.wait(60)
+            self.first = False
+            taken.append(id(self))
+            return workers.embed_bytes(embed, table)
+
+        def close(self) -> None:
+            pass
+
+    pq.write_table(numbered(1050), tmp_path / "rows.parquet")
+    reading = Reading("text", 5000, False, numbered(1).schema)
+    ((part, table),) = pooled(reading.parts(find_inputs([str(tmp_path / "rows.parquet")])[0]), Here, 2)
+    assert (part.rows, len(taken), len(set(taken))) == (1050, 11, 2)
+    assert table.column("id").to_pylist() == list(range(1050))
