@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TEXTS, run_python
+from conftest import COMMAND, TEXTS, run_process, run_python
 
 import sbertconv
 from sbertconv.tables.embedding import EmbedTable
@@ -244,4 +244,17 @@ def test_tables_on_spark(spark: Any, rows: Path, static_artifact: Path, tmp_path
     )
     for name, cluster in {"due": None, "out": workers}.items():
         embed_tables(embed, str(rows), tmp_path / name, options, cluster=cluster)
+    assert output(tmp_path / "out") == output(tmp_path / "due")
+
+
+@pytest.mark.parametrize(
+    "on", [pytest.param("ray", marks=NEEDS_RAY), pytest.param("spark:local[2]", marks=NEEDS_SPARK)]
+)
+def test_the_command_on_a_cluster_of_this_machine(on: str, rows: Path, static_artifact: Path, tmp_path: Path) -> None:
+    """From a shell that knows of no environment: workers are this Python, and the bytes those of one process."""
+    given = [COMMAND, "encode", static_artifact, "--input", rows, "--rows-per-file", 5000, "--engine", ENGINE]
+    shell = {"PYSPARK_PYTHON": "", "PYSPARK_DRIVER_PYTHON": "", "RAY_USAGE_STATS_ENABLED": "0"}
+    for name, more in {"due": (), "out": ("--on", on, "--workers", 2)}.items():
+        ran = run_process(*given, "--output", f"{tmp_path / name}/", "--threads", 1, *more, env=shell)
+        assert ran.code == 0, ran.err
     assert output(tmp_path / "out") == output(tmp_path / "due")

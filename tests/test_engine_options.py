@@ -88,7 +88,7 @@ def test_memory_stays_bounded_on_every_engine(
     }
     made = form in build
     folder = built_once(f"memory-{form}", build[form]) if made else request.getfixturevalue(fixtures[form])
-    ran = run_python(TEXTS_OF_ALL_LENGTHS, folder, form, engine)
+    ran = run_python(TEXTS_OF_ALL_LENGTHS, folder, form, engine, env={"OMP_NUM_THREADS": "1"})
     assert ran.code == 0, ran.err
     ratio, growth = map(float, ran.out.split())
     assert ratio < 1.3
