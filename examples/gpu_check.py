@@ -118,7 +118,7 @@ def converted(case: Case, model: str, out: Path) -> Encode:
         write[case.backend]()
         if case.engine == "tensorrt":
             sbertconv.build_plan(folder)
-    loaded = sbertconv.load(folder, format=case.form, engine=case.engine, **case.load).open()
+    loaded = sbertconv.load(folder, format=case.form, engine=case.engine, **case.load)
     return lambda texts, size: loaded.encode(list(texts), batch_size=size)
 
 
@@ -166,7 +166,7 @@ def run_row(number: int, model: str, out: Path, rounds: int) -> int:
     except (MissingDependencyError, ModuleNotFoundError) as error:
         print("\n" + " ".join(str(error).splitlines()))
         return NOT_HERE
-    except SbertconvError as error:
+    except (SbertconvError, RuntimeError) as error:  # RuntimeError: PyTorch's, JAX's and TensorFlow's of a GPU
         print("\n" + " ".join(str(error).splitlines()))
         return 1
     return 0
