@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import conversion, deep, keras, onnx, precision, text
+from bench import conversion, deep, keras, onnx, precision, tables, text
 from bench.harness import Row, describe, markdown
 
 BENCHMARKS = {
@@ -24,6 +24,7 @@ BENCHMARKS = {
     "precision": precision,
     "text": text,
     "deep": deep,
+    "tables": tables,
 }
 
 

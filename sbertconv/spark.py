@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -184,6 +186,8 @@ def workers(embed: EmbedTable, count: int, address: str | None = None) -> tuple[
     require("spark", "pyspark")
     from pyspark.sql import SparkSession
 
+    if (address or "local").startswith("local") and not os.environ.get("PYSPARK_PYTHON"):
+        os.environ["PYSPARK_PYTHON"] = sys.executable  # Spark itself would take the first python3 of the PATH
     builder = SparkSession.builder.appName("sbertconv")
     spark = (builder.master(address) if address else builder).getOrCreate()
     threads = int(spark.sparkContext.getConf().get("spark.task.cpus", "1"))

@@ -18,6 +18,7 @@ from sbertconv.errors import UnsupportedOptionError
 from sbertconv.runtime.batches import (
     BATCH_COST,
     TOKENS_AT_ONCE,
+    TOKENS_ON_GPU,
     TOKENS_PER_CORE,
     Batch,
     Room,
@@ -253,7 +254,7 @@ class ConvertedModel:
         if self.same_batches:
             return None
         if not ENGINES[self.engine].on_cores or self.options.kind != CPU:
-            return Room(TOKENS_AT_ONCE, TOKENS_AT_ONCE, self.parallel)  # no more batches than must be
+            return Room(TOKENS_ON_GPU, TOKENS_ON_GPU, self.parallel)  # no more batches than must be
         cores = max(1, self.options.cores // self.parallel)
         tokens = self.options.batch_tokens or min(TOKENS_AT_ONCE, TOKENS_PER_CORE * cores)
         return Room(tokens, BATCH_COST * cores, self.parallel)

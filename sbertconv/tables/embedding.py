@@ -23,7 +23,7 @@ from sbertconv.runtime.sparse import SparseEmbedder
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BLOCK = 4096  # texts embedded together; one that stands several times among them is embedded once
+BLOCK = 2048  # texts embedded together, here or by a worker; one that stands several times among them is embedded once
 METADATA = b"sbertconv"  # the key of the schema's metadata
 EMBEDDING, INDICES, VALUES = "embedding", "embedding_indices", "embedding_values"
 RANGED = {"int8": (np.int8, 128), "uint8": (np.uint8, 0)}  # type, and what is taken off a bucket
