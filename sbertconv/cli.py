@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -665,5 +667,7 @@ def bench_command(
 
 def main() -> None:
     """Run the command line."""
-    tell_warnings()
-    app()
+    # What is said on a stream that is closed goes nowhere
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stderr(sys.stderr or nowhere):
+        tell_warnings()
+        app()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,9 +35,12 @@ def ship(spark: Any, folder: str | Path) -> str:
     Raises:
         ArtifactError: if it is no converted folder.
     """
-    name = f"sbertconv-{folder_hash(read_artifact(folder).manifest)[:16]}"
-    base = Path(tempfile.mkdtemp(prefix="sbertconv-")) / name
-    packed = shutil.make_archive(str(base), "zip", Path(folder).expanduser())
+    artifact = read_artifact(folder)
+    name = f"sbertconv-{folder_hash(artifact.manifest)[:16]}"
+    packed = Path(tempfile.mkdtemp(prefix="sbertconv-")) / f"{name}.zip"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
+        for file, path in artifact.members():
+            archive.write(path, file)
     spark.sparkContext.addArchive(f"{packed}#{name}")
     return ARCHIVE + name
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.errors import UnsupportedOptionError, error_text
 from sbertconv.tables.ledger import PARTIAL
 from sbertconv.tables.reading import Part
 
@@ -48,8 +48,10 @@ def write_part(table: pa.Table, folder: Path, name: str, form: str) -> None:
     """Write beside the name, then rename; the file is on the disk before it has its name.
 
     Raises:
-        UnsupportedOptionError: if the disk is full, or the folder cannot be written.
+        UnsupportedOptionError: if the disk is full, the folder cannot be written, or the format has no such columns.
     """
+    import pyarrow as pa
+
     partial = folder / f".{name}{PARTIAL}"
     try:
         partial.unlink(missing_ok=True)  # it may be a link to somewhere else
@@ -58,6 +60,12 @@ def write_part(table: pa.Table, folder: Path, name: str, form: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(folder / name)
+    except pa.ArrowException as error:  # some are a NotImplementedError or a TypeError
+        partial.unlink(missing_ok=True)
+        raise UnsupportedOptionError(
+            f"{folder / name}: cannot be written: {error_text(error)}\n"
+            f"Leave the column out with keep=, or choose another output_format (have: {', '.join(WRITERS)})."
+        ) from error
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
