@@ -43,7 +43,7 @@ type: $(READY)   ## types
 docs: $(READY)   ## the generated pages are up to date, and every link leads somewhere
 	$(BIN)/python docs/generate.py --check
 
-docs-run: $(READY) ## every command and every Python block of the pages, in order, in a scratch folder; half an hour
+docs-run: $(READY) ## every command and Python block of the pages and notebooks, in a scratch folder; half an hour
 	$(BIN)/python docs/run.py $(ARGS)
 
 test-clients: $(READY) ## other software from the package registries, on converted folders; 15 minutes, 4 GB of disk
@@ -53,12 +53,13 @@ test-clusters: $(READY) ## tables on Ray, on Spark (needs Java 17), in Hugging F
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray,spark,lance]' datasets
 	$(BIN)/pytest -rs tests/test_clusters.py tests/test_tables.py -k "clusters or lance or library" $(ARGS)
 
-site: $(READY)   ## the documentation as pages, in build/site
+site: $(READY)   ## the documentation as pages, in build/site, looked at in headless Chromium where that is installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[site]'
 	$(BIN)/mkdocs build --strict
+	$(BIN)/pytest -m site tests/test_site.py
 
-package: $(READY) ## wheel and sdist in dist/, checked, and installed into a fresh environment
-	DIST=dist $(BIN)/pytest -m package tests/test_build.py
+package: $(READY) ## wheel and sdist in dist/, checked, and installed into a fresh environment with each extra
+	DIST=dist $(BIN)/pytest -m package tests/test_build.py $(ARGS)
 
 bench: $(READY)  ## speed and memory beside PyTorch, as ratios of the same run
 	$(BIN)/python -m bench $(ARGS)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import conversion, keras, onnx, precision, tables, text
+from bench import conversion, deep, keras, onnx, precision, tables, text
 from bench.harness import Row, describe, markdown
 
 BENCHMARKS = {
@@ -23,6 +23,7 @@ BENCHMARKS = {
     "keras": keras,
     "precision": precision,
     "text": text,
+    "deep": deep,
     "tables": tables,
 }
 

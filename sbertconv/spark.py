@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact.folder import folder_name, read_artifact
+from sbertconv.artifact.folder import folder_hash, folder_name, read_artifact
 from sbertconv.errors import UnsupportedOptionError, require
-from sbertconv.tables.embedding import EMBEDDING, EmbedTable, folder_hash
+from sbertconv.tables.embedding import EMBEDDING, EmbedTable
 from sbertconv.tables.workers import Worker, embed_bytes
 
 if TYPE_CHECKING:
@@ -37,9 +37,12 @@ def ship(spark: Any, folder: str | Path) -> str:
     Raises:
         ArtifactError: if it is no converted folder.
     """
-    name = f"sbertconv-{folder_hash(read_artifact(folder).manifest)[:16]}"
-    base = Path(tempfile.mkdtemp(prefix="sbertconv-")) / name
-    packed = shutil.make_archive(str(base), "zip", Path(folder).expanduser())
+    artifact = read_artifact(folder)
+    name = f"sbertconv-{folder_hash(artifact.manifest)[:16]}"
+    packed = Path(tempfile.mkdtemp(prefix="sbertconv-")) / f"{name}.zip"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
+        for file, path in artifact.members():
+            archive.write(path, file)
     spark.sparkContext.addArchive(f"{packed}#{name}")
     return ARCHIVE + name
 

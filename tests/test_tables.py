@@ -425,12 +425,12 @@ def test_the_command_keeps_columns_and_tells_what_it_did(cli: Any, static_artifa
     (tmp_path / "in").mkdir()
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "in" / "rows.parquet")
     given = ["encode", static_artifact, "--input", tmp_path / "in", "--output", f"{tmp_path}/out/", "--keep", "id"]
-    first = cli(*given, "--output-format", "arrow", "--precision", "float16")
+    first = cli(*given, "--output-format", "arrow", "--embedding-precision", "float16")
     assert (first.code, first.out) == (0, ""), first.err
     assert "6 rows of 1 files" in first.err
     table = pads.dataset(tmp_path / "out", format="ipc").to_table()
     assert table.column_names == ["id", "embedding"]
-    again = cli(*given, "--output-format", "arrow", "--precision", "float16")
+    again = cli(*given, "--output-format", "arrow", "--embedding-precision", "float16")
     assert "0 rows of 1 files" in again.err
     assert "6 were there" in again.err
 
@@ -445,7 +445,7 @@ def test_the_command_keeps_columns_and_tells_what_it_did(cli: Any, static_artifa
         (["--input", "{in}", "--output", "{out}/", "--column", "id"], "is int64, not text"),
         (["--input", "{in}", "--output", "{out}/", "--nulls", "maybe"], "have: null, error"),
         (["--input", "{in}", "--output", "{out}/", "--on", "moon"], "have: ray, spark"),
-        (["--input", "{in}", "--output", "{out}/", "--precision", "int4"], "have: float32, float16"),
+        (["--input", "{in}", "--output", "{out}/", "--embedding-precision", "int4"], "have: float32, float16"),
         (["--input", "{in}", "--output", "{out}/", "--max-active-dims", "3"], "has no such option"),
     ],
 )

@@ -461,9 +461,13 @@ def choose_engine(artifact: Artifact, form: str, engine: str = AUTO) -> str:
                 f"engine {engine!r} does not run {form} (have: {', '.join((AUTO, *able))}).\nChoose one of these."
             )
         return engine
-    proven = [name for name in able if name in artifact.engines(form)]
-    installed = [name for name in proven if importlib.util.find_spec(ENGINES[name].package)]
-    return (installed or proven)[0]
+    return proven_engines(artifact, form)[0]
+
+
+def proven_engines(artifact: Artifact, form: str) -> list[str]:
+    """The engines that a format of an artifact was proven on; of these, those that are installed, if any is."""
+    proven = [name for name, found in ENGINES.items() if form in found.opens and name in artifact.engines(form)]
+    return [name for name in proven if importlib.util.find_spec(ENGINES[name].package)] or proven
 
 
 def check_forked(engine: str) -> None:

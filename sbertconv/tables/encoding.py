@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sbertconv.artifact.folder import folder_hash
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime.options import default_threads
-from sbertconv.tables.embedding import RANGED, EmbedTable, folder_hash
+from sbertconv.tables.embedding import RANGED, EmbedTable
 from sbertconv.tables.ledger import Ledger
 from sbertconv.tables.reading import Bad, Input, Part, Reading, find_inputs, schema_of
 from sbertconv.tables.workers import Process, Worker, pooled

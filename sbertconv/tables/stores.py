@@ -164,9 +164,10 @@ class LocalStore:
                 os.fsync(file.fileno())
             partial.replace(self.folder / name)
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise not_written(self.folder / name, error) from error
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)  # unless it has its name by now
 
 
 class RemoteStore:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.errors import UnsupportedOptionError, error_text
 from sbertconv.tables.reading import Part
 from sbertconv.tables.stores import LocalStore, Store
 
@@ -115,7 +115,15 @@ def write_part(table: pa.Table, store: Store, name: str, form: str) -> None:
     """Write a part's file, whole or not at all.
 
     Raises:
-        UnsupportedOptionError: if the disk is full, or the folder cannot be written.
+        UnsupportedOptionError: if the disk is full, the folder cannot be written, or the format has no such columns.
     """
+    import pyarrow as pa
+
     whole = table.combine_chunks()  # the same bytes, however the rows were read
-    store.write(name, lambda file: FORMS[form].write(whole, file, store))
+    try:
+        store.write(name, lambda file: FORMS[form].write(whole, file, store))
+    except pa.ArrowException as error:  # some are a NotImplementedError or a TypeError
+        raise UnsupportedOptionError(
+            f"{name}: cannot be written: {error_text(error)}\n"
+            f"Leave the column out with keep=, or choose another output_format (have: {', '.join(FORMS)})."
+        ) from error
