@@ -173,15 +173,19 @@ def measure_cost(place: str, rounds: str) -> dict[str, Any]:
 
 
 def texts_of(tokenizer: Any, tokens: int) -> list[str]:
-    """Texts out of the prose that have exactly so many tokens, or are cut there."""
-    chance, prose, found = random.Random(tokens), words(), []
-    while len(found) < COST_TEXTS:
-        start = chance.randrange(len(prose) - tokens)
-        size = tokens
-        while size and len(tokenizer.ids([" ".join(prose[start : start + size])], None)[0][0]) > tokens:
-            size -= 1
-        found.append(" ".join(prose[start : start + size]))
-    return found
+    """Texts out of the prose that have so many tokens, or a few less."""
+    chance, prose = random.Random(tokens), words()
+
+    def one() -> str:
+        start, size = chance.randrange(len(prose) - tokens), tokens
+        while True:
+            text = " ".join(prose[start : start + size])
+            count = len(tokenizer.ids([text], None)[0][0])
+            if count <= tokens or size == 1:
+                return text
+            size = max(1, min(size - 1, size * tokens // count))
+
+    return [one() for _ in range(COST_TEXTS)]
 
 
 WORKERS = {"share": measure_share, "cost": measure_cost}

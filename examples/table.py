@@ -5,6 +5,7 @@ Usage: table.py <the sbertconv command> <a converted folder> <a folder to work i
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ pq.write_table(pa.table({"id": range(len(texts)), "text": texts}), work / "rows"
 given = [command, "encode", model, "--input", f"{work}/rows/*.parquet", "--output", f"{work}/embedded/"]
 subprocess.run(given, check=True)
 table = ds.dataset(work / "embedded").to_table()
-print(table.schema.to_string(truncate_metadata=False))
+print(table.schema.remove_metadata())
+print(json.dumps(json.loads(table.schema.metadata[b"sbertconv"]), indent=2))
 print(f"{table.num_rows} rows, {table.column('embedding').null_count} without a text")
 subprocess.run(given, check=True)  # nothing is left to do
