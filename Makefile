@@ -5,7 +5,7 @@ READY := .venv/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-clients fuzz sweep lint format type docs docs-run site package bench bench-large clean
+.PHONY: help demo test test-clients test-clusters fuzz sweep lint format type docs docs-run site package bench bench-large clean
 
 help:            ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -48,6 +48,10 @@ docs-run: $(READY) ## every command and Python block of the pages and notebooks,
 
 test-clients: $(READY) ## other software from the package registries, on converted folders; 15 minutes, 4 GB of disk
 	$(BIN)/python tests/clients/run.py $(ARGS)
+
+test-clusters: $(READY) ## tables on Ray, on Spark (needs Java 17), in Hugging Face datasets and in Lance; 1 GB of disk, 5 minutes
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray,spark,lance]' datasets
+	$(BIN)/pytest -rs tests/test_clusters.py tests/test_tables.py -k "clusters or lance or library" $(ARGS)
 
 site: $(READY)   ## the documentation as pages, in build/site, looked at in headless Chromium where that is installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[site]'

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,11 +47,13 @@ from sbertconv.console.printing import (
     print_bench,
     print_converted,
     print_description,
+    print_engine,
     print_estimate,
     print_json,
     print_lines,
     print_parity,
     print_result,
+    print_tuning,
     progress,
     tell_warnings,
 )
@@ -499,7 +503,10 @@ def encode_command(
     ] = None,
     engine: Engine = "auto",
     threads: Threads = None,
-    parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the threads.", min=1)] = 1,
+    parallel: Annotated[
+        int | None,
+        typer.Option(help="Batches at once, each on its share of the threads; default 1, or as tuned.", min=1),
+    ] = None,
     device: Device = None,
     beyond_proof: BeyondProof = False,
     part: PartOf = None,
@@ -565,7 +572,9 @@ def encode_command(
     source = iter(texts or ()) if file is None else read_texts(file, column)
     target = None if output in (None, "-") else Path(str(output))
     shown = sys.stderr.isatty() and target is not None and not LEVEL["quiet"]
-    encode_texts(load(directory, **how), source, target, progress=shown, tokens=tokens, precision=precision, **encode)
+    model = load(directory, **how, many=file is not None)
+    print_engine(model.engine, model.because)
+    encode_texts(model, source, target, progress=shown, tokens=tokens, precision=precision, **encode)
 
 
 @app.command("predict")
@@ -683,7 +692,33 @@ def bench_command(
         typer.echo(visible(f"Written to {file}"))
 
 
+@app.command("tune")
+def tune_command(
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            help="A converted folder, or a .keras file.", show_default=False, autocompletion=complete_converted
+        ),
+    ],
+    seconds: Annotated[float, typer.Option(help="That it may take, about.", min=1)] = 60.0,
+    as_json: Annotated[bool, flag("--json", "Print everything measured as JSON.")] = False,
+) -> None:
+    """Measure which engine and which batches run a folder fastest on this machine; load() and encode take these."""
+    from dataclasses import asdict
+
+    from sbertconv.benchmark.tuning import tune
+
+    with bar() as on_step:
+        found = tune(directory, seconds=seconds, on_step=on_step)
+    if as_json:
+        print_json({**asdict(found), "file": None if found.file is None else str(found.file)})
+    else:
+        print_tuning(found)
+
+
 def main() -> None:
     """Run the command line."""
-    tell_warnings()
-    app()
+    # What is said on a stream that is closed goes nowhere
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stderr(sys.stderr or nowhere):
+        tell_warnings()
+        app()

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact.folder import folder_name, read_artifact
+from sbertconv.artifact.folder import Artifact, folder_hash, folder_name, read_artifact
 from sbertconv.errors import ArtifactError, require
-from sbertconv.tables.embedding import EmbedTable, folder_hash
+from sbertconv.tables.embedding import EmbedTable
 from sbertconv.tables.workers import Worker, WorkerDiedError, embed_bytes
 
 if TYPE_CHECKING:
@@ -59,6 +59,15 @@ def is_mine(folder: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and (not hasattr(os, "getuid") or found.st_uid == os.getuid())
 
 
+def pack_archive(artifact: Artifact) -> bytes:
+    """The files that an artifact consists of as a tar file, in the place of links what they lead to."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", dereference=True) as archive:
+        for name, path in artifact.members():
+            archive.add(path, arcname=name, recursive=False)
+    return packed.getvalue()
+
+
 def unpack_archive(content: bytes, folder: Path) -> None:
     """Unpack a tar file; nothing in it leads out of the folder.
 
@@ -82,10 +91,8 @@ def ship(folder: str | Path) -> Shipped:
     require("ray", "ray")
     import ray
 
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        archive.add(Path(folder).expanduser(), arcname=".")
-    return Shipped(ray.put(packed.getvalue()), folder_hash(read_artifact(folder).manifest), folder_name(Path(folder)))
+    artifact = read_artifact(folder)
+    return Shipped(ray.put(pack_archive(artifact)), folder_hash(artifact.manifest), folder_name(Path(folder)))
 
 
 class Embed:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact.folder import folder_name, read_artifact
+from sbertconv.artifact.folder import folder_hash, folder_name, read_artifact
 from sbertconv.errors import UnsupportedOptionError, require
-from sbertconv.tables.embedding import EMBEDDING, EmbedTable, folder_hash
+from sbertconv.tables.embedding import EMBEDDING, EmbedTable
 from sbertconv.tables.workers import Worker, embed_bytes
 
 if TYPE_CHECKING:
@@ -35,9 +37,12 @@ def ship(spark: Any, folder: str | Path) -> str:
     Raises:
         ArtifactError: if it is no converted folder.
     """
-    name = f"sbertconv-{folder_hash(read_artifact(folder).manifest)[:16]}"
-    base = Path(tempfile.mkdtemp(prefix="sbertconv-")) / name
-    packed = shutil.make_archive(str(base), "zip", Path(folder).expanduser())
+    artifact = read_artifact(folder)
+    name = f"sbertconv-{folder_hash(artifact.manifest)[:16]}"
+    packed = Path(tempfile.mkdtemp(prefix="sbertconv-")) / f"{name}.zip"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
+        for file, path in artifact.members():
+            archive.write(path, file)
     spark.sparkContext.addArchive(f"{packed}#{name}")
     return ARCHIVE + name
 
@@ -184,6 +189,8 @@ def workers(embed: EmbedTable, count: int, address: str | None = None) -> tuple[
     require("spark", "pyspark")
     from pyspark.sql import SparkSession
 
+    if (address or "local").startswith("local") and not os.environ.get("PYSPARK_PYTHON"):
+        os.environ["PYSPARK_PYTHON"] = sys.executable  # Spark itself would take the first python3 of the PATH
     builder = SparkSession.builder.appName("sbertconv")
     spark = (builder.master(address) if address else builder).getOrCreate()
     threads = int(spark.sparkContext.getConf().get("spark.task.cpus", "1"))

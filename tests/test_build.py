@@ -159,7 +159,7 @@ RUN_ELSEWHERE = {
     "site": "make site",
     "spark": "tests/test_clusters.py",
     "sparse": "tests/test_sparse.py",
-    "tensorrt": "examples/tensorrt_check.py, with a GPU",
+    "tensorrt": "examples/gpu_check.py, with a GPU",
 }
 
 

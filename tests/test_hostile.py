@@ -348,6 +348,38 @@ def test_a_folder_of_links_opens_as_the_hub_caches_it(static_artifact: Path, tmp
     np.testing.assert_array_equal(sbertconv.load(snapshots, verify=True).encode(TEXTS), expected)
 
 
+def test_a_cluster_gets_the_files_of_the_manifest_and_no_links(
+    static_artifact: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    from sbertconv.artifact.folder import read_artifact
+    from sbertconv.ray import pack_archive, unpack_archive
+
+    folder = copy_of(static_artifact)
+    (folder / "tokenizer.json").rename(tmp_path / "elsewhere")
+    (folder / "tokenizer.json").symlink_to(tmp_path / "elsewhere")  # as in the Hub's cache
+    (tmp_path / "secret").write_text("secret", encoding="utf-8")
+    (folder / "more").symlink_to(tmp_path / "secret")
+    (tmp_path / "there").mkdir()
+    unpack_archive(pack_archive(read_artifact(folder)), tmp_path / "there")
+    assert sbertconv.load(tmp_path / "there", verify=True).encode(TEXTS).shape[0] == len(TEXTS)
+    assert not (tmp_path / "there/more").exists()
+
+
+def test_a_command_whose_errors_nobody_reads_does_its_work(
+    static_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sbertconv.cli import main
+
+    (tmp_path / "in.txt").write_text("a text\n", encoding="utf-8")
+    given = ["sbertconv", "encode", str(static_artifact), "--input", f"{tmp_path}/in.txt"]
+    monkeypatch.setattr("sys.argv", [*given, "--output", f"{tmp_path}/out.npy"])
+    monkeypatch.setattr("sys.stderr", None)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    assert len(np.load(tmp_path / "out.npy")) == 1
+
+
 def test_running_a_model_reports_to_nobody(static_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime reads the variable once, when it is imported."""
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY")  # importing sbertconv in this process has set it
@@ -383,6 +415,66 @@ def test_a_file_that_is_no_litert_model_is_one_clear_error(content: bytes, tmp_p
         check_litert(tmp_path / "model.tflite")
 
 
+def saved_model(file: Path, calls: str = "", **more: Any) -> Path:
+    """A SavedModel with the function that saves variables, and another one."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel(meta_graphs=[{"object_graph_def": {}, "graph_def": {"library": {"function": [
+        {"signature": {"name": "__inference__traced_save_1"}, "node_def": [{"name": "a", "op": "SaveV2"}]},
+        {"signature": {"name": "__inference_serve_2"}, "node_def": [{"name": "b", "op": "MatMul"}]},
+    ]}}}])  # fmt: skip
+    (meta,) = saved.meta_graphs
+    node = meta.graph_def.library.function[1].node_def.add(name="c", op="PartitionedCall")
+    if calls == "by its name":
+        node.op = "__inference__traced_save_1"
+    elif calls == "by an attribute":
+        node.attr["f"].func.name = "__inference__traced_save_1"
+    elif calls == "by an attribute of one":
+        node.attr["f"].func.attr["g"].func.name = "__inference__traced_save_1"
+    elif calls == "by an object":
+        meta.object_graph_def.nodes.add().function.concrete_functions.append("__inference__traced_save_1")
+    elif calls == "as one of many":
+        for number in range(3):
+            meta.graph_def.library.function.add().signature.name = f"__inference__traced_save_{number + 2}"
+    elif calls == "by a graph that is run":
+        meta.ClearField("object_graph_def")
+    elif calls == "by a second graph":
+        saved.meta_graphs.add().CopyFrom(meta)
+    file.write_bytes(saved.SerializeToString())
+    return file
+
+
+@pytest.mark.parametrize("calls", ["by its name", "by an attribute", "by an attribute of one", "by an object",
+                                   "as one of many", "by a graph that is run", "by a second graph"])  # fmt: skip
+def test_nothing_calls_what_saves_the_variables_of_a_saved_model(calls: str, tmp_path: Path) -> None:
+    """With a path of its own it would write anywhere."""
+    from sbertconv.runtime.saved_models import check_saved_model
+
+    check_saved_model(saved_model(tmp_path / "saved_model.pb"))
+    with pytest.raises(ArtifactError, match=r"the operation SaveV2|a graph of TensorFlow 1"):
+        check_saved_model(saved_model(tmp_path / "saved_model.pb", calls))
+
+
+def test_the_saved_model_that_is_looked_at_is_the_one_that_is_opened(tmp_path: Path) -> None:
+    """TensorFlow takes a folder, and the file in it that has its name."""
+    from sbertconv.runtime.saved_models import check_saved_model
+
+    with pytest.raises(ArtifactError, match=r"saved_model\.pb beside it"):
+        check_saved_model(saved_model(tmp_path / "other.pb"))
+
+
+@pytest.mark.parametrize("name", ["./config.json", "/config.json", "a/../config.json", "CONFIG.json", "config.json\0"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_the_config_that_is_looked_at_is_the_one_that_is_opened(
+    name: str, bert_keras: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    file = copy_of(bert_keras) / "keras/model.keras"
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(name, b"{}")
+    with pytest.raises(ArtifactError, match=r"leaves the folder|is not how a file is called|holds a file twice"):
+        sbertconv.load(file)
+
+
 @pytest.mark.parametrize("operation", ["ImmutableConst", "GenerateVocabRemapping", "DecodeProtoV2", "WriteFile",
                                        "CollectiveBcastSend", "RandomUniform", "NoSuchOperation"])  # fmt: skip
 def test_a_saved_model_holds_operations_on_tensors_and_variables_alone(operation: str, tmp_path: Path) -> None:
@@ -391,7 +483,7 @@ def test_a_saved_model_holds_operations_on_tensors_and_variables_alone(operation
     from sbertconv.runtime.saved_models import check_saved_model
 
     saved = saved_model_pb2.SavedModel()
-    graph = saved.meta_graphs.add().graph_def
+    graph = saved.meta_graphs.add(object_graph_def={}).graph_def
     graph.node.add(name="a", op="MatMul")
     (tmp_path / "saved_model.pb").write_bytes(saved.SerializeToString())
     check_saved_model(tmp_path / "saved_model.pb")
@@ -419,6 +511,7 @@ STRANGERS = {
     "keras.layers.Lambda": {"class_name": "Lambda", "module": "keras.layers", "config": {}},
     "keras.layers.TorchModuleWrapper": {"class_name": "TorchModuleWrapper", "module": "keras.layers", "config": {}},
     "subprocess.Popen": {"class_name": "Popen", "module": "subprocess", "config": {"args": ["true"]}},
+    "os.system": {"class_name": "system", "module": "os", "registered_name": "sbertconv>x", "config": {}},
     "keras_hub.layers.Any": {"class_name": "Any", "module": "keras_hub.layers", "config": {}},
 }
 
@@ -613,3 +706,96 @@ def test_places_that_cannot_be_are_one_error(static_folder: Path, static_artifac
     for place in (tmp_path / "loop", "a\0b", "n" * 300, "~nobody-of-this-name/model"):
         with pytest.raises(SourceError):
             sbertconv.inspect(place)
+
+
+LINES = "a\n---\n# owned\n\x1b[2J"
+
+
+def test_what_a_manifest_says_stays_in_its_place_of_the_card(static_artifact: Path) -> None:
+    import yaml
+
+    from sbertconv.artifact.card import card
+
+    manifest = json.loads((static_artifact / MANIFEST).read_text(encoding="utf-8"))
+    plain = card(manifest)
+    manifest |= {"architecture": LINES, "chain": [LINES], "notes": [LINES], "prompts": {LINES: f"`{LINES}"}}
+    manifest["source"] |= {"name": f"{LINES}<script>", "license": f"mit\nextra: 1{LINES}", "revision": f"`{LINES}"}
+    manifest["parity"] |= {"rule": LINES, "method": LINES}
+    found = card(manifest)
+    front = yaml.safe_load(found.split("\n---\n")[0])
+    assert (front.keys(), front["license"]) == (
+        {*yaml.safe_load(plain.split("\n---\n")[0]), "license"},
+        f"mit\nextra: 1{LINES}",
+    )
+    assert [line for line in found.splitlines() if line.startswith("# ")] == [
+        "# a --- # owned \\u001b[2J&lt;script>, converted"
+    ]
+    assert "\x1b" not in found
+
+
+def test_names_of_a_graph_stay_in_their_place_of_what_is_written_for_others(tmp_path: Path) -> None:
+    from xml.etree import ElementTree
+
+    import onnx
+
+    from sbertconv.artifact.publishing import Staging
+    from sbertconv.consumers.sql import foreign_operators
+    from sbertconv.consumers.triton import tensors
+    from sbertconv.consumers.vespa import SERVICES, write_services
+
+    node = onnx.helper.make_node("A", [], [], domain="x\nDROP TABLE texts;\r\x85--")
+    graph = onnx.helper.make_graph([node], "a", [], [])
+    (name,) = foreign_operators(onnx.helper.make_model(graph))
+    assert len(name.splitlines()) == 1
+    said = tensors([{"name": 'a" } ] b [ { c: "', "dtype": "int64", "shape": ["batch", 1]}])
+    assert said.replace('\\"', "").count('"') == 2
+    staging = Staging(tmp_path / "out", overwrite=False)
+    write_services(staging, "a", 'a"/><b c="', {})
+    (graph_of, _) = ElementTree.parse(staging.folder / SERVICES).getroot()
+    assert graph_of.attrib == {"path": 'a"/><b c="'}
+
+
+def test_no_script_of_a_stranger_lies_beside_those_that_a_database_runs(
+    bert_text_artifact: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    from sbertconv.artifact.folder import described
+
+    folder = copy_of(bert_text_artifact)
+    (folder / "clickhouse").mkdir()
+    (folder / "clickhouse/json.py").write_text("print('hostile')", encoding="utf-8")
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "files": described(folder)}), encoding="utf-8")
+    packed = sbertconv.pack(folder, tmp_path / "packed", ["clickhouse"]).folder
+    assert {path.name for path in packed.rglob("*.py")} == {"embed.py", "embed_function.py"}
+
+
+SETTINGS: dict[str, tuple[str, Any]] = {
+    "modality_config": ("sentence_bert_config.json", {"text": {"method": "init_weights", "method_output_name": None}}),
+    "prompts": ("config_sentence_transformers.json", {"query": "a" * 100_000}),
+}
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_a_setting_that_a_library_would_take_at_its_word_is_named(
+    key: str, bert_folder: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    name, value = SETTINGS[key]
+    file = copy_of(bert_folder) / name
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), key: value}), encoding="utf-8")
+    with pytest.raises(SourceError, match=rf"{name}: not as it should be:\n  {key}: "):
+        sbertconv.inspect(file.parent)
+
+
+def test_a_server_that_answers_nonsense_is_one_error(static_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    from sbertconv.artifact.hub import push
+
+    def answer(*args: Any, **options: Any) -> Any:
+        raise KeyError("url")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", answer)
+    with pytest.raises(ArtifactError, match=r"a/b: the server did not take the folder: KeyError: 'url'"):
+        push(static_artifact, "a/b")

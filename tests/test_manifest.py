@@ -49,6 +49,13 @@ WRONG: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
     "no engines": (("engines",), MISSING, "engines is missing"),
     "no dimension": (("embedding_dimension",), MISSING, "embedding_dimension is missing"),
     "no limit": (("graphs", 0, "tokenizer", "max_length"), MISSING, "graphs[0].tokenizer.max_length is missing"),
+    "a long prompt": (("prompts", "query"), "a" * 100_000, "prompts.query: expected str of length <= 65536"),
+    "no token ids": (
+        ("graphs", 0, "tokenizer", "tensors"),
+        ["attention_mask"],
+        "graphs[0].tokenizer.tensors has no input_ids",
+    ),
+    "a check": (("parity", "checks", 0, "texts"), MISSING, "parity.checks[0].texts is missing"),
     "a size": (("files", "onnx/model.onnx", "size"), "big", "files.onnx/model.onnx.size: expected int, got str"),
 }
 

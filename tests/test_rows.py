@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,8 @@ import pytest
 
 from sbertconv import UnsupportedOptionError
 from sbertconv.console.files import encode_texts, read_texts
+from sbertconv.tables.reading import Reading, find_inputs, schema_of
+from sbertconv.tables.writing import write_part
 
 
 @pytest.mark.parametrize(
@@ -59,6 +62,49 @@ def test_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "in.parquet")
     with pytest.raises(UnsupportedOptionError, match=r"in.parquet: several columns are called 'text'"):
         list(read_texts(tmp_path / "in.parquet"))
+
+
+def test_a_column_of_parquet_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
+    """Of columns without levels, Parquet also gives those whose names go on after a dot."""
+    pq.write_table(pa.table({"text.x": ["three"], "text": ["one"]}), tmp_path / "in.parquet")
+    assert list(read_texts(tmp_path / "in.parquet")) == ["one"]
+
+
+@pytest.mark.parametrize("value", [["one"], {"a": "one"}])
+def test_a_column_of_parquet_that_has_levels_is_an_error_with_its_row(value: Any, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": [value]}), tmp_path / "in.parquet")
+    with pytest.raises(UnsupportedOptionError, match=r"in.parquet, row 0: 'text' is (list|dict), not text"):
+        list(read_texts(tmp_path / "in.parquet"))
+
+
+def test_an_input_that_is_closed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UnsupportedOptionError, match="The input is closed"):
+        list(read_texts(Path("-")))
+
+
+def test_a_table_keeps_a_mark_of_byte_order_that_is_no_first_character(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text('\ufefftext\n\ufeffone\n"two\n\ufefftwo"\n', encoding="utf-8")
+    (source,) = find_inputs([str(tmp_path / "in.csv")])
+    (part,) = Reading("text", 10, False, schema_of(source, "text", None)).parts(source)
+    assert part.table.column("text").to_pylist() == ["\ufeffone", "two\n\ufefftwo"]
+
+
+def test_a_table_with_two_columns_of_a_name_is_one_error(tmp_path: Path) -> None:
+    table = pa.table([pa.array(["one"])] * 3, names=["text", "a", "a"])
+    with pa.ipc.new_file(tmp_path / "in.arrow", table.schema) as out:
+        out.write_table(table)
+    (source,) = find_inputs([str(tmp_path / "in.arrow")])
+    with pytest.raises(UnsupportedOptionError, match=r"in\.arrow: cannot be read.*several columns are called 'a'"):
+        schema_of(source, "text", None)
+    assert schema_of(source, "text", ()).names == ["text"]
+
+
+def test_a_column_that_a_format_does_not_have_is_one_error(tmp_path: Path) -> None:
+    union = pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])
+    with pytest.raises(UnsupportedOptionError, match=r"a\.parquet: cannot be written.*\nLeave the column out"):
+        write_part(pa.table({"text": ["one"], "a": union}), tmp_path, "a.parquet", "parquet")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_pyarrow_cannot_do_is_an_error_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

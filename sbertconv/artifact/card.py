@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sbertconv.artifact.manifest import limit_of
+from sbertconv.errors import visible
 
 CARD = "README.md"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 LICENSE = re.compile(r"^license:[ \t]*[\"']?([\w.-]{1,60})[\"']?[ \t]*$", re.M)
 LARGEST = 2**20  # bytes of a README that are looked at
+TAG = re.compile("<(?=[A-Za-z/!?])")
+PLAIN = re.compile(r"[\w./-]+")  # what YAML takes as it is
 PIPELINES = {
     "SentenceTransformer": "sentence-similarity",
     "SparseEncoder": "feature-extraction",
@@ -50,15 +54,15 @@ def card(manifest: Mapping[str, Any]) -> str:
     name = manifest["source"]["name"]
     hub = HUB_ID.fullmatch(name) is not None
     title = Path(name).name or "model"
-    source = f"[{name}](https://huggingface.co/{name})" if hub else f"`{title}`"
+    source = f"[{name}](https://huggingface.co/{name})" if hub else code(title)
     revision = manifest["source"]["revision"]
-    at = f" at revision `{revision}`" if revision else ""
+    at = f" at revision {code(revision)}" if revision else ""
     formats = ", ".join(manifest["engines"])
     sections = [
         front_matter(manifest, name if hub else None),
-        f"# {title}, converted",
-        f"{source}{at} ({manifest['model_class']}: {' → '.join(manifest['chain'])}) as {formats}, in "
-        f"{manifest['precision']}, written by sbertconv {manifest['sbertconv']}.",
+        f"# {prose(title)}, converted",
+        f"{source}{at} ({manifest['model_class']}: {prose(' → '.join(manifest['chain']))}) as {formats}, in "
+        f"{manifest['precision']}, written by sbertconv {prose(manifest['sbertconv'])}.",
         "\n".join(facts(manifest)),
         "## Proof",
         proof(manifest["parity"]),
@@ -82,21 +86,26 @@ def front_matter(manifest: Mapping[str, Any], base_model: str | None) -> str:
         "license": manifest["source"].get("license"),
     }
     tags = ["sentence-transformers", "sbertconv", *manifest["engines"], manifest["architecture"], manifest["precision"]]
-    lines = [f"{key}: {value}" for key, value in said.items() if value is not None]
-    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in dict.fromkeys(tags) if tag), "---"])
+    lines = [f"{key}: {scalar(value)}" for key, value in said.items() if value is not None]
+    return "\n".join(["---", *lines, "tags:", *(f"- {scalar(tag)}" for tag in dict.fromkeys(tags) if tag), "---"])
+
+
+def scalar(text: str) -> str:
+    """A text as YAML reads it back, in one line."""
+    return text if PLAIN.fullmatch(text) else json.dumps(text)
 
 
 def facts(manifest: Mapping[str, Any]) -> Iterator[str]:
     """What is asked of a model first."""
     if size := manifest.get("embedding_dimension"):
-        yield f"- vectors of {size} numbers, compared by {manifest['similarity_fn_name']}"
+        yield f"- vectors of {prose(str(size))} numbers, compared by {manifest['similarity_fn_name']}"
     if labels := manifest.get("num_labels"):
-        yield f"- {labels} label{'s' if labels > 1 else ''}, activation {manifest['activation']}"
+        yield f"- {labels} label{'s' if labels > 1 else ''}, activation {prose(manifest['activation'])}"
     limit = limit_of(manifest)
     yield f"- texts up to {limit} tokens" if limit else "- texts of any length"
     for name, prompt in manifest["prompts"].items():
         default = ", the default" if name == manifest["default_prompt_name"] else ""
-        yield f"- prompt {name}: `{cell(prompt)}`{default}"
+        yield f"- prompt {prose(name)}: {code(prompt)}{default}"
 
 
 def proof(parity: Mapping[str, Any]) -> str:
@@ -104,7 +113,8 @@ def proof(parity: Mapping[str, Any]) -> str:
     checks = parity.get("checks", ())
     rows = [[check["name"], check["texts"], difference(check["max_abs_diff"])] for check in checks]
     method = parity.get("method", "encode")
-    said = f"Compared with `{method}()` of the original before it was published. Rule: {parity.get('rule', '')}."
+    said = f"Compared with {code(f'{method}()')} of the original before it was published. "
+    said += f"Rule: {prose(parity.get('rule', ''))}."
     return f"{said}\n\n{table(['compared', 'texts', 'largest difference'], rows)}"
 
 
@@ -112,7 +122,7 @@ def consumers(proven: Mapping[str, Mapping[str, Any]]) -> str:
     """What opens the folder as well, each proven by its own rules."""
     rows = [[name, one["reads"], held(one), difference(one["max_abs_diff"])] for name, one in proven.items()]
     more = [
-        [name, precision, f"`{variant['file']}`", f"{variant['min_cosine']:.4f}" if "min_cosine" in variant else ""]
+        [name, precision, code(variant["file"]), f"{variant['min_cosine']:.4f}" if "min_cosine" in variant else ""]
         for name, one in proven.items()
         for precision, variant in one.get("precisions", {}).items()
     ]
@@ -145,4 +155,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def cell(text: str) -> str:
     """A text in one line, without what ends a cell."""
-    return " ".join(text.split()).replace("|", "\\|")
+    return prose(text).replace("|", "\\|")
+
+
+def prose(text: str) -> str:
+    """A text in one line, without tags of HTML."""
+    return TAG.sub("&lt;", visible(" ".join(text.split())))
+
+
+def code(text: str) -> str:
+    """A text in one line as code, within more backticks than it has."""
+    line = visible(" ".join(text.split()))
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    gap = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{gap}{line}{gap}{fence}"

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -109,6 +109,15 @@ class Artifact:
                 "Copy the whole folder again, or convert the model again with overwrite=True."
             )
         return path
+
+    def members(self) -> Iterator[tuple[str, Path]]:
+        """The name and the path of the manifest and of every file that it names; of what else lies there, nothing.
+
+        Raises:
+            ArtifactError: as `path` does.
+        """
+        yield MANIFEST, self.folder / MANIFEST
+        yield from ((name, self.path(name)) for name in self.manifest["files"])
 
     @property
     def limit(self) -> int | None:
@@ -287,16 +296,18 @@ def read_packed(file: Path) -> Artifact:
 
 @contextlib.contextmanager
 def opened_archive(file: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip file whose members are read in here; its sizes are bounded, see `refuse_bomb`.
+    """A zip file whose members are read in here; its sizes are bounded, see `refuse_bomb`, and its names are those of
+    the files that they would be unpacked to, each once.
 
     Raises:
-        ArtifactError: if it, or a member, cannot be read, or it unpacks to too much.
+        ArtifactError: if it, or a member, cannot be read, it unpacks to too much, or a name is none of these.
     """
     try:
         if not file.is_file():  # opening a pipe would wait for ever
             raise OSError("no such file")
         with zipfile.ZipFile(file) as archive:
             refuse_bomb(archive, file)
+            refuse_names(archive, file)
             yield archive
     except BROKEN_ARCHIVE as error:
         raise ArtifactError(f"{file}: not a readable archive: {error}\nGet a complete copy of it.") from error
@@ -327,6 +338,18 @@ def refuse_bomb(archive: zipfile.ZipFile, file: Path) -> None:
             f"{file}: unpacks to {unpacked_size:,} bytes, and {tempfile.gettempdir()} has {free:,} left.\n"
             "Make room there, or set TMPDIR to a folder with more."
         )
+
+
+def refuse_names(archive: zipfile.ZipFile, file: Path) -> None:
+    """Raise ArtifactError for a member that another name, or another member, would be unpacked over, on a file system
+    that knows no capitals too: what was looked at would not be what is opened.
+    """
+    names = archive.namelist()
+    for name in names:
+        if inside(file.parent, name, file).relative_to(file.parent).as_posix() != name.removesuffix("/"):
+            raise ArtifactError(f"{file}: holds {name!r}, which is not how a file is called.\nDo not use this file.")
+    if len({name.casefold() for name in names}) < len(names):
+        raise ArtifactError(f"{file}: holds a file twice.\nDo not use this file.")
 
 
 def _remove(folder: Path, owner: int) -> None:
@@ -377,6 +400,11 @@ def described(folder: Path) -> dict[str, dict[str, Any]]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
+
+
+def folder_hash(manifest: Mapping[str, Any]) -> str:
+    """One sha256 of a converted folder: of the sizes and hashes of all its files."""
+    return hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

@@ -40,7 +40,6 @@ def push(
     """
     check_repository(repo_id)
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     artifact = read_artifact(folder)
     artifact.verify_hashes()
@@ -58,7 +57,7 @@ def push(
             create_pr=create_pr,
             commit_message=message or f"{Path(artifact.manifest['source']['name']).name} converted by sbertconv",
         )
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # of the server, of the connection, or of an answer that is none
         raise ArtifactError(
             f"{repo_id}: the server did not take the folder: {error_text(error, 2)}\n"
             "Log in with `hf auth login`, or pass a token that may write there."

@@ -61,6 +61,11 @@ Side = Literal["left", "right"]
 Task = Annotated[str, msgspec.Meta(max_length=200)]
 Form = Annotated[str, msgspec.Meta(pattern=FORM)]
 EngineName = Annotated[str, msgspec.Meta(pattern=ENGINE)]
+LONGEST_PROMPT, MOST_PROMPTS = (
+    1 << 16,
+    1000,
+)  # characters that stand before every text; prompts, of which each is compared
+Prompt = Annotated[str, msgspec.Meta(max_length=LONGEST_PROMPT)]
 Axis = Positive | Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 
 
@@ -93,7 +98,7 @@ class Template(TypedDict):
     """A chat template for one combination of texts."""
 
     slots: Annotated[list[str], key("the texts that it takes")]
-    pieces: Annotated[list[str | Slot], key("strings, and the places of the texts between them")]
+    pieces: Annotated[list[Prompt | Slot], key("strings, and the places of the texts between them", max_length=1000)]
 
 
 class TokenizerSection(TypedDict):
@@ -219,7 +224,7 @@ class CheckSection(TypedDict):
 
     name: Annotated[str, key("what was compared")]
     max_abs_diff: Annotated[float | None, key("the largest difference; null: the shapes are others")]
-    texts: NotRequired[Annotated[Count, key("how many")]]
+    texts: Annotated[Count, key("how many")]
     worst_text: NotRequired[Annotated[str, key("the text that it came from")]]
 
 
@@ -299,7 +304,7 @@ class Manifest(TypedDict):
     ]
     padding_side: Annotated[Side | None, key("of the default route; null: it takes no texts")]
     do_lower_case: Annotated[bool, key("of the default route")]
-    prompts: Annotated[dict[str, str], key("prompt name -> prompt")]
+    prompts: Annotated[dict[str, Prompt], key("prompt name -> prompt", max_length=MOST_PROMPTS)]
     default_prompt_name: Annotated[str | None, key("the prompt where none is asked for")]
     embedding_dimension: NotRequired[Annotated[Positive | str, key("the size of its vectors")]]
     truncate_dim: NotRequired[Annotated[Positive | None, key("the size that vectors are cut to")]]
@@ -454,6 +459,8 @@ def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
         where = f"graphs[{index}]"
         if set(graph["formats"]) != set(manifest["engines"]):
             yield f"{where}.formats: {', '.join(graph['formats'])}, and engines has {', '.join(manifest['engines'])}"
+        if graph["tokenizer"] and "input_ids" not in graph["tokenizer"]["tensors"]:
+            yield f"{where}.tokenizer.tensors has no input_ids"
         needed = {"text": "tokenizer", "image": "image"}[graph["modality"]]
         if graph[needed] is None:
             yield f"{where}.{needed} is null, and the graph takes {graph['modality']}s"

@@ -9,7 +9,6 @@ counts as empty.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +20,13 @@ from typing import Any
 
 from sbertconv.artifact.folder import MANIFEST
 from sbertconv.options import fields_of, of_field, recorded
+from sbertconv.runtime.records import add_record, read_records
 from sbertconv.source.naming import path_is_there
 
 MIB = 2**20
 # What every conversion costs, as the bytes of a checkpoint that would cost as much again.
 FIXED = {"seconds": 50 * MIB, "memory": 400 * MIB, "size": MIB}
-KEPT = 50  # records, the latest
-LARGEST = MIB  # bytes of the file; a larger one is not ours
+RECORDS = "conversions"
 MODEL_FILES = ("modules.json", "config.json", MANIFEST)
 
 
@@ -115,7 +114,9 @@ class Course:
     def estimate(self) -> Estimate | None:
         """None where nothing like it was measured."""
         size = checkpoint_bytes(self.model, self.options.get("revision"))
-        like = [one for one in _read() if (one.command, one.options) == (self.command, self.kind)]
+        like = [
+            one for one in read_records(RECORDS, Measured) if (one.command, one.options) == (self.command, self.kind)
+        ]
         if not size or not like:
             return None
         return Estimate(min(reversed(like), key=lambda one: abs(one.checkpoint - size)), size)
@@ -143,7 +144,7 @@ class Course:
             size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
             checkpoint = checkpoint_bytes(self.model, self.options.get("revision"))
             if checkpoint:
-                _write(Measured(self.command, self.kind, checkpoint, stages, peak_memory(), size))
+                add_record(RECORDS, Measured(self.command, self.kind, checkpoint, stages, peak_memory(), size))
 
 
 def checkpoint_bytes(model: str, revision: str | None = None) -> int:
@@ -174,35 +175,6 @@ def peak_memory() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def records_file() -> Path:
-    """Where the records are: docs/privacy.md names it."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "sbertconv", "conversions.json")
-
-
-def _read() -> list[Measured]:
-    import msgspec
-
-    with suppress(OSError, RuntimeError, ValueError, msgspec.MsgspecError):
-        file = records_file()
-        if file.stat().st_size <= LARGEST:
-            return msgspec.json.decode(file.read_bytes(), type=list[Measured])
-    return []
-
-
-def _write(measured: Measured) -> None:
-    """Add a record; in one step, so that a conversion beside this one finds the whole file."""
-    import msgspec
-
-    content = msgspec.json.encode([*_read(), measured][-KEPT:])
-    with suppress(OSError, RuntimeError):
-        file = records_file()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f"{file.name}.{os.getpid()}")
-        partial.write_bytes(content)
-        partial.replace(file)
 
 
 def about(seconds: float) -> str:

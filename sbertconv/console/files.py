@@ -47,6 +47,8 @@ def blocks_of(texts: Iterable[Any]) -> Iterator[list[Any]]:
 
 def _read_lines(path: Path, column: str) -> Iterator[str]:
     """Each line is a text, an empty one too."""
+    if path == STDIN and sys.stdin is None:
+        raise UnsupportedOptionError("The input is closed, so there is nothing to read.\nPass a file with --input.")
     place = sys.stdin.fileno() if path == STDIN else path
     with open(place, encoding=ENCODING, newline="\n", closefd=path != STDIN) as file:
         for line in bounded_lines(file):
@@ -122,6 +124,8 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
 
 
 def _rows_of_parquet(path: Path, column: str) -> Iterator[str]:
+    """A column is asked for by its name of what comes: Parquet gives those too whose names go on after a dot."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -129,9 +133,10 @@ def _rows_of_parquet(path: Path, column: str) -> Iterator[str]:
             raise UnsupportedOptionError(f"{path}: several columns are called {column!r}.\nRename all but one.")
         if column not in file.schema_arrow.names:
             _cell(dict.fromkeys(file.schema_arrow.names), column, str(path))
-    with pq.ParquetFile(path, read_dictionary=[column]) as file:  # a text that comes often is in memory once
+        packed = [column] if pa.types.is_string(file.schema_arrow.field(column).type) else []
+    with pq.ParquetFile(path, read_dictionary=packed) as file:  # a text that comes often is in memory once
         batches = file.iter_batches(BLOCK, columns=[column])
-        texts = (text.as_py() for batch in batches for text in _checked(batch).column(0))
+        texts = (text.as_py() for batch in batches for text in _checked(batch).column(column))
         for number, text in enumerate(texts):
             yield _cell({column: text}, column, f"{path}, row {number}")
 

@@ -115,7 +115,7 @@ Nulls = Annotated[
 OnError = Annotated[
     str | None, _of_tables("fail (default) at a bad row or broken file, or skip and report it.", metavar="<how>")
 ]
-OutputFormat = Annotated[str | None, _of_tables("parquet (default) or arrow.", metavar="<name>")]
+OutputFormat = Annotated[str | None, _of_tables("parquet (default), arrow or lance.", metavar="<name>")]
 RowsPerFile = Annotated[int | None, _of_tables("rows of an output file; default 8192.", min=1)]
 Workers = Annotated[int | None, _of_tables("processes, each on its share of the threads; default 1.", min=1)]
 On = Annotated[str | None, _of_tables("ray or spark, with an address behind a colon; default: this machine.")]

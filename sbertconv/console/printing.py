@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sbertconv.artifact.folder import Artifact
     from sbertconv.benchmark.report import BenchReport
+    from sbertconv.benchmark.tuning import Tuning
     from sbertconv.console.estimates import Estimate
 
 AROUND = 4  # modules that are shown before and behind the place where two sides part
@@ -222,6 +223,33 @@ def print_bench(report: BenchReport) -> None:
             table.add_row(name, *(Text.assemble(cell.value, *_below(cell.ratio)) for cell in cells))
         console.print(table)
     print_lines(console, *report.description)
+
+
+def print_tuning(tuning: Tuning) -> None:
+    """Every setting for one text and for many, the fastest first, and where the result is."""
+    from rich.table import Table
+
+    console = open_console()
+    for title, settings in (("One short text", tuning.one), (f"{tuning.texts} texts of mixed lengths", tuning.many)):
+        table = Table("engine", title=title, title_justify="left")
+        for heading in ("batches at once", "tokens of a batch", "time", "spread"):
+            table.add_column(heading, justify="right")
+        for one in settings:
+            tokens = "default" if one.batch_tokens is None else str(one.batch_tokens)
+            table.add_row(one.engine, str(one.parallel), tokens, f"{1000 * one.seconds:.3g} ms", f"{one.spread:.0%}")
+        console.print(table)
+    one, many = tuning.record.one, tuning.record.many
+    print_lines(
+        console,
+        f"load() takes {one.engine}; load(many=True) and encode --input take {many.engine}, {many.parallel} at once.",
+        f"Written to {tuning.file}" if tuning.file else "Not kept: the user's cache cannot be written.",
+    )
+
+
+def print_engine(engine: str, because: str) -> None:
+    """Which engine runs, and why; for those who want to know."""
+    if LEVEL["verbose"] and because:
+        print_lines(open_console(stderr=True), f"{engine}: {because}")
 
 
 def _below(ratio: str) -> list[Any]:

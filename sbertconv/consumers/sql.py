@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sbertconv.consumers.naming import server_name
 from sbertconv.consumers.reading import keeps, run_texts
 from sbertconv.consumers.refusals import all_of, has_output, no_default_prompt
 from sbertconv.consumers.tensorflow_serving import read_strings
+from sbertconv.errors import visible
 
 EMBED = '''"""Texts to vectors, with onnxruntime and numpy alone."""
 
@@ -117,13 +119,19 @@ ORACLE_LIMIT = 2**30  # bytes
 
 
 def foreign_operators(proto: Any) -> list[str]:
-    """Operators of other domains than ai.onnx, which another run time may not have."""
-    return sorted({f"{node.domain}.{node.op_type}" for node in proto.graph.node if node.domain not in ("", "ai.onnx")})
+    """Operators of other domains than ai.onnx, which another run time may not have; each in one line, for they become a
+    comment.
+    """
+    found = {f"{node.domain}.{node.op_type}" for node in proto.graph.node if node.domain not in ("", "ai.onnx")}
+    return sorted(" ".join(visible(name).split()) for name in found)
 
 
 def write_graph(artifact: Artifact, staging: Staging, folder: str) -> list[str]:
-    """The graph in one file with one output; returns its foreign operators."""
+    """The graph in one file with one output, in a folder of its own: scripts that run in there import what lies beside
+    them. Returns its foreign operators.
+    """
     proto = graph_proto(artifact, staging, weights=True)
+    shutil.rmtree(staging.folder / folder, ignore_errors=True)  # what another packing, or a stranger, had there
     write_variant(proto, staging, f"{folder}/model.onnx", [SENTENCE])
     return foreign_operators(proto)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ def tensors(entries: Sequence[Mapping[str, Any]]) -> str:
     for entry in entries:
         sizes = ", ".join(str(size) if isinstance(size, int) else "-1" for size in entry["shape"][1:])
         shape = f"dims: [ {sizes} ]" if sizes else SCALAR
-        found.append(f'\n  {{ name: "{in_graph(entry)}" data_type: {TRITON_TYPES[entry["dtype"]]} {shape} }}')
+        found.append(f"\n  {{ name: {json.dumps(in_graph(entry))} data_type: {TRITON_TYPES[entry['dtype']]} {shape} }}")
     return ",".join(found) + "\n"
 
 

@@ -7,6 +7,7 @@ import string
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def write_services(staging: Staging, kind: str, graph: str, settings: dict[str, 
     staging.write(
         SERVICES,
         f'<component id="sbertconv" type="{kind}">\n'
-        f'  <transformer-model path="{graph}"/>\n'
+        f"  <transformer-model path={quoteattr(graph)}/>\n"
         '  <tokenizer-model path="tokenizer.json"/>\n' + "".join(lines) + "</component>\n",
     )
 

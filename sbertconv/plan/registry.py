@@ -97,8 +97,11 @@ def register_plugins(group: str, what: str, registry: Any) -> None:
         try:
             entry_point.load()(registry)
         except Exception as error:
-            kind = type(error) if isinstance(error, SbertconvError) else SbertconvError
-            raise kind(
+            said = (
                 f"The {what} plugin {entry_point.name!r} ({entry_point.value}) failed: {error}\n"
                 "Fix or uninstall that package."
-            ) from error
+            )
+            if isinstance(error, SbertconvError):
+                error.args = (said, *error.args[1:])  # whatever else its class takes
+                raise
+            raise SbertconvError(said) from error

@@ -23,7 +23,6 @@ NO_LAYERS = re.compile(
     r"keras(\.src)?\.(utils|applications|datasets|callbacks|export|trainers|backend|distribution|legacy|wrappers"
     r"|visualization|saving|tree|testing)\b.*"
 )
-OWN = "sbertconv>"  # how the registered names of our layers begin
 # Classes of Keras that carry code, or the path of a file that is loaded
 REFUSED = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "__lambda__", "__typespec__"}
 
@@ -84,7 +83,7 @@ def _strangers(config: Any) -> Iterator[str]:
         item = waiting.pop()
         if isinstance(item, dict) and "class_name" in item:
             kind, module, known = (item.get(key) for key in ("class_name", "module", "registered_name"))
-            ours = isinstance(known, str) and (known.startswith(OWN) or registered(known) is not None)
+            ours = isinstance(known, str) and registered(known) is not None
             keras = module is None or str(module).split(".")[0] in ("keras", "builtins")
             keras = keras and not NO_LAYERS.fullmatch(str(module))
             if str(kind) in REFUSED or not (ours or keras):

@@ -27,6 +27,7 @@ STATEFUL = {"Assert", "AssignVariableOp", "Case", "DisableCopyOnRead", "HashTabl
             "StatefulPartitionedCall", "VarHandleOp", "VarIsInitializedOp", "While"}  # fmt: skip
 CHECKPOINTS = re.compile(r"Save(Slices|V2)?|Restore(Slice|V2)?|MergeV2Checkpoints|ShardedFilename|RestoreV2")
 SAVING = re.compile(r"__inference__traced_(save|restore)_\d+")  # the functions with which TensorFlow loads variables
+OPENED = "saved_model.pb"  # which TensorFlow opens, whatever file of its folder was looked at
 # TensorType of LiteRT's schema -> bytes of a number: FLOAT32, FLOAT16, INT32, UINT8, INT64, BOOL, INT16, INT8, FLOAT64,
 # UINT64, UINT32, UINT16
 WIDTHS = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 6: 1, 7: 2, 9: 1, 10: 8, 12: 8, 15: 4, 16: 2}
@@ -35,7 +36,8 @@ LARGEST_MODEL = 2**36
 
 
 def check_saved_model(file: Path) -> None:
-    """Refuse a SavedModel with operations that no conversion writes.
+    """Refuse a SavedModel with operations that no conversion writes, or one of TensorFlow 1, whose graph is run when it
+    is opened.
 
     Raises:
         ArtifactError: naming every such operation.
@@ -50,31 +52,34 @@ def check_saved_model(file: Path) -> None:
         raise ArtifactError(
             f"{file}: not a readable SavedModel: {error}\nConvert the model again with overwrite=True."
         ) from error
-    _refuse(file, sorted({f"the operation {name}" for meta in saved.meta_graphs for name in _operations(meta)}))
+    problems = {f"the operation {name}" for meta in saved.meta_graphs for name in _operations(meta)}
+    if file.name != OPENED:
+        problems.add(f"{OPENED} beside it, which TensorFlow would open in its place")
+    if len(saved.meta_graphs) != 1 or not saved.meta_graphs[0].HasField("object_graph_def"):
+        problems.add("a graph of TensorFlow 1")
+    _refuse(file, sorted(problems))
 
 
 def _operations(meta: Any) -> Iterator[str]:
-    """The refused operations of a graph and of its functions. Variables are saved and restored by functions of their
-    own, which nothing but the loader may call.
+    """The refused operations of a graph and of its functions. Variables are saved and restored by two functions of
+    their own, which nothing but the loader may call.
     """
     yield from (node.op for node in meta.graph_def.node if _touches(node.op) or CHECKPOINTS.fullmatch(node.op))
     functions = meta.graph_def.library.function
     names = {function.signature.name for function in functions}  # a node may have one in the place of an operation
-    called = {
-        called.name
-        for function in functions
-        for node in function.node_def
-        for value in node.attr.values()
-        for called in (value.func, *value.list.func)
-    }
-    for node in meta.object_graph_def.nodes:
-        called |= {*node.function.concrete_functions, node.bare_concrete_function.concrete_function_name}
+    saving = [name for name in names if SAVING.fullmatch(name)]
+    said = meta.graph_def.library.SerializeToString() + meta.object_graph_def.SerializeToString()
+    uncalled = {name for name in saving if len(saving) <= 2 and said.count(as_field(name)) == 1}  # where it is defined
     for function in functions:
-        name = function.signature.name
-        saves = SAVING.fullmatch(name) and name not in called
+        saves = function.signature.name in uncalled
         for node in function.node_def:
             if not saves if CHECKPOINTS.fullmatch(node.op) else _touches(node.op) and node.op not in names:
                 yield node.op
+
+
+def as_field(name: str) -> bytes:
+    """A short text as protobuf writes it, in whichever field."""
+    return bytes([len(name)]) + name.encode()
 
 
 def _touches(operation: str) -> bool:

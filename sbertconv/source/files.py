@@ -11,6 +11,7 @@ from typing import Any
 from sbertconv.artifact import json_reading
 from sbertconv.artifact.folder import inside
 from sbertconv.artifact.json_reading import Rule
+from sbertconv.artifact.manifest import LONGEST_PROMPT, MOST_PROMPTS
 from sbertconv.artifact.tokenizer_file import tokenizer_problems
 from sbertconv.errors import ArtifactError, SourceError
 from sbertconv.source.chain import ModuleSpec
@@ -181,6 +182,21 @@ FOREIGN = re.compile(
     r"|adapter_kwargs|state_dict|config|code_revision|key_mapping|ignore_mismatched_sizes|distributed_config|tp_\w+"
     r"|proxies|auto_map|\w+_files?"
 )
+METHOD = re.compile(r"forward|get_\w+_features")  # of a model: others do more than compute
+
+
+def is_modality(value: Any) -> bool:
+    """How a Transformer asks its model for one kind of input."""
+    return (
+        isinstance(value, dict)
+        and is_text(value.get("method"))
+        and bool(METHOD.fullmatch(value["method"]))
+        and "method_output_name" in value
+        and (value["method_output_name"] is None or is_text(value["method_output_name"]))
+        and (value.get("format") is None or is_text(value["format"]))
+    )
+
+
 KEYWORDS = or_null(
     "an object without keywords that unpickle, fetch code or name places",
     lambda value: isinstance(value, dict) and not any(map(FOREIGN.fullmatch, value)),
@@ -218,7 +234,15 @@ KEYS: dict[str, Rule] = {
     "id2label": or_null("an object of texts", each(is_text)),
     "kernel_sizes": ("a list of whole numbers", lambda value: isinstance(value, list) and all(map(is_count, value))),
     "pooling_mode": or_null("text, a list of texts", either(is_text, texts)),
-    "prompts": or_null("an object of texts", each(is_text)),
+    "modality_config": or_null(
+        "an object of objects, each with a method, forward or get_*_features, and a method_output_name",
+        lambda value: isinstance(value, dict) and bool(value) and all(map(is_modality, value.values())),
+    ),
+    "prompts": or_null(
+        f"an object of up to {MOST_PROMPTS:,} texts of up to {LONGEST_PROMPT:,} characters",
+        lambda value: each(lambda text: is_text(text) and len(text) <= LONGEST_PROMPT)(value)
+        and len(value) <= MOST_PROMPTS,
+    ),
     "sentence_transformers": or_null(
         "an object, with an activation_fn of torch.nn",
         lambda value: isinstance(value, dict) and is_activation(value.get("activation_fn") or ""),

@@ -203,7 +203,8 @@ def read_jsonl(file: Any, column: str) -> Iterator[Any]:
 def read_csv(file: Any, column: str) -> Iterator[Any]:
     """The first row has the names. Every cell is text: a number keeps its zeros."""
     csv.field_size_limit(LONGEST_LINE)
-    rows = csv.reader((line.decode("utf-8-sig") for line in bounded_lines(file)), strict=True)
+    lines = (line.decode("utf-8" if number else "utf-8-sig") for number, line in enumerate(bounded_lines(file)))
+    rows = csv.reader(lines, strict=True)
     names = next(rows, [])
     if len(set(names)) != len(names):
         raise ValueError("two columns have the same name")
@@ -462,6 +463,9 @@ def schema_of(source: Input, column: str, keep: Sequence[str] | None) -> pa.Sche
         if source.ending in COLUMNS:
             first = next(COLUMNS[source.ending](file, 0, 1), None)
             table = pa.table({}) if first is None else first
+            twice = [name for name in table.column_names if table.column_names.count(name) > 1 and name != column]
+            if twice and (keep is None or set(twice) & set(keep)):
+                raise ValueError(f"several columns are called {twice[0]!r}")
         else:
             rows = [row for row in sampled(ROWS[source.ending](file, column)) if isinstance(row, dict)]
             names = dict.fromkeys(name for row in rows for name in row)
