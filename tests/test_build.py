@@ -37,7 +37,7 @@ EXTRAS = {
     "sparse",
     "phrases",
 }
-EXTRAS |= {"demo", "all", "dev", "site", "hub", "langchain", "llama-index", "haystack", "genai"}
+EXTRAS |= {"demo", "all", "dev", "site", "hub", "langchain", "llama-index", "haystack", "genai", "lance"}
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +152,7 @@ RUN_ELSEWHERE = {
     "genai": "make test-clients",
     "haystack": "make test-clients",
     "image": "tests/test_runtime.py",
+    "lance": "tests/test_tables.py",
     "langchain": "make test-clients",
     "llama-index": "make test-clients",
     "phrases": "tests/test_text.py",
