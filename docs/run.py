@@ -35,7 +35,7 @@ FIRST = (
     "docs/runtime.md", "docs/verification.md", "docs/consumers.md",
 )  # fmt: skip
 LEFT_OUT = {
-    "docs/tensorrt.md": "an NVIDIA GPU and TensorRT are needed; examples/tensorrt_check.py runs it there",
+    "docs/tensorrt.md": "an NVIDIA GPU and TensorRT are needed; examples/gpu_check.py runs it there",
     "docs/consumers/openvino-genai.md": "sbertconv[genai] is needed; `make test-clients` runs it",
     "docs/consumers/openvino-model-server.md": "sbertconv[genai] and the server are needed",
 }

@@ -37,7 +37,7 @@ EXTRAS = {
     "sparse",
     "phrases",
 }
-EXTRAS |= {"demo", "all", "dev", "site", "hub", "langchain", "llama-index", "haystack", "genai"}
+EXTRAS |= {"demo", "all", "dev", "site", "hub", "langchain", "llama-index", "haystack", "genai", "lance"}
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +152,15 @@ RUN_ELSEWHERE = {
     "genai": "make test-clients",
     "haystack": "make test-clients",
     "image": "tests/test_runtime.py",
+    "lance": "make test-clusters",
     "langchain": "make test-clients",
     "llama-index": "make test-clients",
     "phrases": "tests/test_text.py",
-    "ray": "tests/test_clusters.py",
+    "ray": "make test-clusters",
     "site": "make site",
-    "spark": "tests/test_clusters.py",
+    "spark": "make test-clusters",
     "sparse": "tests/test_sparse.py",
-    "tensorrt": "examples/tensorrt_check.py, with a GPU",
+    "tensorrt": "examples/gpu_check.py, with a GPU",
 }
 
 

@@ -274,7 +274,7 @@ def test_an_empty_target_is_not_the_current_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ran = cli(command, static_folder, "")
-    assert (ran.code, ran.err.splitlines()[0]) == (1, "The folder to write has an empty name.")
+    assert (ran.code, ran.said.splitlines()[0]) == (1, "The folder to write has an empty name.")
     assert snapshot(tmp_path) == {}
 
 
@@ -413,7 +413,7 @@ def test_a_missing_extra_says_what_to_install(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))
     ran = cli(command, *arguments[command])
     assert ran.code == 1
-    assert ran.err.splitlines()[0] == f"Missing package: {package}."
+    assert ran.said.splitlines()[0] == f"Missing package: {package}."
     assert ran.err.splitlines()[-1] == f'Install what is needed: pip install "sbertconv[{extra}]"'
     assert snapshot(tmp_path) == {}
 
@@ -430,7 +430,7 @@ def test_a_base_installation_says_what_to_install(static_folder: Path, tmp_path:
     code = "import sys; sys.modules['torch'] = None\nfrom sbertconv.cli import main\nmain()"
     ran = run_python(code, "to-onnx", static_folder, tmp_path / "out")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == 'Missing package: torch.\nInstall what is needed: pip install "sbertconv[onnx]"\n'
+    assert ran.said == 'Missing package: torch.\nInstall what is needed: pip install "sbertconv[onnx]"\n'
 
 
 # Parity
