@@ -305,6 +305,40 @@ def test_the_way_back_writes_no_file_that_leaves_the_target(
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize("place", ["a" * 300, "2_Dense"])
+def test_the_way_back_says_where_no_weights_can_be_written(
+    place: str, bert_keras: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    file = copy_of(bert_keras) / "keras/model.keras"
+
+    def lead_astray(manifest: dict[str, Any]) -> None:
+        for origin in manifest["torch_weights"].values():
+            origin["file"] = place
+
+    edit_packed(file, lead_astray)
+    with pytest.raises(ArtifactError, match=f"the weights '{place[:50]}.* cannot be read or written"):
+        sbertconv.to_st(file, tmp_path / "st")
+
+
+MODALITY = {"method": "forward", "method_output_name": "last_hidden_state"}
+UNASKABLE: dict[str, Any] = {
+    "tracing": {"modality_config": {"text": MODALITY, "message": {**MODALITY, "format": "flat"}}},
+    "weights": {"transformer_task": "text-generation"},
+}
+
+
+@pytest.mark.parametrize("said", UNASKABLE)
+def test_a_model_that_its_settings_break_is_one_error_that_names_them(
+    said: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    file = copy_of(bert_folder) / "sentence_bert_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **UNASKABLE[said]}), encoding="utf-8")
+    with pytest.raises(
+        SourceError, match=r"The model itself fails.*\n.*modality_config.*in sentence_bert_config\.json"
+    ):
+        sbertconv.to_tf(file.parent, tmp_path / "tf")
+
+
 @pytest.mark.parametrize("name", ["a/../../../stolen", "..\\stolen", "", "a\nb", 7])
 def test_a_graph_has_a_name_that_is_safe_in_a_file_name(
     name: Any, bert_keras: Path, copy_of: Callable[[Path], Path], tmp_path: Path
@@ -404,6 +438,61 @@ def test_a_saved_model_that_reads_files_is_not_opened(tmp_path: Path) -> None:
     assert run_python(FILE_READER, tmp_path / "model", "/etc/hostname").code == 0
     with pytest.raises(ArtifactError, match="the operation ReadFile"):
         check_saved_model(tmp_path / "model" / "saved_model.pb")
+
+
+def litert(file: Path, wrong: str) -> None:
+    """A LiteRT model of one operation."""
+    import flatbuffers
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    def calls(number: int) -> Any:
+        options = schema.CallOnceOptionsT()
+        options.initSubgraphIndex = number
+        return operation([], [], 1, schema.BuiltinOptions.CallOnceOptions, options)
+
+    def operation(inputs: list[int], outputs: list[int], code: int = 0, kind: int = 0, options: Any = None) -> Any:
+        found = schema.OperatorT()
+        found.inputs, found.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
+        found.opcodeIndex, found.builtinOptionsType, found.builtinOptions = code, kind, options
+        return found
+
+    def graph(operations: list[Any], shape: Any = (2,)) -> Any:
+        found = schema.SubGraphT()
+        found.tensors = [schema.TensorT() for _ in range(2)]
+        for tensor in found.tensors:
+            tensor.shape, tensor.type = np.array(shape, np.int32), schema.TensorType.BOOL
+        found.inputs, found.outputs = np.array([0], np.int32), np.array([1], np.int32)
+        found.operators = operations
+        return found
+
+    model = schema.ModelT()
+    model.version, model.buffers, model.operatorCodes = 3, [schema.BufferT()], []
+    for code in (schema.BuiltinOperator.LOGICAL_NOT, schema.BuiltinOperator.CALL_ONCE):
+        model.operatorCodes.append(schema.OperatorCodeT())
+        model.operatorCodes[-1].builtinCode = code
+    model.subgraphs = {
+        "": lambda: [graph([operation([0], [1]), calls(1)]), graph([])],
+        "in a cycle": lambda: [graph([calls(1)]), graph([calls(2)]), graph([calls(1)])],
+        "a graph that is not there": lambda: [graph([calls(7)])],
+        "a tensor that nothing computes": lambda: [graph([operation([1], [1])])],
+        "a tensor of the shape": lambda: [graph([operation([0], [1])], (2**30, 2**30))],
+    }[wrong]()
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    file.write_bytes(builder.Output())
+
+
+@pytest.mark.parametrize(
+    "wrong", ["in a cycle", "a graph that is not there", "a tensor that nothing computes", "a tensor of the shape"]
+)
+def test_a_litert_model_that_would_end_the_process_is_not_opened(wrong: str, tmp_path: Path) -> None:
+    from sbertconv.runtime.saved_models import check_litert
+
+    litert(tmp_path / "model.tflite", "")
+    check_litert(tmp_path / "model.tflite")
+    litert(tmp_path / "model.tflite", wrong)
+    with pytest.raises(ArtifactError, match=f"not a readable LiteRT model: .*{wrong}"):
+        check_litert(tmp_path / "model.tflite")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", bytes(64)], ids=["empty", "text", "zeros"])

@@ -64,12 +64,6 @@ def test_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
         list(read_texts(tmp_path / "in.parquet"))
 
 
-def test_a_column_of_parquet_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
-    """Of columns without levels, Parquet also gives those whose names go on after a dot."""
-    pq.write_table(pa.table({"text.x": ["three"], "text": ["one"]}), tmp_path / "in.parquet")
-    assert list(read_texts(tmp_path / "in.parquet")) == ["one"]
-
-
 @pytest.mark.parametrize("value", [["one"], {"a": "one"}])
 def test_a_column_of_parquet_that_has_levels_is_an_error_with_its_row(value: Any, tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": [value]}), tmp_path / "in.parquet")

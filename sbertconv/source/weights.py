@@ -51,13 +51,15 @@ def refuse_missing(model: SentenceTransformer, missing: Sequence[tuple[Any, str]
 def _probe(model: SentenceTransformer, feature: str) -> list[np.ndarray]:
     """The feature of one small batch per route."""
     from sbertconv.corpus.texts import random_images
+    from sbertconv.source.asking import asking
     from sbertconv.source.routes import find_routes
 
     found = []
     for route in find_routes(model):
         inputs: list[Any] = PROBE_TEXTS if route.modality == "text" else random_images()[:2]
         task = {"task": route.tasks[0]} if route.tasks and route.tasks[0] else {}
-        found.append(model(model.preprocess(inputs, **task), **task)[feature].numpy())
+        with asking():
+            found.append(model(model.preprocess(inputs, **task), **task)[feature].numpy())
     return found
 
 
