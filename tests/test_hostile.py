@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import struct
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ import torch
 from conftest import TEXTS, run_python, snapshot
 
 import sbertconv
-from sbertconv import ArtifactError, SourceError
+from sbertconv import ArtifactError, SbertconvError, SourceError
 from sbertconv.artifact.folder import MANIFEST
 from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.tokenizer_file import rust_errors
@@ -321,21 +322,26 @@ def test_the_way_back_says_where_no_weights_can_be_written(
 
 
 MODALITY = {"method": "forward", "method_output_name": "last_hidden_state"}
-UNASKABLE: dict[str, Any] = {
-    "tracing": {"modality_config": {"text": MODALITY, "message": {**MODALITY, "format": "flat"}}},
-    "weights": {"transformer_task": "text-generation"},
+UNASKABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "planned": (
+        {"modality_config": {"text": MODALITY, "message": {**MODALITY, "format": "flat"}}},
+        r"\[0\] Transformer: .*chat_template is not set",
+    ),
+    "loaded": (
+        {"transformer_task": "text-generation"},
+        r"The model itself fails.*\n.*modality_config.*in sentence_bert_config\.json",
+    ),
 }
 
 
-@pytest.mark.parametrize("said", UNASKABLE)
-def test_a_model_that_its_settings_break_is_one_error_that_names_them(
-    said: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+@pytest.mark.parametrize("when", UNASKABLE)
+def test_a_model_that_its_settings_break_is_one_error(
+    when: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
 ) -> None:
+    settings, said = UNASKABLE[when]
     file = copy_of(bert_folder) / "sentence_bert_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **UNASKABLE[said]}), encoding="utf-8")
-    with pytest.raises(
-        SourceError, match=r"The model itself fails.*\n.*modality_config.*in sentence_bert_config\.json"
-    ):
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **settings}), encoding="utf-8")
+    with pytest.raises(SbertconvError, match=said):
         sbertconv.to_tf(file.parent, tmp_path / "tf")
 
 
@@ -397,6 +403,51 @@ def test_a_cluster_gets_the_files_of_the_manifest_and_no_links(
     unpack_archive(pack_archive(read_artifact(folder)), tmp_path / "there")
     assert sbertconv.load(tmp_path / "there", verify=True).encode(TEXTS).shape[0] == len(TEXTS)
     assert not (tmp_path / "there/more").exists()
+
+
+def archive_of(*members: tuple[str, Mapping[str, Any]], mode: str = "w") -> bytes:
+    """A tar file of files with one byte."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode=mode, format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
+        for name, said in members:
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            for key, value in said.items():
+                setattr(member, key, value)
+            archive.addfile(member, io.BytesIO(b"a"))
+    return packed.getvalue()
+
+
+SPARSE = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.name": "a", "GNU.sparse.size": f"{10**12}",
+          "GNU.sparse.numblocks": "1", "GNU.sparse.map": "0,0"}  # fmt: skip
+ARCHIVES = {
+    "a path outside": archive_of(("../a", {})),
+    "an absolute path": archive_of(("/a", {})),
+    "a link": archive_of(("a", {"type": tarfile.SYMTYPE, "linkname": "b", "size": 0})),
+    "a device": archive_of(("a", {"type": tarfile.CHRTYPE, "size": 0})),
+    "a hole": archive_of(("a", {"size": 0, "pax_headers": SPARSE})),
+    "a deep path": archive_of(("/".join("a" * 1500), {})),
+    "packed": archive_of(("a", {}), mode="w:gz"),
+    "many files": archive_of(*((f"{number}", {}) for number in range(10_001))),
+    "a file twice": archive_of(("a", {}), ("a", {})),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_of_a_cluster_holds_plain_files_alone(name: str, tmp_path: Path) -> None:
+    from sbertconv.ray import unpack_archive
+
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ArtifactError, match=r"^The folder as it was sent"):
+        unpack_archive(ARCHIVES[name], tmp_path / "there")
+    assert {path.name for path in tmp_path.iterdir()} == {"there"}
+
+
+def test_a_time_that_no_file_has_is_none_of_an_archive(tmp_path: Path) -> None:
+    from sbertconv.ray import unpack_archive
+
+    unpack_archive(archive_of(("b/a", {"pax_headers": {"mtime": "1e400"}})), tmp_path)
+    assert (tmp_path / "b/a").read_bytes() == b"a"
 
 
 def test_a_command_whose_errors_nobody_reads_does_its_work(
