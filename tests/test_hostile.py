@@ -741,6 +741,23 @@ def test_what_is_no_module_is_not_looked_for_a_way_to_load_it(
         sbertconv.to_onnx(folder, tmp_path / "onnx")
 
 
+WEIGHTS = {
+    "hold no numbers": {"dtype": "F32", "shape": [0, 32], "data_offsets": [0, 0]},
+    "of a type that PyTorch cannot widen": {"dtype": "F4", "shape": [2, 32], "data_offsets": [0, 32]},
+}
+
+
+@pytest.mark.parametrize("said", WEIGHTS)
+def test_weights_that_are_none_are_one_error(
+    said: str, static_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    (file,) = copy_of(static_folder).glob("*.safetensors")
+    header = json.dumps({"embedding.weight": WEIGHTS[said]}).encode()
+    file.write_bytes(struct.pack("<Q", len(header)) + header + bytes(WEIGHTS[said]["data_offsets"][1]))
+    with pytest.raises(SourceError, match=said):
+        sbertconv.to_onnx(file.parent, tmp_path / "onnx")
+
+
 CHARSMAP = {"type": "Precompiled", "precompiled_charsmap": ""}  # reading it panics
 NO_CHUNK = {"type": "FixedLength", "length": 0}  # running it panics, as does the template
 TEMPLATE = {

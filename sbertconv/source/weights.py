@@ -64,9 +64,11 @@ def _probe(model: SentenceTransformer, feature: str) -> list[np.ndarray]:
 
 
 def refuse_non_finite(model: SentenceTransformer, name: str) -> None:
-    """Raise SourceError, naming them, if weights hold NaN or infinity."""
+    """Raise SourceError, naming them, if weights hold NaN, infinity or nothing at all."""
     from sbertconv.source.widening import stored
 
+    if empty := [key for key, weight in model.named_parameters() if not weight.numel()]:
+        raise SourceError(f"{name}: {len(empty)} weights hold no numbers: {listed(empty)}\nGet a complete copy of it.")
     bad = [key for key, weight in model.named_parameters() if not _is_finite(stored(weight))]
     if bad:
         raise SourceError(
