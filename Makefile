@@ -5,7 +5,7 @@ READY := .venv/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-clients fuzz sweep lint format type docs docs-run site package bench bench-large clean
+.PHONY: help demo test test-clients test-clusters fuzz sweep lint format type docs docs-run site package bench bench-large clean
 
 help:            ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -43,18 +43,23 @@ type: $(READY)   ## types
 docs: $(READY)   ## the generated pages are up to date, and every link leads somewhere
 	$(BIN)/python docs/generate.py --check
 
-docs-run: $(READY) ## every command and every Python block of the pages, in order, in a scratch folder; half an hour
+docs-run: $(READY) ## every command and Python block of the pages and notebooks, in a scratch folder; half an hour
 	$(BIN)/python docs/run.py $(ARGS)
 
 test-clients: $(READY) ## other software from the package registries, on converted folders; 15 minutes, 4 GB of disk
 	$(BIN)/python tests/clients/run.py $(ARGS)
 
-site: $(READY)   ## the documentation as pages, in build/site
+test-clusters: $(READY) ## tables on Ray, on Spark (needs Java 17), in Hugging Face datasets and in Lance; 1 GB of disk, 5 minutes
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray,spark,lance]' datasets
+	$(BIN)/pytest -rs tests/test_clusters.py tests/test_tables.py -k "clusters or lance or library" $(ARGS)
+
+site: $(READY)   ## the documentation as pages, in build/site, looked at in headless Chromium where that is installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[site]'
 	$(BIN)/mkdocs build --strict
+	$(BIN)/pytest -m site tests/test_site.py
 
-package: $(READY) ## wheel and sdist in dist/, checked, and installed into a fresh environment
-	DIST=dist $(BIN)/pytest -m package tests/test_build.py
+package: $(READY) ## wheel and sdist in dist/, checked, and installed into a fresh environment with each extra
+	DIST=dist $(BIN)/pytest -m package tests/test_build.py $(ARGS)
 
 bench: $(READY)  ## speed and memory beside PyTorch, as ratios of the same run
 	$(BIN)/python -m bench $(ARGS)

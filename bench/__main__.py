@@ -14,10 +14,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import conversion, keras, onnx, precision, text
+from bench import conversion, deep, keras, onnx, precision, tables, text
 from bench.harness import Row, describe, markdown
 
-BENCHMARKS = {"onnx": onnx, "conversion": conversion, "keras": keras, "precision": precision, "text": text}
+BENCHMARKS = {
+    "onnx": onnx,
+    "conversion": conversion,
+    "keras": keras,
+    "precision": precision,
+    "text": text,
+    "deep": deep,
+    "tables": tables,
+}
 
 
 def put(page: Path, part: str, text: str) -> None:

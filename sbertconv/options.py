@@ -343,6 +343,14 @@ def all_fields() -> dict[str, tuple[Field[Any], Any]]:
     return {name: entry for verb in VERBS for name, entry in fields_of(verb).items()}
 
 
+# What verbs take that no command has -> whether a value is such a thing, and what it is called.
+OWN: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "on_stage": (callable, "function of a stage's name"),
+    "on_step": (callable, "function of a step's name and two numbers"),
+    "registry": (lambda value: hasattr(value, "backends"), "Registry"),
+}
+
+
 def verb(function: Verb) -> Verb:
     """The function as a public verb: its `**options` are those of its row in `VERBS`, checked before it runs.
 
@@ -361,6 +369,9 @@ def verb(function: Verb) -> Verb:
 
     @functools.wraps(function)
     def call(*args: Any, **given: Any) -> Any:
+        for key, (fits, due) in OWN.items():
+            if key in local and given.get(key) is not None and not fits(given[key]):
+                raise UnsupportedOptionError(f"{key}={given[key]!r:.60} is no {due}.\nPass one, or leave it out.")
         return function(*args, **{key: given[key] for key in given if key in local}, **_checked(name, given, local))
 
     signature = inspect.signature(function)
@@ -396,7 +407,7 @@ def _checked(name: str, given: Mapping[str, Any], local: Collection[str]) -> dic
                 problems.append(str(error))
         elif key not in local:
             meant = get_close_matches(key, [*entries, *local], 1)
-            problems.append(f"{key}=: {name}() has no such option.{f' Did you mean {meant[0]}?' * bool(meant)}")
+            problems.append(f"{key}=: {name}() has no such option.{''.join(f' Did you mean {one}?' for one in meant)}")
     if problems:
         advice = [] if any(problem.count("\n") for problem in problems) else ["Leave out what does not apply."]
         raise UnsupportedOptionError("\n".join([*problems, *advice]))

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact.folder import Artifact, folder_name, inside, read_artifact
+from sbertconv.artifact.folder import Artifact, folder_hash, folder_name, inside, read_artifact
 from sbertconv.errors import ArtifactError, require
-from sbertconv.tables.embedding import EmbedTable, folder_hash
+from sbertconv.tables.embedding import EmbedTable
 from sbertconv.tables.workers import Worker, WorkerDiedError, embed_bytes
 
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -10,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact.folder import folder_name, read_artifact
+from sbertconv.artifact.folder import folder_hash, folder_name, read_artifact
 from sbertconv.errors import UnsupportedOptionError, require
-from sbertconv.tables.embedding import EMBEDDING, EmbedTable, folder_hash
+from sbertconv.tables.embedding import EMBEDDING, EmbedTable
 from sbertconv.tables.workers import Worker, embed_bytes
 
 if TYPE_CHECKING:
@@ -187,6 +189,8 @@ def workers(embed: EmbedTable, count: int, address: str | None = None) -> tuple[
     require("spark", "pyspark")
     from pyspark.sql import SparkSession
 
+    if (address or "local").startswith("local") and not os.environ.get("PYSPARK_PYTHON"):
+        os.environ["PYSPARK_PYTHON"] = sys.executable  # Spark itself would take the first python3 of the PATH
     builder = SparkSession.builder.appName("sbertconv")
     spark = (builder.master(address) if address else builder).getOrCreate()
     threads = int(spark.sparkContext.getConf().get("spark.task.cpus", "1"))

@@ -52,6 +52,14 @@ def one_thread() -> None:
         torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the command line measures of conversions stays out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def snapshot(folder: Path) -> dict[str, str]:
     """Every file below a folder and its hash; folders count too, so that an empty one left behind shows up."""
     return {
@@ -182,6 +190,11 @@ class Ran:
     code: int
     out: str
     err: str
+
+    @property
+    def said(self) -> str:
+        """What stands on stderr beside the lines of stages."""
+        return "".join(line for line in self.err.splitlines(keepends=True) if not line.startswith("done "))
 
 
 @pytest.fixture

@@ -34,10 +34,12 @@ def written(built_once: Any, bert_folder: Path, bert_artifact: Path) -> dict[str
     def build(folder: Path) -> None:
         folder.mkdir()
         out = io.StringIO()
-        files = {f"--{kind}": str(folder / f"report.{kind}") for kind in ("json", "html", "markdown")}
-        options = ["--quick", "--threads", "1", *(part for item in files.items() for part in item)]
-        with contextlib.redirect_stdout(out):
-            app(["bench", str(bert_folder), str(bert_artifact), *options], standalone_mode=False)
+        options = {"--json-file": "json", "--html": "html", "--markdown": "markdown"}
+        files = {option: str(folder / f"report.{kind}") for option, kind in options.items()}
+        arguments = ["--quick", "--threads", "1", *(part for item in files.items() for part in item)]
+        with contextlib.redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))  # whatever runs beside the tests
+            app(["bench", str(bert_folder), str(bert_artifact), *arguments], standalone_mode=False)
         (folder / "report.txt").write_text(out.getvalue(), encoding="utf-8")
 
     folder = Path(built_once("bench", build))
@@ -281,18 +283,42 @@ def test_a_ratio_is_told_in_words_with_its_spread_from_three_rounds_on() -> None
     assert (cell(first).ratio, cell(once).ratio) == ("", "0.25 times as large")
 
 
-def page_of(rounds: int) -> str:
-    names, values = ["a", "b"], [[1.0, 2.0 + turn] for turn in range(rounds)]
-    places: dict[str, dict[str, int]] = {
-        "texts_per_second": {"batch_size": 1}, "tokens_per_second": {"batch_size": 1},
-        "share_of_limit": {"batch_size": 1}, "latency_p50": {"length": 8, "batch_size": 1},
-        "latency_p95": {"length": 8, "batch_size": 1},
+def page_of(rounds: int, load: float = 0.0) -> str:
+    """The page of a run with two lengths and two batch sizes, whose rounds differ."""
+    names, values = [BASELINE, "ONNX Runtime parallel fp32"], [[1.0, 2.0 + turn] for turn in range(rounds)]
+    mixed = [{"batch_size": 8}]
+    grid = [{"length": length, "batch_size": size} for length in (8, 64) for size in (1, 8)]
+    single = [place for place in grid if place["batch_size"] == 1]
+    by_batch = ("texts_per_second", "tokens_per_second", "share_of_limit")
+    places: dict[str, list[dict[str, int]]] = {
+        **dict.fromkeys(by_batch, mixed + grid), "latency_p50": single, "latency_p95": single,
     }  # fmt: skip
-    found = [one for name in QUANTITIES for one in figures(name, names, values, **places.get(name, {}))]
-    machine = {"date": "", "cpu": "", "cores": 1, "memory_gib": None, "load": None, "versions": {}}
-    settings = {"rounds": rounds, "batch_sizes": (1,), "texts": 1, "mean_tokens": 8}
+    found = [
+        figure
+        for name, quantity in QUANTITIES.items()
+        for place in places.get(name, [{}])
+        for figure in figures(name, names, values[:1] if quantity.once else values, **place)
+    ]
+    machine = {"date": "2026-01-01", "cpu": "a CPU", "cores": 1, "memory_gib": 4, "load": load, "versions": {}}
+    settings = {"rounds": rounds, "batch_sizes": (1, 8), "texts": 1, "mean_tokens": 8}
     contestants = tuple({"name": name} for name in names)
     return html_page(BenchReport("m", machine, 1, 1.0, (0.0,), settings, contestants, tuple(found)))
+
+
+def test_a_busy_machine_tells_no_ratio_of_times_and_says_why() -> None:
+    page = page_of(3, load=0.9)
+    assert "The machine was busy (load 0.9 at the start)" in page
+    assert ("times as fast" in page, "times as long" in page, "beside PyTorch" in page) == (False, False, False)
+    assert ("times as large" in page, "times as much" in page) == (True, True)
+    quiet = page_of(3, load=0.4)
+    assert ("was busy" in quiet, "times as fast" in quiet) == (False, True)
+
+
+def test_curves_have_the_spread_of_the_rounds() -> None:
+    curves = re.findall(r'<svg class="lines".*?</svg>', page_of(3))
+    assert len(curves) == 6
+    assert all(curve.count('<line class="spread"') == 2 for curve in curves)  # PyTorch's rounds are all alike
+    assert '<line class="spread"' not in page_of(2)
 
 
 @pytest.mark.parametrize("rounds", [1, 3])

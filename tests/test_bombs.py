@@ -31,7 +31,7 @@ from sbertconv.runtime.saved_models import check_litert
 from sbertconv.tables import reading
 from sbertconv.tables.embedding import EmbedTable
 from sbertconv.tables.encoding import TableOptions, embed_tables
-from sbertconv.tables.ledger import LEDGER
+from sbertconv.tables.stores import LEDGER
 
 
 @pytest.mark.parametrize(("name", "head"), [("in.csv", "text\n"), ("in.txt", ""), ("in.jsonl", "")])

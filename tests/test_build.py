@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -132,19 +133,57 @@ def test_wheel_and_sdist_hold_what_they_should(built: Path) -> None:
     assert not RELATIVE.search(str(metadata.get_payload()))
 
 
+# Extra -> what is run with it, words that are printed; a name in braces is a model, a converted folder or a file.
+RUNS: dict[str, tuple[list[str], str]] = {
+    "": (["encode", "{artifact}", "a text"], "["),
+    "hub": (["inspect", "{artifact}"], "onnxruntime"),
+    "onnx": (["to-onnx", "{model}", "made"], "Written to"),
+    "openvino": (["encode", "{artifact}", "a text", "--engine", "openvino"], "["),
+    "parquet": (["encode", "{artifact}", "--input", "{texts}", "--output", "made.parquet"], ""),
+    "tables": (["encode", "{artifact}", "--input", "{texts}", "--output", "made/"], ""),
+    "tf": (["to-tf", "{model}", "made", "--format", "keras"], "Written to"),
+    "torch": (["to-torch", "{model}", "made"], "Written to"),
+}
+# The others, and who runs them.
+RUN_ELSEWHERE = {
+    "all": "the extras above together",
+    "demo": "make demo",
+    "dev": "make test",
+    "genai": "make test-clients",
+    "haystack": "make test-clients",
+    "image": "tests/test_runtime.py",
+    "langchain": "make test-clients",
+    "llama-index": "make test-clients",
+    "phrases": "tests/test_text.py",
+    "ray": "tests/test_clusters.py",
+    "site": "make site",
+    "spark": "tests/test_clusters.py",
+    "sparse": "tests/test_sparse.py",
+    "tensorrt": "examples/tensorrt_check.py, with a GPU",
+}
+
+
+def test_every_extra_is_run_by_something() -> None:
+    assert sorted([*filter(None, RUNS), *RUN_ELSEWHERE]) == sorted(EXTRAS)
+
+
 @pytest.mark.package
-def test_the_wheel_alone_runs_a_converted_folder(built: Path, static_artifact: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("extra", RUNS)
+def test_the_wheel_runs_in_a_fresh_environment(
+    extra: str, built: Path, static_folder: Path, static_artifact: Path, tmp_path: Path
+) -> None:
     (wheel,) = built.glob("*.whl")
     venv.create(tmp_path / "fresh", with_pip=True)
     programs = tmp_path / "fresh" / ("Scripts" if os.name == "nt" else "bin")
-    run(programs / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel)
+    wanted = f"{wheel}[{extra}]" if extra else wheel
+    run(programs / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wanted)
+    (tmp_path / "texts.txt").write_text("a text\nanother\n", encoding="utf-8")
+    names = {"model": static_folder, "artifact": static_artifact, "texts": tmp_path / "texts.txt"}
+    arguments, words = RUNS[extra]
     outside = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    for arguments, words in (
-        (["--version"], sbertconv.__version__),
-        (["encode", static_artifact, "a text"], "["),
-        (["inspect", static_artifact], "onnxruntime"),
-    ):
-        done = subprocess.run(
-            [programs / "sbertconv", *arguments], env=outside, capture_output=True, text=True, cwd=tmp_path, check=False
-        )
-        assert (done.returncode, words in done.stdout) == (0, True), done.stderr
+    outside["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    for asked, due in ((["--version"], sbertconv.__version__), ([part.format(**names) for part in arguments], words)):
+        command = [str(programs / "sbertconv"), *asked]
+        done = subprocess.run(command, env=outside, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert (done.returncode, due in done.stdout) == (0, True), done.stderr
+    shutil.rmtree(tmp_path / "fresh")  # some take gigabytes

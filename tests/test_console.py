@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import COMMAND, Ran, run_process, run_python, snapshot
+from conftest import COMMAND, ROOT, Ran, run_process, run_python, snapshot
 
 import sbertconv
 from sbertconv import SourceError
+from sbertconv.console.estimates import FIXED, Estimate, Measured
 from sbertconv.console.hints import complete_converted, complete_engine, complete_model, with_suggestion
 from sbertconv.source.naming import model_name
 
@@ -56,7 +58,7 @@ def test_quiet_prints_nothing_and_verbose_the_stages(
     assert ran["-q"] == Ran(0, "", "")
     assert ran["-v"].code == 0
     assert [line.split()[1] for line in ran["-v"].err.splitlines()][:2] == ["loading", "loading"]
-    assert all(line.startswith("done ") and line.endswith(" s") for line in ran["-v"].err.splitlines())
+    assert all(re.fullmatch(r"done .* \d+\.\d s(, about .* left)?", line) for line in ran["-v"].err.splitlines())
     assert "Written to" in cli(*command).out  # one run does not silence the next
 
 
@@ -211,3 +213,119 @@ def test_a_dry_run_says_what_would_be_refused(
     ran = cli("to-onnx", folder, tmp_path / "out", "--dry-run", "--json")
     assert ran.code == 1
     assert (json.loads(ran.out)["dry_run"], json.loads(ran.out)["folder"]) == (True, str(tmp_path / "out"))
+
+
+def test_a_dry_run_and_a_conversion_tell_what_the_one_before_took(
+    bert_folder: Path, static_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Ran]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    convert = ["to-onnx", static_folder, tmp_path / "out", "--overwrite"]
+    assert "Estimate" not in cli(*convert, "--dry-run").out
+    assert json.loads(cli(*convert, "--dry-run", "--json").out)["estimate"] is None
+    first = cli(*convert)
+    assert first.code == 0
+    assert " left" not in first.err
+    told = cli(*convert, "--dry-run").out
+    assert re.search(r"Estimate, .*: about \d+ s, [\d.]+ [MG]iB of memory, a folder of [\d.]+ [KM]iB", told)
+    found = json.loads(cli(*convert, "--dry-run", "--json").out)["estimate"]
+    written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert found["size"] == pytest.approx(written)
+    assert found["memory"] > 2**26
+    larger = json.loads(cli("to-onnx", bert_folder, tmp_path / "bert", "--dry-run", "--json").out)["estimate"]
+    assert larger["seconds"] != found["seconds"]
+    for other in (["--opset", "20"], ["--text-input"]):  # what takes another time is not guessed
+        assert "Estimate" not in cli(*convert, *other, "--dry-run").out
+    records = tmp_path / "cache/sbertconv/conversions.json"
+    lasting = [{**json.loads(records.read_text())[0], "stages": [[name, 1000.0] for name in STAGES]}]
+    records.write_text(json.dumps(lasting))
+    lines = cli(*convert).err.splitlines()
+    assert [line.partition(", ")[2] for line in lines[:2]] == ["about 1.9 h left", "about 1.7 h left"]
+    assert "left" not in lines[-1]
+    assert len(json.loads(records.read_text())) == 2
+
+
+STAGES = (
+    "loading libraries", "loading the model", "planning", "converting", "asking the original", "writing",
+    "comparing with encode()", "publishing",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"{", b"[1]", b'[{"command": 1}]', b" " * (2**20 + 1), None])
+def test_a_file_of_estimates_that_is_no_use_is_no_error(
+    content: bytes | None, static_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Ran]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if content is None:
+        (tmp_path / "sbertconv").write_bytes(b"a file in the place of the folder")
+    else:
+        (tmp_path / "sbertconv").mkdir()
+        (tmp_path / "sbertconv/conversions.json").write_bytes(content)
+    ran = cli("to-onnx", static_folder, tmp_path / "out", "--dry-run")
+    assert (ran.code, ran.err, "Estimate" in ran.out) == (0, "", False)
+    ran = cli("to-onnx", static_folder, tmp_path / "out")
+    assert (ran.code, ran.said) == (0, "")
+    if content is not None:
+        assert len(json.loads((tmp_path / "sbertconv/conversions.json").read_text())) == 1
+
+
+def test_time_that_remains_is_that_of_the_stages_to_come() -> None:
+    measured = Measured("to_onnx", {}, 0, [("load", 10), ("convert", 20), ("compare", 30)], 2**30, 10)
+    estimate = Estimate(measured, 0)
+    assert estimate.seconds == 60
+    assert estimate.left(["load"], 4) == 56
+    assert estimate.left(["load"], 40) == 50  # a stage that takes longer than it did
+    assert estimate.left(["load", "compare"], 10) == 20
+    assert estimate.left(["load", "another", "convert"], 0) == 50
+    twice = Estimate(measured, FIXED["seconds"])  # as much again as what every conversion costs
+    assert (twice.seconds, twice.memory > measured.memory, twice.size > measured.size) == (120, True, True)
+
+
+def test_a_line_for_each_stage_where_nobody_watches(
+    static_folder: Path, static_artifact: Path, cli: Callable[..., Ran]
+) -> None:
+    ran = cli("verify", static_folder, static_artifact)
+    assert ran.code == 0
+    assert len(ran.err.splitlines()) > 2
+    assert (ran.said, "\r" in ran.err, "\x1b" in ran.err) == ("", False, False)
+    assert cli("verify", static_folder, static_artifact, "--json").err == ""
+    assert cli("verify", static_folder, static_artifact, "--json", "-v").err
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "old", "new"),
+    [
+        (["encode", "{artifact}", "a text", "--precision", "int4"], "--precision", "--embedding-precision"),
+        (["encode", "{artifact}", "a text", "--precision=int4"], "--precision", "--embedding-precision"),
+        (["bench", "none", "--json", "report.json"], "--json", "--json-file"),
+    ],
+)
+def test_an_old_name_is_taken_with_a_notice(
+    arguments: list[str], old: str, new: str, static_artifact: Path, cli: Callable[..., Ran]
+) -> None:
+    ran = cli(*(argument.format(artifact=static_artifact) for argument in arguments))
+    assert f"Note: {old} is {new} now" in ran.err
+    assert "int4" in ran.err or "none: no such folder" in ran.err  # the value arrives
+
+
+def test_names_of_sentence_transformers_are_taken(static_artifact: Path, cli: Callable[..., Ran]) -> None:
+    ours, theirs = (
+        cli("encode", static_artifact, "a text", name) for name in ("--normalize", "--normalize-embeddings")
+    )
+    assert (ours.code, ours) == (0, theirs)
+
+
+def test_every_name_of_the_table_is_an_option() -> None:
+    from typer.main import get_command
+
+    from sbertconv.cli import app
+
+    group: Any = get_command(app)
+    options = [one for command in group.commands.values() for one in command.params]
+    known = {name for one in options for name in (*one.opts, *one.secondary_opts)}
+    table = (ROOT / "docs/names.md").read_text(encoding="utf-8")
+    ours = {name for row in table.splitlines() for name in re.findall(r"`(--[\w-]+)", "|".join(row.split("|")[1:3]))}
+    assert len(ours) > 10
+    assert ours - known == set()

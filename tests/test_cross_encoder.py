@@ -167,7 +167,7 @@ def test_an_activation_as_an_output(
 def test_a_classifier_goes_back_to_its_own_checkpoint(tmp_path: Path, cli: Callable[..., Ran]) -> None:
     folder = sentiment("bert")
     ran = cli("to-tf", folder, tmp_path / "keras", "--format", "keras", "--activation")
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.said) == (0, "")
     model = load_keras_model(tmp_path / "keras/keras/model.keras")
     assert set(model.output_names) == {"logits", "scores"}
     ran = cli("to-st", tmp_path / "keras", tmp_path / "back")
@@ -187,7 +187,7 @@ def test_a_classifier_goes_back_to_its_own_checkpoint(tmp_path: Path, cli: Calla
 def test_a_bare_classifier_labels_texts_as_the_pipeline_does(tmp_path: Path, cli: Callable[..., Ran]) -> None:
     folder = sentiment("bert")
     ran = cli("to-onnx", folder, tmp_path / "onnx", "--activation")
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.said) == (0, "")
     assert "converted as a classifier of texts" in ran.out
     assert "Parity with predict()" in ran.out
     converted = sbertconv.load(tmp_path / "onnx")
@@ -254,7 +254,7 @@ def test_the_gate_of_a_smaller_reranker_is_about_ranked_lists(
 ) -> None:
     _, folder, _ = bert
     ran = cli("to-onnx", folder, tmp_path / "int8", "--precision", "int8")
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.said) == (0, "")
     assert "Quality on 1,150 inputs in ranked lists: passed" in ran.out
     (quality,) = sbertconv.load(tmp_path / "int8").artifact.manifest["parity"]["quality"]
     assert 0.99 < quality["min_cosine"] < 0.999999

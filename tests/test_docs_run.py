@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,10 +93,79 @@ def test_what_does_not_run_is_told(change: tuple[str, str], words: str, pages: A
     assert bool(words) == bool(found[-1][1])
 
 
-def test_every_page_that_is_run_is_there(pages: Any) -> None:
-    for page in pages.PAGES:
-        found = list(pages.steps(page, (ROOT / page).read_text(encoding="utf-8")))
-        assert any(not step.why_not for step in found), page
-        for step in found:
-            if step.kind == "python":
+def test_every_page_is_run_or_left_out_with_a_reason(pages: Any) -> None:
+    every = pages.pages()
+    for page in every:
+        for step in pages.steps_of(page):
+            if step.kind == "python" and not step.why_not:
                 compile(step.text, step.place, "exec")
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    for page in files - set(every):
+        assert page in pages.LEFT_OUT or not pages.steps_of(page), page
+    assert set(pages.LEFT_OUT) <= files
+    assert all(pages.LEFT_OUT.values())
+    assert len(pages.notebooks()) >= 3
+
+
+def test_a_notebook_is_its_cells(pages: Any) -> None:
+    content = [
+        ("markdown", "# A title\n!not a command"),
+        ("code", "!printf 'made' > made.txt\n!pip install sbertconv"),
+        ("code", "text = open('made.txt').read()\nprint(text)"),
+    ]
+    cells = [{"cell_type": kind, "source": [f"{line}\n" for line in text.split("\n")]} for kind, text in content]
+    found = [(step.kind, step.text.strip()) for step in pages.steps("a.ipynb", json.dumps({"cells": cells}))]
+    program = "text = open('made.txt').read()\nprint(text)"
+    assert found == [("shell", "printf 'made' > made.txt"), ("python", program)]
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("sbertconv to-onnx acme/model", "model-onnx"),
+        ("sbertconv to-tf model made --format keras", "made"),
+        ("sbertconv to-st tuned/model.keras", "model-st"),
+        ("sbertconv pack made packed --for triton", "packed"),
+        ("python examples/finetune_keras.py --steps 40 --out finetuned", "finetuned"),
+        ("sbertconv encode made 'a text'", ""),
+    ],
+)
+def test_a_command_makes_a_folder(command: str, name: str, pages: Any) -> None:
+    assert pages.Step("page:1", "shell", command).makes == name
+
+
+def test_a_page_alone_runs_what_it_needs_of_others_first(pages: Any) -> None:
+    def needed(page: str) -> list[str]:
+        return [step.text for step in pages.needed(pages.steps_of(page))]
+
+    assert needed("docs/quickstart.md") == []  # it makes what it uses
+    assert needed("docs/consumers/triton.md") == ["sbertconv to-onnx all-MiniLM-L6-v2 minilm"]
+    assert needed("docs/finetuning.md") == ["sbertconv to-tf all-MiniLM-L6-v2"]
+
+
+def test_changed_pages_are_those_that_differ(pages: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> None:
+        author = ["-c", "user.name=a", "-c", "user.email=a"]
+        subprocess.run(["git", "-C", str(tmp_path), *author, *arguments], check=True, capture_output=True)
+
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    (tmp_path / "docs/notebooks").mkdir(parents=True)
+    (tmp_path / "docs/notebooks/a.ipynb").write_text('{"cells": []}')
+    for page in (*pages.FIRST, "docs/other.md", "docs/same.md"):
+        (tmp_path / page).write_text(f"# {page}\n\n    $ printf 'a'\n")
+    first_two = list(pages.FIRST[:2])
+    assert pages.changed("HEAD~1") == ["docs/notebooks/a.ipynb", *first_two]  # no repository
+    git("init", "-q")
+    for text in ("one", "two"):
+        (tmp_path / "docs/other.md").write_text(f"# {text}\n\n    $ printf '{text}'\n")
+        git("add", "-A")
+        git("commit", "-q", "-m", text)
+    pages.steps_of.cache_clear()
+    assert pages.changed("HEAD~1") == ["docs/notebooks/a.ipynb", "docs/other.md"]
+    assert pages.changed("HEAD") == ["docs/notebooks/a.ipynb", *first_two]
+    pages.steps_of.cache_clear()
+
+
+def test_no_page_is_begun_past_the_time(pages: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pages.main(["docs/quickstart.md", "--minutes", "-1"]) == 0
+    assert "left for `make docs-run`: docs/quickstart.md" in capsys.readouterr().out

@@ -47,6 +47,54 @@ def test_memory_does_not_grow_with_the_shapes_that_come(engine: str, bert_artifa
     assert float(ran.out) < GROWTH
 
 
+TEXTS_OF_ALL_LENGTHS = """
+import sys
+import psutil
+import sbertconv
+model = sbertconv.load(sys.argv[1], format=sys.argv[2], engine=sys.argv[3])
+def texts(count, longest, step=7):
+    return ["word " * (1 + number * step % longest) for number in range(count)]
+def held():
+    return psutil.Process().memory_info().rss
+for call in range(100):
+    model.encode(texts(8, 40, call + 1))
+before = held()
+model.encode(texts(3000, 40))
+model.encode([*texts(50, 5), "word " * 20_000])
+for call in range(200):
+    model.encode(texts(8, 40, call + 101))
+print(held() / before, (held() - before) / (1 << 20))
+"""
+EVERY_ENGINE = {
+    "onnx": ("onnxruntime", "openvino"),
+    "openvino": ("openvino",),
+    "keras": ("keras",),
+    "saved_model": ("tensorflow",),
+    "litert": ("litert",),
+    "torch": ("torch",),
+}
+
+
+@pytest.mark.parametrize(("form", "engine"), [(form, one) for form, names in EVERY_ENGINE.items() for one in names])
+def test_memory_stays_bounded_on_every_engine(
+    form: str, engine: str, built_once: Any, bert_folder: Path, request: Any
+) -> None:
+    pytest.importorskip(engines.ENGINES[engine].package)
+    pytest.importorskip("psutil")
+    fixtures = {"onnx": "bert_artifact", "keras": "bert_keras", "saved_model": "bert_keras", "litert": "bert_keras"}
+    build = {
+        "torch": lambda folder: sbertconv.to_torch(bert_folder, folder),
+        "openvino": lambda folder: sbertconv.to_openvino(bert_folder, folder),
+    }
+    made = form in build
+    folder = built_once(f"memory-{form}", build[form]) if made else request.getfixturevalue(fixtures[form])
+    ran = run_python(TEXTS_OF_ALL_LENGTHS, folder, form, engine, env={"OMP_NUM_THREADS": "1"})
+    assert ran.code == 0, ran.err
+    ratio, growth = map(float, ran.out.split())
+    assert ratio < 1.3
+    assert growth < 4 * GROWTH
+
+
 @pytest.mark.parametrize(("said", "threads"), [("3", 3), ("2,1", 2), ("", None), ("many", None), ("0", None)])
 def test_the_default_threads_are_those_of_the_environment_or_the_usable_cores(
     said: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
@@ -84,6 +132,31 @@ def test_onnx_runtime_gets_its_session_options(bert_artifact: Path, monkeypatch:
     assert (options.intra_op_num_threads, options.enable_cpu_mem_arena, options.enable_mem_pattern) == (1, False, False)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert given == providers
+
+
+def test_a_session_with_its_tensors_on_the_device_gives_the_same(bert_artifact: Path) -> None:
+    """What runs on a GPU, with the CPU in its place."""
+    pytest.importorskip("onnxruntime")
+    graph = sbertconv.load(bert_artifact, engine="onnxruntime", threads=1).graphs[0]
+    session = onnx_session(bert_artifact)
+    for shape in ((2, 5), (3, 9)):
+        feeds = {name: np.ones(shape, np.int64) for name in graph.inputs}
+        names = [output.name for output in session.get_outputs()]
+        found, due = engines.run_bound(session, feeds, names, EngineOptions()), graph.run(feeds)
+        assert all(np.array_equal(found[name], due[name]) for name in names)
+
+
+def onnx_session(folder: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(folder / "onnx" / "model.onnx"), options)
+
+
+def test_a_gpu_computes_in_float32() -> None:
+    ((name, told), other) = engines.onnx_providers(EngineOptions(device="cuda:1"))
+    assert (name, told, other) == (engines.CUDA_PROVIDER, {"device_id": 1, "use_tf32": 0}, "CPUExecutionProvider")
 
 
 REFUSED = {

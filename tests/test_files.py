@@ -112,7 +112,7 @@ def test_a_file_gives_what_encode_gives(
         (["--prompt-name", "query"], {"prompt_name": "query"}),
         (["--prompt", "x: ", "--batch-size", "2"], {"prompt": "x: ", "batch_size": 2}),
         (["--normalize", "--truncate-dim", "7"], {"normalize_embeddings": True, "truncate_dim": 7}),
-        (["--precision", "ubinary"], {"precision": "ubinary"}),
+        (["--embedding-precision", "ubinary"], {"precision": "ubinary"}),
         (["--task", "query"], {"task": "query"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -24,6 +24,15 @@ def inline(model: Any) -> Any:
     return keras.Model(model.inputs, keras.layers.Dense(2, name="head")(model.output))
 
 
+def named(model: Any) -> Any:
+    """The same, taking its inputs by name."""
+    import keras
+
+    from sbertconv.layers import NamedModel
+
+    return NamedModel(model.input, keras.layers.Dense(2, name="head")(model.output))
+
+
 def nested(model: Any) -> Any:
     """The converted model is one layer of another."""
     import keras
@@ -32,7 +41,11 @@ def nested(model: Any) -> Any:
     return keras.Model(model.input, keras.layers.Dense(3, activation="softmax", name="logits")(hidden))
 
 
-BUILDS: dict[str, tuple[Callable[[Any], Any], str]] = {"inline": (inline, "head"), "nested": (nested, "drop, logits")}
+BUILDS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "inline": (inline, "head"),
+    "named": (named, "head"),
+    "nested": (nested, "drop, logits"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +79,17 @@ def test_the_whole_predicts_and_ships(name: str, files: dict[str, Path], tmp_pat
     best = int(expected[0].argmax())
     assert shipped.predict(TEXTS)[0] == {"label": f"LABEL_{best}", "score": pytest.approx(expected[0, best], abs=ATOL)}
     assert not {"modules.json", "config_sentence_transformers.json"} & set(artifact.manifest["files"])
+
+
+def test_one_that_goes_by_name_takes_what_a_tokenizer_gives(files: dict[str, Path], bert_folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(bert_folder, model_max_length=32)
+    encoded = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="np", return_special_tokens_mask=True)
+    whole = load_keras_model(files["named"])
+    assert np.allclose(whole.predict(encoded, verbose=0), whole.predict(dict(encoded), verbose=0))
+    whole.compile("sgd", "mse")
+    assert "loss" in whole.fit(encoded, np.zeros((len(TEXTS), 2)), verbose=0).history
 
 
 @pytest.mark.parametrize("name", BUILDS)

@@ -22,6 +22,7 @@ import sbertconv
 from sbertconv import ArtifactError, SbertconvError, UnsupportedOptionError
 from sbertconv.artifact import scratch
 from sbertconv.artifact.publishing import stage
+from sbertconv.benchmark import Settings, benchmark
 from sbertconv.console.printing import json_text
 from sbertconv.runtime import long_texts
 from sbertconv.runtime.long_texts import is_local
@@ -246,3 +247,34 @@ def test_a_tokenizer_that_looks_further_reads_the_whole(change: dict[str, Any]) 
     described = json.loads(Tokenizer.from_str(tiny.backend_tokenizer("wordpiece")).to_str())
     assert is_local(described)
     assert not is_local({**described, **change})
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda folder: sbertconv.load(folder, threads="8"), r"threads='8' is str .have: a whole number, None"),
+        (lambda folder: sbertconv.load(folder, parallel="2"), "parallel='2' is str"),
+        (lambda folder: sbertconv.load(folder, part=1), "part=1 is int"),
+        (lambda folder: sbertconv.load(folder, engine=8), r"engine=8 is int .have: text"),
+        (lambda folder: sbertconv.load(folder, verify="yes"), "verify='yes' is str"),
+        (
+            lambda folder: sbertconv.load(folder, thread=1),
+            r"thread=: load\(\) has no such option .have: folder,",
+        ),
+        (lambda folder: sbertconv.load(folder).encode("a", batch=1), r"batch=: encode\(\) has no such option"),
+        (lambda folder: sbertconv.inspect(folder, xyz=1), r"xyz=: inspect\(\) has no such option"),
+        (lambda folder: sbertconv.to_onnx(folder, on_stage=3), "on_stage=3 is no function"),
+        (lambda folder: sbertconv.to_onnx(folder, registry=3), "registry=3 is no Registry"),
+        (lambda folder: sbertconv.maxsim(3, 3), "int where vectors of tokens are due"),
+        (lambda folder: sbertconv.maxsim_pairwise("a", "b"), "str where vectors of tokens are due"),
+        (lambda folder: sbertconv.to_st(8), "8: no such file or folder"),
+        (lambda folder: benchmark(folder, settings=3), "settings=3 is int"),
+        (lambda folder: benchmark(folder, threads="x"), r"threads='x' is str .have: a whole number, None"),
+        (lambda folder: benchmark(folder, 8), "artifacts=8 is int"),
+        (lambda folder: Settings(rounds="x"), "rounds x is not possible"),
+    ],
+    ids=range(17),
+)
+def test_every_function_names_what_it_cannot_take(call: Any, said: str, static_artifact: Path) -> None:
+    with pytest.raises(SbertconvError, match=said):
+        call(static_artifact)

@@ -303,7 +303,7 @@ def test_the_command_line(bert: Converted, tmp_path: Path, cli: Callable[..., Ra
         assert ran.code == 1
         assert message in ran.err
     ran = cli("verify", folder, here)
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.said) == (0, "")
     assert "encode_document: token pooling" in ran.out
     code = (
         "import sys, sbertconv\nmodel = sbertconv.load(sys.argv[1])\n"

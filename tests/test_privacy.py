@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, run_python, snapshot
+from conftest import COMMAND, ROOT, run_python, snapshot
 
 STRACE = shutil.which("strace")
 WATCHES = (
@@ -19,6 +19,7 @@ WATCHES = (
 needs_strace = pytest.mark.skipif(not WATCHES, reason="strace is missing, or may not trace: nothing is watched")
 ADDRESS = re.compile(r"sa_family=AF_INET6?|sin6?_addr")
 MADE = re.compile(r'(?:openat\([^,]+|creat\(|open\(), "([^"]+)", [^)]*O_CREAT')
+RECORDS = ".cache/sbertconv/conversions.json"  # the one file that docs/privacy.md names
 RUN = "import sys, sbertconv; print(sbertconv.load(sys.argv[1], engine=sys.argv[2]).encode(['a text']).shape)"
 
 
@@ -38,7 +39,8 @@ def watched(command: list[str], folder: Path) -> tuple[list[str], list[str]]:
     assert done.returncode == 0, done.err
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     made = [match[1] for line in lines if (match := MADE.search(line)) and "= -1" not in line]
-    assert not list(home.rglob("*")), "files in the home folder"
+    found = [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()]
+    assert set(found) <= {RECORDS}, "files in the home folder"
     return [line for line in lines if ADDRESS.search(line)], made
 
 
@@ -57,8 +59,12 @@ def test_a_conversion_asks_for_no_address_and_writes_its_target_alone(static_fol
     before = snapshot(static_folder)
     asked, made = watched([str(COMMAND), "to-onnx", str(static_folder), str(tmp_path / "made")], tmp_path)
     assert not asked
-    allowed = ("/dev/", "/proc/", str(tmp_path / "tmp"), str(tmp_path / ".made.sbertconv-"))
+    records = tmp_path / "home" / RECORDS
+    allowed = ("/dev/", "/proc/", str(tmp_path / "tmp"), str(tmp_path / ".made.sbertconv-"), str(records))
     assert not [name for name in made if not name.startswith(allowed)]
+    assert f"~/{RECORDS}" in (ROOT / "docs/privacy.md").read_text(encoding="utf-8")
+    words = records.read_text(encoding="utf-8")
+    assert not [word for word in (static_folder.name, "made", str(tmp_path)) if word in words]
     assert snapshot(static_folder) == before
 
 

@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ import pyarrow.parquet as pq  # noqa: E402
 
 from sbertconv.tables.embedding import EmbedTable  # noqa: E402
 from sbertconv.tables.encoding import TableOptions, embed_tables  # noqa: E402
-from sbertconv.tables.ledger import LEDGER, Ledger  # noqa: E402
+from sbertconv.tables.ledger import Ledger  # noqa: E402
 from sbertconv.tables.reading import Reading, find_inputs, schema_of  # noqa: E402
+from sbertconv.tables.stores import LEDGER  # noqa: E402
 from sbertconv.tables.workers import Process, WorkerDiedError, pooled  # noqa: E402
 
 ENGINE = "onnxruntime"
@@ -423,12 +425,12 @@ def test_the_command_keeps_columns_and_tells_what_it_did(cli: Any, static_artifa
     (tmp_path / "in").mkdir()
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "in" / "rows.parquet")
     given = ["encode", static_artifact, "--input", tmp_path / "in", "--output", f"{tmp_path}/out/", "--keep", "id"]
-    first = cli(*given, "--output-format", "arrow", "--precision", "float16")
+    first = cli(*given, "--output-format", "arrow", "--embedding-precision", "float16")
     assert (first.code, first.out) == (0, ""), first.err
     assert "6 rows of 1 files" in first.err
     table = pads.dataset(tmp_path / "out", format="ipc").to_table()
     assert table.column_names == ["id", "embedding"]
-    again = cli(*given, "--output-format", "arrow", "--precision", "float16")
+    again = cli(*given, "--output-format", "arrow", "--embedding-precision", "float16")
     assert "0 rows of 1 files" in again.err
     assert "6 were there" in again.err
 
@@ -443,7 +445,7 @@ def test_the_command_keeps_columns_and_tells_what_it_did(cli: Any, static_artifa
         (["--input", "{in}", "--output", "{out}/", "--column", "id"], "is int64, not text"),
         (["--input", "{in}", "--output", "{out}/", "--nulls", "maybe"], "have: null, error"),
         (["--input", "{in}", "--output", "{out}/", "--on", "moon"], "have: ray, spark"),
-        (["--input", "{in}", "--output", "{out}/", "--precision", "int4"], "have: float32, float16"),
+        (["--input", "{in}", "--output", "{out}/", "--embedding-precision", "int4"], "have: float32, float16"),
         (["--input", "{in}", "--output", "{out}/", "--max-active-dims", "3"], "has no such option"),
     ],
 )
@@ -533,3 +535,172 @@ def test_what_is_no_file_is_no_input_that_is_passed_over(kind: str, tmp_path: Pa
         (tmp_path / "b.csv").symlink_to("nowhere")
     with pytest.raises(UnsupportedOptionError, match=r"b\.csv: is no file"):
         find_inputs([str(tmp_path)])
+
+
+@pytest.fixture
+def memory() -> Any:
+    """A store without appending, renaming and locks, as object stores are."""
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+    return system
+
+
+def stored(system: Any, root: str) -> dict[str, bytes]:
+    return {path.removeprefix(f"{root}/"): system.cat_file(path) for path in system.find(root) if LEDGER not in path}
+
+
+def test_a_store_gets_the_same_files_and_the_ledger_and_a_run_that_failed_goes_on(
+    embed: EmbedTable, memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(numbered(1000), tmp_path / "rows.parquet")
+    source, options = str(tmp_path / "rows.parquet"), TableOptions(rows_per_file=100)
+    embed_tables(embed, source, tmp_path / "due", options)
+    written_now = 0
+
+    def fail_at_five(file: Any, *_: Any) -> int:
+        nonlocal written_now
+        written_now += 1
+        if written_now == 40:  # in the middle of a file
+            raise OSError("the connection is gone")
+        return plain(file, *_)
+
+    kind = type(memory.open("/probe", "wb"))
+    plain = kind.write
+    with monkeypatch.context() as broken:
+        broken.setattr(kind, "write", fail_at_five)
+        with pytest.raises(UnsupportedOptionError, match=r"memory://out/.*cannot be written: the connection is gone"):
+            embed_tables(embed, source, "memory://out/", options)
+    before = stored(memory, "/out")
+    assert 0 < len(before) < 10
+    summary = embed_tables(embed, source, "memory://out", options)
+    assert (summary.there, summary.rows) == (100 * len(before), 1000 - 100 * len(before))
+    due = {path.name: path.read_bytes() for path in (tmp_path / "due").glob("*.parquet")}
+    assert stored(memory, "/out") == due
+    with pytest.raises(UnsupportedOptionError, match="memory://out: begun with other arguments: rows_per_file"):
+        embed_tables(embed, source, "memory://out", TableOptions(rows_per_file=7))
+    memory.rm_file(f"/out/{min(due)}")
+    assert embed_tables(embed, source, "memory://out", options).rows == 100
+    assert stored(memory, "/out") == due
+
+
+def test_a_changed_input_is_done_again_in_a_store(embed: EmbedTable, memory: Any) -> None:
+    for texts in (b"one\ntwo\nthree\n", b"four\n"):
+        memory.pipe_file("/in/rows.txt", texts)
+        embed_tables(embed, "memory://in/*.txt", "memory://out", TableOptions(rows_per_file=2))
+    (content,) = stored(memory, "/out").values()
+    assert pq.read_table(pa.BufferReader(content)).column("text").to_pylist() == ["four"]
+
+
+def test_a_store_on_the_command_line_and_one_that_is_not_there(
+    cli: Any, static_artifact: Path, tmp_path: Path, memory: Any
+) -> None:
+    (tmp_path / "rows.txt").write_text("one\ntwo\n", encoding="utf-8")
+    given = ["encode", static_artifact, "--input", tmp_path / "rows.txt", "--output"]
+    assert cli(*given, "memory://place").code == 0
+    assert len(stored(memory, "/place")) == 1
+    assert cli(*given, (tmp_path / "here").as_uri()).code == 0
+    assert (tmp_path / "here" / LEDGER).is_file()
+    ran = cli(*given, "nosuch://place")
+    assert (ran.code, "nosuch://place: cannot be opened" in ran.err) == (1, True), ran.err
+
+
+def test_lance_is_one_dataset_that_holds_what_is_done(embed: EmbedTable, memory: Any, tmp_path: Path) -> None:
+    lance = pytest.importorskip("lance")
+    folder, options = tmp_path / "in", TableOptions(rows_per_file=100, output_format="lance")
+    folder.mkdir()
+    table = numbered(250).set_column(1, "text", pa.array([*numbered(249).column("text").to_pylist(), None]))
+    pq.write_table(table, folder / "a.parquet")
+    embed_tables(embed, str(folder), tmp_path / "due", TableOptions(rows_per_file=100))
+    for _ in range(2):  # the second has nothing to do
+        embed_tables(embed, str(folder), tmp_path / "out", options)
+    dataset = lance.dataset(tmp_path / "out")
+    assert dataset.to_table().equals(read(tmp_path / "due"))
+    assert json.loads(dataset.schema.metadata[b"sbertconv"])["dimension"] == 32
+    assert dataset.version == 1
+    pq.write_table(numbered(5, 250), folder / "b.parquet")
+    assert embed_tables(embed, str(folder), tmp_path / "out", options).rows == 5
+    assert lance.dataset(tmp_path / "out").to_table().column("id").to_pylist() == list(range(255))
+    with pytest.raises(UnsupportedOptionError, match="'lance' goes to a local or mounted folder"):
+        embed_tables(embed, str(folder), "memory://out", options)
+
+
+def test_lance_killed_before_the_dataset_knows_its_parts(embed: EmbedTable, tmp_path: Path) -> None:
+    lance = pytest.importorskip("lance")
+    pq.write_table(numbered(300), tmp_path / "rows.parquet")
+    options = TableOptions(rows_per_file=100, output_format="lance")
+
+    def stop(summary: Any, part: Any) -> None:
+        if part.number == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_tables(embed, str(tmp_path / "rows.parquet"), tmp_path / "out", options, stop)
+    (left,) = (tmp_path / "out").glob("*-000001.lance")
+    left.unlink()  # as if it had been killed before its rename: its fragment stays, and no version has it
+    assert embed_tables(embed, str(tmp_path / "rows.parquet"), tmp_path / "out", options).there == 100
+    assert lance.dataset(tmp_path / "out").to_table().column("id").to_pylist() == list(range(300))
+
+
+def test_without_lance_its_format_says_what_to_install(
+    embed: EmbedTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lance", None)
+    (tmp_path / "rows.txt").write_text("one\n", encoding="utf-8")
+    with pytest.raises(sbertconv.MissingDependencyError, match=r"lance.\n.*sbertconv\[lance\]"):
+        embed_tables(embed, str(tmp_path / "rows.txt"), tmp_path / "out", TableOptions(output_format="lance"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("default")  # theirs
+def test_a_dataset_of_the_library_is_embedded_by_map(embed: EmbedTable, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    dataset = datasets.Dataset.from_list(ROWS).with_format("arrow")
+    table = dataset.map(embed, batched=True, batch_size=4, cache_file_name=str(tmp_path / "cache.arrow"))[:]
+    assert table.drop(["embedding"]).to_pylist() == ROWS
+    assert np.array(table.column("embedding").to_pylist()) == pytest.approx(embed.model.encode(TEXTS), abs=1e-6)
+
+
+def test_a_reader_of_record_batches_is_embedded_batch_by_batch(embed: EmbedTable, tmp_path: Path) -> None:
+    """Any source of Arrow tables: a dataset of pyarrow, and batches with another type of text."""
+    pq.write_table(numbered(10), tmp_path / "rows.parquet")
+    batches = pads.dataset(tmp_path).to_batches(batch_size=4)
+    found = pa.concat_tables([embed(batch) for batch in batches])
+    due = embed.model.encode(numbered(10).column("text").to_pylist())
+    assert vectors_of(found) == pytest.approx(due, abs=1e-6)
+    large = numbered(10).set_column(1, "text", numbered(10).column("text").cast(pa.large_string()))
+    assert vectors_of(embed(large)) == pytest.approx(due, abs=1e-6)
+
+
+def test_workers_share_one_part_and_its_rows_stay_in_order(
+    embed: EmbedTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part is embedded by all of them at once: the last one would else keep a single worker busy."""
+    from sbertconv.tables import workers
+
+    monkeypatch.setattr(workers, "BLOCK", 100)
+    taken: list[int] = []
+    both = threading.Barrier(2)
+
+    class Here:
+        def __init__(self) -> None:
+            self.first = True
+
+        def __call__(self, table: bytes) -> bytes:
+            if self.first:  # none goes on before the other has a block, too
+                both.wait(60)
+            self.first = False
+            taken.append(id(self))
+            return workers.embed_bytes(embed, table)
+
+        def close(self) -> None:
+            pass
+
+    pq.write_table(numbered(1050), tmp_path / "rows.parquet")
+    reading = Reading("text", 5000, False, numbered(1).schema)
+    ((part, table),) = pooled(reading.parts(find_inputs([str(tmp_path / "rows.parquet")])[0]), Here, 2)
+    assert (part.rows, len(taken), len(set(taken))) == (1050, 11, 2)
+    assert table.column("id").to_pylist() == list(range(1050))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 import onnx_ir
 import onnxruntime
 import pytest
-from conftest import TEXTS, Ran, run_process, snapshot
+from conftest import ROOT, TEXTS, Ran, run_process, snapshot
 
 import sbertconv
 from sbertconv.artifact.folder import read_artifact
@@ -280,6 +281,18 @@ def test_without_a_gpu_the_command_says_so(tensorrt_folder: Path, monkeypatch: p
     fake_tensorrt.install(monkeypatch, gpus=0)
     with pytest.raises(MissingDependencyError, match="finds no NVIDIA GPU here: cudaErrorNoDevice"):
         sbertconv.build_plan(tensorrt_folder)
+
+
+@pytest.mark.skipif(has_gpu(), reason="here is one")
+def test_the_check_of_gpus_runs_where_there_is_none_and_says_so(static_folder: Path, tmp_path: Path) -> None:
+    script = ROOT / "examples" / "gpu_check.py"
+    ran = run_process(sys.executable, script, static_folder, "--only", "onnxruntime", "--rounds", 1)
+    assert ran.code == 0, ran.out + ran.err
+    for engine in ("sentence-transformers", "onnxruntime"):
+        assert re.search(rf"{engine} +│ cpu +│ fp32 +│ ok ", ran.out)
+    assert re.search(r"onnxruntime +│ cuda +│ fp32 +│ not here ", ran.out)
+    assert re.search(r"onnxruntime, cuda, fp32: .*pip install onnxruntime-gpu", ran.out)
+    assert "No row ran on a GPU" in ran.out
 
 
 # What is asked of TensorRT, with a stand-in for it

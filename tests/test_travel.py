@@ -19,6 +19,7 @@ from conftest import TEXTS, run_python
 
 import sbertconv
 from sbertconv import ArtifactError
+from sbertconv.artifact.kinds import MODEL_CLASSES
 
 WAYS: dict[str, Callable[[Any], Any]] = {
     "pickle": lambda model: pickle.loads(pickle.dumps(model)),
@@ -77,33 +78,85 @@ def test_a_copy_gives_the_same_answers(way: str, used: bool, form: str, engine: 
     assert np.array_equal(other.encode(TEXTS, prompt_name="own"), model.encode(TEXTS, prompt_name="own"))
 
 
+# What each class is asked: a method, its argument and its keywords.
+PAIRS = [("a query", text) for text in TEXTS]
+QUESTIONS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "SentenceTransformer": ("encode", TEXTS, {}),
+    "CrossEncoder": ("predict", PAIRS, {}),
+    "TextClassifier": ("logits", PAIRS, {}),
+    "SparseEncoder": ("encode", TEXTS, {"task": "document", "convert_to_sparse_tensor": False}),
+    "MultiVectorEncoder": ("encode", TEXTS, {"task": "document"}),
+}
+
+
+def asked(model: Any, name: str) -> np.ndarray:
+    """The answers of a model of this class, as one row of numbers."""
+    method, items, options = QUESTIONS[name]
+    found = getattr(model, method)(items, **options)
+    return np.concatenate([np.ravel(row) for row in found])
+
+
 @pytest.fixture(scope="module")
-def reranker_artifact(built_once: Any) -> Path:
-    def build(folder: Path) -> None:
-        import class_cases
+def folders(built_once: Any, bert_artifact: Path) -> dict[str, Path]:
+    """A converted folder of every class."""
+    import class_cases
 
-        sbertconv.to_onnx(class_cases.cross_encoder("bert", 1), folder)
-
-    return Path(built_once("travel-reranker", build))
-
-
-def test_a_reranker_travels(reranker_artifact: Path) -> None:
-    model = sbertconv.load(reranker_artifact)
-    pairs = [("a query", text) for text in TEXTS]
-    expected = model.predict(pairs)
-    assert np.array_equal(pickle.loads(pickle.dumps(model)).predict(pairs), expected)
+    assert set(QUESTIONS) == set(MODEL_CLASSES)
+    found = {"SentenceTransformer": bert_artifact}
+    for name, row in class_cases.CLASSES.items():
+        source = next(iter(row.rows.values()))
+        found[name] = built_once(f"travel-{name}", lambda folder, source=source: sbertconv.to_onnx(source(), folder))
+    return found
 
 
-def test_a_sparse_embedder_travels(built_once: Any) -> None:
-    def build(folder: Path) -> None:
-        import class_cases
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_every_class_travels(name: str, folders: dict[str, Path]) -> None:
+    """Before its first answer and after it, to a copy and, where there is fork, to a child."""
+    new, used = (sbertconv.load(folders[name], engine="onnxruntime") for _ in range(2))
+    expected = asked(used, name)
+    for way, copied in WAYS.items():
+        for model in (new, used):
+            assert np.array_equal(asked(copied(model), name), expected), way
+    for model in (new, used) if hasattr(os, "fork") else ():
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = 0 if np.array_equal(asked(model, name), expected) else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
-        sbertconv.to_onnx(class_cases.inference_free(), folder)
 
-    model = sbertconv.load(built_once("travel-sparse", build))
-    expected = model.encode(TEXTS, task="document", convert_to_sparse_tensor=False)
-    other = pickle.loads(pickle.dumps(model))
-    assert np.array_equal(other.encode(TEXTS, task="document", convert_to_sparse_tensor=False), expected)
+SPAWNED = """
+import pickle, sys
+import numpy as np
+for name, content, (method, items, options), expected in pickle.load(open(sys.argv[1], "rb")):
+    found = getattr(pickle.loads(content), method)(items, **options)
+    assert np.array_equal(np.concatenate([np.ravel(row) for row in found]), expected), name
+assert "torch" not in sys.modules
+"""
+
+
+def test_every_class_travels_to_a_process_of_its_own(folders: dict[str, Path], tmp_path: Path) -> None:
+    sent = []
+    for name, folder in folders.items():
+        model = sbertconv.load(folder, engine="onnxruntime")
+        before = pickle.dumps(model)
+        expected = asked(model, name)
+        sent += [(name, content, QUESTIONS[name], expected) for content in (before, pickle.dumps(model))]
+    (tmp_path / "sent.pkl").write_bytes(pickle.dumps(sent))
+    ran = run_python(SPAWNED, tmp_path / "sent.pkl")
+    assert ran.code == 0, ran.err
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_many_threads_get_the_answers_of_one_from_every_class(name: str, folders: dict[str, Path]) -> None:
+    expected = asked(sbertconv.load(folders[name], engine="onnxruntime"), name)
+    model = sbertconv.load(folders[name], engine="onnxruntime")  # opened by all of them at once
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: asked(model, name), range(16)))
+    assert all(np.array_equal(one, expected) for one in found)
 
 
 def test_a_keras_file_travels_as_itself(bert_keras: Path, tmp_path: Path) -> None:

@@ -112,15 +112,20 @@ def machine() -> dict[str, Any]:
 
 
 def described(facts: dict[str, Any]) -> list[str]:
-    """`machine()` in sentences, with a warning if something else was running."""
+    """`machine()` in sentences, and why there are no ratios if something else was running."""
     memory = f", {facts['memory_gib']} GiB" if facts["memory_gib"] else ""
     lines = [
         f"{facts['date']} · {facts['cpu']}, {facts['cores']} cores{memory}",
         " · ".join(f"{name} {version}" for name, version in facts["versions"].items()),
     ]
-    if (facts["load"] or 0) > BUSY * (os.cpu_count() or 1):
+    if is_busy(facts):
         lines.append(
-            f"The machine was busy (load {facts['load']:.1f} at the start): wall times mean little, "
-            "ratios somewhat more. Run it again when it is quiet."
+            f"The machine was busy (load {facts['load']:.1f} at the start): wall times mean little, and no ratio of "
+            "them is told. Run it again when it is quiet."
         )
     return lines
+
+
+def is_busy(facts: dict[str, Any]) -> bool:
+    """Whether something else was running at the start, so that nothing can be said about who is faster."""
+    return bool((facts["load"] or 0) > BUSY * facts["cores"])

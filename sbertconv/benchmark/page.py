@@ -33,13 +33,13 @@ p { margin: 4px 0; overflow-wrap: anywhere; }
 .charts .card { margin: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 14px; }
-th, td { padding: 6px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; color: var(--soft); font-size: 13px; }
+th, td { padding: 6px 8px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th { font-weight: 600; color: var(--soft); font-size: 13px; white-space: normal; }
 thead th { vertical-align: bottom; }
 tr:last-child > * { border-bottom: 0; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--card); color: var(--text);
   white-space: normal; overflow-wrap: break-word; min-width: 96px; max-width: 240px; }
-td small { display: block; color: var(--soft); font-size: 12px; white-space: normal; min-width: 9em; }
+td small { display: block; color: var(--soft); font-size: 12px; white-space: normal; min-width: 6em; }
 .spread { stroke: var(--text); stroke-width: 1.5; }
 @media (max-width: 640px) {
   thead { display: none; }
@@ -84,7 +84,7 @@ def html_page(report: BenchReport) -> str:
 def charts(report: BenchReport) -> Iterator[str]:
     """Bars of what there is one figure of, lines of what was measured over lengths."""
     mixed, shortest = {"batch_size": max(report.settings["batch_sizes"])}, report.places("latency_p50")[0]
-    told = report.settings["rounds"] >= FEWEST_ROUNDS
+    told = any(figure.is_told for figure in report.select("texts_per_second", **mixed).values())
     beside, throughput = (" beside PyTorch", ratio) if told else ("", absolute)
     for title, quantity, place, length in (
         (f"Throughput{beside}, mixed lengths (longer is better)", "texts_per_second", mixed, throughput),
@@ -180,13 +180,14 @@ def spread_of(figure: Figure, length: Callable[[Figure], float]) -> tuple[float,
 def over_lengths(report: BenchReport, title: str, quantity: str, lengths: Sequence[int], batch_size: int | None) -> str:
     """A line per contestant over the lengths of texts."""
     found = [report.select(quantity, length=length, batch_size=batch_size) for length in lengths]
-    series = {name: [figures[name].value for figures in found] for name in report.names}
+    series = {name: [figures[name] for figures in found] for name in report.names}
     return card(title, lines(lengths, series) + legend(report.names))
 
 
-def lines(xs: Sequence[int], series: Mapping[str, Sequence[float]]) -> str:
-    """Lines over tokens per text, these on a logarithmic axis, values from 0."""
-    highest, step = scale(max(max(values) for values in series.values()))
+def lines(xs: Sequence[int], series: Mapping[str, Sequence[Figure]]) -> str:
+    """Lines over tokens per text, these on a logarithmic axis, values from 0; each point with the rounds' own."""
+    tops = (max(figure.value, spread_of(figure, absolute)[1]) for figures in series.values() for figure in figures)
+    highest, step = scale(max(tops))
     low, high = math.log(min(xs)), math.log(max(xs))
 
     def x_of(x: float) -> float:
@@ -205,11 +206,18 @@ def lines(xs: Sequence[int], series: Mapping[str, Sequence[float]]) -> str:
         marks.append(f'<text class="soft" x="{x_of(x):.1f}" y="{HEIGHT - 18}" text-anchor="middle">{x}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     marks.append(f'<text class="soft" x="{middle}" y="{HEIGHT - 3}" text-anchor="middle">tokens per text</text>')
-    for index, values in enumerate(series.values()):
-        points = [(x_of(x), y_of(y)) for x, y in zip(xs, values, strict=True)]
+    for index, figures in enumerate(series.values()):
+        points = [(x_of(x), y_of(figure.value)) for x, figure in zip(xs, figures, strict=True)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         marks.append(f'<polyline points="{path}" fill="none" stroke="{color(index)}" stroke-width="2"/>')
         marks += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color(index)}"/>' for x, y in points]
+        for (place, _), figure in zip(points, figures, strict=True):
+            bottom, top = map(y_of, spread_of(figure, absolute))
+            if bottom > top:
+                marks.append(
+                    f'<line class="spread" x1="{place:.1f}" x2="{place:.1f}" y1="{bottom:.1f}" y2="{top:.1f}" '
+                    f'style="stroke:{color(index)}"/>'
+                )
     return f'<svg class="lines" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(marks)}</svg>'
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sbertconv.benchmark.measuring import described
+from sbertconv.benchmark.measuring import described, is_busy
 
 METHOD = (
     "Every contestant has a process of its own, with the same cores, and only one works at a time. They take turns in "
@@ -73,7 +73,8 @@ class Figure:
     Attributes:
         quantity: a key of QUANTITIES, which has its unit.
         value: the median of the rounds.
-        ratio: to PyTorch's, the median of the rounds' own ratios; None where that is 0 or has no meaning.
+        ratio: to PyTorch's, the median of the rounds' own ratios; None where that is 0 or has no meaning, and of times
+            that were taken on a busy machine.
         spread: the smallest and the largest of these; None without them.
         rounds: one value per round.
         length: tokens per text; None for texts of mixed lengths, or where there is none.
@@ -94,6 +95,11 @@ class Figure:
         """Whether its ratio is shown: rounds enough, and not PyTorch's to itself."""
         enough = QUANTITIES[self.quantity].once or len(self.rounds) >= FEWEST_ROUNDS
         return self.ratio is not None and enough and self.spread != (1.0, 1.0)
+
+    @property
+    def without_ratio(self) -> Figure:
+        """The same; what was taken once is no matter of time, and keeps its ratio."""
+        return self if QUANTITIES[self.quantity].once else replace(self, ratio=None, spread=None)
 
 
 def figures(
@@ -142,7 +148,7 @@ class BenchReport:
         flops: operations of one text of n tokens in matrix products: coefficients of a polynomial in n, highest first.
         settings: what was asked for, by name.
         contestants: name, path, format, precision and size in bytes of each; the first is PyTorch.
-        figures: everything measured.
+        figures: everything measured; on a busy machine without the ratios of times.
         notes: what was assumed.
     """
 
@@ -155,6 +161,10 @@ class BenchReport:
     contestants: tuple[dict[str, Any], ...]
     figures: tuple[Figure, ...]
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if is_busy(self.machine):
+            object.__setattr__(self, "figures", tuple(figure.without_ratio for figure in self.figures))
 
     @property
     def names(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not value or min(np.atleast_1d(value)) < 1:
+            numbers = np.atleast_1d(np.asarray(value))
+            if not numbers.size or numbers.dtype.kind not in "iu" or numbers.min() < 1:
                 raise UnsupportedOptionError(f"{name} {value} is not possible (have: positive integers).\nPass these.")
 
 
@@ -131,6 +132,7 @@ def benchmark(
     """
     from sbertconv.source.opening import open_source
 
+    _check_types(settings, artifacts, threads)
     source = open_source(model, **options)
     threads = usable_cores() if threads is None else threads
     if not 1 <= threads <= usable_cores():
@@ -141,6 +143,24 @@ def benchmark(
     facts = machine()  # before anything runs
     with contextlib.ExitStack() as stack:
         return Run(source, contestants, settings, threads, on_step, stack).report(facts)
+
+
+def _check_types(settings: object, artifacts: object, threads: object) -> None:
+    """Raise UnsupportedOptionError for arguments of other types than benchmark()'s."""
+    for name, value, fits, due in (
+        ("settings", settings, isinstance(settings, Settings), "Settings"),
+        (
+            "artifacts",
+            artifacts,
+            isinstance(artifacts, Iterable) and not isinstance(artifacts, str),
+            "a list of folders",
+        ),
+        ("threads", threads, isinstance(threads, (int, type(None))), "a whole number, None"),
+    ):
+        if not fits:
+            raise UnsupportedOptionError(
+                f"{name}={value!r:.60} is {type(value).__name__} (have: {due}).\nPass one of these."
+            )
 
 
 class Run:

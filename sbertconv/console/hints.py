@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sbertconv.artifact.folder import KERAS_SUFFIX, MANIFEST
@@ -11,6 +11,25 @@ from sbertconv.source.naming import cached_models, did_you_mean
 
 # A word in quotes, and behind it the words that it might have been: as our errors and those of typer list them.
 CHOICES = re.compile(r"'(?P<wrong>[^']+)'[^\n]*?(\(have: (?P<have>[^)\n]*)\)|is not one of (?P<quoted>'[^\n]*'))")
+
+# Command -> old name of an option -> its name; an old one is taken with a notice until the next version.
+RENAMED = {
+    "encode": {"--precision": "--embedding-precision"},  # the weights' is --precision
+    "bench": {"--json": "--json-file"},  # elsewhere --json takes no value
+}
+
+
+def with_new_names(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line with the new names of options in the place of old ones, and a notice for each."""
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    names = RENAMED.get(command, {})
+    found, notices = [], []
+    for word in arguments:
+        name, sign, value = word.partition("=")
+        if name in names:
+            notices.append(f"Note: {name} is {names[name]} now; the old name goes in the next version.")
+        found.append(f"{names.get(name, name)}{sign}{value}")
+    return found, notices
 
 
 def with_suggestion(message: str) -> str:

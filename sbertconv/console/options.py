@@ -39,9 +39,9 @@ class Part(StrEnum):
     encoder = ENCODER
 
 
-def flag(names: str, text: str, short: str | None = None, **options: Any) -> Any:
+def flag(name: str, text: str, short: str | None = None, also: str | None = None, **options: Any) -> Any:
     """An option without a value: that it is a bool, and off unless given, goes without saying."""
-    return typer.Option(*filter(None, (names, short)), help=text, metavar="", show_default=False, **options)
+    return typer.Option(*filter(None, (name, also, short)), help=text, metavar="", show_default=False, **options)
 
 
 def names_of(flag: str, example: str) -> Any:
@@ -83,7 +83,9 @@ Model = Annotated[
         help="A Hub id or a folder; for to-onnx also a .keras file.", show_default=False, autocompletion=complete_model
     ),
 ]
-DryRun = Annotated[bool, flag("--dry-run", "Show the plan and the folder; convert and write nothing.")]
+DryRun = Annotated[
+    bool, flag("--dry-run", "Show plan, folder, and an estimate of time, memory and size; write nothing.")
+]
 Json = Annotated[bool, flag("--json", "Print JSON for machines.")]
 Engine = Annotated[
     str,
@@ -113,7 +115,7 @@ Nulls = Annotated[
 OnError = Annotated[
     str | None, _of_tables("fail (default) at a bad row or broken file, or skip and report it.", metavar="<how>")
 ]
-OutputFormat = Annotated[str | None, _of_tables("parquet (default) or arrow.", metavar="<name>")]
+OutputFormat = Annotated[str | None, _of_tables("parquet (default), arrow or lance.", metavar="<name>")]
 RowsPerFile = Annotated[int | None, _of_tables("rows of an output file; default 8192.", min=1)]
 Workers = Annotated[int | None, _of_tables("processes, each on its share of the threads; default 1.", min=1)]
 On = Annotated[str | None, _of_tables("ray or spark, with an address behind a colon; default: this machine.")]

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from sbertconv.artifact.folder import Artifact
     from sbertconv.benchmark.report import BenchReport
+    from sbertconv.benchmark.tuning import Tuning
+    from sbertconv.console.estimates import Estimate
 
 AROUND = 4  # modules that are shown before and behind the place where two sides part
 WIDTH = 120  # of tables that go to a file or a pipe
@@ -67,10 +69,15 @@ def tell_warnings() -> None:
 
 
 @contextlib.contextmanager
-def progress(as_json: bool) -> Iterator[Any]:
-    """A spinner, and for machines the report of a comparison that failed, under the key that it has in a manifest."""
+def progress(as_json: bool, left: Callable[[], float | None] = lambda: None) -> Iterator[Any]:
+    """A spinner, and for machines the report of a comparison that failed, under the key that it has in a manifest.
+
+    Args:
+        as_json: whether the result is JSON; stages are then shown with `-v` alone.
+        left: the seconds that remain, or None.
+    """
     try:
-        with _spinner(as_json) as on_stage:
+        with _spinner(as_json, left) as on_stage:
             yield on_stage
     except ParityError as error:
         if as_json:
@@ -79,50 +86,71 @@ def progress(as_json: bool) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _spinner(quiet: bool) -> Iterator[Any]:
-    """The stage's name and the time it took; silent where nobody watches, unless `-v` asks for a line per stage."""
-    watched = sys.stderr.isatty()
-    if quiet or LEVEL["quiet"] or not (watched or LEVEL["verbose"]):
+def _spinner(as_json: bool, left: Callable[[], float | None]) -> Iterator[Any]:
+    """The stage's name and the time it took, a line each; on a terminal what runs now, too."""
+    if LEVEL["quiet"] or (as_json and not LEVEL["verbose"]):
         yield lambda stage: None
         return
     import time
 
     from rich.text import Text
 
+    from sbertconv.console.estimates import about
     from sbertconv.console.plain import PlainConsole
 
     console = PlainConsole(file=sys.stderr, highlight=False)  # stages redirect sys.stderr, the spinner goes on
     running: list[tuple[str, float]] = []
 
-    def finish() -> None:
-        if running:
-            name, start = running.pop()
-            console.print(
-                Text.assemble(("done", "green"), f" {visible(name)} ", (f"{time.perf_counter() - start:.1f} s", "dim"))
-            )
+    def remaining() -> str:
+        seconds = left() or 0.0
+        return f", {about(seconds)} left" if seconds >= 1 and running else ""
 
-    with console.status("starting") if watched else contextlib.nullcontext() as status:
+    class Now:
+        """What the spinner shows, as of each of its turns."""
+
+        def __rich__(self) -> Text:
+            return Text(f"{visible(running[0][0]) if running else 'starting'}{remaining()}")
+
+    def finish(last: bool) -> None:
+        if running:
+            name, start = running[0]
+            took = f"{time.perf_counter() - start:.1f} s{'' if last else remaining()}"
+            console.print(Text.assemble(("done", "green"), f" {visible(name)} ", (took, "dim")), soft_wrap=True)
+            running.clear()
+
+    with console.status(Now()) if console.is_terminal else contextlib.nullcontext():
 
         def on_stage(name: str) -> None:
-            finish()
+            finish(last=False)
             running.append((name, time.perf_counter()))
-            if status is not None:
-                status.update(Text(visible(name)))
 
         yield on_stage
-        finish()
+        finish(last=True)
 
 
 @contextlib.contextmanager
 def bar() -> Iterator[Any]:
-    """A bar with what is measured now; silent where nobody watches."""
-    if not sys.stderr.isatty():
+    """A bar with what is measured now and the time that remains; where nobody watches, a line for each tenth."""
+    if LEVEL["quiet"]:
         yield lambda name, done, total: None
         return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    console = open_console(stderr=True)
+    if not console.is_terminal:
+        told = [-1]
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, console=open_console(stderr=True), transient=True) as progress:
+        def tell(name: str, done: int, total: int) -> None:
+            if done * 10 // total > told[0]:
+                told[0] = done * 10 // total
+                print_lines(console, f"{told[0] * 10:3} % {visible(name)}")
+
+        yield tell
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting", total=None)
         yield lambda name, done, total: progress.update(task, description=visible(name), completed=done, total=total)
 
@@ -173,6 +201,16 @@ def _print_artifact(artifact: Artifact) -> None:
         )
 
 
+def print_estimate(estimate: Estimate | None, console: Console) -> None:
+    """A line, if anything is known."""
+    if estimate is not None:
+        from sbertconv.console.estimates import about
+
+        memory = f", {_size(round(estimate.memory))} of memory" if estimate.memory else ""
+        took = f"{about(estimate.seconds)}{memory}, a folder of {_size(round(estimate.size))}"
+        print_lines(console, f"Estimate, after a conversion like it on this machine: {took}")
+
+
 def print_bench(report: BenchReport) -> None:
     from rich.table import Column, Table
     from rich.text import Text
@@ -185,6 +223,33 @@ def print_bench(report: BenchReport) -> None:
             table.add_row(name, *(Text.assemble(cell.value, *_below(cell.ratio)) for cell in cells))
         console.print(table)
     print_lines(console, *report.description)
+
+
+def print_tuning(tuning: Tuning) -> None:
+    """Every setting for one text and for many, the fastest first, and where the result is."""
+    from rich.table import Table
+
+    console = open_console()
+    for title, settings in (("One short text", tuning.one), (f"{tuning.texts} texts of mixed lengths", tuning.many)):
+        table = Table("engine", title=title, title_justify="left")
+        for heading in ("batches at once", "tokens of a batch", "time", "spread"):
+            table.add_column(heading, justify="right")
+        for one in settings:
+            tokens = "default" if one.batch_tokens is None else str(one.batch_tokens)
+            table.add_row(one.engine, str(one.parallel), tokens, f"{1000 * one.seconds:.3g} ms", f"{one.spread:.0%}")
+        console.print(table)
+    one, many = tuning.record.one, tuning.record.many
+    print_lines(
+        console,
+        f"load() takes {one.engine}; load(many=True) and encode --input take {many.engine}, {many.parallel} at once.",
+        f"Written to {tuning.file}" if tuning.file else "Not kept: the user's cache cannot be written.",
+    )
+
+
+def print_engine(engine: str, because: str) -> None:
+    """Which engine runs, and why; for those who want to know."""
+    if LEVEL["verbose"] and because:
+        print_lines(open_console(stderr=True), f"{engine}: {because}")
 
 
 def _below(ratio: str) -> list[Any]:

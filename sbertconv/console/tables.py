@@ -22,7 +22,7 @@ def is_tables(inputs: Sequence[str], output: str | None) -> bool:
     if len(inputs) != 1:
         return bool(inputs)
     (given,) = inputs
-    if output is not None and (output.endswith(("/", "\\")) or Path(output).is_dir()):
+    if output is not None and (output.endswith(("/", "\\")) or "://" in output or Path(output).is_dir()):
         return True
     many = "://" in given or Path(given).is_dir() or (set("*?[") & set(given) and not Path(given).exists())
     return bool(many) or (Path(given).suffix not in READERS and is_readable(given))

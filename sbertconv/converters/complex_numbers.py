@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from sbertconv.converters.sizes import sources
 
 
 class Pairs:
@@ -79,8 +79,6 @@ class _InPairs(TorchFunctionMode):
 @contextlib.contextmanager
 def traceable_complex_numbers(module: torch.nn.Module) -> Iterator[None]:
     """Pairs in the place of complex numbers while tracing, for models whose code makes any."""
-    files = [sys.modules[name] for name in {type(part).__module__ for part in module.modules()} if name in sys.modules]
-    sources = (inspect.getsource(file) for file in files if getattr(file, "__file__", None))
-    uses_them = any("view_as_complex" in source for source in sources)
+    uses_them = any("view_as_complex" in source for source in sources(module))
     with _InPairs() if uses_them else contextlib.nullcontext():
         yield

@@ -16,6 +16,7 @@ import torch
 
 from sbertconv.converters.complex_numbers import traceable_complex_numbers
 from sbertconv.converters.scans import traceable_scans
+from sbertconv.converters.sizes import exported, traceable_sizes
 from sbertconv.errors import UnsupportedModuleError, error_text
 from sbertconv.plan.context import Context, Features, Step
 from sbertconv.source.torch_compat import FakeTensor, own_buffers
@@ -62,14 +63,19 @@ class TracedStep(torch.nn.Module):
 
 
 def place_of(error: BaseException) -> str:
-    """The last line of the model's own code that an error of a tracer went through, in brackets; empty without one."""
+    """The last line of the model's own code that an error of a tracer went through, or its notes on lines before, in
+    brackets; empty without either.
+    """
     frames: list[traceback.FrameSummary] = []
+    notes: list[str] = []
     seen: BaseException | None = error
     while seen is not None:
         frames += traceback.extract_tb(seen.__traceback__)
+        notes += getattr(seen, "__notes__", [])
         seen = seen.__cause__
     models = [frame for frame in frames if is_of_a_model(frame.filename)]
-    return f" [{line_of(models[-1].filename, models[-1].lineno or 0)}]" if models else ""
+    found = line_of(models[-1].filename, models[-1].lineno or 0) if models else "; ".join(notes)
+    return f" [{found}]" if found else ""
 
 
 def is_of_a_model(file: str) -> bool:
@@ -123,7 +129,7 @@ def unchanged(module: torch.nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def traceable(module: torch.nn.Module) -> Iterator[None]:
     """A module in the forms of its operations that a trace keeps open."""
-    with traceable_experts(module), traceable_scans(module), traceable_complex_numbers(module):
+    with traceable_experts(module), traceable_scans(module), traceable_sizes(module), traceable_complex_numbers(module):
         yield
 
 
@@ -162,7 +168,7 @@ def why_not_traceable(step: Step, features: Features) -> str | None:
     traced = OnTensors(step, features)
     try:
         with quiet(), unchanged(traced), stand_ins(traced):
-            torch.export.export(traced, tuple(features[name] for name in traced.names), strict=False)
+            exported(traced, tuple(features[name] for name in traced.names), shapes=None)
     except Exception as error:
         return error_text(error)
     return None

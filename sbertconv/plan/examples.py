@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 TEXTS = ["an example of a text that is traced, with more words than the other two", "short", ""]
-WINDOW = re.compile(r"window|local|chunk|block")  # config entries that change attention beyond a length
+WINDOW = re.compile(r"window|local|chunk|block|top_?k")  # config entries that change attention beyond a length
 LONGEST = 4096
 CHANNELS = 3
 

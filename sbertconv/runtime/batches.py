@@ -20,6 +20,7 @@ CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 WINDOW = 1024  # texts that are tokenized together and then sorted by their tokens
 TOKENS_PER_CORE = 512  # in one batch, padding included: more no longer fit into the core's cache
 TOKENS_AT_ONCE = 2048  # in one batch, however many cores there are: it bounds the memory
+TOKENS_ON_GPU = 16_384  # in one batch: fewer leave most of it idle; also what a plan of TensorRT takes
 BATCH_COST = 16  # tokens that a core computes in the time that a batch takes whatever is in it (measured: 12 to 23)
 
 

@@ -92,12 +92,30 @@ def open_onnx(artifact: Artifact, section: GraphSection, options: EngineOptions)
             "Check the driver of the GPU and the CUDA libraries that this version of onnxruntime-gpu needs."
         )
     outputs = [tensor["name"] for tensor in section["outputs"]]
+    if options.kind != CPU:
+        return lambda feeds: run_bound(session, feeds, outputs, options)
     return lambda feeds: dict(zip(outputs, session.run(outputs, feeds), strict=True))
 
 
+def run_bound(session: Any, feeds: Arrays, outputs: list[str], options: EngineOptions) -> Arrays:
+    """Run an ONNX Runtime session with its inputs and outputs in the memory of the device: each is copied once."""
+    import onnxruntime
+
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(array, options.kind, options.number)
+        binding.bind_ortvalue_input(name, value)
+    for name in outputs:
+        binding.bind_output(name, options.kind, options.number)
+    session.run_with_iobinding(binding)
+    return dict(zip(outputs, binding.copy_outputs_to_cpu(), strict=True))
+
+
 def onnx_providers(options: EngineOptions) -> list[Any]:
-    """ONNX Runtime's providers for a device; operators that a GPU lacks run on the CPU."""
-    gpu = [(CUDA_PROVIDER, {"device_id": options.number})] if options.kind == "cuda" else []
+    """ONNX Runtime's providers for a device; operators that a GPU lacks run on the CPU. CUDA would round the factors of
+    float32 products to 10 bits.
+    """
+    gpu = [(CUDA_PROVIDER, {"device_id": options.number, "use_tf32": 0})] if options.kind == "cuda" else []
     return [*gpu, "CPUExecutionProvider"]
 
 
@@ -443,9 +461,13 @@ def choose_engine(artifact: Artifact, form: str, engine: str = AUTO) -> str:
                 f"engine {engine!r} does not run {form} (have: {', '.join((AUTO, *able))}).\nChoose one of these."
             )
         return engine
-    proven = [name for name in able if name in artifact.engines(form)]
-    installed = [name for name in proven if importlib.util.find_spec(ENGINES[name].package)]
-    return (installed or proven)[0]
+    return proven_engines(artifact, form)[0]
+
+
+def proven_engines(artifact: Artifact, form: str) -> list[str]:
+    """The engines that a format of an artifact was proven on; of these, those that are installed, if any is."""
+    proven = [name for name, found in ENGINES.items() if form in found.opens and name in artifact.engines(form)]
+    return [name for name in proven if importlib.util.find_spec(ENGINES[name].package)] or proven
 
 
 def check_forked(engine: str) -> None:

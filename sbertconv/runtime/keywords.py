@@ -79,18 +79,32 @@ KEYWORDS = {
         True,
     ),
     "top_k": Keyword("how many, from the best on; None: all.", NUMBER, True),
+    "format": Keyword("which format of the folder runs.", TEXT, True),
+    "engine": Keyword("what runs it.", TEXT),
+    "threads": Keyword("that compute.", NUMBER, True),
+    "parallel": Keyword("how many batches run at once.", NUMBER, True),
+    "many": Keyword("whether many texts are to be answered rather than one.", FLAG),
+    "batch_tokens": Keyword("tokens of a batch, padding included.", NUMBER, True),
+    "verify": Keyword("compare every file with its sha256 first.", FLAG),
+    "beyond_proof": Keyword("answer texts longer than those that were compared.", FLAG),
+    "part": Keyword("of a Keras model that contains a converted one, that one.", TEXT, True),
     "return_documents": Keyword("whether the documents' texts are given too.", FLAG),
 }
 
 
 def checked(method: AnyMethod) -> AnyMethod:
-    """The same method; keywords that are given a value of another type than theirs are an UnsupportedOptionError. The
+    """The same method; a keyword that it does not have, or a value of another type, is an UnsupportedOptionError. The
     place `{keywords}` of its docstring is filled with those that the docstring does not describe itself.
     """
-    names = list(inspect.signature(method).parameters)
+    parameters = inspect.signature(method).parameters
+    names, open_ended = list(parameters), any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
     @functools.wraps(method)
     def call(*args: Any, **options: Any) -> Any:
+        if unknown := [name for name in options if name not in names and not open_ended]:
+            raise UnsupportedOptionError(
+                f"{unknown[0]}=: {method.__name__}() has no such option (have: {', '.join(names)}).\nLeave it out."
+            )
         for name, value in [*zip(names, args, strict=False), *options.items()]:
             check_keyword(name, value)
         return method(*args, **options)

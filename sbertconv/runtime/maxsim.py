@@ -90,8 +90,12 @@ def tokens_of(side: Any, mask: Any, name: str) -> list[np.ndarray]:
     """The tokens that count of each text, float [tokens, dim].
 
     Raises:
-        UnsupportedOptionError: if a mask does not have the length of its tokens.
+        UnsupportedOptionError: for anything else than vectors, or if a mask does not have the length of its tokens.
     """
+    if isinstance(side, str) or np.isscalar(side) or side is None:
+        raise UnsupportedOptionError(
+            f"{type(side).__name__} where vectors of tokens are due.\nPass what encode_query() gives."
+        )
     if not isinstance(side, list) and np.ndim(side) == 2:
         side, mask = [side], None if mask is None else np.atleast_2d(mask)
     found = [_floating(np.asarray(rows)) for rows in side]

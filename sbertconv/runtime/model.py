@@ -18,6 +18,7 @@ from sbertconv.errors import UnsupportedOptionError
 from sbertconv.runtime.batches import (
     BATCH_COST,
     TOKENS_AT_ONCE,
+    TOKENS_ON_GPU,
     TOKENS_PER_CORE,
     Batch,
     Room,
@@ -60,6 +61,7 @@ class ConvertedModel:
         default_prompt_name: the prompt that encode() uses unless told otherwise, or None.
         format: which of the artifact's formats runs.
         engine: what runs it.
+        because: why this engine, where none was asked for.
         options: how it computes: threads, device, batches at once.
         same_batches: whether batches are those of the library, because answers depend on the padding or because
             it is to be compared.
@@ -85,6 +87,7 @@ class ConvertedModel:
                 f"Choose one of these, or {advice}"
             )
         self.engine = choose_engine(artifact, self.format, engine)
+        self.because = ""
         check_options(self.engine, options)
         self.options = options
         self.same_batches: bool = manifest["sees_padding"]
@@ -251,9 +254,10 @@ class ConvertedModel:
         if self.same_batches:
             return None
         if not ENGINES[self.engine].on_cores or self.options.kind != CPU:
-            return Room(TOKENS_AT_ONCE, TOKENS_AT_ONCE, self.parallel)  # no more batches than must be
+            return Room(TOKENS_ON_GPU, TOKENS_ON_GPU, self.parallel)  # no more batches than must be
         cores = max(1, self.options.cores // self.parallel)
-        return Room(min(TOKENS_AT_ONCE, TOKENS_PER_CORE * cores), BATCH_COST * cores, self.parallel)
+        tokens = self.options.batch_tokens or min(TOKENS_AT_ONCE, TOKENS_PER_CORE * cores)
+        return Room(tokens, BATCH_COST * cores, self.parallel)
 
     def _row(self, found: Mapping[str, np.ndarray], output: str | None, row: int, tensors: Tensors) -> Any:
         """One item's result: a vector, its token embeddings up to the last token, or a dict of all outputs."""

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, given_path, read_artifact, read_packed
+from sbertconv.runtime.cpus import QUANTIZED, cpu_kind
 from sbertconv.runtime.embedding import Embedder
-from sbertconv.runtime.engines import AUTO
+from sbertconv.runtime.engines import AUTO, proven_engines
+from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.model import PROGRAM, ConvertedModel, taken_unasked
 from sbertconv.runtime.options import EngineOptions
 from sbertconv.runtime.parts import keras_file
 from sbertconv.runtime.predicting import Reranker, TextClassifier
 from sbertconv.runtime.sparse import SparseEmbedder
+from sbertconv.runtime.tuned import completed, fastest
 
 ALONE = "{} holds a PyTorch program alone, which PyTorch runs: format='torch' says that this is meant."
 RUNTIMES: dict[str, type[ConvertedModel]] = {
@@ -27,13 +30,16 @@ RUNTIMES: dict[str, type[ConvertedModel]] = {
 }
 
 
+@checked
 def load(
     folder: str | Path,
     *,
     format: str | None = None,
     engine: str = AUTO,
     threads: int | None = None,
-    parallel: int = 1,
+    parallel: int | None = None,
+    many: bool = False,
+    batch_tokens: int | None = None,
     device: str | None = None,
     providers: Sequence[str | tuple[str, Mapping[str, Any]]] = (),
     session_options: Mapping[str, Any] | None = None,
@@ -48,11 +54,16 @@ def load(
         folder: what `sbertconv to-onnx`, `to-tf` or `to-torch` wrote, or a .keras file that began as one.
         format: "onnx", "openvino", "keras", "saved_model", "litert", "torch" or "tensorrt"; default the first that the
             folder holds; a PyTorch program only where there is nothing else, with a warning.
-        engine: "onnxruntime", "openvino", "keras", "tensorflow", "litert", "torch" or "tensorrt"; "auto": the first of
-            those installed that the folder was proven on, see `Embedder.engine`. It never changes the precision.
+        engine: "onnxruntime", "openvino", "keras", "tensorflow", "litert", "torch" or "tensorrt"; "auto": of those
+            installed that the folder was proven on, the fastest as `sbertconv tune` measured it on this machine, or
+            as CPUs of this kind are; `Embedder.because` says which. It never changes the precision.
         threads: that compute; default OMP_NUM_THREADS where it is set, else every core that this process may use.
-        parallel: how many batches run at once, each on its share of the threads. More than 1 embeds many texts faster
-            and one text slower; for "onnxruntime" and "openvino".
+        parallel: how many batches run at once, each on its share of the threads; default 1. More than 1 embeds many
+            texts faster and one text slower; for "onnxruntime" and "openvino".
+        many: whether the model is to answer many texts rather than one: with "auto", as `sbertconv tune` measured
+            that.
+        batch_tokens: tokens of a batch, padding included, unless one text is longer; default: as many as the caches
+            of the cores hold.
         device: "cpu", "cuda", "cuda:1", with OpenVINO "gpu" or "npu"; default "cpu", of TensorRT "cuda". Never another
             one than asked for.
         providers: of ONNX Runtime, in place of `device`: names, or pairs of a name and its options.
@@ -71,8 +82,9 @@ def load(
     """
     options = EngineOptions(
         threads=threads,
-        parallel=parallel,
-        device=device,
+        parallel=1 if parallel is None else parallel,
+        device=None if device is None else str(device),
+        batch_tokens=batch_tokens,
         providers=tuple(providers),
         session_options=dict(session_options or {}),
     )
@@ -81,7 +93,27 @@ def load(
         artifact.verify_hashes()
     if format is None and taken_unasked(artifact) == PROGRAM:
         warnings.warn(ALONE.format(artifact.folder), stacklevel=2)
-    return open_model(artifact, format, engine, options, beyond_proof)
+    because = ""
+    form = taken_unasked(artifact) if format is None else format
+    if engine == AUTO and device is None and not providers and form in artifact.formats:
+        setting, because = fastest(artifact, form, proven_engines(artifact, form), many=many)
+        given = {"threads": threads, "parallel": parallel, "batch_tokens": batch_tokens}
+        engine, options = setting.engine, completed(options, setting, given)
+        tell_small(artifact)
+    model = open_model(artifact, format, engine, options, beyond_proof)
+    model.because = because
+    return model
+
+
+def tell_small(artifact: Artifact) -> None:
+    """Warn of a precision that does not pay on a CPU like this one."""
+    precision, kind = artifact.manifest["precision"], cpu_kind()
+    if precision in QUANTIZED and not kind.small_pays:
+        warnings.warn(
+            f"{artifact.folder}: {precision} ran slower than float32 on CPUs {kind.name}. sbertconv tune measures this "
+            "one; a folder in float32 is faster, unless memory decides.",
+            stacklevel=3,
+        )
 
 
 def artifact_at(folder: str | Path, part: str | None = None) -> Artifact:

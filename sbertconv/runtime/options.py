@@ -27,6 +27,7 @@ class EngineOptions:
         threads: of all batches together; None: `default_threads()` of the process that computes.
         parallel: how many batches run at once, each on its share of the threads.
         device: "cpu", "cuda", "cuda:1", of OpenVINO also "gpu" and "npu"; None: the engine's own.
+        batch_tokens: tokens of a batch, padding included, unless one text is longer; None: as many as the caches hold.
         providers: of ONNX Runtime, in place of the device: names, or pairs of a name and its options.
         session_options: of ONNX Runtime: attributes of its SessionOptions, and configuration entries, which have a dot.
     """
@@ -34,6 +35,7 @@ class EngineOptions:
     threads: int | None = None
     parallel: int = 1
     device: str | None = None
+    batch_tokens: int | None = None
     providers: tuple[str | tuple[str, Mapping[str, Any]], ...] = ()
     session_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -45,6 +47,8 @@ class EngineOptions:
         """
         if self.threads is not None and self.threads < 1:
             raise UnsupportedOptionError(f"threads={self.threads} (have: 1 and more).\nLeave it out for every core.")
+        if self.batch_tokens is not None and self.batch_tokens < 1:
+            raise UnsupportedOptionError(f"batch_tokens={self.batch_tokens} (have: 1 and more).\nLeave it out.")
         name, colon, number = (self.device or CPU).partition(":")
         if not name or (colon and not number.isdecimal()):
             raise UnsupportedOptionError(f"device {self.device!r} is no device.\nPass a name, such as cpu or cuda:1.")

@@ -38,7 +38,7 @@ def path_is_there(name: str | Path) -> bool:
     """Whether there is such a path; a name that no file can have is not, nor the home of a user who is not there."""
     try:
         return Path(name).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):
+    except (OSError, RuntimeError, TypeError, ValueError):
         return False
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import contextlib
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, cast
 
 import torch
@@ -61,6 +62,25 @@ def own_parameters(module: torch.nn.Module) -> MutableMapping[str, Any]:
 def own_buffers(module: torch.nn.Module) -> MutableMapping[str, Any]:
     """The table of a module's own buffers."""
     return cast(MutableMapping[str, Any], private(module, "_buffers", "torch"))
+
+
+@contextlib.contextmanager
+def telling_numbers_of_sizes(tell: Callable[[], Any]) -> Iterator[None]:
+    """Call a function wherever a trace takes an open size for the number that it is in the example."""
+    from torch.fx.experimental.sym_node import SymNode
+
+    number_of = private(SymNode, "int_", "torch")
+
+    def int_(self: Any) -> int:
+        if not self.is_constant() and self.expr.free_symbols:
+            tell()
+        return int(number_of(self))
+
+    SymNode.int_ = int_
+    try:
+        yield
+    finally:
+        SymNode.int_ = number_of
 
 
 def scan(*args: Any, **options: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbertconv.artifact.folder import folder_name
+from sbertconv.artifact.folder import folder_hash, folder_name
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.opening import load
@@ -23,7 +22,7 @@ from sbertconv.runtime.sparse import SparseEmbedder
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BLOCK = 4096  # texts embedded together; one that stands several times among them is embedded once
+BLOCK = 2048  # texts embedded together, here or by a worker; one that stands several times among them is embedded once
 METADATA = b"sbertconv"  # the key of the schema's metadata
 EMBEDDING, INDICES, VALUES = "embedding", "embedding_indices", "embedding_values"
 RANGED = {"int8": (np.int8, 128), "uint8": (np.uint8, 0)}  # type, and what is taken off a bucket
@@ -189,11 +188,6 @@ NARROW: tuple[tuple[type, tuple[str, ...]], ...] = (
     (SparseEmbedder, ("float32",)),
     (MultiVectorEmbedder, ("float32", "float16")),
 )
-
-
-def folder_hash(manifest: Mapping[str, Any]) -> str:
-    """One sha256 of a converted folder: of the sizes and hashes of all its files."""
-    return hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
 
 
 def stacked(rows: Sequence[np.ndarray], width: int) -> np.ndarray:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sbertconv.artifact.folder import folder_hash
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime.options import default_threads
-from sbertconv.tables.embedding import RANGED, EmbedTable, folder_hash
+from sbertconv.tables.embedding import RANGED, EmbedTable
 from sbertconv.tables.ledger import Ledger
 from sbertconv.tables.reading import Bad, Input, Part, Reading, find_inputs, schema_of
 from sbertconv.tables.workers import Process, Worker, pooled
-from sbertconv.tables.writing import WRITERS, output_name, write_part
+from sbertconv.tables.writing import FORMS, output_name, write_part
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +34,7 @@ class TableOptions:
     """How tables are read and written.
 
     Attributes:
-        output_format: "parquet" or "arrow".
+        output_format: "parquet", "arrow" or "lance"; the last is one dataset in the folder.
         nulls: "null": a row without text has no vector; "error": it is a bad row.
         on_error: "fail" stops at a bad row or a broken file, "skip" leaves it out and reports it.
         rows_per_file: of the output; also what is done again after a crash, for each worker.
@@ -58,7 +59,7 @@ class TableOptions:
                 raise UnsupportedOptionError(f"{name}={getattr(self, name)} (have: 1 and more).\nPass a count.")
 
 
-CHOICES: Mapping[str, Sequence[str]] = {"output_format": tuple(WRITERS), "nulls": NULLS, "on_error": ON_ERROR}
+CHOICES: Mapping[str, Sequence[str]] = {"output_format": tuple(FORMS), "nulls": NULLS, "on_error": ON_ERROR}
 
 
 @dataclass
@@ -99,7 +100,8 @@ def embed_tables(
     Args:
         embed: the model, the column and the kind of vectors.
         inputs: files, folders, patterns and remote paths of Parquet, CSV, JSON lines, Arrow and text.
-        output: a folder; each of its files is whole, and holds rows of one file in their order.
+        output: a folder, also of a store that fsspec reaches; each of its files is whole, and holds rows of one file in
+            their order.
         options: how tables are read and written.
         on_part: is told of each part when it is done.
         on_start: is told of the inputs and of what is done already.
@@ -108,12 +110,16 @@ def embed_tables(
     Raises:
         UnsupportedOptionError: for no input, a bad row or a broken file unless skipped, other arguments than those of
             the run that began the folder, a full disk.
-        MissingDependencyError: if pyarrow or fsspec is not installed.
+        MissingDependencyError: if pyarrow or fsspec is not installed, or lance for its format.
     """
     require("tables", "pyarrow", "fsspec")
+    form = FORMS[options.output_format]
+    if form.needs:
+        require(*form.needs)
     start = time.perf_counter()
     files = find_inputs([inputs] if isinstance(inputs, str) else list(inputs))
-    with Ledger(Path(output), arguments_of(embed, options)) as ledger:
+    with Ledger(output, arguments_of(embed, options)) as ledger:
+        form.check(ledger.store)
         summary = Summary(files=len(files), there=sum(ledger.done(file).rows for file in files))
         if not ledger.header:
             ledger.begin(header_of(embed, options, files))
@@ -127,12 +133,14 @@ def embed_tables(
         for part, table in answers(embed, parts, options.workers, cluster):
             name = output_name(part, options.output_format) if len(table) else None
             if name:
-                write_part(table, ledger.folder, name, options.output_format)
+                write_part(table, ledger.store, name, options.output_format)
             ledger.add(part, name)
             summary.rows += part.rows
             summary.bad += [(part.source.path, bad) for bad in part.bad]
             if on_part:
                 on_part(summary, part)
+        if summary.rows or summary.there:
+            form.finish(ledger.store)
     summary.seconds = time.perf_counter() - start
     return summary
 

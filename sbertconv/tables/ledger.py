@@ -1,21 +1,18 @@
-"""What is done: a file of lines in the output's folder, the arguments first, then one for each part."""
+"""What is done: lines in the output's folder, the arguments first, then one for each part."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sbertconv.artifact.folder import inside
 from sbertconv.artifact.json_reading import Rule, check_keys, parse_json
 from sbertconv.errors import ArtifactError, UnsupportedOptionError
 from sbertconv.tables.reading import Input, Part
+from sbertconv.tables.stores import store_of
 
-LEDGER = "_sbertconv.jsonl"  # readers of folders pass over names that begin so
-PARTIAL = ".partial"
 LONGEST_NAME = 255  # bytes, in most file systems
 NOTHING: Mapping[str, Any] = {"nothing": None}  # in the place of a key that is missing: what fits no rule
 
@@ -49,11 +46,6 @@ PART: dict[str, Rule] = {
     "stamp": ("a size and a mark", lambda value: isinstance(value, list) and len(value) == 2 and is_count(value[0])),
     "output": ("the name of a file, null", lambda value: value is None or is_name(value)),
 }
-
-
-def no_link(path: str, flags: int) -> int:
-    """Open a file, but not what a link of its name leads to: of an output folder everything is written in it."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 @dataclass
@@ -100,20 +92,12 @@ class Ledger:
         header: what the first run said: the arguments, the schema, the ranges.
     """
 
-    def __init__(self, folder: Path, arguments: Mapping[str, Any]) -> None:
-        self.folder = folder
-        self.path = folder / LEDGER
+    def __init__(self, output: str | Path, arguments: Mapping[str, Any]) -> None:
+        self.output = output
         self.files: dict[str, Done] = {}
         self.header: dict[str, Any] = {}
+        self.store = store_of(output)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.file = open(self.path, "a+b", opener=no_link)  # noqa: SIM115  # closed by close()
-        except OSError as error:
-            raise UnsupportedOptionError(
-                f"{self.path}: cannot be opened: {error.strerror or error}.\nChoose another --output."
-            ) from error
-        try:
-            self._lock()
             self._read()
             self._check(arguments)
         except BaseException:
@@ -128,51 +112,33 @@ class Ledger:
 
     def close(self) -> None:
         """Let it go."""
-        self.file.close()
-
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # not on Windows
-            return
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UnsupportedOptionError(
-                f"{self.folder}: another run writes to it.\nWait for it, or choose another folder."
-            ) from error
+        self.store.close()
 
     def _read(self) -> None:
         """The lines that are whole; what a killed run left behind is cut off, and its half-written files removed."""
-        self.file.seek(0)
-        end = 0
-        for line in self.file:
-            if not line.endswith(b"\n"):
-                break
+        number = 0
+        for line in self.store.lines():
             try:
-                entry = parse_json(line, self.path)
+                entry = parse_json(line, self.store.ledger)
             except ArtifactError:
                 break
-            end += len(line)
+            number += 1
             self._check_entry(entry, HEADER if not self.header else PART)
             if not self.header:
                 self.header = entry
             else:
                 self._count(entry)
-        if end < self.path.stat().st_size:
-            self.file.truncate(end)
-        for left in self.folder.glob(f".*{PARTIAL}"):
-            left.unlink(missing_ok=True)
+        self.store.cut(number)
 
     def _check_entry(self, entry: Any, rules: Mapping[str, Rule]) -> None:
         """Raise UnsupportedOptionError for a line that no run has written."""
         needed = dict.fromkeys(PART if rules is PART else ("arguments",), NOTHING)
         given = {**needed, **entry} if isinstance(entry, dict) else needed
-        check_keys(given, rules, self.path, UnsupportedOptionError, advice="Choose another --output.")
+        check_keys(given, rules, self.store.ledger, UnsupportedOptionError, advice="Choose another --output.")
 
     def _count(self, entry: Mapping[str, Any]) -> None:
         """Count a part whose file is there; that of another one was removed, and its rows are embedded again."""
-        if entry["output"] is not None and not inside(self.folder, entry["output"], self.path).is_file():
+        if entry["output"] is not None and not self.store.has(entry["output"]):
             return
         done = self.files.get(entry["file"])
         if done is None or done.stamp != entry["stamp"]:  # an older file of this name
@@ -191,7 +157,7 @@ class Ledger:
         names = [name for name in {**before, **arguments} if before.get(name) != arguments.get(name)]
         differences = "; ".join(f"{name}: {before.get(name)!r} then, {arguments.get(name)!r} now" for name in names)
         raise UnsupportedOptionError(
-            f"{self.folder}: begun with other arguments: {differences}.\nUse those, or choose another folder."
+            f"{self.output}: begun with other arguments: {differences}.\nUse those, or choose another folder."
         )
 
     def begin(self, header: Mapping[str, Any]) -> None:
@@ -204,8 +170,8 @@ class Ledger:
         stamp = [source.size, source.stamp]
         done = self.files.get(source.path)
         if done is None or done.stamp != stamp:
-            for path in self.folder.glob(f"*-{source.code}-*") if done else ():
-                path.unlink(missing_ok=True)
+            if done:
+                self.store.remove(f"*-{source.code}-*")
             done = self.files[source.path] = Done(stamp)
         return done
 
@@ -225,6 +191,4 @@ class Ledger:
         self.files[part.source.path].add(part.number, part.last, part.rows)
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        self.file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        self.store.append(json.dumps(entry, ensure_ascii=False).encode() + b"\n")

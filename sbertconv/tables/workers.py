@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sbertconv.errors import SbertconvError
+from sbertconv.tables.embedding import BLOCK
 from sbertconv.tables.reading import Part
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from sbertconv.tables.embedding import EmbedTable
 
-TRIES = 3  # workers that may die of one part
+TRIES = 3  # workers that may die of one block
 LENGTH = struct.Struct("<Q")
 DONE, FAILED = b"\0", b"\1"
 
@@ -147,15 +148,43 @@ def serve() -> None:
         send(answers, content)
 
 
+class Gathered:
+    """A part whose blocks are embedded by whoever is free; they are joined in order."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.blocks = [part.table.slice(start, BLOCK) for start in range(0, max(len(part.table), 1), BLOCK)]
+        self._found: list[pa.Table | None] = [None] * len(self.blocks)
+        self._lock = threading.Lock()
+
+    def add(self, number: int, table: pa.Table) -> pa.Table | None:
+        """The embedded table of one block; gives that of the part with the last of them."""
+        import pyarrow as pa
+
+        with self._lock:
+            self._found[number] = table
+            return None if any(one is None for one in self._found) else pa.concat_tables(self._found)
+
+
+def numbered_blocks(parts: Iterator[Part]) -> Iterator[tuple[Gathered, int]]:
+    """The blocks of all parts, in order."""
+    for part in parts:
+        gathered = Gathered(part)
+        for number in range(len(gathered.blocks)):
+            yield gathered, number
+
+
 def pooled(parts: Iterator[Part], open_worker: Callable[[], Worker], count: int) -> Iterator[tuple[Part, pa.Table]]:
-    """Each part with its embedded table, as they get done. A part of a worker that dies is done again by another.
+    """Each part with its embedded table, as they get done. Workers take a block at a time, so that all of them end at
+    about the same time. A block of a worker that dies is done again by another.
 
     Raises:
-        WorkerDiedError: if workers die of one part again and again.
+        WorkerDiedError: if workers die of one block again and again.
         SbertconvError: what reading or embedding raises.
     """
     reading, answers, stopped = threading.Lock(), queue.Queue[Any](count), threading.Event()
     open_workers: list[Worker] = []
+    blocks = numbered_blocks(parts)
 
     def opened() -> Worker:
         open_workers.append(open_worker())
@@ -166,20 +195,22 @@ def pooled(parts: Iterator[Part], open_worker: Callable[[], Worker], count: int)
         try:
             while not stopped.is_set():
                 with reading:
-                    part = next(parts, None)
-                if part is None:
+                    gathered, number = next(blocks, (None, 0))
+                if gathered is None:
                     break
-                content = to_bytes(part.table)
+                content = to_bytes(gathered.blocks[number])
                 for left in reversed(range(TRIES)):
                     worker = worker or opened()
                     try:
-                        answers.put((part, from_bytes(worker(content))))
+                        whole = gathered.add(number, from_bytes(worker(content)))
                         break
                     except WorkerDiedError:
                         worker.close()
                         worker = None
                         if not left or stopped.is_set():
                             raise
+                if whole is not None:
+                    answers.put((gathered.part, whole))
         except BaseException as error:
             answers.put(error)
         finally:

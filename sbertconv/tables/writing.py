@@ -1,22 +1,22 @@
-"""An Arrow table -> a file that is there whole or not at all."""
+"""An Arrow table -> a file of an output, in each of the formats."""
 
 from __future__ import annotations
 
-import os
+import base64
+import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.errors import UnsupportedOptionError, error_text
-from sbertconv.tables.ledger import PARTIAL
 from sbertconv.tables.reading import Part
+from sbertconv.tables.stores import LocalStore, Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def write_parquet(table: pa.Table, file: Any) -> None:
+def write_parquet(table: pa.Table, file: Any, store: Store) -> None:
     """Parquet; vectors are stored as they are, which costs least: their bits repeat nothing."""
     import pyarrow.parquet as pq
 
@@ -26,7 +26,7 @@ def write_parquet(table: pa.Table, file: Any) -> None:
     pq.write_table(table, file, **compression)
 
 
-def write_arrow(table: pa.Table, file: Any) -> None:
+def write_arrow(table: pa.Table, file: Any, store: Store) -> None:
     """Arrow's IPC file format, which a reader maps into memory."""
     import pyarrow as pa
 
@@ -34,7 +34,74 @@ def write_arrow(table: pa.Table, file: Any) -> None:
         writer.write_table(table)
 
 
-WRITERS: Mapping[str, Callable[[Any, Any], None]] = {"parquet": write_parquet, "arrow": write_arrow}
+def write_lance(table: pa.Table, file: Any, store: Store) -> None:
+    """A fragment of a Lance dataset in the output's folder; the file says which, for `finish_lance`."""
+    from lance.fragment import write_fragments
+
+    mode = "append" if lance_dataset(store) else "create"
+    fragments = write_fragments(table, lance_uri(store), schema=table.schema, mode=mode)
+    schema = base64.b64encode(table.schema.serialize().to_pybytes()).decode()
+    said = {"schema": schema, "fragments": [json.dumps(fragment.to_json()) for fragment in fragments]}
+    file.write(json.dumps(said).encode())
+
+
+def finish_lance(store: Store) -> None:
+    """Make one version of the dataset of all fragments that are done, in the order of their names."""
+    import pyarrow as pa
+    from lance import LanceDataset, LanceOperation
+    from lance.fragment import FragmentMetadata
+
+    said = [json.loads(store.read(name)) for name in store.names("*.lance")]
+    fragments = [FragmentMetadata.from_json(one) for part in said for one in part["fragments"]]
+    dataset = lance_dataset(store)
+    there = [] if dataset is None else [one.metadata.files[0].path for one in dataset.get_fragments()]
+    if there != [one.files[0].path for one in fragments]:
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(said[0]["schema"])))
+        LanceDataset.commit(lance_uri(store), LanceOperation.Overwrite(schema, fragments))
+
+
+def lance_uri(store: Store) -> str:
+    """The dataset's place.
+
+    Raises:
+        UnsupportedOptionError: for a store of fsspec, which Lance does not write to.
+    """
+    if not isinstance(store, LocalStore):
+        raise UnsupportedOptionError(
+            "output_format='lance' goes to a local or mounted folder.\nChoose one, or parquet or arrow for a store."
+        )
+    return str(store.folder)
+
+
+def lance_dataset(store: Store) -> Any:
+    """The dataset; None: there is none yet."""
+    from lance import LanceDataset
+
+    return LanceDataset(lance_uri(store)) if store.names("_versions") else None
+
+
+@dataclass(frozen=True)
+class Form:
+    """A format of outputs.
+
+    Attributes:
+        write: a table into an open file of a store.
+        finish: what is done when all parts are written.
+        needs: the extra and the package beside pyarrow.
+        check: raises UnsupportedOptionError for a store that it does not go to.
+    """
+
+    write: Callable[[Any, Any, Store], None]
+    finish: Callable[[Store], None] = lambda store: None
+    check: Callable[[Store], Any] = lambda store: None
+    needs: tuple[str, ...] = ()
+
+
+FORMS: Mapping[str, Form] = {
+    "parquet": Form(write_parquet),
+    "arrow": Form(write_arrow),
+    "lance": Form(write_lance, finish_lance, lance_uri, ("lance", "lance")),
+}
 
 
 def output_name(part: Part, form: str) -> str:
@@ -44,32 +111,19 @@ def output_name(part: Part, form: str) -> str:
     return f"{stem}-{part.source.code}-{part.number:06d}.{form}"
 
 
-def write_part(table: pa.Table, folder: Path, name: str, form: str) -> None:
-    """Write beside the name, then rename; the file is on the disk before it has its name.
+def write_part(table: pa.Table, store: Store, name: str, form: str) -> None:
+    """Write a part's file, whole or not at all.
 
     Raises:
         UnsupportedOptionError: if the disk is full, the folder cannot be written, or the format has no such columns.
     """
     import pyarrow as pa
 
-    partial = folder / f".{name}{PARTIAL}"
+    whole = table.combine_chunks()  # the same bytes, however the rows were read
     try:
-        partial.unlink(missing_ok=True)  # it may be a link to somewhere else
-        with partial.open("xb") as file:
-            WRITERS[form](table.combine_chunks(), file)  # the same bytes, however the rows were read
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / name)
+        store.write(name, lambda file: FORMS[form].write(whole, file, store))
     except pa.ArrowException as error:  # some are a NotImplementedError or a TypeError
-        partial.unlink(missing_ok=True)
         raise UnsupportedOptionError(
-            f"{folder / name}: cannot be written: {error_text(error)}\n"
-            f"Leave the column out with keep=, or choose another output_format (have: {', '.join(WRITERS)})."
-        ) from error
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise UnsupportedOptionError(
-            f"{folder / name}: cannot be written: {error.strerror or error}.\n"
-            "Make room and give the same command again: what is done stays."
+            f"{name}: cannot be written: {error_text(error)}\n"
+            f"Leave the column out with keep=, or choose another output_format (have: {', '.join(FORMS)})."
         ) from error

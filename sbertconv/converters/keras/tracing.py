@@ -17,6 +17,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from sbertconv.converters.decomposing import decomposed
 from sbertconv.converters.guards import guards_of
+from sbertconv.converters.sizes import exported
 from sbertconv.converters.traced import quiet, traceable, unchanged
 from sbertconv.errors import UnsupportedModuleError, error_text
 from sbertconv.source.torch_compat import Operator, tree_unflatten
@@ -121,9 +122,7 @@ def _export(
         for part in module.modules():
             part.training = train(part)
         with torch.no_grad(), quiet(), unchanged(module), traceable(module):
-            program = torch.export.export(
-                traced, tuple(example[name] for name in traced.names), dynamic_shapes=(shapes,), strict=False
-            )
+            program = exported(traced, tuple(example[name] for name in traced.names), shapes=(shapes,))
             guards = guards_of(program)
             return decomposed(program, _decompositions(), _has_a_line), guards
     finally:

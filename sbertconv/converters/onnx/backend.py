@@ -25,6 +25,7 @@ from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
 from sbertconv.converters.onnx.tensorrt import OPSET, prepare
 from sbertconv.converters.onnx.tensorrt import PRECISIONS as TENSORRT_PRECISIONS
+from sbertconv.converters.sizes import exported
 from sbertconv.converters.torch.backend import (
     Pipeline,
     dynamic_axes,
@@ -261,7 +262,7 @@ def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], optio
     """torch.export, batch and sequence dynamic, then PyTorch's translation of its operations."""
     dynamic = tuple(dynamic_shapes(tuple(example)).values())
     with stand_ins(chain) as widened:
-        program = torch.export.export(chain, tuple(example.values()), dynamic_shapes=(dynamic,), strict=False)
+        program = exported(chain, tuple(example.values()), shapes=(dynamic,))
         guards = guards_of(program)
         with quick_exporter():
             translated = torch.onnx.export(

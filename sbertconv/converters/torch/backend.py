@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sbertconv.converters.guards import forget_guards, guards_of
+from sbertconv.converters.sizes import exported
 from sbertconv.converters.traced import WAYS_OUT, place_of, quiet, traceable, unchanged
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.plan.context import Features
@@ -125,9 +126,7 @@ def exported_program(
         UnsupportedOptionError: if an output asked for does not exist.
     """
     with _explained("trace", route), torch.no_grad(), quiet(), unchanged(pipeline), traceable(pipeline):
-        program = torch.export.export(
-            pipeline, (), dict(example), dynamic_shapes=dynamic_shapes(tuple(example)), strict=False
-        )
+        program = exported(pipeline, (), dict(example), shapes=dynamic_shapes(tuple(example)))
         # With an empty table no operation is broken up, but vmap, which cannot be saved, is resolved.
         return pruned(program.run_decompositions({})), guards_of(program)
 
