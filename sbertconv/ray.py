@@ -84,7 +84,7 @@ def unpack_archive(content: bytes, folder: Path) -> None:
                 if number >= MOST_FILES or (packed is None and not member.isdir()):
                     raise ValueError(f"{member.name!r:.100} is no plain file, or one too many")
                 if packed is not None:
-                    target = inside(folder, member.name, "The folder as it was sent")
+                    target = inside(folder, member.name, "The folder as it was sent cannot be unpacked")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with target.open("xb") as file:
                         shutil.copyfileobj(packed, file)

@@ -573,6 +573,8 @@ def saved_model(file: Path, calls: str = "", **more: Any) -> Path:
         node.attr["f"].func.attr["g"].func.name = "__inference__traced_save_1"
     elif calls == "by an object":
         meta.object_graph_def.nodes.add().function.concrete_functions.append("__inference__traced_save_1")
+    elif calls == "under a long name":
+        meta.graph_def.library.function[0].signature.name += "1" * 300
     elif calls == "as one of many":
         for number in range(3):
             meta.graph_def.library.function.add().signature.name = f"__inference__traced_save_{number + 2}"
@@ -585,6 +587,7 @@ def saved_model(file: Path, calls: str = "", **more: Any) -> Path:
 
 
 @pytest.mark.parametrize("calls", ["by its name", "by an attribute", "by an attribute of one", "by an object",
+                                   "under a long name",
                                    "as one of many", "by a graph that is run", "by a second graph"])  # fmt: skip
 def test_nothing_calls_what_saves_the_variables_of_a_saved_model(calls: str, tmp_path: Path) -> None:
     """With a path of its own it would write anywhere."""
@@ -603,7 +606,9 @@ def test_the_saved_model_that_is_looked_at_is_the_one_that_is_opened(tmp_path: P
         check_saved_model(saved_model(tmp_path / "other.pb"))
 
 
-@pytest.mark.parametrize("name", ["./config.json", "/config.json", "a/../config.json", "CONFIG.json", "config.json\0"])
+@pytest.mark.parametrize(
+    "name", ["./config.json", "/config.json", "a/../config.json", "CONFIG.json", "config.json.", "config.json\0"]
+)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_the_config_that_is_looked_at_is_the_one_that_is_opened(
     name: str, bert_keras: Path, copy_of: Callable[[Path], Path]
