@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import tarfile
 import tempfile
@@ -12,13 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact.folder import Artifact, folder_hash, folder_name, read_artifact
+from sbertconv.artifact.folder import Artifact, folder_hash, folder_name, inside, read_artifact
 from sbertconv.errors import ArtifactError, require
 from sbertconv.tables.embedding import EmbedTable
 from sbertconv.tables.workers import Worker, WorkerDiedError, embed_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+MOST_FILES = 10_000  # of a converted folder; those that are known have up to a hundred
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,23 @@ def pack_archive(artifact: Artifact) -> bytes:
 
 
 def unpack_archive(content: bytes, folder: Path) -> None:
-    """Unpack a tar file; nothing in it leads out of the folder.
+    """Unpack a tar file of plain files, which nothing makes larger than it is and nothing leads out of the folder.
 
     Raises:
         ArtifactError: if it is none that can be unpacked so.
     """
     try:
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            archive.extractall(folder, filter="data")
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+            for number, member in enumerate(archive):
+                packed = None if member.issparse() or not member.isreg() else archive.extractfile(member)
+                if number >= MOST_FILES or (packed is None and not member.isdir()):
+                    raise ValueError(f"{member.name!r:.100} is no plain file, or one too many")
+                if packed is not None:
+                    target = inside(folder, member.name, "The folder as it was sent cannot be unpacked")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with target.open("xb") as file:
+                        shutil.copyfileobj(packed, file)
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"The folder as it was sent cannot be unpacked: {error}\nSend it again.") from error
 
 

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import struct
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ import torch
 from conftest import TEXTS, run_python, snapshot
 
 import sbertconv
-from sbertconv import ArtifactError, SourceError
+from sbertconv import ArtifactError, SbertconvError, SourceError
 from sbertconv.artifact.folder import MANIFEST
 from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.tokenizer_file import rust_errors
@@ -305,6 +306,45 @@ def test_the_way_back_writes_no_file_that_leaves_the_target(
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize("place", ["a" * 300, "2_Dense"])
+def test_the_way_back_says_where_no_weights_can_be_written(
+    place: str, bert_keras: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    file = copy_of(bert_keras) / "keras/model.keras"
+
+    def lead_astray(manifest: dict[str, Any]) -> None:
+        for origin in manifest["torch_weights"].values():
+            origin["file"] = place
+
+    edit_packed(file, lead_astray)
+    with pytest.raises(ArtifactError, match=f"the weights '{place[:50]}.* cannot be read or written"):
+        sbertconv.to_st(file, tmp_path / "st")
+
+
+MODALITY = {"method": "forward", "method_output_name": "last_hidden_state"}
+UNASKABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "planned": (
+        {"modality_config": {"text": MODALITY, "message": {**MODALITY, "format": "flat"}}},
+        r"\[0\] Transformer: .*chat_template is not set",
+    ),
+    "loaded": (
+        {"transformer_task": "text-generation"},
+        r"The model itself fails.*\n.*modality_config.*in sentence_bert_config\.json",
+    ),
+}
+
+
+@pytest.mark.parametrize("when", UNASKABLE)
+def test_a_model_that_its_settings_break_is_one_error(
+    when: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    settings, said = UNASKABLE[when]
+    file = copy_of(bert_folder) / "sentence_bert_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **settings}), encoding="utf-8")
+    with pytest.raises(SbertconvError, match=said):
+        sbertconv.to_tf(file.parent, tmp_path / "tf")
+
+
 @pytest.mark.parametrize("name", ["a/../../../stolen", "..\\stolen", "", "a\nb", 7])
 def test_a_graph_has_a_name_that_is_safe_in_a_file_name(
     name: Any, bert_keras: Path, copy_of: Callable[[Path], Path], tmp_path: Path
@@ -365,6 +405,51 @@ def test_a_cluster_gets_the_files_of_the_manifest_and_no_links(
     assert not (tmp_path / "there/more").exists()
 
 
+def archive_of(*members: tuple[str, Mapping[str, Any]], mode: str = "w") -> bytes:
+    """A tar file of files with one byte."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode=mode, format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
+        for name, said in members:
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            for key, value in said.items():
+                setattr(member, key, value)
+            archive.addfile(member, io.BytesIO(b"a"))
+    return packed.getvalue()
+
+
+SPARSE = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.name": "a", "GNU.sparse.size": f"{10**12}",
+          "GNU.sparse.numblocks": "1", "GNU.sparse.map": "0,0"}  # fmt: skip
+ARCHIVES = {
+    "a path outside": archive_of(("../a", {})),
+    "an absolute path": archive_of(("/a", {})),
+    "a link": archive_of(("a", {"type": tarfile.SYMTYPE, "linkname": "b", "size": 0})),
+    "a device": archive_of(("a", {"type": tarfile.CHRTYPE, "size": 0})),
+    "a hole": archive_of(("a", {"size": 0, "pax_headers": SPARSE})),
+    "a deep path": archive_of(("/".join("a" * 1500), {})),
+    "packed": archive_of(("a", {}), mode="w:gz"),
+    "many files": archive_of(*((f"{number}", {}) for number in range(10_001))),
+    "a file twice": archive_of(("a", {}), ("a", {})),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_of_a_cluster_holds_plain_files_alone(name: str, tmp_path: Path) -> None:
+    from sbertconv.ray import unpack_archive
+
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ArtifactError, match=r"^The folder as it was sent"):
+        unpack_archive(ARCHIVES[name], tmp_path / "there")
+    assert {path.name for path in tmp_path.iterdir()} == {"there"}
+
+
+def test_a_time_that_no_file_has_is_none_of_an_archive(tmp_path: Path) -> None:
+    from sbertconv.ray import unpack_archive
+
+    unpack_archive(archive_of(("b/a", {"pax_headers": {"mtime": "1e400"}})), tmp_path)
+    assert (tmp_path / "b/a").read_bytes() == b"a"
+
+
 def test_a_command_whose_errors_nobody_reads_does_its_work(
     static_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,6 +491,61 @@ def test_a_saved_model_that_reads_files_is_not_opened(tmp_path: Path) -> None:
         check_saved_model(tmp_path / "model" / "saved_model.pb")
 
 
+def litert(file: Path, wrong: str) -> None:
+    """A LiteRT model of one operation."""
+    import flatbuffers
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    def calls(number: int) -> Any:
+        options = schema.CallOnceOptionsT()
+        options.initSubgraphIndex = number
+        return operation([], [], 1, schema.BuiltinOptions.CallOnceOptions, options)
+
+    def operation(inputs: list[int], outputs: list[int], code: int = 0, kind: int = 0, options: Any = None) -> Any:
+        found = schema.OperatorT()
+        found.inputs, found.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
+        found.opcodeIndex, found.builtinOptionsType, found.builtinOptions = code, kind, options
+        return found
+
+    def graph(operations: list[Any], shape: Any = (2,)) -> Any:
+        found = schema.SubGraphT()
+        found.tensors = [schema.TensorT() for _ in range(2)]
+        for tensor in found.tensors:
+            tensor.shape, tensor.type = np.array(shape, np.int32), schema.TensorType.BOOL
+        found.inputs, found.outputs = np.array([0], np.int32), np.array([1], np.int32)
+        found.operators = operations
+        return found
+
+    model = schema.ModelT()
+    model.version, model.buffers, model.operatorCodes = 3, [schema.BufferT()], []
+    for code in (schema.BuiltinOperator.LOGICAL_NOT, schema.BuiltinOperator.CALL_ONCE):
+        model.operatorCodes.append(schema.OperatorCodeT())
+        model.operatorCodes[-1].builtinCode = code
+    model.subgraphs = {
+        "": lambda: [graph([operation([0], [1]), calls(1)]), graph([])],
+        "in a cycle": lambda: [graph([calls(1)]), graph([calls(2)]), graph([calls(1)])],
+        "a graph that is not there": lambda: [graph([calls(7)])],
+        "a tensor that nothing computes": lambda: [graph([operation([1], [1])])],
+        "a tensor of the shape": lambda: [graph([operation([0], [1])], (2**30, 2**30))],
+    }[wrong]()
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    file.write_bytes(builder.Output())
+
+
+@pytest.mark.parametrize(
+    "wrong", ["in a cycle", "a graph that is not there", "a tensor that nothing computes", "a tensor of the shape"]
+)
+def test_a_litert_model_that_would_end_the_process_is_not_opened(wrong: str, tmp_path: Path) -> None:
+    from sbertconv.runtime.saved_models import check_litert
+
+    litert(tmp_path / "model.tflite", "")
+    check_litert(tmp_path / "model.tflite")
+    litert(tmp_path / "model.tflite", wrong)
+    with pytest.raises(ArtifactError, match=f"not a readable LiteRT model: .*{wrong}"):
+        check_litert(tmp_path / "model.tflite")
+
+
 @pytest.mark.parametrize("content", [b"", b"not a model", bytes(64)], ids=["empty", "text", "zeros"])
 def test_a_file_that_is_no_litert_model_is_one_clear_error(content: bytes, tmp_path: Path) -> None:
     from sbertconv.runtime.saved_models import check_litert
@@ -433,6 +573,8 @@ def saved_model(file: Path, calls: str = "", **more: Any) -> Path:
         node.attr["f"].func.attr["g"].func.name = "__inference__traced_save_1"
     elif calls == "by an object":
         meta.object_graph_def.nodes.add().function.concrete_functions.append("__inference__traced_save_1")
+    elif calls == "under a long name":
+        meta.graph_def.library.function[0].signature.name += "1" * 300
     elif calls == "as one of many":
         for number in range(3):
             meta.graph_def.library.function.add().signature.name = f"__inference__traced_save_{number + 2}"
@@ -445,6 +587,7 @@ def saved_model(file: Path, calls: str = "", **more: Any) -> Path:
 
 
 @pytest.mark.parametrize("calls", ["by its name", "by an attribute", "by an attribute of one", "by an object",
+                                   "under a long name",
                                    "as one of many", "by a graph that is run", "by a second graph"])  # fmt: skip
 def test_nothing_calls_what_saves_the_variables_of_a_saved_model(calls: str, tmp_path: Path) -> None:
     """With a path of its own it would write anywhere."""
@@ -463,7 +606,9 @@ def test_the_saved_model_that_is_looked_at_is_the_one_that_is_opened(tmp_path: P
         check_saved_model(saved_model(tmp_path / "other.pb"))
 
 
-@pytest.mark.parametrize("name", ["./config.json", "/config.json", "a/../config.json", "CONFIG.json", "config.json\0"])
+@pytest.mark.parametrize(
+    "name", ["./config.json", "/config.json", "a/../config.json", "CONFIG.json", "config.json.", "config.json\0"]
+)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_the_config_that_is_looked_at_is_the_one_that_is_opened(
     name: str, bert_keras: Path, copy_of: Callable[[Path], Path]
@@ -599,6 +744,23 @@ def test_what_is_no_module_is_not_looked_for_a_way_to_load_it(
     (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
     with pytest.raises(SourceError, match="is no module"):
         sbertconv.to_onnx(folder, tmp_path / "onnx")
+
+
+WEIGHTS = {
+    "hold no numbers": {"dtype": "F32", "shape": [0, 32], "data_offsets": [0, 0]},
+    "of a type that PyTorch cannot widen": {"dtype": "F4", "shape": [2, 32], "data_offsets": [0, 32]},
+}
+
+
+@pytest.mark.parametrize("said", WEIGHTS)
+def test_weights_that_are_none_are_one_error(
+    said: str, static_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    (file,) = copy_of(static_folder).glob("*.safetensors")
+    header = json.dumps({"embedding.weight": WEIGHTS[said]}).encode()
+    file.write_bytes(struct.pack("<Q", len(header)) + header + bytes(WEIGHTS[said]["data_offsets"][1]))
+    with pytest.raises(SourceError, match=said):
+        sbertconv.to_onnx(file.parent, tmp_path / "onnx")
 
 
 CHARSMAP = {"type": "Precompiled", "precompiled_charsmap": ""}  # reading it panics

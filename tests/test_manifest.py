@@ -92,6 +92,12 @@ def test_a_wrong_value_is_named_with_its_key_and_what_is_allowed(
     assert f"  {said}" in str(caught.value)
 
 
+def test_every_label_has_a_name(content: dict[str, Any]) -> None:
+    classifier = {**content, "model_class": "TextClassifier", "num_labels": 3, "labels": ["a"], "activation": "softmax"}
+    assert problems_of(classifier) == ["labels: 1 names, and num_labels is 3"]
+    assert not problems_of({**classifier, "num_labels": 1})
+
+
 def test_all_wrong_values_are_named_at_once(content: dict[str, Any]) -> None:
     for keys, value, _ in (WRONG["a prompt"], WRONG["a side"], WRONG["no engines"]):
         content = changed(content, keys, value)

@@ -16,7 +16,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 LICENSE = re.compile(r"^license:[ \t]*[\"']?([\w.-]{1,60})[\"']?[ \t]*$", re.M)
 LARGEST = 2**20  # bytes of a README that are looked at
 TAG = re.compile("<(?=[A-Za-z/!?])")
-PLAIN = re.compile(r"[\w./-]+")  # what YAML takes as it is
+PLAIN = re.compile(r"[A-Za-z][\w./-]*")  # what YAML takes as it is
 PIPELINES = {
     "SentenceTransformer": "sentence-similarity",
     "SparseEncoder": "feature-extraction",

@@ -342,13 +342,13 @@ def refuse_bomb(archive: zipfile.ZipFile, file: Path) -> None:
 
 def refuse_names(archive: zipfile.ZipFile, file: Path) -> None:
     """Raise ArtifactError for a member that another name, or another member, would be unpacked over, on a file system
-    that knows no capitals too: what was looked at would not be what is opened.
+    that knows no capitals, or no dots at the end, too: what was looked at would not be what is opened.
     """
     names = archive.namelist()
     for name in names:
         if inside(file.parent, name, file).relative_to(file.parent).as_posix() != name.removesuffix("/"):
             raise ArtifactError(f"{file}: holds {name!r}, which is not how a file is called.\nDo not use this file.")
-    if len({name.casefold() for name in names}) < len(names):
+    if len({tuple(part.rstrip(". ") for part in name.casefold().split("/")) for name in names}) < len(names):
         raise ArtifactError(f"{file}: holds a file twice.\nDo not use this file.")
 
 

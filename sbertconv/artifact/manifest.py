@@ -448,6 +448,8 @@ def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
     """The keys that do not fit each other, of a manifest with the right types."""
     missing = [name for name in MODEL_CLASSES[manifest["model_class"]].keys if name not in manifest]
     yield from (f"{name} is missing" for name in missing)
+    if "num_labels" in manifest and len(manifest.get("labels", ())) != manifest["num_labels"]:
+        yield f"labels: {len(manifest.get('labels', ()))} names, and num_labels is {manifest['num_labels']}"
     graphs = manifest["graphs"]
     names = [graph["name"] for graph in graphs]
     if len(set(names)) < len(names):

@@ -124,7 +124,6 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
 
 
 def _rows_of_parquet(path: Path, column: str) -> Iterator[str]:
-    """A column is asked for by its name of what comes: Parquet gives those too whose names go on after a dot."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -136,7 +135,7 @@ def _rows_of_parquet(path: Path, column: str) -> Iterator[str]:
         packed = [column] if pa.types.is_string(file.schema_arrow.field(column).type) else []
     with pq.ParquetFile(path, read_dictionary=packed) as file:  # a text that comes often is in memory once
         batches = file.iter_batches(BLOCK, columns=[column])
-        texts = (text.as_py() for batch in batches for text in _checked(batch).column(column))
+        texts = (text.as_py() for batch in batches for text in _checked(batch).column(0))
         for number, text in enumerate(texts):
             yield _cell({column: text}, column, f"{path}, row {number}")
 

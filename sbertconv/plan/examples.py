@@ -12,6 +12,7 @@ from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.plan.routes import DescribedRoute
 from sbertconv.runtime.tokenization import Text
+from sbertconv.source.asking import asking
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -59,7 +60,8 @@ def example_features(route: DescribedRoute, model: SentenceTransformer) -> dict[
     task = route.tasks[0] if route.tasks else None
     templates = route.input.section.get("templates") if route.input else None
     texts = examples(not templates or any(case["slots"] == ["text"] for case in templates))
-    features: dict[str, Any] = dict(model.preprocess(texts, **({"task": task} if task else {})))
+    with asking():
+        features: dict[str, Any] = dict(model.preprocess(texts, **({"task": task} if task else {})))
     if route.input is not None and features["input_ids"].ndim == 2:
         section = route.input.section
         known = sorted({int(number) for number in features["input_ids"].flatten()})

@@ -92,7 +92,7 @@ def load(
     if verify:
         artifact.verify_hashes()
     if format is None and taken_unasked(artifact) == PROGRAM:
-        warnings.warn(ALONE.format(artifact.folder), stacklevel=2)
+        warnings.warn(ALONE.format(artifact.folder), stacklevel=3)  # of whom `checked` calls for
     because = ""
     form = taken_unasked(artifact) if format is None else format
     if engine == AUTO and device is None and not providers and form in artifact.formats:
@@ -112,7 +112,7 @@ def tell_small(artifact: Artifact) -> None:
         warnings.warn(
             f"{artifact.folder}: {precision} ran slower than float32 on CPUs {kind.name}. sbertconv tune measures this "
             "one; a folder in float32 is faster, unless memory decides.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.kinds import ACTIVATIONS
-from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
 from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.model import ConvertedModel, check_batch_size, check_device, check_inputs
 
@@ -92,7 +92,13 @@ class Predictor(ConvertedModel):
         if not items:
             return np.zeros((0, self.num_labels), np.float32)
         resolved = self._resolve_prompt(prompt, prompt_name)
-        return np.stack(self._run(items, resolved, batch_size, bool(show_progress_bar), output, None))
+        found = np.stack(self._run(items, resolved, batch_size, bool(show_progress_bar), output, None))
+        if found.shape[1:] != (self.num_labels,):
+            raise ArtifactError(
+                f"{self.artifact.folder}: its graph gives {list(found.shape[1:])} numbers for a text, and it has "
+                f"{self.num_labels} labels.\nConvert the model again with overwrite=True."
+            )
+        return found
 
     def _modality(self, items: Sequence[Any]) -> str:
         return "text"

@@ -7,9 +7,10 @@ tensorflow/compiler/mlir/lite/schema/schema.fbs.
 
 from __future__ import annotations
 
+import graphlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,16 @@ STATEFUL = {"Assert", "AssignVariableOp", "Case", "DisableCopyOnRead", "HashTabl
             "LookupTableImportV2", "LookupTableSizeV2", "MutableHashTableV2", "PartitionedCall", "ReadVariableOp",
             "StatefulPartitionedCall", "VarHandleOp", "VarIsInitializedOp", "While"}  # fmt: skip
 CHECKPOINTS = re.compile(r"Save(Slices|V2)?|Restore(Slice|V2)?|MergeV2Checkpoints|ShardedFilename|RestoreV2")
-SAVING = re.compile(r"__inference__traced_(save|restore)_\d+")  # the functions with which TensorFlow loads variables
+SAVING = re.compile(
+    r"__inference__traced_(save|restore)_[0-9]{1,9}"
+)  # the functions with which TensorFlow loads variables
 OPENED = "saved_model.pb"  # which TensorFlow opens, whatever file of its folder was looked at
 # TensorType of LiteRT's schema -> bytes of a number: FLOAT32, FLOAT16, INT32, UINT8, INT64, BOOL, INT16, INT8, FLOAT64,
 # UINT64, UINT32, UINT16
 WIDTHS = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 6: 1, 7: 2, 9: 1, 10: 8, 12: 8, 15: 4, 16: 2}
 LARGEST_GRAPH = 2**31 - 1  # of a protobuf message
 LARGEST_MODEL = 2**36
+LARGEST_TENSOR = 2**33  # bytes of what an operation computes: the interpreter writes where it got no memory
 
 
 def check_saved_model(file: Path) -> None:
@@ -124,6 +128,10 @@ def _wrong_places(model: Any) -> Iterator[str]:
     interpreter takes them at their word, and the process with it.
     """
     buffers, codes = model.buffers or [], model.operatorCodes or []
+    called = {number: set(_called(graph)) for number, graph in enumerate(model.subgraphs)}
+    if set().union(*called.values()) - called.keys():
+        yield "a graph that is not there"
+    graphlib.TopologicalSorter(called).prepare()  # ValueError: graphs that call each other, without an end
     for graph in model.subgraphs:
         tensors = graph.tensors or []
         uses = [graph.inputs, graph.outputs]
@@ -141,6 +149,8 @@ def _wrong_places(model: Any) -> Iterator[str]:
             data, width = buffers[tensor.buffer].data, WIDTHS.get(tensor.type)
             if any(size < 0 for size in shape):
                 yield "a tensor of a negative size"
+            if math.prod(shape) * (width or 1) > LARGEST_TENSOR:
+                yield f"a tensor of the shape {shape}"
             if (
                 data is not None
                 and len(data)
@@ -149,6 +159,7 @@ def _wrong_places(model: Any) -> Iterator[str]:
                 and math.prod(shape) * width != len(data)
             ):
                 yield f"{len(data):,} bytes for a tensor of the shape {shape}"
+        yield from _never_computed(graph, buffers)
     for signature in model.signatureDefs or ():
         tensors = model.subgraphs[signature.subgraphIndex].tensors
         for named in (*(signature.inputs or ()), *(signature.outputs or ())):
@@ -156,6 +167,31 @@ def _wrong_places(model: Any) -> Iterator[str]:
                 yield "an input or output that is not there"
     if any(not 0 <= entry.buffer < len(buffers) for entry in model.metadata or ()):
         yield "metadata that is not there"
+
+
+def _called(graph: Any) -> Iterator[int]:
+    """The numbers of the graphs that the operations of one run: bodies of loops, branches, and others."""
+    for operator in graph.operators or ():
+        for options in (operator.builtinOptions, operator.builtinOptions2):
+            for name, value in vars(options).items() if options is not None else ():
+                if "ubgraph" in name and value is not None:
+                    yield from (int(number) for number in (value if hasattr(value, "__len__") else [value]))
+
+
+def _never_computed(graph: Any, buffers: Sequence[Any]) -> Iterator[str]:
+    """Tensors that an operation reads before anything has given them numbers."""
+    tensors = graph.tensors or []
+
+    def is_held(tensor: Any) -> bool:
+        data, shape = buffers[tensor.buffer].data, [] if tensor.shape is None else tensor.shape
+        return bool(tensor.isVariable) or (data is not None and len(data) > 0) or 0 in shape
+
+    there = {number for number, tensor in enumerate(tensors) if is_held(tensor)} | {-1, *map(int, graph.inputs)}
+    for operator in graph.operators or ():
+        if any(int(number) not in there for number in (operator.inputs if operator.inputs is not None else ())):
+            yield "a tensor that nothing computes"
+            return
+        there |= {int(number) for number in (operator.outputs if operator.outputs is not None else ())}
 
 
 def _refuse(file: Path, problems: list[str]) -> None:

@@ -204,7 +204,13 @@ class Source:
                     f"Check that its files are complete and readable: {load.__name__} must be able to load it."
                 ) from error
         self._say(heard)
-        model = model.float()
+        try:
+            model = model.float()
+        except NotImplementedError as error:  # of 4 bits
+            raise SourceError(
+                f"{self.name}: has weights of a type that PyTorch cannot widen: {error_text(error)}\n"
+                "Get a copy of the model in float32, float16 or bfloat16."
+            ) from error
         if self.pooling is not None:
             model[1] = type(model[1])(model[0].get_embedding_dimension(), self.pooling)
         kind = CLASS_SOURCES[self.model_class.name]

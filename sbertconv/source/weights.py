@@ -51,20 +51,24 @@ def refuse_missing(model: SentenceTransformer, missing: Sequence[tuple[Any, str]
 def _probe(model: SentenceTransformer, feature: str) -> list[np.ndarray]:
     """The feature of one small batch per route."""
     from sbertconv.corpus.texts import random_images
+    from sbertconv.source.asking import asking
     from sbertconv.source.routes import find_routes
 
     found = []
     for route in find_routes(model):
         inputs: list[Any] = PROBE_TEXTS if route.modality == "text" else random_images()[:2]
         task = {"task": route.tasks[0]} if route.tasks and route.tasks[0] else {}
-        found.append(model(model.preprocess(inputs, **task), **task)[feature].numpy())
+        with asking():
+            found.append(model(model.preprocess(inputs, **task), **task)[feature].numpy())
     return found
 
 
 def refuse_non_finite(model: SentenceTransformer, name: str) -> None:
-    """Raise SourceError, naming them, if weights hold NaN or infinity."""
+    """Raise SourceError, naming them, if weights hold NaN, infinity or nothing at all."""
     from sbertconv.source.widening import stored
 
+    if empty := [key for key, weight in model.named_parameters() if not weight.numel()]:
+        raise SourceError(f"{name}: {len(empty)} weights hold no numbers: {listed(empty)}\nGet a complete copy of it.")
     bad = [key for key, weight in model.named_parameters() if not _is_finite(stored(weight))]
     if bad:
         raise SourceError(

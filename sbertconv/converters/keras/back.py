@@ -123,7 +123,7 @@ def write_sentence_transformers(embedder: ConvertedModel, name: str, staging: St
     """Write a folder for SentenceTransformer: the configs as they were, the weights as they are now.
 
     Raises:
-        ArtifactError: naming every layer or weight that is missing or has another shape.
+        ArtifactError: naming every layer or weight that is missing or has another shape, or weights that are none.
     """
     import safetensors.numpy
 
@@ -144,20 +144,25 @@ def write_sentence_transformers(embedder: ConvertedModel, name: str, staging: St
             f"{name}: holds no sentence-transformers configs, because it is one route of a model with several, or the "
             "model could not be saved when it was converted.\nPass the folder that to-tf wrote."
         )
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        place = path.relative_to(root).as_posix()
-        if path.name == WEIGHTS:  # what no Keras layer holds
-            targets[place] = staging.folder / place
-            files[place] = safetensors.numpy.load_file(path) | files.get(place, {})
-        else:
-            target = staging.folder / place
+    try:
+        for path in sorted(path for path in root.rglob("*") if path.is_file()):
+            place = path.relative_to(root).as_posix()
+            if path.name == WEIGHTS:  # what no Keras layer holds
+                targets[place] = staging.folder / place
+                files[place] = safetensors.numpy.load_file(path) | files.get(place, {})
+            else:
+                target = staging.folder / place
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes())
+        for place, tensors in files.items():
+            target = targets[place]
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
-    for place, tensors in files.items():
-        target = targets[place]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file(tensors, target, {"format": "pt"})
-        target.chmod(0o644)  # safetensors leaves it to the owner alone
+            safetensors.numpy.save_file(tensors, target, {"format": "pt"})
+            target.chmod(0o644)  # safetensors leaves it to the owner alone
+    except safetensors.SafetensorError as error:  # of weights that are none, or of a place that no file can have
+        raise ArtifactError(
+            f"{name}: the weights {place!r:.100} cannot be read or written: {error}\nDo not use this file."
+        ) from error
 
 
 def _read_weights(
