@@ -24,13 +24,38 @@ from sbertconv.artifact import scratch
 from sbertconv.artifact.publishing import stage
 from sbertconv.benchmark import Settings, benchmark
 from sbertconv.console.printing import json_text
+from sbertconv.plan.registry import Registry
 from sbertconv.runtime import long_texts
 from sbertconv.runtime.long_texts import is_local
 from sbertconv.runtime.model import ConvertedModel
 from sbertconv.runtime.predicting import Reranker
+from sbertconv.runtime.token_pooling import HierarchicalTokenPooling
 from sbertconv.runtime.tokenization import FastTokenizer
+from sbertconv.tables.embedding import EmbedTable
+from sbertconv.tables.encoding import TableOptions
 
 COMMAND_LINE = "import sys; from sbertconv import main; sys.argv[0] = 'sbertconv'; main()"
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda _: TableOptions(workers="x", nulls="null"), r"workers='x' is str .have: int"),  # type: ignore[arg-type]
+        (lambda _: EmbedTable(folder=8), r"folder=8 is int .have: str"),  # type: ignore[arg-type]
+        (lambda _: HierarchicalTokenPooling(pool_factor="x"), "pool_factor='x' is str"),  # type: ignore[arg-type]
+        (lambda _: Registry().add(3, 4, 5), "add.3, 4, 5. .have: a backend's name"),  # type: ignore[arg-type]
+        (lambda model: model.tokenize(3), "3 is no list of texts or pairs"),
+        (lambda model: model.tokenize("one"), "'one' is no list of texts or pairs"),
+        (lambda model: model.similarity("a", "b"), "'a' is no array of numbers"),
+        (lambda model: model.similarity_pairwise(["a"], ["b"]), "is no array of numbers"),
+        (lambda model: model.decode([1.0]), r"An Embedder has no decode.. .have: encode"),
+    ],
+)
+def test_a_call_with_something_else_is_an_error_of_ours(
+    call: Callable[[Any], Any], said: str, static_artifact: Path
+) -> None:
+    with pytest.raises(UnsupportedOptionError, match=said):
+        call(sbertconv.load(static_artifact))
 
 
 def test_inspect_without_torch_says_what_to_install(static_folder: Path) -> None:

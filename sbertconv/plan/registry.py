@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.errors import DuplicateConverterError, SbertconvError
+from sbertconv.errors import DuplicateConverterError, SbertconvError, UnsupportedOptionError
 from sbertconv.source.routes import type_name
 
 if TYPE_CHECKING:
@@ -42,7 +42,13 @@ class Registry:
 
         Raises:
             DuplicateConverterError: if one is there already and `override` is not set.
+            UnsupportedOptionError: for anything else than these.
         """
+        if not (isinstance(backend, str) and isinstance(module_type, type | str) and callable(converter)):
+            raise UnsupportedOptionError(
+                f"add({backend!r:.40}, {module_type!r:.40}, {converter!r:.40}) (have: a backend's name, a module class or "
+                "its dotted name, a function).\nPass these."
+            )
         table = self._converters.setdefault(backend, {})
         if module_type in table and not override:
             raise DuplicateConverterError(

@@ -10,8 +10,8 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, TypeVar, cast
+from numbers import Integral, Real
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from sbertconv.errors import UnsupportedOptionError
 
 AnyMethod = TypeVar("AnyMethod", bound=Callable[..., Any])
 TEXT, FLAG, NUMBER, NONE = (str,), (bool, np.bool_), (Integral,), (type(None),)
+PLAIN: dict[Any, Any] = {str: str, bool: bool, int: Integral, float: Real, type(None): type(None)}  # hint -> type
 DUE: dict[tuple[type, ...], str] = {TEXT: "text", FLAG: "True, False", NUMBER: "a whole number"}
 
 
@@ -119,6 +120,22 @@ def checked(method: AnyMethod) -> AnyMethod:
     call.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # what inspect reads
     del call.__wrapped__  # it has not this docstring, and tools would look there
     return cast(AnyMethod, call)
+
+
+def check_fields(instance: Any) -> None:
+    """Raise UnsupportedOptionError for values of a dataclass that are of another plain type than their fields, all at
+    once; other types are left to those who use them.
+    """
+    wrong = []
+    for name, hint in get_type_hints(type(instance)).items():
+        types, value = get_args(hint) or (hint,), getattr(instance, name)
+        allowed = tuple(PLAIN[one] for one in types if one in PLAIN)
+        fits = isinstance(value, allowed) and (bool in types or not isinstance(value, bool))
+        if len(allowed) == len(types) and not fits:
+            due = " or ".join(getattr(one, "__name__", str(one)) for one in types)
+            wrong.append(f"{name}={value!r:.60} is {type(value).__name__} (have: {due}).")
+    if wrong:
+        raise UnsupportedOptionError("\n".join(wrong) + "\nPass values of these types.")
 
 
 def check_keyword(name: str, value: Any) -> None:

@@ -46,7 +46,7 @@ def taken_unasked(artifact: Artifact) -> str:
 
 
 METHODS = ("encode", "encode_query", "encode_document", "similarity", "similarity_pairwise", "predict", "rank",
-           "logits", "scores")  # fmt: skip
+           "logits", "scores", "decode")  # fmt: skip
 
 
 class NoSuchMethodError(UnsupportedOptionError, AttributeError):
@@ -161,11 +161,20 @@ class ConvertedModel:
         """
         if name in METHODS:
             have = ", ".join(method for method in METHODS if hasattr(type(self), method))
-            raise NoSuchMethodError(f"A {type(self).__name__} has no {name}() (have: {have}).\nCall one of these.")
+            article = "An" if type(self).__name__[0] in "AEIOU" else "A"
+            raise NoSuchMethodError(
+                f"{article} {type(self).__name__} has no {name}() (have: {have}).\nCall one of these."
+            )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def tokenize(self, texts: Sequence[Text], task: str | None = None, prompt: str | None = None) -> Tensors:
-        """The tensors that the graph takes for one batch of texts or pairs, int64 [batch, sequence]."""
+        """The tensors that the graph takes for one batch of texts or pairs, int64 [batch, sequence].
+
+        Raises:
+            UnsupportedOptionError: for anything else than a list of them.
+        """
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise UnsupportedOptionError(f"{texts!r:.60} is no list of texts or pairs.\nPass a list, such as [text].")
         graph = self.graph("text", task)
         prompted = [graph.tokenizer.prompted(text, prompt) for text in texts]
         rows = graph.tokenizer.limited_ids(prompted, task)

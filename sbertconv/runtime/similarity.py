@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,21 @@ def similarity(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         raise UnsupportedOptionError(
             f"similarity function {name!r} is not known (have: {', '.join(SIMILARITIES)})\nChoose one of these."
         )
-    return SIMILARITIES[name](np.atleast_2d(np.asarray(a)), np.atleast_2d(np.asarray(b)))
+    return SIMILARITIES[name](np.atleast_2d(numbers(a)), np.atleast_2d(numbers(b)))
+
+
+def numbers(vectors: Any) -> np.ndarray:
+    """Vectors as an array.
+
+    Raises:
+        UnsupportedOptionError: if they are no numbers.
+    """
+    found = np.asarray(vectors)
+    if found.dtype.kind not in "fiub":
+        raise UnsupportedOptionError(
+            f"{vectors!r:.60} is no array of numbers.\nPass embeddings, as encode() gives them for the texts."
+        )
+    return found
 
 
 def similarity_pairwise(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -62,7 +77,7 @@ def similarity_pairwise(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         UnsupportedOptionError: for an unknown function, or if there are not as many rows of each.
     """
     single = np.ndim(a) == np.ndim(b) == 1
-    first, second = np.atleast_2d(np.asarray(a)), np.atleast_2d(np.asarray(b))
+    first, second = np.atleast_2d(numbers(a)), np.atleast_2d(numbers(b))
     if len(first) != len(second):
         raise UnsupportedOptionError(
             f"{len(first)} and {len(second)} embeddings are no pairs.\nPass as many of each, or call similarity()."

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.runtime.keywords import check_fields
 from sbertconv.runtime.similarity import normalize
 
 
@@ -37,6 +38,7 @@ class HierarchicalTokenPooling:
     tasks: str | Sequence[str] = ("document",)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.pool_factor < 1 or self.num_protected_tokens < 0:
             raise UnsupportedOptionError(
                 f"pool_factor {self.pool_factor}, num_protected_tokens {self.num_protected_tokens} "

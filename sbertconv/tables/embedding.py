@@ -14,6 +14,7 @@ import numpy as np
 
 from sbertconv.artifact.folder import folder_hash, folder_name
 from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.runtime.keywords import check_fields
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.opening import load
 from sbertconv.runtime.similarity import quantize
@@ -63,6 +64,10 @@ class EmbedTable:
     encode: Mapping[str, Any] = field(default_factory=dict)
     load: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise UnsupportedOptionError for values of another type."""
+        check_fields(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """The options alone; what they lead to is found again."""

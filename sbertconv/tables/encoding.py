@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.folder import folder_hash
 from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.runtime.keywords import check_fields
 from sbertconv.runtime.options import default_threads
 from sbertconv.tables.embedding import RANGED, EmbedTable
 from sbertconv.tables.ledger import Ledger
@@ -49,6 +50,7 @@ class TableOptions:
 
     def __post_init__(self) -> None:
         """Raise UnsupportedOptionError for a value that is not one of an option's."""
+        check_fields(self)
         for name, values in CHOICES.items():
             if getattr(self, name) not in values:
                 raise UnsupportedOptionError(
