@@ -40,6 +40,7 @@ def exported() -> torch.export.ExportedProgram:
         ("(-1)*L['tensors'][0].size()[1] > -100", [99, 100]),
         ("((2*L['ids'].size()[1] - 1) % L['ids'].size()[1]) != 0", [1, 2]),
         ("L['ids'].size()[0]*L['ids'].size()[1] != 96", [31, 32, 33]),
+        ("(L['ids'].size()[0] % (L['ids'].size()[0]*((-8) + min(16, L['ids'].size()[1])))) != 0", [6, 7, 9, 10]),
     ],
 )
 def test_a_guard_is_compared_where_its_truth_changes(guard: str, lengths: list[int]) -> None:

@@ -97,7 +97,7 @@ def test_options_as_numpy_has_them(static_artifact: Path) -> None:
 
 def test_a_method_of_another_class_is_named(static_artifact: Path) -> None:
     model = sbertconv.load(static_artifact)
-    with pytest.raises(SbertconvError, match=r"A Embedder has no predict\(\) .have: encode, encode_query"):
+    with pytest.raises(SbertconvError, match=r"An Embedder has no predict\(\) .have: encode, encode_query"):
         model.predict(TEXTS)
     with pytest.raises(SbertconvError, match=r"A Reranker has no encode\(\) .have: predict, rank, logits, scores"):
         _ = Reranker.__new__(Reranker).encode

@@ -49,9 +49,14 @@ def in_halves(x: Tensor) -> Tensor:
     return padded.view(x.shape[0], 2, torch.div(padded.shape[1], 2, rounding_mode="trunc")).sum(1)
 
 
+def transformed(x: Tensor) -> Tensor:
+    return torch.fft.fft(torch.fft.fft(x, axis=1), dim=0).real
+
+
 @pytest.mark.parametrize(
     ("function", "shapes"),
     [
+        (transformed, [(2, 5), (1, 8)]),
         (largest_of_many, [(2, 5), (2, 8), (2, 9), (2, 40)]),
         (largest_of_some, [(2, 5), (2, 8), (2, 9), (2, 40)]),
         (last_token, [(1, 5), (2, 5)]),

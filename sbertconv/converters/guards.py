@@ -76,7 +76,10 @@ def _truths(guard: str, sizes: Iterable[tuple[int, int]]) -> Iterator[bool]:
         code = compile(guard, "<guard>", "eval")
         for rows, length in sizes:
             names = {"__builtins__": {"min": min, "max": max, "abs": abs}, "math": math, "L": _Sized(rows, length)}
-            yield bool(eval(code, names))
+            try:
+                yield bool(eval(code, names))
+            except ZeroDivisionError:  # a size that divides is 0 there, and the guard does not hold
+                yield False
     except Exception as error:
         raise UnsupportedModuleError(
             f"The trace holds under a condition that cannot be read: {guard}\n{WAYS_OUT}"

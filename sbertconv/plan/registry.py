@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -44,10 +45,15 @@ class Registry:
             DuplicateConverterError: if one is there already and `override` is not set.
             UnsupportedOptionError: for anything else than these.
         """
-        if not (isinstance(backend, str) and isinstance(module_type, type | str) and callable(converter)):
+        kinds: tuple[tuple[Any, Any], ...] = (
+            (backend, str),
+            (module_type, (type, str)),
+            (converter, collections.abc.Callable),
+        )
+        if not all(isinstance(value, kind) for value, kind in kinds):
+            given = ", ".join(f"{value!r:.40}" for value in (backend, module_type, converter))
             raise UnsupportedOptionError(
-                f"add({backend!r:.40}, {module_type!r:.40}, {converter!r:.40}) (have: a backend's name, a module class or "
-                "its dotted name, a function).\nPass these."
+                f"add({given}) (have: a backend's name, a module class or its dotted name, a function).\nPass these."
             )
         table = self._converters.setdefault(backend, {})
         if module_type in table and not override:
