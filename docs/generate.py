@@ -210,6 +210,32 @@ def support_page() -> list[str]:
     ]
 
 
+# What the code of a model does -> why no graph of it is published, and where it was seen.
+REFUSED = (
+    (
+        "it takes the best tokens by a score that several of them share",
+        "which of equal ones are taken is decided by the order in which PyTorch sorts, and differs between engines "
+        "and between batches",
+        "`doge`, `deepseek_v32`, `glm_moe_dsa`, `axk2`",
+    ),
+    (
+        "it makes a Python list with an entry for each token",
+        "the list has the length of the example; the reason names its line",
+        "`cpmant`, `funnel`",
+    ),
+    (
+        "it branches, or loops over what it finds, on numbers that only the data has",
+        "a graph would hold one way for all texts; the reason names the line",
+        "`blt`, `longformer`, `led`, `reformer`, `longcat_flash`, `switch_transformers`, `qwen4_exp_text`",
+    ),
+    (
+        "it goes through the tokens in a loop, or in blocks whose number it counts",
+        "the loop has the length of the example, unless `converters/scans.py` knows it",
+        "`rwkv`, `minimax`",
+    ),
+)
+
+
 def architectures_page() -> list[str]:
     """The rows of docs/architectures.json, which `make sweep` writes."""
     import sweep
@@ -248,6 +274,10 @@ def architectures_page() -> list[str]:
         ),
         "",
         "## Reasons",
+        "",
+        "Most of what is refused belongs to one of these kinds. Models of these architectures run in PyTorch alone.",
+        "",
+        *table(["what the code does", "why that is refused", "seen in"], [[*row] for row in REFUSED]),
         "",
         *table(
             ["model type", "backend", "", "reason"],

@@ -61,10 +61,8 @@ Side = Literal["left", "right"]
 Task = Annotated[str, msgspec.Meta(max_length=200)]
 Form = Annotated[str, msgspec.Meta(pattern=FORM)]
 EngineName = Annotated[str, msgspec.Meta(pattern=ENGINE)]
-LONGEST_PROMPT, MOST_PROMPTS = (
-    1 << 16,
-    1000,
-)  # characters that stand before every text; prompts, of which each is compared
+LONGEST_PROMPT = 1 << 16  # characters, that stand before every text
+MOST_PROMPTS = 1000  # of which each is compared
 Prompt = Annotated[str, msgspec.Meta(max_length=LONGEST_PROMPT)]
 Axis = Positive | Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 

@@ -27,9 +27,7 @@ STATEFUL = {"Assert", "AssignVariableOp", "Case", "DisableCopyOnRead", "HashTabl
             "LookupTableImportV2", "LookupTableSizeV2", "MutableHashTableV2", "PartitionedCall", "ReadVariableOp",
             "StatefulPartitionedCall", "VarHandleOp", "VarIsInitializedOp", "While"}  # fmt: skip
 CHECKPOINTS = re.compile(r"Save(Slices|V2)?|Restore(Slice|V2)?|MergeV2Checkpoints|ShardedFilename|RestoreV2")
-SAVING = re.compile(
-    r"__inference__traced_(save|restore)_[0-9]{1,9}"
-)  # the functions with which TensorFlow loads variables
+SAVING = re.compile(r"__inference__traced_(save|restore)_[0-9]{1,9}")  # functions with which variables are loaded
 OPENED = "saved_model.pb"  # which TensorFlow opens, whatever file of its folder was looked at
 # TensorType of LiteRT's schema -> bytes of a number: FLOAT32, FLOAT16, INT32, UINT8, INT64, BOOL, INT16, INT8, FLOAT64,
 # UINT64, UINT32, UINT16
