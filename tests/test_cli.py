@@ -129,7 +129,7 @@ def test_outputs_are_repeatable_and_ordered(bert_folder: Path, tmp_path: Path, c
 
 def test_verify_agrees_with_its_own_model(static_folder: Path, static_artifact: Path, cli: Callable[..., Ran]) -> None:
     ran = cli("verify", static_folder, static_artifact)
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.said) == (0, "")
     assert all(check in ran.out for check in ("tokens", "each text alone", "padded batch", "prompt query"))
     assert "FAILED" not in ran.out
 
@@ -163,7 +163,7 @@ def test_verify_tells_other_weights(static_folder: Path, static_artifact: Path, 
 
 def test_inspect_prints_the_chain(minilm_folder: Path, cli: Callable[..., Ran]) -> None:
     ran = cli("inspect", minilm_folder)
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.said) == (0, "")
     assert all(words in ran.out for words in ("Transformer", "Pooling", "Normalize", "convert_pooling"))
     for line in ("architecture: bert", "tokenizer: WordPiece", "embedding dimension: 384", "max seq length: 256"):
         assert line in ran.out.splitlines()
@@ -171,7 +171,7 @@ def test_inspect_prints_the_chain(minilm_folder: Path, cli: Callable[..., Ran]) 
 
 def test_inspect_prints_json_for_machines(bert_folder: Path, cli: Callable[..., Ran]) -> None:
     ran = cli("inspect", bert_folder, "--json")
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.said) == (0, "")
     assert json.loads(ran.out) == json.loads(json.dumps(sbertconv.inspect(bert_folder)))
 
 

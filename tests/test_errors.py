@@ -225,7 +225,7 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing(
     assert all(word in message for word in bad.words), message
     assert 2 <= len(message.splitlines()) <= 12, message  # what and where, then what to do
     ran = cli("to-onnx", folder, target, *bad.arguments)
-    assert (ran.code, ran.out, ran.err) == (1, "", f"{in_command_words(message, flags_of(None))}\n")
+    assert (ran.code, ran.out, ran.said) == (1, "", f"{in_command_words(message, flags_of(None))}\n")
     after = snapshot(folder.parent)
     assert {path for path in set(after) - set(before) if path != "new"} == set()
     assert {path: after[path] for path in before} == before

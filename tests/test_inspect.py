@@ -27,7 +27,7 @@ main()
 
 def test_a_converted_folder_shows_what_it_is(static_artifact: Path, cli: Callable[..., Ran]) -> None:
     ran = cli("inspect", static_artifact)
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.said) == (0, "")
     manifest = read_artifact(static_artifact).manifest
     for words in ("onnx/model.onnx", "onnxruntime", "fp32", "sentence_embedding", "batch × sequence", "query: "):
         assert words in ran.out

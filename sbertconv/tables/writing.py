@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.errors import UnsupportedOptionError, error_text
+from sbertconv.artifact.json_reading import parse_json
+from sbertconv.errors import ArtifactError, UnsupportedOptionError, error_text
 from sbertconv.tables.reading import Part
 from sbertconv.tables.stores import LocalStore, Store
 
@@ -46,13 +47,22 @@ def write_lance(table: pa.Table, file: Any, store: Store) -> None:
 
 
 def finish_lance(store: Store) -> None:
-    """Make one version of the dataset of all fragments that are done, in the order of their names."""
+    """Make one version of the dataset of all fragments that are done, in the order of their names.
+
+    Raises:
+        ArtifactError: if one of their files is none of a run.
+    """
     import pyarrow as pa
     from lance import LanceDataset, LanceOperation
     from lance.fragment import FragmentMetadata
 
-    said = [json.loads(store.read(name)) for name in store.names("*.lance")]
-    fragments = [FragmentMetadata.from_json(one) for part in said for one in part["fragments"]]
+    said = [parse_json(store.read(name), name, dict) for name in store.names("*.lance")]
+    try:
+        fragments = [FragmentMetadata.from_json(one) for part in said for one in part["fragments"]]
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise ArtifactError(
+            f"{lance_uri(store)}: a fragment cannot be read: {error_text(error)}\nUse another folder."
+        ) from error
     dataset = lance_dataset(store)
     there = [] if dataset is None else [one.metadata.files[0].path for one in dataset.get_fragments()]
     if there != [one.files[0].path for one in fragments]:
