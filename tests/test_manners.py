@@ -58,6 +58,10 @@ def test_a_call_with_something_else_is_an_error_of_ours(
         call(sbertconv.load(static_artifact))
 
 
+def test_a_folder_of_tables_may_be_a_path(static_artifact: Path) -> None:
+    assert EmbedTable(folder=static_artifact).folder == str(static_artifact)  # type: ignore[arg-type]
+
+
 def test_inspect_without_torch_says_what_to_install(static_folder: Path) -> None:
     ran = run_python(f"import sys; sys.modules['torch'] = None; {COMMAND_LINE}", "inspect", static_folder)
     assert (ran.code, ran.out) == (1, "")

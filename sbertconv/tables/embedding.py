@@ -66,7 +66,10 @@ class EmbedTable:
     name: str = ""
 
     def __post_init__(self) -> None:
-        """Raise UnsupportedOptionError for values of another type."""
+        """Raise UnsupportedOptionError for values of another type; a path becomes text, which travels everywhere."""
+        given: Any = self.folder
+        if isinstance(given, Path):
+            object.__setattr__(self, "folder", str(given))
         check_fields(self)
 
     def __getstate__(self) -> dict[str, Any]:
