@@ -12,10 +12,11 @@ import platform
 import random
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from sbertconv.runtime.batches import usable_cores
+from sbertconv.runtime.cpus import cpu_name
 
 BUSY = 0.5  # load average per core before anything is measured
 PACKAGES = (
@@ -84,6 +85,32 @@ def alternate(rounds: int, *works: Callable[[], Any]) -> Iterator[tuple[Any, ...
         yield tuple(results[index] for index in range(len(works)))
 
 
+OnStep = Callable[[str, int, int], None]  # what starts now, how many steps are done, how many there are
+
+
+@dataclass
+class Steps:
+    """The steps of a run, told as each begins and ends.
+
+    Attributes:
+        on_step: called with the name of the step, how many are done, and how many there are.
+        total: how many there are.
+        done: how many are done.
+    """
+
+    on_step: OnStep
+    total: int = 0
+    done: int = 0
+
+    def __call__(self, name: str, work: Callable[[], Any]) -> Any:
+        """Do one, and give its result."""
+        self.on_step(name, self.done, self.total)
+        result = work()
+        self.done += 1
+        self.on_step(name, self.done, self.total)
+        return result
+
+
 def hold_to(cores: int) -> None:
     """Keep this process on so many of its cores; libraries that count them start as many threads."""
     if hasattr(os, "sched_setaffinity"):
@@ -92,9 +119,7 @@ def hold_to(cores: int) -> None:
 
 def machine() -> dict[str, Any]:
     """What figures hold for: date, CPU, usable cores, memory in GiB, load average, and versions by package."""
-    cpu, memory = platform.processor() or platform.machine(), None
-    with contextlib.suppress(OSError, AttributeError):
-        cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()).group(1)  # type: ignore[union-attr]
+    memory = None
     with contextlib.suppress(ValueError, AttributeError):  # a name that this system does not have
         memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
     versions = {"Python": platform.python_version()}
@@ -103,7 +128,7 @@ def machine() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
     return {
         "date": datetime.date.today().isoformat(),
-        "cpu": cpu,
+        "cpu": cpu_name(),
         "cores": usable_cores(),
         "memory_gib": memory,
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,

@@ -15,7 +15,7 @@ import numpy as np
 
 from sbertconv.artifact.folder import folder_name
 from sbertconv.benchmark.contestants import Contestant, Worker, contestants_of, original
-from sbertconv.benchmark.measuring import alternate, machine, mixed_texts
+from sbertconv.benchmark.measuring import OnStep, Steps, alternate, machine, mixed_texts
 from sbertconv.benchmark.report import BenchReport, Figure, figures
 from sbertconv.errors import ArtifactError, UnsupportedOptionError
 from sbertconv.options import verb
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 UNRELATED = 0.5  # a smallest cosine below this is no matter of precision
 MIB = 2**20
-OnStep = Callable[[str, int, int], None]  # what starts now, how many steps are done, how many there are
 
 
 @dataclass(frozen=True)
@@ -179,11 +178,9 @@ class Run:
         self.contestants = contestants
         self.settings = settings
         self.threads = threads
-        self.on_step = on_step
+        self.step = Steps(on_step)
         self.stack = stack
         self.notes: list[str] = []
-        self.done = 0
-        self.total = 0
 
     @property
     def names(self) -> list[str]:
@@ -194,13 +191,13 @@ class Run:
         settings, turns = self.settings, self.settings.rounds + 1
         cells = len(settings.lengths) * (1 + len(settings.batch_sizes))
         count = len(self.contestants)
-        self.total = count * (2 + settings.rounds) + (count * turns + 1) * (1 + cells)
+        self.step.total = count * (2 + settings.rounds) + (count * turns + 1) * (1 + cells)
         self.workers = [self._start(contestant) for contestant in self.contestants]
         matmul = self.stack.enter_context(Worker(None, self.threads))
-        measure_limit = partial(self._step, matmul.name, partial(matmul.ask, "matmul_rate"))
+        measure_limit = partial(self.step, matmul.name, partial(matmul.ask, "matmul_rate"))
         found = [*self._quality(), *self._first_embedding()]
         tokens, flops, tasks = self._tasks()
-        self.total = self.done + (count * turns + 1) * len(tasks)  # lengths that the model would cut are gone
+        self.step.total = self.step.done + (count * turns + 1) * len(tasks)  # lengths that the model would cut are gone
         results, limit = [], 0.0
         for task in tasks:
             limit = max(limit, measure_limit())
@@ -232,17 +229,10 @@ class Run:
         path = Path(self.source.name).expanduser()
         return folder_name(path) if path.exists() else self.source.name
 
-    def _step(self, name: str, work: Callable[[], Any]) -> Any:
-        self.on_step(name, self.done, self.total)
-        result = work()
-        self.done += 1
-        self.on_step(name, self.done, self.total)
-        return result
-
     def _start(self, contestant: Contestant) -> Worker:
         """A process that stays; its dimension is that of the first, which is PyTorch's."""
         name = f"{contestant.name}: loading"
-        worker: Worker = self._step(name, lambda: self.stack.enter_context(Worker(contestant, self.threads)))
+        worker: Worker = self.step(name, lambda: self.stack.enter_context(Worker(contestant, self.threads)))
         if contestant is self.contestants[0]:
             self.dimension = worker.dimension
         if worker.dimension != self.dimension:
@@ -261,7 +251,7 @@ class Run:
             path = Path(folder) / "vectors.npy"
             for worker in self.workers:
                 ask = partial(worker.ask, "vectors", texts=texts, batch_size=batch_size, path=str(path))
-                self._step(f"{worker.name}: quality", ask)
+                self.step(f"{worker.name}: quality", ask)
                 found = np.load(path).astype(np.float64)
                 scored = self.source.model_class.method == "predict"
                 vectors.append(normalize((found - found.mean(axis=0)).T if scored else found))
@@ -287,7 +277,7 @@ class Run:
                 return worker.first_embedding
 
         works = [
-            partial(self._step, f"{contestant.name}: first embedding", partial(measure, contestant))
+            partial(self.step, f"{contestant.name}: first embedding", partial(measure, contestant))
             for contestant in self.contestants
         ]
         return figures("first_embedding", self.names, list(alternate(self.settings.rounds, *works)))
@@ -327,7 +317,7 @@ class Run:
         """Seconds of each call by contestant, in every round but the first, the warm-up."""
         keywords = {"texts": task.texts, "batch_size": task.batch_size, "calls": task.calls}
         works = [
-            partial(self._step, f"{worker.name}: {task.name}", partial(worker.ask, "encode", **keywords))
+            partial(self.step, f"{worker.name}: {task.name}", partial(worker.ask, "encode", **keywords))
             for worker in self.workers
         ]
         return list(alternate(turns, *works))[1:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from sbertconv.artifact.folder import Artifact, folder_hash
 from sbertconv.benchmark.contestants import FIRST_TEXT, Contestant, Worker, contestants_of
-from sbertconv.benchmark.measuring import alternate, mixed_texts
+from sbertconv.benchmark.measuring import OnStep, Steps, alternate, mixed_texts
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import version_of
 from sbertconv.runtime.batches import TOKENS_PER_CORE
@@ -31,7 +31,6 @@ CALLS = 10  # of encode() on one text, in a turn
 BATCH_SIZE = 32
 SIZES = (TOKENS_PER_CORE // 2, 2 * TOKENS_PER_CORE)  # tokens of a batch for each core, beside the default
 OPTIONS = ("engine", "parallel", "batch_tokens")  # of `load`, which settings differ in
-OnStep = Callable[[str, int, int], None]  # what starts now, how many steps are done, how many there are
 
 
 @dataclass(frozen=True)
@@ -121,16 +120,16 @@ class Race:
     def __init__(self, cores: int, seconds: float, first: int, on_step: OnStep, stack: contextlib.ExitStack) -> None:
         self.cores = cores
         self.seconds = seconds
-        self.on_step = on_step
+        self.step = Steps(on_step)
         self.stack = stack
         self.contestants: list[Contestant] = []
         self.workers: list[Worker] = []
-        self.done, self.total = 0, 3 * first + 2 * len(SIZES) + first
+        self.step.total = 3 * first + 2 * len(SIZES) + first
 
     def enter(self, contestants: Sequence[Contestant]) -> None:
         """Start the processes."""
         for contestant in contestants:
-            self._step(f"{contestant.name}: loading", partial(self._start, contestant))
+            self.step(f"{contestant.name}: loading", partial(self._start, contestant))
 
     def _start(self, contestant: Contestant) -> None:
         self.workers.append(self.stack.enter_context(Worker(contestant, self.cores)))
@@ -141,7 +140,7 @@ class Race:
         keywords = {"texts": texts, "batch_size": BATCH_SIZE, "calls": calls}
         works = [partial(worker.ask, "encode", **keywords) for worker in self.workers]
         for worker, work in zip(self.workers, works, strict=True):
-            self._step(f"{worker.name}: {len(texts)} texts", work)  # the warm-up
+            self.step(f"{worker.name}: {len(texts)} texts", work)  # the warm-up
         rounds = list(alternate(ROUNDS, *works))
         found = []
         for place, contestant in enumerate(self.contestants):
@@ -158,10 +157,3 @@ class Race:
         few = mixed_texts(FIRST_TEXTS, BATCH_SIZE)
         (took,) = self.workers[0].ask("encode", texts=few, batch_size=BATCH_SIZE, calls=1)
         return int(min(max(FIRST_TEXTS, FIRST_TEXTS * self.seconds / (turns * took)), MOST_TEXTS))
-
-    def _step(self, name: str, work: Callable[[], Any]) -> Any:
-        self.on_step(name, self.done, self.total)
-        result = work()
-        self.done += 1
-        self.on_step(name, self.done, self.total)
-        return result
