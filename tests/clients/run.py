@@ -3,7 +3,7 @@
 Each client is one file here with its requirements on top. It gets a folder, a JSON file with texts and a file to write
 {"version": ..., "vectors": ...} to; "vectors" is a table of them where it runs several precisions. Its environment is
 made from the package registries in build/clients, once: by uv, or by pip where uv cannot be had. With `base = true` it
-sees the project's own packages behind its own, so that torch is installed once. All JavaScript has one environment.
+sees the project's own torch behind its own packages, so that it is installed once. All JavaScript has one environment.
 Folders are made from the real all-MiniLM-L6-v2 and tiny models. One thread makes environments, another folders, and
 meanwhile the clients run that have theirs.
 """
@@ -18,16 +18,18 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -39,7 +41,8 @@ THROUGH = {".c": "compiled.py", ".html": "browser.py"}  # what runs such a file
 ATOL = 1e-5
 ORDER = ("splade", "reranker", "colbert", "onnx", "int8", "javascript", "openvino", "text", "litert")  # of folders
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-# Large, and built for one another: not installed again where the project's own torch is seen.
+# Large, and built for one another: not installed again, but seen. Nothing else of the project's own is: a package there
+# may need another version of one here.
 BASE = ("torch", "torchvision")
 NPM = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error")
 SLOW = 1200  # seconds
@@ -58,7 +61,7 @@ class Client:
         dependencies: what pip or npm installs.
         folder: a name of `folders.FOLDERS`.
         consumer: the name of `sbertconv pack --for` that it proves, for that one's page.
-        base: whether it sees the project's own packages too.
+        base: whether it sees the project's own torch.
         over_limit: whether it is asked texts over the limit.
         nul: whether it is asked texts with a NUL in them.
         programs: what must be on the PATH.
@@ -174,8 +177,11 @@ def install_pip(client: Client, place: Path) -> None:
     python, program = str(place / "bin/python"), uv()
     called([sys.executable, "-m", "venv", *(["--without-pip"] if program else []), str(place)], "venv")
     if client.base:
-        base, own = sysconfig.get_path("purelib"), called([python, "-c", PURELIB], "venv").strip()
-        Path(own, "zz_base.pth").write_text(f"import site; site.addsitedir({base!r})\n", encoding="utf-8")
+        base, own = place / "base", called([python, "-c", PURELIB], "venv").strip()
+        base.mkdir()
+        for entry in entries(BASE):
+            (base / entry.name).symlink_to(entry)
+        Path(own, "zz_base.pth").write_text(f"{base}\n", encoding="utf-8")
     if program is None:
         called([python, *PIP, *client.dependencies], "pip")
         return
@@ -183,6 +189,26 @@ def install_pip(client: Client, place: Path) -> None:
     there.write_text("\n".join(BASE if client.base else ()), encoding="utf-8")
     options = ["--quiet", "--python", python, "--cache-dir", str(BUILD / "uv-cache"), "--excludes", str(there)]
     called([program, "pip", "install", *options, *client.dependencies], "uv")
+
+
+def entries(names: Iterable[str]) -> set[Path]:
+    """Files and folders of the site-packages that belong to installed distributions or to what these require."""
+    seen: dict[str, set[Path]] = {}
+    waiting = list(names)
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in seen:
+            continue
+        seen[name] = set()
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:
+            continue
+        tops = {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}
+        seen[name] = {Path(str(found.locate_file(top))).absolute() for top in tops}
+        required = map(Requirement, found.requires or ())
+        waiting += [one.name for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return set().union(*seen.values())
 
 
 PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'))"
