@@ -3,7 +3,8 @@
 Each client is one file here with its requirements on top. It gets a folder, a JSON file with texts and a file to write
 {"version": ..., "vectors": ...} to; "vectors" is a table of them where it runs several precisions. Its environment is
 made from the package registries in build/clients, once: by uv, or by pip where uv cannot be had. With `base = true` it
-sees the project's own torch behind its own packages, so that it is installed once. All JavaScript has one environment.
+sees, behind its own packages, the project with what that requires, and its torch, so that it is installed once. All
+JavaScript has one environment.
 Folders are made from the real all-MiniLM-L6-v2 and tiny models. One thread makes environments, another folders, and
 meanwhile the clients run that have theirs.
 """
@@ -41,8 +42,8 @@ THROUGH = {".c": "compiled.py", ".html": "browser.py"}  # what runs such a file
 ATOL = 1e-5
 ORDER = ("splade", "reranker", "colbert", "onnx", "int8", "javascript", "openvino", "text", "litert")  # of folders
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-# Large, and built for one another: not installed again, but seen. Nothing else of the project's own is: a package there
-# may need another version of one here.
+# Large, and built for one another: not installed again, but seen. What else lies beside them is not: it may need another
+# version of a package here.
 BASE = ("torch", "torchvision")
 NPM = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error")
 SLOW = 1200  # seconds
@@ -61,7 +62,7 @@ class Client:
         dependencies: what pip or npm installs.
         folder: a name of `folders.FOLDERS`.
         consumer: the name of `sbertconv pack --for` that it proves, for that one's page.
-        base: whether it sees the project's own torch.
+        base: whether it sees the project, what that requires, and its torch.
         over_limit: whether it is asked texts over the limit.
         nul: whether it is asked texts with a NUL in them.
         programs: what must be on the PATH.
@@ -179,7 +180,7 @@ def install_pip(client: Client, place: Path) -> None:
     if client.base:
         base, own = place / "base", called([python, "-c", PURELIB], "venv").strip()
         base.mkdir()
-        for entry in entries(BASE):
+        for entry in entries((*BASE, "sbertconv")):
             (base / entry.name).symlink_to(entry)
         Path(own, "zz_base.pth").write_text(f"{base}\n", encoding="utf-8")
     if program is None:
