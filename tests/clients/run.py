@@ -3,9 +3,8 @@
 Each client is one file here with its requirements on top. It gets a folder, a JSON file with texts and a file to write
 {"version": ..., "vectors": ...} to; "vectors" is a table of them where it runs several precisions. Its environment is
 made from the package registries in build/clients, once: by uv, or by pip where uv cannot be had. With `base = true` it
-sees, behind its own packages, the project with what that requires, and its torch, so that it is installed once. All
-JavaScript has one environment.
-Folders are made from the real all-MiniLM-L6-v2 and tiny models. One thread makes environments, another folders, and
+sees, behind its own packages, the project and what that requires for development, so that torch is installed once. All
+JavaScript has one environment. Folders are made from the real all-MiniLM-L6-v2 and tiny models. One thread makes environments, another folders, and
 meanwhile the clients run that have theirs.
 """
 
@@ -42,8 +41,7 @@ THROUGH = {".c": "compiled.py", ".html": "browser.py"}  # what runs such a file
 ATOL = 1e-5
 ORDER = ("splade", "reranker", "colbert", "onnx", "int8", "javascript", "openvino", "text", "litert")  # of folders
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-# Large, and built for one another: not installed again, but seen. What else lies beside them is not: it may need another
-# version of a package here.
+# Large, and built for one another: not installed again where the project's own torch is seen.
 BASE = ("torch", "torchvision")
 NPM = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error")
 SLOW = 1200  # seconds
@@ -62,7 +60,7 @@ class Client:
         dependencies: what pip or npm installs.
         folder: a name of `folders.FOLDERS`.
         consumer: the name of `sbertconv pack --for` that it proves, for that one's page.
-        base: whether it sees the project, what that requires, and its torch.
+        base: whether it sees the project and what that requires for development.
         over_limit: whether it is asked texts over the limit.
         nul: whether it is asked texts with a NUL in them.
         programs: what must be on the PATH.
@@ -180,7 +178,7 @@ def install_pip(client: Client, place: Path) -> None:
     if client.base:
         base, own = place / "base", called([python, "-c", PURELIB], "venv").strip()
         base.mkdir()
-        for entry in entries((*BASE, "sbertconv")):
+        for entry in entries("sbertconv[dev]"):
             (base / entry.name).symlink_to(entry)
         Path(own, "zz_base.pth").write_text(f"{base}\n", encoding="utf-8")
     if program is None:
@@ -192,24 +190,29 @@ def install_pip(client: Client, place: Path) -> None:
     called([program, "pip", "install", *options, *client.dependencies], "uv")
 
 
-def entries(names: Iterable[str]) -> set[Path]:
-    """Files and folders of the site-packages that belong to installed distributions or to what these require."""
-    seen: dict[str, set[Path]] = {}
-    waiting = list(names)
+def entries(requirement: str) -> set[Path]:
+    """Files and folders of the site-packages that belong to a requirement and to what it requires itself.
+
+    What else is installed there may need another version of a package than a client brings.
+    """
+    found: dict[tuple[str, str], set[Path]] = {}
+    waiting = [Requirement(requirement)]
     while waiting:
-        name = canonicalize_name(waiting.pop())
-        if name in seen:
-            continue
-        seen[name] = set()
-        try:
-            found = distribution(name)
-        except PackageNotFoundError:
-            continue
-        tops = {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}
-        seen[name] = {Path(str(found.locate_file(top))).absolute() for top in tops}
-        required = map(Requirement, found.requires or ())
-        waiting += [one.name for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
-    return set().union(*seen.values())
+        one = waiting.pop()
+        for extra in ("", *one.extras):
+            key = (canonicalize_name(one.name), extra)
+            if key in found:
+                continue
+            found[key] = set()
+            try:
+                installed = distribution(one.name)
+            except PackageNotFoundError:
+                continue
+            tops = {file.parts[0] for file in installed.files or ()} - {"..", "__pycache__"}
+            found[key] = {Path(str(installed.locate_file(top))).absolute() for top in tops}
+            required = map(Requirement, installed.requires or ())
+            waiting += [more for more in required if more.marker is None or more.marker.evaluate({"extra": extra})]
+    return set().union(*found.values())
 
 
 PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'))"
