@@ -4,8 +4,8 @@ Each client is one file here with its requirements on top. It gets a folder, a J
 {"version": ..., "vectors": ...} to; "vectors" is a table of them where it runs several precisions. Its environment is
 made from the package registries in build/clients, once: by uv, or by pip where uv cannot be had. With `base = true` it
 sees, behind its own packages, the project and what that requires for development, so that torch is installed once. All
-JavaScript has one environment. Folders are made from the real all-MiniLM-L6-v2 and tiny models. One thread makes environments, another folders, and
-meanwhile the clients run that have theirs.
+JavaScript has one environment. Folders are made from the real all-MiniLM-L6-v2 and tiny models. One thread makes
+environments, another folders, and meanwhile the clients run that have theirs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
