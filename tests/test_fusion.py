@@ -171,7 +171,7 @@ def stop(model: onnx_ir.Model) -> None:
     raise ValueError("nothing fits")
 
 
-def spoil(model: onnx_ir.Model) -> None:
+def spoil(model: onnx_ir.Model, tied: bool) -> None:
     weight = next(value for value in model.graph.initializers.values() if value.dtype == onnx_ir.DataType.FLOAT)
     weight.const_value = onnx_ir.tensor(-weight.const_value.numpy(), name=weight.name)
 
