@@ -167,7 +167,7 @@ def test_unfused_attentions_are_noted() -> None:
     assert _unfused(graph) == "text: 1 of 12 attentions are not fused."
 
 
-def stop(model: onnx_ir.Model) -> None:
+def stop(model: onnx_ir.Model, tied: bool) -> None:
     raise ValueError("nothing fits")
 
 
