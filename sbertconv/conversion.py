@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from sbertconv.plan.registry import Registry
     from sbertconv.source.opening import Source
 
+CHOOSING = (
+    "It takes the best of the tokens by scores: equal ones may be chosen otherwise in another batch, by the library "
+    "too, so texts are batched as encode() does."
+)
 OnStage = Callable[[str], None]
 
 
@@ -164,7 +168,7 @@ class Conversion:
         from sbertconv.parity.comparison import compare_formats
 
         finishes, reference, proven = self._drafted(write, staging)
-        measured = {**self.bounds.to_json(), "sees_padding": reference.sees_padding, "proven_length": proven}
+        measured = {**self.bounds.to_json(), **proven}
         measured |= {"options": dict(self.recorded)} if self.recorded else {}
         while finishes:
             release_memory()
@@ -177,10 +181,10 @@ class Conversion:
                 break
         return content, report, reference
 
-    def _drafted(self, write: Write, staging: Staging) -> tuple[list[Finish], Reference, int | None]:
+    def _drafted(self, write: Write, staging: Staging) -> tuple[list[Finish], Reference, dict[str, Any]]:
         """Load, plan and convert; the original answers the harness's questions and is let go, before what can do
-        without it is written and long before the converted model is loaded. The last of the three is the number of
-        tokens that it could be asked up to.
+        without it is written and long before the converted model is loaded. The last of the three is what the manifest
+        says of these answers: whether they see the padding, and the number of tokens that it could be asked up to.
         """
         from sbertconv.converters.writing import cut_files
         from sbertconv.parity.budget import cut_note, proven_length
@@ -201,12 +205,16 @@ class Conversion:
             self.on_stage("asking the original")
             original = CLASS_PARITY[self.source.model_class.name].original(model)
             drafted = open_model(staging.manifest(content), beyond_proof=True)
+            chooses = any(graph.get("chooses_tokens") for graph in content["graphs"])
+            content["notes"] += [CHOOSING] if chooses else []
             proven = proven_length(original, drafted, self.bounds.seconds, time.monotonic() - start)
             if proven is not None and (note := cut_note(drafted, proven)):
                 content["notes"].append(note)
                 cut_files(staging, content["graphs"], proven)
             drafted = open_model(staging.manifest({**content, "proven_length": proven}), beyond_proof=True)
-            return list(finishes), Reference.of(original, drafted, self.bounds.texts), proven
+            reference = Reference.of(original, drafted, self.bounds.texts)
+            found = {"sees_padding": chooses or reference.sees_padding, "proven_length": proven}
+            return list(finishes), reference, found
 
 
 def located(report: ParityReport, reference: Reference, source: Source, artifact: Artifact) -> ParityReport:

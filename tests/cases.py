@@ -6,6 +6,7 @@ iterate over the same rows.
 
 from __future__ import annotations
 
+import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,21 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 from sentence_transformers.sentence_transformer.modules.tokenizer import PhraseTokenizer, WhitespaceTokenizer
 from tokenizers import Tokenizer
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPProcessor
+from transformers import (
+    BitImageProcessor,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPProcessor,
+    ConvNextConfig,
+    ConvNextImageProcessor,
+    ConvNextModel,
+    Dinov2Config,
+    Dinov2Model,
+    SiglipConfig,
+    SiglipImageProcessor,
+    SiglipModel,
+    SiglipProcessor,
+)
 from transformers import CLIPModel as TransformersCLIPModel
 
 DIM = 32
@@ -157,9 +172,46 @@ def clip_folder(folder: str) -> str:
 
 
 def clip(module_type: type = st.CLIPModel) -> SentenceTransformer:
-    import tempfile
-
     return chain(module_type(clip_folder(tempfile.mkdtemp(prefix="tiny-clip-"))))
+
+
+VISION = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
+
+
+def siglip() -> SentenceTransformer:
+    """A dual encoder that pools by attention and warps its images."""
+    folder, text_tokenizer = tempfile.mkdtemp(prefix="tiny-siglip-"), tiny.tokenizer("bpe", max_length=16)
+    size = {"intermediate_size": 48, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ids = {f"{name}_token_id": getattr(text_tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    text = {**size, **ids, "vocab_size": len(text_tokenizer), "max_position_embeddings": 16, "projection_size": 32}
+    torch.manual_seed(12)
+    SiglipModel(SiglipConfig(text_config=text, vision_config={**size, **VISION})).save_pretrained(folder)
+    images = SiglipImageProcessor(size={"height": 32, "width": 32})
+    SiglipProcessor(images, text_tokenizer).save_pretrained(folder)
+    return chain(st.Transformer(folder))
+
+
+def image_encoder(model: Any, processor: Any) -> SentenceTransformer:
+    """A model of images alone: the mean of its patches, or of its channels' places."""
+    folder = tempfile.mkdtemp(prefix="tiny-images-")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    module = st.Transformer(folder)
+    return chain(module, st.Pooling(module.get_embedding_dimension(), "mean"))
+
+
+def dinov2() -> SentenceTransformer:
+    torch.manual_seed(13)
+    return image_encoder(
+        Dinov2Model(Dinov2Config(**VISION)),
+        BitImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}),
+    )
+
+
+def convnext() -> SentenceTransformer:
+    torch.manual_seed(14)
+    config = ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, image_size=32)
+    return image_encoder(ConvNextModel(config), ConvNextImageProcessor(size={"shortest_edge": 32}))
 
 
 def truncated() -> SentenceTransformer:
@@ -282,6 +334,9 @@ MODULES = {
     "router without a default": Case(lambda: router(default=None), checks=("encode_query", "encode_document")),
     "router with a static route": Case(static_router, checks=("encode_query", "encode_document")),
     "clip": Case(clip, expected={"graphs": ["text", "image"], "dimension": 24}, checks=("images",)),
+    "siglip": Case(siglip),
+    "dinov2": Case(dinov2),
+    "convnext": Case(convnext),
     "clip as a transformer": Case(
         lambda: clip(st.Transformer), expected={"graphs": ["text", "image"]}, checks=("images",)
     ),

@@ -12,7 +12,7 @@ from test_padding import assert_equals_the_module
 
 import sbertconv
 
-USUAL_CHECKS = {"tokens", "each text alone", "padded batch"}
+USUAL_CHECKS = {"text": {"tokens", "each text alone", "padded batch"}, "image": {"images"}}
 USUALLY = {"optimized": True, "tracer": "torch.export"}
 
 
@@ -43,7 +43,8 @@ def test_case_converts_and_equals_encode(name: str, tmp_path: Path) -> None:
     artifact = sbertconv.to_onnx(model, tmp_path / "model", engines=case.engines, **case.options)
     report = artifact.manifest["parity"]
     assert report["passed"]
-    assert {check["name"].split(": ")[-1] for check in report["checks"]} >= USUAL_CHECKS | set(case.checks)
+    usual = USUAL_CHECKS[artifact.manifest["graphs"][0]["modality"]]
+    assert {check["name"].split(": ")[-1] for check in report["checks"]} >= usual | set(case.checks)
     found, expected = summary(artifact), USUALLY | case.expected
     assert {key: found[key] for key in expected} == expected
     if name in ARCHITECTURES:

@@ -166,6 +166,7 @@ class GraphSection(TypedDict):
     tracer: NotRequired[Annotated[str, internal("the exporter that traced it")]]
     attention: NotRequired[Annotated[Attention, internal("how many attentions are fused")]]
     profile: NotRequired[Annotated[dict[Name, ShapeRange], key("input -> shapes, for TensorRT")]]
+    chooses_tokens: NotRequired[Annotated[bool, internal("whether it takes the best of the tokens, by scores")]]
     guarded: NotRequired[Annotated[list[Count], internal("lengths that the trace's guards name, which were compared")]]
     modality: Annotated[Literal["text", "image"], key("what it takes")]
     tasks: Annotated[list[Task | None], key("the tasks that lead to it; empty: every one; null: when none is said")]

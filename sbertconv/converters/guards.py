@@ -13,6 +13,7 @@ from sbertconv.frameworks import private
 if TYPE_CHECKING:
     import torch
 
+CHOOSES = "chooses_tokens"  # of the manifest's entry of a graph
 GUARDS = "_guards_code"  # of an ExportedProgram: expressions of Python on the tensors of `L`
 ROWS, LENGTH = 3, 37  # of a batch, where the other of the two varies
 MOST_ROWS = 64
@@ -26,6 +27,20 @@ def guards_of(program: torch.export.ExportedProgram) -> list[str]:
         MissingDependencyError: if this version of PyTorch keeps them elsewhere.
     """
     return [str(guard) for guard in private(program, GUARDS, "torch")]
+
+
+def chooses_tokens(program: torch.export.ExportedProgram) -> bool:
+    """Whether it takes the best of as many as there are tokens: which of equally good ones may then be decided by the
+    padding of the batch, in the library too.
+    """
+    import torch
+
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.topk.default):
+        values, _, *more = node.args
+        axis = more[0] if more else node.kwargs.get("dim", -1)
+        if not isinstance(values.meta["val"].shape[axis], int):
+            return True
+    return False
 
 
 def forget_guards(program: torch.export.ExportedProgram) -> None:

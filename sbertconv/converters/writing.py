@@ -154,6 +154,9 @@ def write_tokenizer(route: PlannedRoute, is_default: bool, staging: Staging) -> 
     return {**section, "file": f"{folder}{section['file']}"}
 
 
+WARPED = 384  # pixels: from here on ConvNeXt's image processor crops nothing
+
+
 def image_section(route: PlannedRoute) -> dict[str, Any]:
     """The image processor's settings, for `sbertconv.images`.
 
@@ -170,8 +173,22 @@ def image_section(route: PlannedRoute) -> dict[str, Any]:
             f"(have: {', '.join(key for key in IMAGE_SETTINGS if key.startswith('do_'))}).\n"
             "Convert the text tower alone."
         )
+    config = {**config, **_part_of_a_larger_one(config)}
     section = {key: config.get(key) for key in IMAGE_SETTINGS}
     return {key: int(value) if key == "resample" and value is not None else value for key, value in section.items()}
+
+
+def _part_of_a_larger_one(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The resizing of ConvNeXt's image processor, which has `crop_pct`: small images are the middle of a larger one,
+    large ones are warped.
+    """
+    edge, part = (config.get("size") or {}).get("shortest_edge"), config.get("crop_pct")
+    if not edge or not part or not config.get("do_resize"):
+        return {}
+    square = {"height": edge, "width": edge}
+    if edge >= WARPED:
+        return {"size": square}
+    return {"size": {"shortest_edge": int(edge / part)}, "do_center_crop": True, "crop_size": square}
 
 
 def write_module_configs(model: SentenceTransformer, staging: Staging) -> None:
@@ -231,9 +248,9 @@ def old_pooling_flags(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def old_transformer_settings(module: Any) -> dict[str, Any]:
     """What readers of the format before version 5 require: the limit in tokens and whether texts are lowered. Without
-    a limit it is what the position table holds; None: neither is there.
+    a limit it is what the position table holds; None: neither is there, nor is any of a model of images alone.
     """
-    length = token_limit(module, module.tokenizer)
+    length = None if module.tokenizer is None else token_limit(module, module.tokenizer)
     if length is None:
         table = getattr(module.config.get_text_config(), "max_position_embeddings", None)
         length = table if table and table > 0 else None  # XLNet says -1

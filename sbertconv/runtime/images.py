@@ -24,8 +24,18 @@ def pixel_values(images: Sequence[Any], section: ImageSection) -> np.ndarray:
     Args:
         images: Pillow images or uint8 arrays [height, width, 3].
         section: the manifest's `image` entry.
+
+    Raises:
+        UnsupportedOptionError: for what is no image, and where the settings leave images of several sizes.
     """
-    return np.stack([_prepare(image, section) for image in images]).astype(np.float32)
+    prepared = [_prepare(image, section) for image in images]
+    if len(sizes := {values.shape for values in prepared}) > 1:
+        told = ", ".join(f"{height} x {width}" for _, height, width in sorted(sizes))
+        raise UnsupportedOptionError(
+            f"the image processor's settings leave images of several sizes ({told}), and a batch has one.\n"
+            "Pass images of one size."
+        )
+    return np.stack(prepared).astype(np.float32)
 
 
 def _prepare(image: Any, section: ImageSection) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from sbertconv.artifact.kinds import EXACT, NOT_ZERO, ModelClass
-from sbertconv.converters.guards import GUARDS, guards_of
+from sbertconv.converters.guards import CHOOSES, GUARDS, chooses_tokens, guards_of
 from sbertconv.converters.onnx.compat import exact_constants, quick_exporter, rules_by_anchor
 from sbertconv.converters.onnx.fusion.padding import zero_unattended
 from sbertconv.converters.onnx.fusion.weights import pick_rows
@@ -263,7 +263,7 @@ def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], optio
     dynamic = tuple(dynamic_shapes(tuple(example)).values())
     with stand_ins(chain) as widened:
         program = exported(chain, tuple(example.values()), shapes=(dynamic,))
-        guards = guards_of(program)
+        guards, chooses = guards_of(program), chooses_tokens(program)
         with quick_exporter():
             translated = torch.onnx.export(
                 program,
@@ -279,7 +279,7 @@ def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], optio
             value.const_value = lazy(name, value, partial(_float32, widened[name]))
     if not options.optimize:
         translated.optimize()
-    translated.model.meta[GUARDS] = guards
+    translated.model.meta |= {GUARDS: guards, CHOOSES: chooses}
     return translated.model
 
 

@@ -10,7 +10,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from sbertconv.artifact.kinds import NOT_ZERO
 from sbertconv.artifact.publishing import Staging
-from sbertconv.converters.guards import guarded_lengths
+from sbertconv.converters.guards import CHOOSES, chooses_tokens, guarded_lengths
 from sbertconv.converters.torch.backend import Pipeline, example_tensors, exported_program, save_program
 from sbertconv.converters.writing import (
     Finish,
@@ -62,7 +62,7 @@ def _write_route(
     save_program(program, route, staging.folder / file)
     taken = zip(example, (node.meta["val"] for node in _user_inputs(program)), strict=True)
     given = zip(pipeline.outputs, (node.meta["val"] for node in program.graph.output_node().args[0]), strict=True)
-    more = {"guarded": guarded} if guarded else {}
+    more = {**({"guarded": guarded} if guarded else {}), **({CHOOSES: True} if chooses_tokens(program) else {})}
     return route_content(route, {FORMAT: file}, _described(taken), _described(given), section, **more)
 
 
