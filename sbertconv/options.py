@@ -351,10 +351,10 @@ class LikenessOptions:
         None, "The smallest cosine of a text's vector with the original's; default 0.", low=0, high=1
     )
     min_spearman: float | None = option(
-        None, "The rank correlation of all similarities with the original's; default 0.7.", low=0, high=1
+        None, "The rank correlation of all similarities with the original's; default 0.3.", low=0, high=1
     )
     min_top10: float | None = option(
-        None, "The share of the ten nearest neighbours that stay; default 0.4.", low=0, high=1
+        None, "The share of the ten nearest neighbours that stay; default 0.2.", low=0, high=1
     )
     texts: Names = option(
         (),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DIM = 256
 BATCH = 512  # tokens that are asked at once
-SIF = 1e-3  # a token of this share of all tokens counts half as much as a rare one
+SIF = 1e-4  # a token of this share of all tokens weighs half as much as a rare one
 NEVER = re.compile(r"\[unused\d+\]|<extra_id_\d+>|<unused\d+>")  # places that vocabularies keep free
 
 
@@ -51,9 +51,9 @@ def to_static(
         vectors = token_vectors(model, holder, numbers, source)
         on_stage("writing")
         dim = min(how.dim or DIM, vectors.shape[1], len(numbers))
-        weights = frequency_weights(holder, numbers, gate.texts)
+        counts, weights = counted(holder, numbers, gate.texts), zipf_weights(len(numbers))
         table = np.zeros((max(numbers) + 1, dim), np.float32)
-        table[numbers] = principal(vectors, dim) * weights[:, None]
+        table[numbers] = principal(vectors, counts, dim) * weights[:, None]
         static = static_model(model, described, table)
         save(static, source, staging, "float32")
     on_stage("comparing with encode()")
@@ -67,8 +67,8 @@ def to_static(
         Figure("bytes", before.bytes, after.bytes),
         Figure("seconds", slow, fast),
     )
-    said = f"counted in {len(gate.texts):,} texts" if gate.texts else "guessed from their places in the vocabulary"
-    notes = (*source.notes, f"{len(numbers):,} tokens, rare ones weigh more; how frequent they are was {said}.")
+    centre = f"the mean in {len(gate.texts):,} texts" if gate.texts else "their mean"
+    notes = (*source.notes, f"{len(numbers):,} tokens, less {centre}; rare ones weigh more, by their places.")
     return Reduction(staging.target, "to_static", figures, report, notes)
 
 
@@ -142,25 +142,28 @@ def _texts(holder: Holder, numbers: Sequence[int]) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def frequency_weights(holder: Holder, numbers: Sequence[int], texts: Sequence[str]) -> np.ndarray:
-    """The weight of each token, a / (a + p), where p is its share of all tokens: counted in the texts, or without any
-    by Zipf's law, for vocabularies have frequent tokens first.
+def zipf_weights(count: int) -> np.ndarray:
+    """The weight of each of so many tokens, a / (a + p), float64 [tokens]; p, its share of all tokens, is as Zipf's law
+    has it, for vocabularies have frequent tokens first.
+
+    Shares counted in a user's texts would weigh their own words least, which tell them apart: measured, that is worse.
     """
-    if texts:
-        counts = np.ones(max(numbers) + 1)
-        for found in numbers_of(holder.backend, texts):
-            np.add.at(counts, [number for number in found if number < len(counts)], 1)
-        shares = counts[list(numbers)]
-    else:
-        shares = 1.0 / np.arange(2, len(numbers) + 2)
-    shares = shares / shares.sum()
-    weights: np.ndarray = SIF / (SIF + shares)
+    shares = 1.0 / np.arange(2, count + 2)
+    weights: np.ndarray = SIF / (SIF + shares / shares.sum())
     return weights
 
 
-def principal(vectors: np.ndarray, dim: int) -> np.ndarray:
-    """The vectors less their mean in their main directions, float32 [tokens, dim]."""
-    centred = vectors - vectors.mean(axis=0)
+def counted(holder: Holder, numbers: Sequence[int], texts: Sequence[str]) -> np.ndarray:
+    """How often each token comes in the texts, once more than that so that none is without; float64 [tokens]."""
+    counts = np.ones(max(numbers) + 1)
+    for found in numbers_of(holder.backend, texts):
+        np.add.at(counts, [number for number in found if number < len(counts)], 1)
+    return counts[list(numbers)]
+
+
+def principal(vectors: np.ndarray, counts: np.ndarray, dim: int) -> np.ndarray:
+    """The vectors less their mean, in which each counts so often, in their main directions, float32 [tokens, dim]."""
+    centred = vectors - np.average(vectors, axis=0, weights=counts).astype(np.float32)
     _, directions = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
     chosen = directions[:, ::-1][:, :dim]
     largest = np.abs(chosen).argmax(axis=0)

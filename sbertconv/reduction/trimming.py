@@ -13,7 +13,7 @@ import numpy as np
 
 from sbertconv.artifact.json_reading import parse_json, read_json
 from sbertconv.artifact.tokenizer_file import read_tokenizer
-from sbertconv.corpus.texts import CORPUS, sentences
+from sbertconv.corpus.texts import sentences
 from sbertconv.errors import ParityError, SourceError, UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.options import TrimOptions
 from sbertconv.parity.comparison import Check, shorten
@@ -47,6 +47,7 @@ VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", "*.model", "tokeniz
 TOKENIZER_CONFIG = "tokenizer_config.json"
 ID_KEYS = ("_token_id", "_token_ids", "_token_index")
 NO_TOKEN = -1
+ANY_TEXT = ("a",)
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,11 @@ def trim(source: Source, options: TrimOptions, staging: Staging, on_stage: Calla
         on_stage("writing")
         cut_rows(holder, choice.new, source)
         save(model, source, staging, dtype)
-        write_tokenizer(staging.folder / holder.path, choice)
+    smaller = reopened(source, staging)
+    path = next(spec.path for spec in smaller.modules if spec.label == holder.label)
+    write_tokenizer(staging.folder / path, choice)
     on_stage("reading it back")
-    with reopened(source, staging).loaded() as written:
+    with smaller.loaded() as written:
         settle(written)
         again = holder_of(written, source)
         after, left = Size.of(written, dtype), again.rows
@@ -219,7 +222,7 @@ class Choice:
         pieces = Pieces(described_tokenizer(holder, source), source.name)
         texts = [f"{prompt}{text}" for prompt in prompts for text in dict.fromkeys(options.keep)]
         kept = {number for numbers in numbers_of(holder.backend, [*prompts, *texts]) for number in numbers}
-        kept |= {*pieces.always(), *numbers_of_config(holder), *asked(model, options.keep[:8] or CORPUS[:8])}
+        kept |= {*pieces.always(), *numbers_of_config(holder), *asked(model, options.keep[:8] or ANY_TEXT)}
         kept |= pieces.of_scripts(scripts) if scripts else set()
         known = {*pieces.names, *pieces.added}
         for _ in range(2):
@@ -323,9 +326,9 @@ def cut_rows(holder: Holder, new: Mapping[int, int], source: Source) -> None:
         parts = [holder.table.weight, *([] if head is None else [head.weight, getattr(head, "bias", None)])]
         for weight in {part.data_ptr(): part for part in parts if part is not None}.values():  # tied ones are one
             weight[: len(kept)] = weight[kept]
-    others = [name for name, module in inner.named_modules()
-              if isinstance(module, torch.nn.Embedding) and len(module.weight) == rows
-              and module not in (holder.table, head)]  # fmt: skip
+    own = {id(part) for part in parts}
+    tables = ((name, module.weight) for name, module in inner.named_modules() if isinstance(module, torch.nn.Embedding))
+    others = [name for name, weight in tables if len(weight) == rows and id(weight) not in own]
     if others:
         raise UnsupportedModuleError(
             f"{source.name}: {', '.join(others)}: a second table with {rows:,} rows.\nIts vocabulary cannot be cut."
