@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.errors import SourceError, UnsupportedOptionError, error_text
+from sbertconv.errors import SourceError, UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.source.files import WEIGHT_FILES
 from sbertconv.source.hearing import listening
 
@@ -41,8 +41,16 @@ def changeable(source: Source) -> Iterator[SentenceTransformer]:
     """The loaded model, or a copy of a live one; its weights lie in memory as those of any other model.
 
     A file that is mapped has them at odd addresses, where the same products may end in another last bit.
+
+    Raises:
+        UnsupportedModuleError: for an adapter.
     """
     with source.loaded() as loaded:
+        if any(getattr(module, "peft_config", None) for module in loaded.modules()):
+            raise UnsupportedModuleError(
+                f"{source.name}: an adapter, whose base would be written without it.\n"
+                "Merge it into its base (merge_and_unload), and pass what that saves."
+            )
         model = copy.deepcopy(loaded) if source.live is not None else loaded
         settle(model)
         yield model
@@ -64,20 +72,22 @@ def stored_dtype(source: Source) -> str:
     """The type that a model's files have their weights in, if that is one and the same; else float32."""
     if source.folder is None:
         return "float32"
-    files = [file for pattern in WEIGHT_FILES for file in source.folder.rglob(pattern) if file.is_file()]
+    folders = {source.folder / spec.path for spec in source.modules}
+    files = [file for here in folders for pattern in WEIGHT_FILES for file in here.glob(pattern) if file.is_file()]
     found = {dtype for file in files for dtype in _dtypes(file)}
     return NARROW.get(next(iter(found)), "float32") if len(found) == 1 else "float32"
 
 
 def _dtypes(file: Path) -> set[str]:
-    """The types of the numbers in a file of safetensors."""
-    if file.suffix != ".safetensors":
-        return {"F32"}
-    with file.open("rb") as opened:
-        (size,) = struct.unpack("<Q", opened.read(8))
-        header = json.loads(opened.read(min(size, LONGEST_HEADER)))
-    types = {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
-    return {name for name in types if "F" in name}
+    """The types of the numbers in a file of weights; of one that cannot be told, float32."""
+    try:
+        with file.open("rb") as opened:
+            (size,) = struct.unpack("<Q", opened.read(8))
+            header = json.loads(opened.read(min(size, LONGEST_HEADER))) if file.suffix == ".safetensors" else {}
+        types = {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error):
+        types = set()
+    return {name for name in types if "F" in name} or {"F32"}
 
 
 @dataclass(frozen=True)
@@ -137,7 +147,7 @@ def save(model: SentenceTransformer, source: Source, staging: Staging, dtype: st
         ) from error
     files = [] if source.folder is None else [source.folder / name for name in COPIED]
     for file in files:
-        if file.is_file():
+        if file.is_file() and (source.revision or not file.is_symlink()):  # the Hub's cache is made of links
             shutil.copyfile(file, staging.folder / file.name)
 
 

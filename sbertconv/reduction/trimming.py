@@ -293,7 +293,8 @@ def configs_of(holder: Holder) -> Iterator[Any]:
 def token_settings(config: Any) -> Iterator[tuple[str, Any]]:
     """The settings of a config that hold numbers of tokens."""
     for key, value in list(vars(config).items()):
-        if key.endswith(ID_KEYS) and value is not None and not isinstance(value, (bool, str)):
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        if key.endswith(ID_KEYS) and all(type(number) is int for number in numbers):
             yield key, value
 
 
@@ -337,7 +338,8 @@ def cut_rows(holder: Holder, new: Mapping[int, int], source: Source) -> None:
     for config in configs_of(holder):
         for key, value in token_settings(config):
             several = isinstance(value, (list, tuple))
-            setattr(config, key, [new.get(n, n) for n in value] if several else new.get(value, value))
+            moved = [new.get(n, n if n >= rows else None) for n in (value if several else [value])]
+            setattr(config, key, [n for n in moved if n is not None] if several else moved[0])
     inner.resize_token_embeddings(len(kept))
     inner.get_input_embeddings().padding_idx = None if padding is None else new.get(padding)
 
@@ -353,7 +355,10 @@ def write_tokenizer(folder: Path, choice: Choice) -> None:
     if file.is_file():
         settings = read_json(file, dict, SourceError)
         if isinstance(decoder := settings.get("added_tokens_decoder"), dict):
-            settings["added_tokens_decoder"] = {str(choice.new[int(old)]): token for old, token in decoder.items()}
+            numbers = {old: choice.new.get(int(old)) for old in decoder if old.isdecimal()}
+            settings["added_tokens_decoder"] = {
+                str(new): decoder[old] for old, new in numbers.items() if new is not None
+            }
             file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -21,6 +21,7 @@ Model = Mapping[str, Any]  # the `model` of a tokenizer.json
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 SPACE = "▁"
 BYTE_LEVEL = "ByteLevel"
+LONGEST_PIECE = 256  # characters, that are looked for in a word
 
 
 def table_pieces(model: Model) -> dict[str, int]:
@@ -165,6 +166,7 @@ class Pieces:
     def always(self) -> Iterator[int]:
         """The numbers that stay whatever the texts are: added and special tokens, the unknown one, single bytes."""
         yield from self.added
+        yield from _numbers_in(self.described.get("post_processor"))
         unknown = self.model.get("unk_id")
         yield from [] if unknown is None else [unknown]
         named = self.model.get("unk_token")
@@ -192,7 +194,7 @@ class Pieces:
     def inside(self, words: Iterable[str]) -> set[int]:
         """The numbers of all pieces that occur in these words, which are normalised."""
         found: set[int] = set()
-        longest = max(map(len, self.numbers), default=0)
+        longest = min(max(map(len, self.numbers), default=0), LONGEST_PIECE)
         around = [("", ""), *((mark, "") for mark in self._marks), *(("", mark) for mark in self._marks)]
         for word in set(words):
             for start in range(len(word)):
@@ -210,7 +212,7 @@ class Pieces:
             **self.described,
             "added_tokens": added,
             "model": self.kind.cut(self.model, new),
-            "post_processor": _renumbered(self.described.get("post_processor"), new),
+            "post_processor": _renumbered(self.described.get("post_processor"), lambda old: new.get(old, old)),
             "padding": padding and {**padding, "pad_id": new.get(padding["pad_id"], 0)},
         }
         return described, new
@@ -223,12 +225,24 @@ def _types(part: Any) -> list[str]:
     return [name for value in part for name in _types(value)] if isinstance(part, list) else []
 
 
-def _renumbered(part: Any, new: Mapping[int, int]) -> Any:
+def _numbers_in(part: Any) -> Iterator[int]:
+    """The numbers of tokens in a post-processor."""
+    found: list[int] = []
+
+    def hear(number: int) -> int:
+        found.append(number)
+        return number
+
+    _renumbered(part, hear)
+    yield from found
+
+
+def _renumbered(part: Any, new: Callable[[int], int]) -> Any:
     """A post-processor with new numbers: lists under `ids`, and pairs of a token and its number."""
     if isinstance(part, Mapping):
         return {
-            key: [new[number] for number in value] if key == "ids"
-            else [value[0], new[value[1]]] if key in ("cls", "sep") and isinstance(value, list)
+            key: [new(number) for number in value] if key == "ids"
+            else [value[0], new(value[1])] if key in ("cls", "sep") and isinstance(value, list)
             else _renumbered(value, new)
             for key, value in part.items()
         }  # fmt: skip
