@@ -348,7 +348,7 @@ class LikenessOptions:
     """The gate of a smaller model that answers otherwise."""
 
     min_cosine: float | None = option(
-        None, "The smallest cosine of a text's vector with the original's; default 0.", low=0, high=1
+        None, "The smallest cosine of a text's vector with the original's; default: any.", low=0, high=1
     )
     min_spearman: float | None = option(
         None, "The rank correlation of all similarities with the original's; default 0.3.", low=0, high=1

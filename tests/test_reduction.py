@@ -14,7 +14,7 @@ import torch
 from conftest import Ran, snapshot
 from safetensors import safe_open
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import sbertconv
 from sbertconv.errors import ArtifactError, ParityError, SourceError, UnsupportedModuleError, UnsupportedOptionError
@@ -307,3 +307,44 @@ def test_the_commands_print_what_became_smaller(
     assert "below the gate" in ran.out + ran.err
     assert "--min-spearman" in ran.err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "marks", [{"end_of_word_suffix": "</w>"}, {"continuing_subword_prefix": "##"}, {"byte_fallback": True}, {}]
+)
+def test_merges_with_marks_of_words_are_closed(marks: dict[str, Any]) -> None:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", **marks))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    marked = {key: value for key, value in marks.items() if key != "byte_fallback"}
+    tokenizer.train_from_iterator(
+        tiny.LINES, trainers.BpeTrainer(vocab_size=300, show_progress=False, special_tokens=["<unk>"], **marked)
+    )
+    texts = [tiny.LINES[1], "vectors of people ☃"]
+    smaller, numbers = cut(tokenizer, texts)
+    assert smaller.get_vocab_size() < tokenizer.get_vocab_size()
+    for text in texts:
+        assert [numbers[number] for number in tokenizer.encode(text).ids] == smaller.encode(text).ids
+
+
+@pytest.mark.parametrize(("row", "said"), [("clip", "takes image too"), ("weighted layers", "A module of its chain")])
+def test_layers_of_images_or_for_other_modules_are_no_layers_to_leave_out(row: str, said: str, tmp_path: Path) -> None:
+    import cases
+
+    model = {"clip": cases.clip, "weighted layers": cases.weighted_layers}[row]()
+    with pytest.raises(sbertconv.SbertconvError, match=said):
+        sbertconv.shorten(model, tmp_path / "out", layers="1", texts=MANY, **LOOSE)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_text_with_half_a_character_is_refused(static_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedOptionError, match="half a character"):
+        sbertconv.trim(static_folder, tmp_path / "out", keep=["fine", "\ud800"])
+    assert not any(tmp_path.iterdir())
+
+
+def test_files_beside_the_weights_do_not_decide_their_type(
+    folder_of: Callable[[str], Path], copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = copy_of(folder_of("bert"))
+    (folder / "junk.safetensors").write_bytes(b"\x01")
+    assert sbertconv.trim(folder, tmp_path / "out", keep=KEPT)["rows"].after > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DIM = 256
 BATCH = 512  # tokens that are asked at once
 SIF = 1e-4  # a token of this share of all tokens weighs half as much as a rare one
+ANY_TEXT = "a"
 NEVER = re.compile(r"\[unused\d+\]|<extra_id_\d+>|<unused\d+>")  # places that vocabularies keep free
 
 
@@ -59,7 +60,7 @@ def to_static(
     on_stage("comparing with encode()")
     with reopened(source, staging).loaded() as written:
         after = Size.of(written, "float32")
-        ours, fast = embedded(written, source, texts)
+        ours, fast = embedded(written, source, texts, smaller=True)
     report = held(texts, theirs, ours, gate, one_space=False)
     figures = (
         Figure("dim", own, dim),
@@ -91,7 +92,7 @@ def token_vectors(model: SentenceTransformer, holder: Holder, numbers: Sequence[
     """
     import torch
 
-    features, at = example(model, holder, numbers, source)
+    features, at = example(model, holder, source)
     found = []
     try:
         with torch.inference_mode():
@@ -113,33 +114,29 @@ def _repeated(value: Any, times: int) -> Any:
     return value.repeat(times, *[1] * (value.ndim - 1)) if alone else value
 
 
-def example(
-    model: SentenceTransformer, holder: Holder, numbers: Sequence[int], source: Source
-) -> tuple[dict[str, Any], int]:
-    """What the model makes of a text that is one token, and the place of that token in `input_ids`.
+def example(model: SentenceTransformer, holder: Holder, source: Source) -> tuple[dict[str, Any], int]:
+    """What the model makes of a text, with one token in the place of the text's own; and that place in `input_ids`.
 
     Raises:
-        UnsupportedModuleError: if no token is a text of its own.
+        UnsupportedModuleError: if the model takes its tokens in another form.
     """
-    for number, text in _texts(holder, numbers):
-        features = dict(model.preprocess([text]))
-        ids = features.get("input_ids")
-        if ids is not None and ids.ndim == 2 and ids[0].tolist().count(number) == 1:
-            return features, ids[0].tolist().index(number)
-    raise UnsupportedModuleError(
-        f"{source.name}: none of its tokens is a text of its own, with the features that its module takes.\n"
-        "No token vectors can be asked of it."
-    )
+    import torch
 
-
-def _texts(holder: Holder, numbers: Sequence[int]) -> Iterator[tuple[int, str]]:
-    """Tokens that are texts of their own, with these."""
-    for number in numbers[len(numbers) // 2 :]:
-        text = holder.backend.decode([number]).strip()
-        with whole_texts(holder.backend):
-            alone = bool(text) and holder.backend.encode(text, add_special_tokens=False).ids == [number]
-        if alone:
-            yield number, text
+    with whole_texts(holder.backend):
+        own = holder.backend.encode(ANY_TEXT, add_special_tokens=False).ids
+    features = dict(model.preprocess([ANY_TEXT]))
+    ids: Any = features.get("input_ids")
+    row = ids[0].tolist() if isinstance(ids, torch.Tensor) and ids.ndim == 2 else []
+    found = [at for at in range(len(row)) if own and row[at : at + len(own)] == own]
+    if not found:
+        raise UnsupportedModuleError(
+            f"{source.name}: its module takes no rows of tokens in input_ids (have: {', '.join(features)}).\n"
+            "No vectors of single tokens can be asked of it."
+        )
+    kept = [at for at in range(len(row)) if not found[0] < at < found[0] + len(own)]
+    short = {name: value[:, kept] if getattr(value, "shape", ())[:2] == ids.shape else value
+             for name, value in features.items()}  # fmt: skip
+    return short, found[0]
 
 
 def zipf_weights(count: int) -> np.ndarray:

@@ -87,7 +87,7 @@ def shorten(
         again = encoder_of(written, source)
         refuse_another_place(facts, [again.facts(place) for place in range(again.count)], kept, source)
         after = Size.of(written, dtype)
-        ours, fast = embedded(written, source, texts)
+        ours, fast = embedded(written, source, texts, smaller=True)
     report = held(texts, theirs, ours, gate, one_space=True)
     figures = (
         Figure("layers", count, len(kept)),
@@ -103,8 +103,13 @@ def encoder_of(model: SentenceTransformer, source: Source) -> Encoder:
     """The one module of the chain with a list of equal layers, as many as its config says.
 
     Raises:
-        UnsupportedModuleError: if there is none, or several.
+        UnsupportedModuleError: if there is none, or several, or layers for images too.
     """
+    if others := sorted(set(model.modalities) - {"text", "message"}):
+        raise UnsupportedModuleError(
+            f"{source.name}: takes {', '.join(others)} too, with layers of their own (have: text alone).\n"
+            "Its layers cannot be left out."
+        )
     found = [encoder for _, module in live_modules(model) if (encoder := _encoder_in(module)) is not None]
     if len(found) != 1:
         chain = ", ".join(f"[{label}] {type(module).__name__}" for label, module in live_modules(model))
@@ -142,6 +147,8 @@ def chosen(layers: str, count: int) -> list[int]:
     Raises:
         UnsupportedOptionError: for what is no such list, is not there, or leaves out none.
     """
+    if count < 2:
+        raise UnsupportedOptionError(f"layers={layers!r}: the model has one layer.\nConvert it as it is.")
     parts = [part.strip() for part in layers.removesuffix(",").split(",")]
     if not all(part.isdecimal() for part in parts):
         raise UnsupportedOptionError(

@@ -13,7 +13,7 @@ from sbertconv.corpus.texts import sentences
 from sbertconv.errors import ParityError, SourceError, UnsupportedOptionError, error_text
 from sbertconv.options import LikenessOptions
 from sbertconv.parity.quality import Gate, QualityReport, measure_quality
-from sbertconv.reduction.reports import Likeness, Proof, proof
+from sbertconv.reduction.reports import ANY, Likeness, Proof, proof
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FEWEST, MOST = 50, 4000  # texts: ten neighbours among fewer are no choice, and of more all pairs fill the memory
 LEAST = Gate(
-    0.0,
+    ANY,
     0.3,
     0.2,
     "half of a model's layers, or its tokens alone, keep about 0.45 and 0.25 untrained, and random vectors 0 and 0.01: "
@@ -46,7 +46,9 @@ def gate_texts(texts: Sequence[str]) -> list[str]:
     return [found[place] for place in places]
 
 
-def embedded(model: SentenceTransformer, source: Source, texts: Sequence[str]) -> tuple[np.ndarray, float]:
+def embedded(
+    model: SentenceTransformer, source: Source, texts: Sequence[str], smaller: bool = False
+) -> tuple[np.ndarray, float]:
     """encode() of the texts, float32 [texts, dim], and the seconds that it took.
 
     Raises:
@@ -56,7 +58,9 @@ def embedded(model: SentenceTransformer, source: Source, texts: Sequence[str]) -
     try:
         found = np.asarray(model.encode(list(texts), show_progress_bar=False), np.float32)
     except Exception as error:
-        raise SourceError(f"{source.name}: its encode() fails: {error_text(error, 3)}\nMend the model.") from error
+        said = "made smaller, its encode() fails" if smaller else "its encode() fails"
+        advice = "A module of its chain needs what was left out." if smaller else "Mend the model."
+        raise SourceError(f"{source.name}: {said}: {error_text(error, 3)}\n{advice}") from error
     return found, time.perf_counter() - start
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NOT_MEASURED = ("batch_cosine", "batch_text")  # of a smaller model that is no other computation of the same one
 OF_DIRECTION = ("min_cosine", "worst_text", "mean_cosine")  # of vectors in one space
+ANY = -1.0  # the bound that every cosine keeps
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Likeness(QualityReport):
         """For machines: without what was not measured."""
         content = super().to_json()
         without = NOT_MEASURED if self.one_space else (*NOT_MEASURED, *OF_DIRECTION)
-        gate = {name: value for name, value in content["gate"].items() if name not in without}
+        gate = {name: value for name, value in content["gate"].items() if name not in without and value != ANY}
         return {**{name: value for name, value in content.items() if name not in without}, "gate": gate}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", "*.model", "tokeniz
 TOKENIZER_CONFIG = "tokenizer_config.json"
 ID_KEYS = ("_token_id", "_token_ids", "_token_index")
 NO_TOKEN = -1
+SURROGATE = re.compile("[\ud800-\udfff]")
 ANY_TEXT = ("a",)
 
 
@@ -185,8 +187,14 @@ def whole_texts(backend: Any) -> Iterator[None]:
 
 
 def numbers_of(backend: Any, texts: Iterable[str]) -> Iterator[list[int]]:
-    """The tokens of each text in full length, with the special ones."""
+    """The tokens of each text in full length, with the special ones.
+
+    Raises:
+        UnsupportedOptionError: for a text with half a character, which no tokenizer takes.
+    """
     texts = list(texts)
+    if halves := next((text for text in texts if SURROGATE.search(text)), None):
+        raise UnsupportedOptionError(f"{shorten(halves)!r}: holds half a character.\nMend the text, or leave it out.")
     with whole_texts(backend):
         for start in range(0, len(texts), BLOCK):
             yield from (encoding.ids for encoding in backend.encode_batch_fast(texts[start : start + BLOCK]))
