@@ -257,6 +257,8 @@ def print_reduction(made: Reduction, as_json: bool) -> None:
         name, shown = FIGURES[figure.name]
         table.add_row(name, *("" if number is None else shown(number) for number in (figure.before, figure.after)))
     console.print(table)
+    if made.example:
+        print_lines(console, f"One of them: {_quoted(made.example, 80)}")
     print_lines(console, f"Written to {made.folder}", "Load it:", f"  {how_to_load(made.folder)}")
     print_lines(console, "Convert it:", f"  sbertconv to-onnx {made.folder}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,13 +64,15 @@ class Reduction:
         figures: in the order in which they are shown.
         parity: the proof, or the quality gate.
         notes: what to know of it.
+        example: a text of the sample that changes its tokens; no file holds it.
     """
 
     folder: Path
     verb: str
     figures: tuple[Figure, ...]
     parity: ParityReport
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    example: str = ""
 
     def __getitem__(self, name: str) -> Figure:
         """A figure by its name."""
@@ -86,7 +88,8 @@ class Reduction:
 
     def to_json(self) -> dict[str, Any]:
         """For machines: the same content as plain types."""
-        return {"folder": str(self.folder), **self.plain, "notes": list(self.notes), "parity": self.parity.to_json()}
+        return {"folder": str(self.folder), **self.plain, "notes": list(self.notes),
+                "example": self.example, "parity": self.parity.to_json()}  # fmt: skip
 
 
 def content_of(source: Source, made: Reduction, options: Mapping[str, Any]) -> dict[str, Any]:

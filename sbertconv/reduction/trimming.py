@@ -101,6 +101,11 @@ def trim(source: Source, options: TrimOptions, staging: Staging, on_stage: Calla
         kept = list(dict.fromkeys(options.keep)) or [
             text for text, differs in zip(sample, changed, strict=True) if not differs
         ]
+        if not kept:
+            raise UnsupportedOptionError(
+                f"languages={list(options.languages)}: no text of the sample keeps its tokens, so that nothing could "
+                "be proven.\nPass texts of these languages with keep= or sample=."
+            )
         on_stage("asking the original")
         theirs = answers(model, source, kept)
         on_stage("writing")
@@ -124,15 +129,8 @@ def trim(source: Source, options: TrimOptions, staging: Staging, on_stage: Calla
         Figure("sample_texts", None, len(sample)),
         Figure("changed_share", None, share),
     )
-    return Reduction(staging.target, "trim", figures, report, tuple(notes(source, changed, sample)))
-
-
-def notes(source: Source, changed: Sequence[bool], sample: Sequence[str]) -> Iterator[str]:
-    """What to know of a trimmed model."""
-    yield from source.notes
-    if any(changed):
-        example = next(text for text, differs in zip(sample, changed, strict=True) if differs)
-        yield f"A text of the sample that changes its tokens: {shorten(example, 60)!r}"
+    example = next((text for text, differs in zip(sample, changed, strict=True) if differs), "")
+    return Reduction(staging.target, "trim", figures, report, source.notes, example)
 
 
 def holder_of(model: SentenceTransformer, source: Source) -> Holder:
