@@ -199,7 +199,7 @@ def _to_graph(
         note = "Written without fused operators. With them: {reason}"
         ways[note] = partial(write_onnx, options=replace(settings, optimize=False))
     conversion = Conversion(
-        source=with_changes(source, settings.top_k, settings.truncate_dim, settings.normalize),
+        source=with_changes(source, settings.top_k, settings.truncate_dim, settings.normalize, settings.outputs or ()),
         registry=converters,
         backend="onnx",
         bounds=bounds,
@@ -396,7 +396,7 @@ def to_torch(
     source, converters = opened(model, subject(ModelOptions, options), registry)
     outputs = source.model_class.choose_outputs(how.outputs, how.activation, how.sparse)
     conversion = Conversion(
-        source=with_changes(source, how.top_k, how.truncate_dim, how.normalize),
+        source=with_changes(source, how.top_k, how.truncate_dim, how.normalize, outputs),
         registry=converters,
         backend="torch",
         bounds=exact_bounds(subject(ProofOptions, options)),
@@ -441,7 +441,7 @@ def pipeline(
 
     source, converters = opened(model, subject(ModelOptions, options), registry)
     outputs = subject(TorchOptions, options).outputs
-    source.model_class.choose_outputs(outputs)
+    source = with_changes(source, outputs=source.model_class.choose_outputs(outputs))
     with source.loaded() as loaded:
         plan = plan_model(loaded, source.name, "torch", converters)
         plan.check()
@@ -694,7 +694,8 @@ def verify(
     source.check_classes()
     manifest = artifact.manifest
     cut = manifest.get("options", {}).get("truncate_dim")
-    source = with_changes(source, manifest.get("top_k"), cut, manifest.get("normalized", False))
+    given = [output["name"] for output in manifest["graphs"][0]["outputs"]]
+    source = with_changes(source, manifest.get("top_k"), cut, manifest.get("normalized", False), given)
     with source.loaded(widened_late=True) as loaded:
         on_stage(f"comparing with {source.model_class.method}()")
         original = CLASS_PARITY[source.model_class.name].original(loaded)

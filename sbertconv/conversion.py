@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, folder_name, read_artifact
-from sbertconv.artifact.kinds import EXACT, NORMALIZES
+from sbertconv.artifact.kinds import EXACT, HEAD_OUTPUTS, NORMALIZES
 from sbertconv.artifact.publishing import Staging, stage
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.memory import release_memory, settled_heap
 from sbertconv.options import GateOptions, ModelOptions, ProofOptions, RuleOptions
 from sbertconv.parity.quality import GATES
 from sbertconv.runtime.opening import open_model
+from sbertconv.source.files import HEAD_FILES, heads_in
 from sbertconv.source.naming import path_is_there
 
 if TYPE_CHECKING:
@@ -262,12 +263,16 @@ def opened(
 
 
 def with_changes(
-    source: Source, top_k: int | None = None, truncate_dim: int | None = None, normalize: bool = False
+    source: Source,
+    top_k: int | None = None,
+    truncate_dim: int | None = None,
+    normalize: bool = False,
+    outputs: Sequence[str] = (),
 ) -> Source:
     """The source, whose model gives its vectors in this way while it is loaded; unless asked, as it does by itself.
 
     Raises:
-        UnsupportedOptionError: for a model without such vectors.
+        UnsupportedOptionError: for a model without such vectors, or outputs of heads that are not beside it.
     """
     asked = {"max_active_dims": top_k, "truncate_dim": truncate_dim, NORMALIZES: normalize}
     if top_k is not None:
@@ -276,7 +281,14 @@ def with_changes(
         source.model_class.check_dense("truncate_dim=")
     if normalize:
         source.model_class.check_dense("normalize=True")
-    return replace(source, changes={name: value for name, value in asked.items() if value})
+    heads = tuple(name for name in outputs if name in HEAD_OUTPUTS)
+    there = heads_in(source.folder) if source.folder else []
+    if missing := [f"{name} ({HEAD_FILES[name]})" for name in heads if name not in there]:
+        raise UnsupportedOptionError(
+            f"outputs={list(outputs)}: {source.name} has no head beside it for {', '.join(missing)}.\n"
+            "Choose other outputs, or pass the folder that holds these files."
+        )
+    return replace(source, changes={name: value for name, value in asked.items() if value}, heads=heads)
 
 
 def target_folder(directory: str | Path | None, name: str, kind: str) -> str | Path:

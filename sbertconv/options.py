@@ -202,8 +202,9 @@ class OutputOptions(ActivationOptions, VectorOptions):
 
     outputs: Names | None = option(
         None,
-        "sentence_embedding, token_embeddings or last_hidden_state, the transformer's own; of a reranker or classifier "
-        "logits or scores; of a SparseEncoder also indices and values, and logits of tokens; several in this order.",
+        "sentence_embedding, token_embeddings or last_hidden_state, the transformer's own; of a model with heads as "
+        "BGE-M3 has lexical_weights and colbert_vecs; of a reranker or classifier logits or scores; of a SparseEncoder "
+        "indices and values, and logits of tokens; several in this order.",
         flag="--output",
         metavar="<name>",
         choices=OUTPUTS,

@@ -167,11 +167,11 @@ def test_unfused_attentions_are_noted() -> None:
     assert _unfused(graph) == "text: 1 of 12 attentions are not fused."
 
 
-def stop(model: onnx_ir.Model) -> None:
+def stop(model: onnx_ir.Model, tied: bool) -> None:
     raise ValueError("nothing fits")
 
 
-def spoil(model: onnx_ir.Model) -> None:
+def spoil(model: onnx_ir.Model, tied: bool) -> None:
     weight = next(value for value in model.graph.initializers.values() if value.dtype == onnx_ir.DataType.FLOAT)
     weight.const_value = onnx_ir.tensor(-weight.const_value.numpy(), name=weight.name)
 

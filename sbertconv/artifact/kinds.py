@@ -13,6 +13,8 @@ NORMALIZES = "normalize_embeddings"  # a keyword of encode(); of a model while i
 EXACT = "fp32"  # the precision that is held to the last bits of float32
 ACTIVATIONS = ("identity", "sigmoid", "softmax", "tanh", "relu")  # of logits, which the run time computes with numpy
 SPARSE_OUTPUTS = ("indices", "values")
+HEAD_OUTPUTS = (LEXICAL_WEIGHTS, COLBERT_VECS) = ("lexical_weights", "colbert_vecs")  # of further heads beside a model
+HEADS = "heads"  # of a model while it is converted, an attribute: output -> its head
 NOT_ZERO = "nonzero"  # the axis of what is not 0
 
 
@@ -130,8 +132,8 @@ MODEL_CLASSES = {
             name="SentenceTransformer",
             library="SentenceTransformer",
             method="encode",
-            outputs=("sentence_embedding", "token_embeddings", "last_hidden_state"),
-            token_outputs=("token_embeddings", "last_hidden_state"),
+            outputs=("sentence_embedding", "token_embeddings", "last_hidden_state", *HEAD_OUTPUTS),
+            token_outputs=("token_embeddings", "last_hidden_state", *HEAD_OUTPUTS),
             keys=("embedding_dimension", "similarity_fn_name"),
             pairs=False,
         ),

@@ -307,6 +307,7 @@ class Manifest(TypedDict):
     embedding_dimension: NotRequired[Annotated[Positive | str, key("the size of its vectors")]]
     truncate_dim: NotRequired[Annotated[Positive | None, key("the size that vectors are cut to")]]
     normalized: NotRequired[Annotated[bool, key("whether vectors are normalized after they are cut")]]
+    unweighted_ids: NotRequired[Annotated[list[Count], key("the tokens that have no lexical weight")]]
     max_active_dims: NotRequired[Annotated[Positive | None, key("of sparse vectors, the most values that are not 0")]]
     similarity_fn_name: NotRequired[
         Annotated[

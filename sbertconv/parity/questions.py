@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sbertconv.artifact.kinds import EXACT, MODEL_CLASSES, NORMALIZES
+from sbertconv.artifact.kinds import EXACT, HEAD_OUTPUTS, HEADS, MODEL_CLASSES, NORMALIZES
 from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, long_text, random_images, sentences
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 SMALL_BATCH = 8
 POOLED = 40  # sentences whose pooled tokens are compared
 COMPANY = 3  # texts in a call of its own: one of a length of the ladder, between two short ones
-TOKEN_OUTPUT, OWN_TOKENS = "token_output", ("last_hidden_state", "logits")  # of the Transformer, and not of encode()
+TOKEN_OUTPUT = "token_output"
+OWN_TOKENS = ("last_hidden_state", "logits", *HEAD_OUTPUTS)  # of the Transformer, and not of encode()
 TOKENS, ALONE, BATCH, SENTENCES = "tokens", "each text alone", "padded batch", "sentences"
 LENGTHS_ALONE, LENGTHS_MIXED = "each length alone", "mixed lengths"
 
@@ -140,7 +141,14 @@ class Original:
                 hook.remove()
         found = given[-1]
         kept = np.flatnonzero(np.asarray(found["attention_mask"][0]))
-        return found["token_embeddings"][0][: kept[-1] + 1 if len(kept) else 1]
+        tokens = found["token_embeddings"][:, : kept[-1] + 1 if len(kept) else 1]
+        head = getattr(self.model, HEADS, {}).get(question.options["output"])
+        if head is None:
+            return tokens[0]
+        import torch
+
+        with torch.inference_mode():
+            return head(tokens)[0]
 
     def tokens(self, text: Any, task: str | None) -> Mapping[str, Any]:
         tensors: Mapping[str, Any] = self.model.preprocess([text], **({"task": task} if task else {}))

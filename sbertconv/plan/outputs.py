@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sbertconv.artifact.kinds import ACTIVATIONS, NORMALIZES
+from sbertconv.artifact.kinds import ACTIVATIONS, HEAD_OUTPUTS, HEADS, LEXICAL_WEIGHTS, NORMALIZES
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.source.routes import live_modules
 
@@ -98,6 +98,14 @@ def _values(model: Any) -> Callable[[Any], Any]:
     return values
 
 
+def _by_head(output: str) -> Callable[[Any], Callable[[Any], Any]]:
+    def finish(model: Any) -> Callable[[Any], Any]:
+        head: Callable[[Any], Any] = getattr(model, HEADS)[output]
+        return head
+
+    return finish
+
+
 def _activated(model: Any) -> Callable[[Any], Any]:
     activation: Callable[[Any], Any] = model.activation_fn
     return activation
@@ -110,8 +118,15 @@ def _embedding_content(model: Any, graphs: Sequence[Mapping[str, Any]]) -> dict[
         "embedding_dimension": output["shape"][-1],
         "truncate_dim": model.truncate_dim,
         **({"normalized": True} if getattr(model, NORMALIZES, False) else {}),
+        **({"unweighted_ids": _unweighted(model)} if LEXICAL_WEIGHTS in {output["name"] for output in outputs} else {}),
         "similarity_fn_name": model.similarity_fn_name,
     }
+
+
+def _unweighted(model: Any) -> list[int]:
+    """The tokens that have no lexical weight: those that FlagEmbedding leaves out."""
+    named = (getattr(model.tokenizer, f"{name}_token_id", None) for name in ("cls", "eos", "pad", "unk"))
+    return sorted({number for number in named if number is not None})
 
 
 def _sparse_content(model: Any, graphs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -188,6 +203,7 @@ OUTPUTS = {
             "sentence_embedding": ModelOutput("sentence_embedding", _truncated),
             "token_embeddings": ModelOutput("token_embeddings", _as_it_is),
             "last_hidden_state": ModelOutput("last_hidden_state", _own_copy),
+            **{name: ModelOutput("last_hidden_state", _by_head(name)) for name in HEAD_OUTPUTS},
         },
         _embedding_content,
     ),

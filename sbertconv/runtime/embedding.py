@@ -9,8 +9,10 @@ import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime import similarity as similarity_functions
+from sbertconv.runtime.heads import SHAPED
 from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device, check_inputs
+from sbertconv.runtime.tokenization import Tensors
 
 
 class Embedder(TaskEncoder):
@@ -50,7 +52,7 @@ class Embedder(TaskEncoder):
 
         Returns:
             A float32 array [n, dim], or [dim] for a single input; lists of arrays [tokens, dim] for
-            "token_embeddings".
+            "token_embeddings" and "colbert_vecs"; dicts of token ids and weights for "lexical_weights".
 
         Raises:
             UnsupportedOptionError: for an unknown prompt name, output, precision, device or task.
@@ -69,9 +71,8 @@ class Embedder(TaskEncoder):
         items: list[Any] = [inputs] if single else list(inputs)
         if not items:
             return self._as_asked(np.array([]), convert_to_numpy, convert_to_tensor)
-        rows = self._run(
-            items, self._resolve_prompt(prompt, prompt_name), batch_size, bool(show_progress_bar), output_value, task
-        )
+        asked, progress = self._resolve_prompt(prompt, prompt_name), bool(show_progress_bar)
+        rows = self._run(items, asked, batch_size, progress, output_value, task, self._shaped)
         if output_value != "sentence_embedding":
             return rows[0] if single else rows
         vectors = self._truncate(np.stack(rows), truncate_dim)
@@ -79,6 +80,17 @@ class Embedder(TaskEncoder):
             vectors = similarity_functions.normalize(vectors)
         vectors = similarity_functions.quantize(vectors, precision)
         return self._as_asked(vectors[0] if single else vectors, convert_to_numpy, convert_to_tensor)
+
+    def _shaped(self, found: Tensors, output: str | None, row: int, tensors: Tensors) -> Any:
+        """One item's result: outputs of further heads without padding and special tokens."""
+        if output is not None and output not in SHAPED:
+            return self._row(found, output, row, tensors)
+        left_out = self.artifact.manifest.get("unweighted_ids", ())
+        heads = {}
+        for name in SHAPED.keys() & found.keys() & ({output} if output else found.keys()):
+            kept = np.flatnonzero(tensors["attention_mask"][row])
+            heads[name] = SHAPED[name](found[name][row][kept], tensors["input_ids"][row][kept], left_out)
+        return {**self._row(found, None, row, tensors), **heads} if output is None else heads[output]
 
     @staticmethod
     def _as_asked(vectors: np.ndarray, convert_to_numpy: bool, convert_to_tensor: bool) -> Any:

@@ -49,8 +49,8 @@ KEYWORDS = {
     "batch_size": Keyword("inputs per batch; texts are sorted by length first.", NUMBER),
     "show_progress_bar": Keyword("whether to show one; None is no.", FLAG, True),
     "output_value": Keyword(
-        '"sentence_embedding", "token_embeddings", another output of the graph, or None for a dict of everything per '
-        "input.",
+        '"sentence_embedding", "token_embeddings", "lexical_weights", "colbert_vecs", another output of the graph, or '
+        "None for a dict of everything per input.",
         TEXT,
         True,
     ),

@@ -214,8 +214,9 @@ class ConvertedModel:
         progress: bool,
         output: str | None,
         task: str | None,
+        shape: Callable[[Tensors, str | None, int, Tensors], Any] | None = None,
     ) -> list[Any]:
-        """One result per item, in the order given."""
+        """One result per item, in the order given; `shape` is what makes it in place of `_row`."""
         modality = self._modality(items)
         graph = self.graph(modality, task)
         if output is not None and output not in graph.outputs:
@@ -231,7 +232,7 @@ class ConvertedModel:
             batches = self._batches(graph, items, order, batch_size, prompt, task)
             for (chosen, tensors), found in answered(graph.run, batches, self.parallel):
                 for row, index in enumerate(chosen):
-                    results[index] = self._row(found, output, row, tensors)
+                    results[index] = (shape or self._row)(found, output, row, tensors)
                 advance(len(chosen))
         return results
 

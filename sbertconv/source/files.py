@@ -11,6 +11,7 @@ from typing import Any
 from sbertconv.artifact import json_reading
 from sbertconv.artifact.folder import inside
 from sbertconv.artifact.json_reading import Rule
+from sbertconv.artifact.kinds import COLBERT_VECS, LEXICAL_WEIGHTS
 from sbertconv.artifact.manifest import LONGEST_PROMPT, MOST_PROMPTS
 from sbertconv.artifact.tokenizer_file import tokenizer_problems
 from sbertconv.errors import ArtifactError, SourceError
@@ -23,6 +24,7 @@ INDEX = ".index.json"  # of weights in several files
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 COPY = "Get a complete copy of the model."
+HEAD_FILES = {LEXICAL_WEIGHTS: "sparse_linear.pt", COLBERT_VECS: "colbert_linear.pt"}  # output -> the file of its head
 ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER = "tokenizer.json"
 # Weights of a model's top folder that the library reads, or that are the same in another framework's format
@@ -274,9 +276,14 @@ def missing_files(folder: Path, spec: ModuleSpec) -> list[str]:
 
 
 def unread_weights(folder: Path) -> list[str]:
-    """Weights beside a model that no module of it reads: heads of models with several kinds of output."""
+    """Weights beside a model that neither a module of it nor a known head reads."""
     files = (file.name for ending in ("pt", "pth", "bin", "safetensors") for file in folder.glob(f"*.{ending}"))
-    return sorted(name for name in files if not KNOWN_WEIGHTS.fullmatch(name))
+    return sorted(name for name in files if not KNOWN_WEIGHTS.fullmatch(name) and name not in HEAD_FILES.values())
+
+
+def heads_in(folder: Path) -> list[str]:
+    """The outputs that heads beside a model can give."""
+    return [output for output, file in HEAD_FILES.items() if is_there(folder / file)]
 
 
 def _any(folder: Path, patterns: Sequence[str]) -> bool:

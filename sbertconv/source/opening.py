@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.folder import MANIFEST, given_path
-from sbertconv.artifact.kinds import MODEL_CLASSES, ModelClass, class_named
+from sbertconv.artifact.kinds import HEADS, MODEL_CLASSES, ModelClass, class_named
 from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, missing_packages, require
 from sbertconv.source.bare import BARE, POOLING, TOKEN_MODULES
@@ -19,9 +19,11 @@ from sbertconv.source.checkpoints import architecture
 from sbertconv.source.files import (
     ADAPTER_CONFIG,
     COPY,
+    HEAD_FILES,
     TOKENIZER,
     check_entries,
     check_tokenizer,
+    heads_in,
     is_there,
     missing_files,
     read_json,
@@ -44,7 +46,7 @@ SAME_TYPES = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.d
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CONFIG = "config.json"
 DEEPEST_ROUTER = 4
-HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py"]
+HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py", *HEAD_FILES.values()]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Source:
         notes: what was assumed, to be said aloud.
         model_class: what kind of model it is.
         changes: attributes of the model that are others while it is loaded.
+        heads: outputs that heads beside the model give; they are read when it is loaded.
         pooling: of a bare checkpoint, the mode asked for in the place of the library's own.
         allow_changed: whether a model that does not load as its files describe it is converted all the same.
         heard: what the libraries said each time that it was loaded.
@@ -77,6 +80,7 @@ class Source:
     notes: tuple[str, ...] = ()
     live: SentenceTransformer | None = field(default=None, repr=False)
     changes: Mapping[str, Any] = field(default_factory=dict)
+    heads: tuple[str, ...] = ()
     pooling: str | None = None
     allow_changed: bool = False
     heard: list[str] = field(default_factory=list, compare=False)
@@ -101,10 +105,11 @@ class Source:
         model = self._load_from_files(widened_late) if self.live is None else _float32_on_cpu(self.live)
         self.heard.extend([*tokens_without_a_row(model), *self._other_tokenizers(model)])
         training = [module for module in model.modules() if module.training]
-        own = {name: getattr(model, name, MISSING) for name in self.changes}
+        changes = {**self.changes, **({HEADS: self._read_heads(model)} if self.heads else {})}
+        own = {name: getattr(model, name, MISSING) for name in changes}
         model.eval()
         try:
-            for name, value in self.changes.items():
+            for name, value in changes.items():
                 setattr(model, name, value)
             refuse_non_finite(model, self.name)
             size = getattr(model, "truncate_dim", None)
@@ -124,6 +129,16 @@ class Source:
                 module.training = True
             if model is not self.live:
                 _empty(model)
+
+    def _read_heads(self, model: SentenceTransformer) -> Mapping[str, Any]:
+        from sbertconv.source.heads import read_heads
+
+        folder, transformer = self.folder, next(iter(model.children()))
+        if folder is None or not hasattr(transformer, "get_embedding_dimension"):
+            raise SourceError(
+                f"{self.name}: its first module gives no token embeddings to a head.\nLeave outputs= out."
+            )
+        return read_heads(folder, self.heads, transformer.get_embedding_dimension())
 
     def _other_tokenizers(self, model: SentenceTransformer) -> Iterator[str]:
         modules = dict(live_modules(model))
@@ -403,6 +418,9 @@ def _from_folder(
     else:
         specs, notes = CLASS_SOURCES[model_class.name].chain(config)
         notes = (*notes, f"An adapter, converted with its base {config['_name_or_path']}.") if is_adapter else notes
+    if model_class.name == "SentenceTransformer" and (heads := heads_in(folder)):
+        files = " and ".join(HEAD_FILES[name] for name in heads)
+        notes = (*notes, f"{files} beside it: {' and '.join(heads)} are given where outputs= asks for them.")
     if unread := unread_weights(folder):
         notes = (*notes, f"No module reads {', '.join(unread)}: what they are for is not converted.")
     if local:

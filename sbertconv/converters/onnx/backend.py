@@ -208,7 +208,7 @@ def exported_graph(
         if reads_padding(chain, example):
             zero_unattended(graph)
         if options.optimize:
-            _fuse(graph)
+            _fuse(graph, tied=options.precision not in IN_BLOCKS)  # whose kernels want a weight, not one turned
         if options.for_tensorrt:
             prepare(graph)
     try:
@@ -249,11 +249,11 @@ def _translate(
     )
 
 
-def _fuse(model: onnx_ir.Model) -> None:
+def _fuse(model: onnx_ir.Model, tied: bool) -> None:
     from sbertconv.converters.onnx.fusion import fuse
 
     try:
-        fuse(model)
+        fuse(model, tied)
     except Exception as error:
         raise ArtifactError(f"The graph cannot be fused: {root_cause(error)}\nPass optimize=False.") from error
 

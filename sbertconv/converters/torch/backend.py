@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sbertconv.artifact.kinds import HEAD_OUTPUTS
 from sbertconv.converters.guards import forget_guards, guards_of
 from sbertconv.converters.sizes import exported
 from sbertconv.converters.traced import WAYS_OUT, place_of, quiet, traceable, unchanged
@@ -44,11 +45,15 @@ class Pipeline(torch.nn.Module):
         assert model_class is not None
         for (name, _), step in zip(model.named_children(), route.steps, strict=True):
             self.add_module(name, step)
+        self._chain = tuple(name for name, _ in model.named_children())
         self.inputs = route.inputs
         self.outputs = model_class.choose_outputs(outputs)
         self._known = OUTPUTS[model_class.name].outputs
         chosen = {name: self._known[name] for name in self.outputs}
         self._made_of = {name: (output.feature, output.finish(model)) for name, output in chosen.items()}
+        for name, (_, finish) in self._made_of.items():
+            if name in HEAD_OUTPUTS and isinstance(finish, torch.nn.Module):
+                self.add_module(name, finish)  # its weights are weights
 
     def forward(
         self,
@@ -72,7 +77,8 @@ class Pipeline(torch.nn.Module):
         Returns:
             "sentence_embedding", float32 [batch, dim]; "token_embeddings", float32 [batch, sequence, dim];
             "scoring_mask", int64 [batch, sequence], 1 for tokens that count in late interaction; "logits" and "scores",
-            float32 [batch, labels]; "indices", int64, and "values", float32, see docs/sparse.md.
+            float32 [batch, labels]; "lexical_weights", float32 [batch, sequence], and "colbert_vecs", float32 [batch,
+            sequence, dim], with special tokens and padding; "indices", int64, and "values", float32: docs/sparse.md.
         """
         given = {
             "input_ids": input_ids,
@@ -85,11 +91,11 @@ class Pipeline(torch.nn.Module):
         features: Features = {name: given[name] for name in self.inputs if given[name] is not None}
         if "token_type_ids" in self.inputs and token_type_ids is None:
             features["token_type_ids"] = torch.zeros_like(features["input_ids"])
-        for step in self.children():
-            features = step(features)
+        for name in self._chain:
+            features = self.get_submodule(name)(features)
         made_of = self._made_of
         if missing := [name for name in self.outputs if made_of[name][0] not in features]:
-            has = [name for name, output in self._known.items() if output.feature in features]
+            has = [name for name, out in self._known.items() if out.feature in features and name not in HEAD_OUTPUTS]
             raise UnsupportedOptionError(
                 f"The chain gives no {' or '.join(missing)} (has: {', '.join(has)}).\nChoose another output."
             )

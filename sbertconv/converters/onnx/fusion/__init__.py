@@ -19,19 +19,20 @@ from sbertconv.converters.onnx.fusion.heads import NormBetweenTransposes, Packed
 from sbertconv.converters.onnx.fusion.norms import NormOfSum, SplitSkipNorm
 from sbertconv.converters.onnx.fusion.products import LinearOnRows, OneBatchTransposed, PairEinsum
 from sbertconv.converters.onnx.fusion.rotary import Rotary
-from sbertconv.converters.onnx.fusion.scores import OneBias, UnmergedValues
+from sbertconv.converters.onnx.fusion.scores import AttentionWithoutKernel, OneBias, UnmergedValues
 from sbertconv.converters.onnx.fusion.shapes import GatheredMask, GatheredRange, InputShape, ReshapedBack
 from sbertconv.converters.onnx.fusion.weights import share_equal_weights, slice_weights, transpose_weights
 
 
-def fuse(model: ir.Model) -> None:
+def fuse(model: ir.Model, tied: bool = True) -> None:
     """Replace attention, normalisation, activations and rotary embeddings by ONNX Runtime's operators, in place.
 
     Args:
         model: a graph as it was traced, float32, its batch and sequence dynamic.
+        tied: whether a weight that is used as it is and transposed is written once.
     """
-    slice_weights(model)
-    transpose_weights(model)
+    slice_weights(model, tied)
+    transpose_weights(model, tied)
     passes.ShapeInferencePass()(model)
     optimizer.optimize(model)
     for rule in PREPARING:
@@ -68,6 +69,7 @@ PREPARING: tuple[pattern.RewriteRule, ...] = tuple(
     )
 )
 FINISHING: tuple[pattern.RewriteRule, ...] = (
+    AttentionWithoutKernel.rule(),
     OneBatchTransposed.rule(),
     NormBetweenTransposes.rule(),
     RepeatedHeads.rule(),

@@ -203,3 +203,33 @@ def _unmerged(value: ir.Value) -> ir.Value | None:
     node = made_by(value, "Reshape")
     split = None if node is None else node.inputs[0]
     return split if len(dims(split)) == 4 and len(dims(value)) == 3 and dims(split)[2:] == dims(value)[1:] else None
+
+
+class AttentionWithoutKernel(pattern.RewriteRuleClassBase):
+    """An attention that onnxscript found and made none of ONNX Runtime's operators of, as of a number of heads that is
+    not known: written as products again.
+    """
+
+    def pattern(self, op: Any, query: Any, key: Any, value: Any, key_format: Any) -> Any:
+        return op.SDPA(
+            query,
+            key,
+            value,
+            key_format=key_format,
+            _allow_other_inputs=True,
+            _outputs=["attended"],
+            _domain="ai.onnxruntime._fusion",
+        )
+
+    def rewrite(
+        self, op: Any, query: ir.Value, key: ir.Value, value: ir.Value, key_format: ir.Attr, attended: ir.Value
+    ) -> Any:
+        node = attended.producer()
+        assert node is not None
+        scale = node.attributes.get_float("scale", None) or float(dims(query)[-1]) ** -0.5  # left out where it is this
+        turned = op.Transpose(key, perm=[0, 1, 3, 2] if key_format.as_string() == "BHSd" else [0, 2, 3, 1])
+        scores = op.MatMul(op.Mul(query, op.Constant(value_float=scale)), turned)
+        mask = node.inputs[3] if len(node.inputs) > 3 else None
+        weights = op.Softmax(scores if mask is None else op.Add(scores, mask), axis=-1)
+        hidden = op.IsNaN(weights)  # of a row that sees nothing
+        return op.MatMul(op.Where(hidden, op.Constant(value_float=0.0), weights), value)

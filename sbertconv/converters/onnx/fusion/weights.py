@@ -11,17 +11,32 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from sbertconv.converters.onnx.fusion.values import made_by
-from sbertconv.converters.onnx.saving import lazy
+from sbertconv.converters.onnx.saving import SMALL, lazy
 
+PARTS = ("Slice", "Transpose")
 BEGINNING = 256  # numbers that two weights are told apart by before all of them are compared
 
 
-def slice_weights(model: ir.Model) -> None:
-    """Parts of weights as weights, cut out when they are written: a graph would cut them out in every call."""
+def is_tied(weight: ir.Value) -> bool:
+    """Whether the graph has a use for the whole of a large weight, as the embedding table that is a model's head for
+    masked words too: parts of it, and the transposed, would be the same numbers once more in the file. Engines make
+    them while they load.
+    """
+    tensor = weight.const_value
+    return tensor is not None and tensor.nbytes > SMALL and any(use.node.op_type not in PARTS for use in weight.uses())
+
+
+def slice_weights(model: ir.Model, tied: bool) -> None:
+    """Parts of weights as weights, cut out when they are written: a graph would cut them out in every call.
+
+    Args:
+        model: the graph.
+        tied: whether those of tied weights stay as they are.
+    """
     for node in list(model.graph):
         weight = node.inputs[0] if node.op_identifier()[:2] == ("", "Slice") else None
         tensor = None if weight is None else weight.const_value
-        if weight is None or tensor is None or not weight.is_initializer():
+        if weight is None or tensor is None or not weight.is_initializer() or (tied and is_tied(weight)):
             continue
         given = [_integers(value) for value in node.inputs[1:]]
         if not all(given):
@@ -84,15 +99,15 @@ def _row(tensor: ir.TensorProtocol, row: int, shape: Sequence[int]) -> np.ndarra
     return found
 
 
-def transpose_weights(model: ir.Model) -> None:
+def transpose_weights(model: ir.Model, tied: bool) -> None:
     """Transposed weights as weights, each one stored once however many nodes use it, and transposed when it is
-    written: the optimizer would hold them all in memory.
+    written: the optimizer would hold them all in memory. Args: see `slice_weights`.
     """
     made: dict[tuple[ir.Value, tuple[int, ...]], ir.Value] = {}
     for node in list(model.graph):
         weight = node.inputs[0] if node.op_identifier()[:2] == ("", "Transpose") else None
         tensor = None if weight is None else weight.const_value
-        if weight is None or tensor is None or not weight.is_initializer():
+        if weight is None or tensor is None or not weight.is_initializer() or (tied and is_tied(weight)):
             continue
         perm = tuple(node.attributes.get_ints("perm", range(len(tensor.shape))[::-1]))
         if (weight, perm) not in made:
