@@ -72,7 +72,9 @@ def test_half_precision_prompts_and_other_modules_stay(tmp_path: Path) -> None:
     model = cases.bert(cases.pooling(), cases.dense(), prompts={"query": "frage: "})
     model.half().save_pretrained(str(tmp_path / "model"))
     (tmp_path / "model/README.md").write_text("the card")
+    torch.save(torch.nn.Linear(32, 1).state_dict(), tmp_path / "model/sparse_linear.pt")  # as beside BGE-M3
     made = sbertconv.trim(tmp_path / "model", tmp_path / "out", keep=KEPT)
+    assert (made.folder / "sparse_linear.pt").read_bytes() == (tmp_path / "model/sparse_linear.pt").read_bytes()
     with safe_open(made.folder / "model.safetensors", "pt") as weights:
         assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.float16}  # noqa: SIM118
     before, after = (SentenceTransformer(str(tmp_path / name), device="cpu") for name in ("model", "out"))

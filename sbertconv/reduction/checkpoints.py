@@ -7,13 +7,13 @@ import copy
 import json
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.errors import SourceError, UnsupportedModuleError, UnsupportedOptionError, error_text
-from sbertconv.source.files import WEIGHT_FILES
+from sbertconv.source.files import HEAD_FILES, WEIGHT_FILES
 from sbertconv.source.hearing import listening
 
 if TYPE_CHECKING:
@@ -128,8 +128,11 @@ def backend_of(module: Any) -> Any | None:
     return backend if isinstance(backend, Tokenizer) else None
 
 
-def save(model: SentenceTransformer, source: Source, staging: Staging, dtype: str) -> None:
-    """Write the model into the staged folder in the type that its files had, with the card and licence of the original.
+def save(
+    model: SentenceTransformer, source: Source, staging: Staging, dtype: str, heads: Iterable[str] = HEAD_FILES.values()
+) -> None:
+    """Write the model into the staged folder in the type that its files had, with the card and licence of the original,
+    and the heads beside it.
 
     Raises:
         SourceError: if the library cannot save it.
@@ -145,7 +148,7 @@ def save(model: SentenceTransformer, source: Source, staging: Staging, dtype: st
         raise SourceError(
             f"{source.name}: cannot be saved: {error_text(error, 3)}\nSave it again, or report it."
         ) from error
-    files = [] if source.folder is None else [source.folder / name for name in COPIED]
+    files = [] if source.folder is None else [source.folder / name for name in (*COPIED, *heads)]
     for file in files:
         if file.is_file() and (source.revision or not file.is_symlink()):  # the Hub's cache is made of links
             shutil.copyfile(file, staging.folder / file.name)

@@ -56,7 +56,7 @@ def to_static(
         table = np.zeros((max(numbers) + 1, dim), np.float32)
         table[numbers] = principal(vectors, counts, dim) * weights[:, None]
         static = static_model(model, described, table)
-        save(static, source, staging, "float32")
+        save(static, source, staging, "float32", heads=())
     on_stage("comparing with encode()")
     with reopened(source, staging).loaded() as written:
         after = Size.of(written, "float32")
