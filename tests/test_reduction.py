@@ -66,6 +66,18 @@ def test_kept_texts_have_the_same_embedding_to_the_last_bit(
     assert sbertconv.inspect(made.folder)["model_class"] == "SentenceTransformer"  # what every command opens
 
 
+def test_positions_that_are_counted_from_the_padding_stay(
+    folder_of: Callable[[str], Path], copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = copy_of(folder_of("roberta"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": 12}))
+    made = sbertconv.trim(folder, tmp_path / "out", keep=KEPT)
+    before, after = (SentenceTransformer(str(place), device="cpu") for place in (folder, made.folder))
+    assert np.array_equal(before.encode(KEPT), after.encode(KEPT))
+    assert after[0].model.config.pad_token_id == 12
+
+
 def test_half_precision_prompts_and_other_modules_stay(tmp_path: Path) -> None:
     import cases
 

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 CLASSES = ("SentenceTransformer", "CrossEncoder")
 NUMBERS_OF_TOKENS = {"LogitScore": "it scores by the logits of two tokens"}  # modules that know tokens by number
 BLOCK = 4096  # texts that are cut at once
-LOWEST = 1000  # numbers up to the padding's stay, since some architectures count positions from there
 RULE = "a == b, to the last bit"
 VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", "*.model", "tokenizer.json")
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -305,13 +304,18 @@ def token_settings(config: Any) -> Iterator[tuple[str, Any]]:
 
 
 def numbers_of_config(holder: Holder) -> Iterator[int]:
-    """The tokens that configs name by their numbers, and those up to the padding's, where that is low."""
+    """The tokens that configs name by their numbers; and those up to the padding's, where the model has its positions
+    counted from that number, as RoBERTa does.
+    """
+    import torch
+
     for config in configs_of(holder):
         for _, value in token_settings(config):
             yield from value if isinstance(value, (list, tuple)) else [value]
-        padding = getattr(config, "pad_token_id", None)
-        if isinstance(padding, int) and 0 <= padding < LOWEST:
-            yield from range(padding + 1)
+    tables = [module for module in holder.module.modules() if isinstance(module, torch.nn.Embedding)]
+    for table in tables:
+        if table.padding_idx is not None and len(table.weight) != holder.rows:
+            yield from range(table.padding_idx + 1)
 
 
 def cut_rows(holder: Holder, new: Mapping[int, int], source: Source) -> None:
