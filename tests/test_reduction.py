@@ -121,7 +121,7 @@ def test_a_static_model_and_a_reranker_are_trimmed_too(static_folder: Path, tmp_
 
 def cut(tokenizer: Tokenizer, texts: list[str]) -> tuple[Tokenizer, dict[int, int]]:
     """The tokenizer with what these texts need."""
-    holder = trimming.Holder("0", None, "", torch.nn.Embedding(1, 1), tokenizer)
+    holder = trimming.Holder("0", torch.nn.Module(), "", torch.nn.Embedding(1, 1), tokenizer)
     source: Any = type("Source", (), {"folder": None, "name": "it"})()
     model: Any = type("Model", (), {"preprocess": lambda self, texts: {}})()
     options = trimming.TrimOptions(keep=tuple(texts))
