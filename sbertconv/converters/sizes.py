@@ -30,17 +30,11 @@ def _quotient(number: Any, other: Any, **options: Any) -> Any:
     return number // other if sizes and options.get("rounding_mode") else torch.div(number, other, **options)
 
 
-def _transform(values: Tensor, n: Any = None, dim: int = -1, norm: Any = None, *, axis: int | None = None) -> Tensor:
-    """torch.fft.fft by that of several axes, whose sizes PyTorch keeps open for real numbers too."""
-    return torch.fft.fftn(values, None if n is None else (n,), (dim if axis is None else axis,), norm)
-
-
 # function -> the same with open sizes; its name is what a model's code is searched for
 OPEN: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.topk: _largest,
     Tensor.topk: _largest,
     torch.div: _quotient,
-    torch.fft.fft: _transform,
 }
 
 
