@@ -76,7 +76,7 @@ class Reduction:
 
     def __getitem__(self, name: str) -> Figure:
         """A figure by its name."""
-        return next(figure for figure in self.figures if figure.name == name)
+        return {figure.name: figure for figure in self.figures}[name]
 
     @property
     def plain(self) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def trim(source: Source, options: TrimOptions, staging: Staging, on_stage: Calla
     smaller = reopened(source, staging)
     path = next(spec.path for spec in smaller.modules if spec.label == holder.label)
     write_tokenizer(staging.folder / path, choice)
-    on_stage("reading it back")
+    on_stage(f"comparing with {source.model_class.method}()")
     with smaller.loaded() as written:
         settle(written)
         again = holder_of(written, source)
