@@ -62,6 +62,9 @@ WRITES = {
     "to-tf": "keras",
     "to-torch": "torch",
     "to-st": "st",
+    "trim": "trimmed",
+    "shorten": "short",
+    "to-static": "static",
     "pack": "",
 }
 LONGEST = 1800  # seconds of one step

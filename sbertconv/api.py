@@ -36,6 +36,8 @@ from sbertconv.options import (
     FolderOptions,
     GateOptions,
     KerasOptions,
+    LayerOptions,
+    LikenessOptions,
     LookInsideOptions,
     ModelOptions,
     OnnxOptions,
@@ -44,7 +46,9 @@ from sbertconv.options import (
     ProofOptions,
     PushOptions,
     RuleOptions,
+    StaticOptions,
     TorchOptions,
+    TrimOptions,
     recorded,
     refuse_idle,
     subject,
@@ -65,6 +69,8 @@ if TYPE_CHECKING:
     from sbertconv.converters.torch.backend import Pipeline
     from sbertconv.parity.comparison import ParityReport
     from sbertconv.plan.registry import Registry
+    from sbertconv.reduction.reports import Reduction
+    from sbertconv.source.opening import Source
 
 KERAS_TO_ONNX = {
     "overwrite",
@@ -497,6 +503,126 @@ def to_st(
         report = replace(report, backend="sentence-transformers")
         published(staging, content, report, on_stage)
     return report
+
+
+@verb
+def trim(
+    model: str | Path | SentenceTransformer,
+    directory: str | Path | None = None,
+    *,
+    on_stage: OnStage = say_nothing,
+    **options: Unpack[keywords.Trim],
+) -> Reduction:
+    """Write a model with fewer tokens, as a folder that sentence-transformers loads: the rows of its embedding table
+    and its tokenizer are cut to those that texts or languages need. Every kept text has the same embedding, to the last
+    bit.
+
+    Args:
+        model: a Hub id, a folder, or a live model, which is left as it is.
+        directory: where to write; default `<model's name>-trimmed` in the current folder.
+        on_stage: called with the name of each stage as it starts.
+        {options}
+
+    Returns:
+        The sizes before and after, the share of other texts that change their tokens, and the proof.
+
+    Raises:
+        SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError, ArtifactError:
+            see `sbertconv.errors`. Nothing is written then.
+        ParityError: if a kept text has another embedding. Nothing is published then.
+    """
+    from sbertconv.reduction.trimming import trim as reduce
+
+    how = partial(reduce, options=subject(TrimOptions, options))
+    return _reduced("trim", model, directory, options, on_stage, "trimmed", how)
+
+
+@verb
+def shorten(
+    model: str | Path | SentenceTransformer,
+    directory: str | Path | None = None,
+    *,
+    on_stage: OnStage = say_nothing,
+    **options: Unpack[keywords.Shorten],
+) -> Reduction:
+    """Write a model with fewer layers, as a folder that sentence-transformers loads, behind a quality gate on its
+    similarities.
+
+    Args:
+        model: a Hub id, a folder, or a live SentenceTransformer, which is left as it is.
+        directory: where to write; default `<model's name>-short` in the current folder.
+        on_stage: called with the name of each stage as it starts.
+        {options}
+
+    Returns:
+        The sizes before and after, and the measured quality.
+
+    Raises:
+        SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError, ArtifactError:
+            see `sbertconv.errors`. Nothing is written then.
+        ParityError: if the similarities stay below the gate. Nothing is published then.
+    """
+    from sbertconv.reduction.layers import shorten as reduce
+
+    how = partial(reduce, layers=subject(LayerOptions, options), gate=subject(LikenessOptions, options))
+    return _reduced("shorten", model, directory, options, on_stage, "short", how)
+
+
+@verb
+def to_static(
+    model: str | Path | SentenceTransformer,
+    directory: str | Path | None = None,
+    *,
+    on_stage: OnStage = say_nothing,
+    **options: Unpack[keywords.ToStatic],
+) -> Reduction:
+    """Write a model of token vectors, a StaticEmbedding that sentence-transformers loads, distilled from a model by
+    asking it for every token, behind a quality gate on its similarities.
+
+    Args:
+        model: a Hub id, a folder, or a live SentenceTransformer, which is left as it is.
+        directory: where to write; default `<model's name>-static` in the current folder.
+        on_stage: called with the name of each stage as it starts.
+        {options}
+
+    Returns:
+        The sizes before and after, and the measured quality.
+
+    Raises:
+        SourceError, UnsupportedModuleError, UnsupportedOptionError, MissingDependencyError, ArtifactError:
+            see `sbertconv.errors`. Nothing is written then.
+        ParityError: if the similarities stay below the gate. Nothing is published then.
+    """
+    from sbertconv.reduction.distilling import to_static as reduce
+
+    how = partial(reduce, how=subject(StaticOptions, options), gate=subject(LikenessOptions, options))
+    return _reduced("to_static", model, directory, options, on_stage, "static", how)
+
+
+def _reduced(
+    verb_name: str,
+    model: str | Path | SentenceTransformer,
+    directory: str | Path | None,
+    options: Mapping[str, Any],
+    on_stage: OnStage,
+    kind: str,
+    reduce: Callable[..., Reduction],
+) -> Reduction:
+    """Open a model, write a smaller one into a staged folder, and publish that if its proof allows it."""
+    model = model_name(model)
+    require("torch", "torch", "sentence_transformers")
+    on_stage("loading libraries")
+    from sbertconv.reduction.reports import content_of
+    from sbertconv.source.opening import open_source
+
+    source: Source = open_source(model, **vars(subject(ModelOptions, options)))
+    source.check_classes()
+    target = target_folder(directory, source.name, kind)
+    with staged(target, overwrite=subject(FolderOptions, options).overwrite) as staging:
+        made = reduce(source, staging=staging, on_stage=on_stage)
+        content = content_of(source, made, recorded(verb_name, options))
+        published(staging, content, made.parity, on_stage)
+    return made
 
 
 def _keras_to_onnx(model: Any, directory: str | Path | None, options: Mapping[str, Any], on_stage: OnStage) -> Artifact:

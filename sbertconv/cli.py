@@ -52,6 +52,7 @@ from sbertconv.console.printing import (
     print_json,
     print_lines,
     print_parity,
+    print_reduction,
     print_result,
     print_tuning,
     progress,
@@ -389,6 +390,42 @@ def to_st_command(
     console = open_console()
     print_parity(report.to_json(), console)
     print_lines(console, f"Written to {directory}", "Load it:", f"  {how_to_load(directory)}")
+
+
+def reducing(verb: str, kind: str, purpose: str) -> None:
+    """Register the command of a reduction.
+
+    Args:
+        verb: the function of `sbertconv.api`, whose options it has.
+        kind: the default folder's ending.
+        purpose: the command's help.
+    """
+
+    @app.command(verb.replace("_", "-"), help=purpose)
+    @with_options(verb, kind)
+    def command(
+        model: Annotated[
+            str,
+            typer.Argument(help="A Hub id or a folder.", show_default=False, autocompletion=complete_model),
+        ],
+        directory: str | None = None,
+        as_json: Json = False,
+        **options: Any,
+    ) -> None:
+        from sbertconv import api
+
+        with progress(as_json) as on_stage:
+            made = getattr(api, verb)(model, directory, on_stage=on_stage, **options)
+        print_reduction(made, as_json)
+
+
+reducing(
+    "trim", "trimmed", "Write a model with the tokens that texts or languages need, equal on them to the last bit."
+)
+reducing("shorten", "short", "Write a model with some of its layers, behind a quality gate on its similarities.")
+reducing(
+    "to_static", "static", "Write token vectors distilled from a model, behind a quality gate on its similarities."
+)
 
 
 @app.command("verify")

@@ -148,6 +148,51 @@ class ToSt(TypedDict, total=False):
     part: str | None
 
 
+class Trim(TypedDict, total=False):
+    """Options of `trim`."""
+
+    revision: str | None
+    trust_remote_code: bool
+    model_class: str | None
+    pooling: str | None
+    allow_changed: bool
+    overwrite: bool
+    keep: Names
+    languages: Names
+    sample: Names
+
+
+class Shorten(TypedDict, total=False):
+    """Options of `shorten`."""
+
+    revision: str | None
+    trust_remote_code: bool
+    model_class: str | None
+    pooling: str | None
+    allow_changed: bool
+    overwrite: bool
+    layers: str
+    min_cosine: float | None
+    min_spearman: float | None
+    min_top10: float | None
+    texts: Names
+
+
+class ToStatic(TypedDict, total=False):
+    """Options of `to_static`."""
+
+    revision: str | None
+    trust_remote_code: bool
+    model_class: str | None
+    pooling: str | None
+    allow_changed: bool
+    overwrite: bool
+    dim: int | None
+    min_spearman: float | None
+    min_top10: float | None
+    texts: Names
+
+
 class Pipeline(TypedDict, total=False):
     """Options of `pipeline`."""
 

@@ -307,6 +307,64 @@ class TorchOptions(OutputOptions):
     """How a PyTorch program is written."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrimOptions:
+    """Which tokens stay."""
+
+    keep: Names = option(
+        (), "The texts whose embeddings stay as they are, to the last bit: their tokens are kept.", from_file=True
+    )
+    languages: Names = option(
+        (),
+        "A language (de, ru, ja, ...) or a script (Latin, Cyrillic, ...): every token of its letters stays; repeat for "
+        "several.",
+        flag="--language",
+        metavar="<name>",
+    )
+    sample: Names = option(
+        (),
+        "Other texts, of which those are counted that change their tokens; default: 1,200 English sentences.",
+        from_file=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerOptions:
+    """Which layers stay."""
+
+    layers: str = option("", "How many of the first layers stay, 3, or which, from 0: 0,2,5.", metavar="<n|n,n,...>")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticOptions:
+    """How token vectors are made."""
+
+    dim: int | None = option(
+        None, "Dimensions that stay of the model's own, the main ones of its tokens; default 256.", metavar="<n>", low=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikenessOptions:
+    """The gate of a smaller model that answers otherwise."""
+
+    min_cosine: float | None = option(
+        None, "The smallest cosine of a text's vector with the original's; default: any.", low=0, high=1
+    )
+    min_spearman: float | None = option(
+        None, "The rank correlation of all similarities with the original's; default 0.3.", low=0, high=1
+    )
+    min_top10: float | None = option(
+        None, "The share of the ten nearest neighbours that stay; default 0.2.", low=0, high=1
+    )
+    texts: Names = option(
+        (),
+        "Your own texts, which the gate looks at, 50 and more; default: 1,200 English sentences.",
+        flag="--eval",
+        from_file=True,
+    )
+
+
 Subject = type[Any] | tuple[type[Any], str]  # a subject whole, or those of its fields that are named
 READ = "revision trust_remote_code"
 NOT_RECORDED = ("overwrite", "push_to_hub")  # of the options, those that change nothing in the folder
@@ -317,6 +375,9 @@ VERBS: dict[str, tuple[Subject, ...]] = {
     "to_keras": (ModelOptions, ActivationOptions, VectorOptions, ProofOptions),
     "to_torch": (ModelOptions, FolderOptions, PushOptions, TorchOptions, ProofOptions),
     "to_st": ((ModelOptions, "trust_remote_code"), FolderOptions, RuleOptions, PartOptions),
+    "trim": (ModelOptions, FolderOptions, TrimOptions),
+    "shorten": (ModelOptions, FolderOptions, LayerOptions, LikenessOptions),
+    "to_static": (ModelOptions, FolderOptions, StaticOptions, (LikenessOptions, "min_spearman min_top10 texts")),
     "pipeline": (ModelOptions, (OutputOptions, "outputs")),
     "build_plan": (RuleOptions,),
     "verify": ((ModelOptions, f"{READ} allow_changed"), RuleOptions, LookInsideOptions),

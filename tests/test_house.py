@@ -16,7 +16,7 @@ GROUND = (
     "errors", "memory", "frameworks", "keras_compat", "artifact", "options", "keywords", "corpus", "text", "layers",
     "runtime", "tables", "ray", "spark",
 )  # fmt: skip
-CONVERSION = ("source", "plan", "converters", "parity", "conversion", "consumers")
+CONVERSION = ("source", "plan", "converters", "parity", "conversion", "reduction", "consumers")
 FACE = ("integrations", "benchmark", "console", "api", "cli", "__init__")
 ORDER = GROUND + CONVERSION + FACE
 HEAVY = {"torch", "transformers", "sentence_transformers", "onnx"}

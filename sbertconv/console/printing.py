@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sbertconv.benchmark.report import BenchReport
     from sbertconv.benchmark.tuning import Tuning
     from sbertconv.console.estimates import Estimate
+    from sbertconv.reduction.reports import Reduction
 
 AROUND = 4  # modules that are shown before and behind the place where two sides part
 WIDTH = 120  # of tables that go to a file or a pipe
@@ -225,6 +226,43 @@ def print_bench(report: BenchReport) -> None:
     print_lines(console, *report.description)
 
 
+# The figures of a reduction: name -> what they are called, and how a number is shown.
+FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "rows": ("tokens", lambda number: f"{number:,.0f}"),
+    "layers": ("layers", lambda number: f"{number:,.0f}"),
+    "dim": ("dimensions of a vector", lambda number: f"{number:,.0f}"),
+    "parameters": ("numbers", lambda number: f"{number:,.0f}"),
+    "bytes": ("weights and tokenizer", lambda number: _size(round(number))),
+    "seconds": ("seconds for the gate's texts", lambda number: f"{number:.2f}"),
+    "kept_texts": ("texts with the same embedding, to the last bit", lambda number: f"{number:,.0f}"),
+    "sample_texts": ("texts of the sample", lambda number: f"{number:,.0f}"),
+    "changed_share": ("of these, texts that change their tokens", lambda number: f"{number:.1%}"),
+}
+
+
+def print_reduction(made: Reduction, as_json: bool) -> None:
+    """The proof, what became smaller, and how to open it."""
+    from rich.table import Column, Table
+
+    from sbertconv.artifact.folder import how_to_load
+
+    if as_json:
+        print_json(made.to_json())
+        return
+    console = open_console()
+    _print_notes(made.notes, console)
+    print_parity(made.parity.to_json(), console)
+    table = Table("", Column("original", justify="right"), Column("smaller", justify="right"))
+    for figure in made.figures:
+        name, shown = FIGURES[figure.name]
+        table.add_row(name, *("" if number is None else shown(number) for number in (figure.before, figure.after)))
+    console.print(table)
+    if made.example:
+        print_lines(console, f"One of them: {_quoted(made.example, 80)}")
+    print_lines(console, f"Written to {made.folder}", "Load it:", f"  {how_to_load(made.folder)}")
+    print_lines(console, "Convert it:", f"  sbertconv to-onnx {made.folder}")
+
+
 def print_tuning(tuning: Tuning) -> None:
     """Every setting for one text and for many, the fastest first, and where the result is."""
     from rich.table import Table
@@ -357,7 +395,7 @@ def print_parity(report: Mapping[str, Any], console: Console) -> None:
     ):  # fmt: skip
         table.add_column(name, justify=justify, no_wrap=name != "on", overflow="fold")  # type: ignore[arg-type]
     for check in report["checks"]:
-        exact = check["dtype"] == "int64"
+        exact = check["dtype"] == "int64" or report["wobble"] is None
         table.add_row(
             check["name"],
             str(check["texts"]),
@@ -367,18 +405,20 @@ def print_parity(report: Mapping[str, Any], console: Console) -> None:
             "" if exact else _figure(check["min_cosine"], ".7f"),
             Text("ok", "green") if check["passed"] else Text("FAILED", "red"),
         )
-    text = _quoted(report["wobble_text"])
-    table.add_section()
-    table.add_row(
-        f"{report['method']}(), batch 1 / 32",
-        "",
-        _figure(report["wobble"], ".1e"),
-        text,
-        "",
-        "",
-        Text("yardstick", "dim"),
-    )
-    console.print(table)
+    if report["wobble"] is not None:
+        text = _quoted(report["wobble_text"])
+        table.add_section()
+        table.add_row(
+            f"{report['method']}(), batch 1 / 32",
+            "",
+            _figure(report["wobble"], ".1e"),
+            text,
+            "",
+            "",
+            Text("yardstick", "dim"),
+        )
+    if report["checks"]:
+        console.print(table)
     problems = [f"{check['name']}: {check['problem']}" for check in report["checks"] if check["problem"]]
     print_lines(console, *(in_command_words(problem, flags_of(None)) for problem in problems))
     for quality in report["quality"]:
@@ -423,14 +463,16 @@ def _print_quality(quality: Mapping[str, Any], console: Console) -> None:
     table = Table("", "found", "gate", "on", title=title, title_justify="left")
     gate = quality["gate"]
     figures = (
-        ("min_cosine", gate["min_cosine"], quality["worst_text"]),
+        ("min_cosine", gate.get("min_cosine"), quality.get("worst_text")),
         ("mean_cosine", None, ""),
         ("spearman", gate["min_spearman"], ""),
         ("top1", None, ""),
         ("top10", gate["min_top10"], ""),
-        ("batch_cosine", None, quality["batch_text"]),
+        ("batch_cosine", None, quality.get("batch_text")),
     )
     for name, (key, limit, text) in zip(words[1:], figures, strict=True):
+        if key not in quality:
+            continue
         shown = repr(shorten(text, 40)) if text else ""
         table.add_row(name, _figure(quality[key], ".5f"), "" if limit is None else f">= {limit:g}", shown)
     console.print(table)
