@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sbertconv import MissingDependencyError, UnsupportedModuleError
-from sbertconv.converters.guards import forget_guards, guarded_lengths, guards_of
+from sbertconv.converters.guards import chooses_tokens, forget_guards, guarded_lengths, guards_of
 from sbertconv.converters.onnx.backend import _translate_scripted
 from sbertconv.converters.traced import place_of
 
@@ -23,11 +23,27 @@ class Switch(torch.nn.Module):
         return x * 2 if x.shape[1] > 20 else x
 
 
-def exported() -> torch.export.ExportedProgram:
+class Best(torch.nn.Module):
+    """The two best of each row, or of each column of two."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.topk(x[..., None].expand(-1, -1, 4), 2, self.axis).values.sum(-1)
+
+
+def exported(module: torch.nn.Module | None = None) -> torch.export.ExportedProgram:
     dynamic = torch.export.Dim.DYNAMIC
     return torch.export.export(
-        Switch(), (torch.ones(3, 11),), dynamic_shapes=(({0: dynamic, 1: dynamic}),), strict=False
+        module or Switch(), (torch.ones(3, 11),), dynamic_shapes=(({0: dynamic, 1: dynamic}),), strict=False
     )
+
+
+@pytest.mark.parametrize(("axis", "chooses"), [(1, True), (-2, True), (-1, False)])
+def test_the_best_of_the_tokens_is_told_from_the_best_of_the_experts(axis: int, chooses: bool) -> None:
+    assert chooses_tokens(exported(Best(axis))) is chooses
 
 
 @pytest.mark.parametrize(
