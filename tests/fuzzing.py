@@ -32,6 +32,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -669,6 +670,12 @@ def known() -> list[tuple[str, int]]:
     return [(name, int(seed)) for name, seed in filter(None, lines)]
 
 
+def missing_for(name: str) -> str:
+    """The package without which the library refuses every file of a kind, if it is not there: nothing would be tried."""
+    package = {"pieces": "sentencepiece", "adapter": "peft"}.get(name, "")
+    return package if package and find_spec(package) is None else ""
+
+
 def main() -> None:
     """Run every kind, or those named, and print what broke a rule."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -681,7 +688,11 @@ def main() -> None:
     if given.worker:
         work(given.worker, iter(range(given.seed, given.seed + 10**9)))
         return
-    for name in given.kinds:
+    for name in list(given.kinds):
+        if missing := missing_for(name):
+            print(f"{name}: not run: {missing} is not installed", flush=True)
+            given.kinds.remove(name)
+            continue
         sample(KINDS[name].sample)  # before the time runs
     failed = False
     for name in given.kinds:

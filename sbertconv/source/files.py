@@ -102,6 +102,17 @@ def check_tokenizer(path: Path) -> None:
         raise SourceError(f"{path}: cannot be used: {'; '.join(problems[:5])}.\n{COPY}")
 
 
+def check_vocabulary(path: Path) -> None:
+    """Raise SourceError for a file of tokens and their numbers one of which the library would make a list for that
+    fills the memory.
+    """
+    beyond = [token for token, number in read_json(path).items() if not is_count(number) or number >= MOST_TOKENS]
+    if beyond:
+        raise SourceError(
+            f"{path}: the number of {beyond[0]!r:.60} is none of a token (have: 0 to {MOST_TOKENS - 1:,}).\n{COPY}"
+        )
+
+
 def _stays(path: Path, file: str) -> None:
     try:
         inside(path.parent, file, path)
@@ -172,6 +183,7 @@ LAYERS = or_null(
 
 MOST_LABELS = 1_000_000  # transformers makes a name for each
 LABELS = or_null(f"a number up to {MOST_LABELS:,}", lambda value: is_number(value) and abs(value) <= MOST_LABELS)
+MOST_TOKENS = 1 << 22  # the largest vocabularies have a tenth of that
 MOST_POSITIONS = 1 << 24  # models make a table of them, whatever their weights are
 POSITIONS = or_null(
     f"a number up to {MOST_POSITIONS:,}",

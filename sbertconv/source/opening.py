@@ -23,6 +23,7 @@ from sbertconv.source.files import (
     TOKENIZER,
     check_entries,
     check_tokenizer,
+    check_vocabulary,
     heads_in,
     is_there,
     missing_files,
@@ -44,6 +45,7 @@ CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json
 HAS_TRANSFORMERS_CONFIG = {"Transformer", "MLMTransformer", "CLIPModel"}  # their config.json is not the module's own
 SAME_TYPES = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}  # as the library has it
 TOKENIZER_CONFIG = "tokenizer_config.json"
+VOCABULARIES = ("vocab.json", "added_tokens.json")  # token -> its number
 CONFIG = "config.json"
 DEEPEST_ROUTER = 4
 HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py", *HEAD_FILES.values()]
@@ -504,6 +506,9 @@ def check_tokenizers(folder: Path) -> None:
         read_json(folder / TOKENIZER_CONFIG)  # the library takes any side for the left one
     if is_there(folder / TOKENIZER):
         check_tokenizer(folder / TOKENIZER)
+    for name in VOCABULARIES:
+        if is_there(folder / name):
+            check_vocabulary(folder / name)
 
 
 def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[ModuleSpec]:
