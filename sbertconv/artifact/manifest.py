@@ -5,6 +5,7 @@ A key without a mark is stable: a folder of the same format version has it with 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from types import UnionType
 from typing import (
     Annotated,
@@ -369,6 +370,7 @@ IMAGE_STEPS = {
     "do_normalize": ("image_mean", "image_std"),
 }
 CHANNELS = 3
+MOST_PARTS = 1000  # of a list or an object that is wrong, each of which is looked at by itself
 IMAGE_SIZES = {"size": ({"shortest_edge"}, {"height", "width"}), "crop_size": ({"height", "width"},)}
 SECTIONS = (Manifest, GraphSection, Tensor, TokenizerSection, QueryExpansion, Template, Slot, ImageSection, Attention,
             ShapeRange, TokenPooling, WeightsOrigin, Origin, ProofSection, CheckSection, QualitySection, GateSection,
@@ -394,16 +396,18 @@ def _problems(value: Any, kind: Any, where: str, closed: bool) -> Iterator[str]:
     if section is not None and isinstance(value, dict):
         yield from _problems_of_keys(value, section, where, closed)
     elif not (error := _invalid(value, kind)):
-        if get_origin(plain) is list:  # of sections, whose unknown keys the validator passes over
+        if closed and get_origin(plain) is list:  # of sections, whose unknown keys the validator passes over
             for index, item in enumerate(value):
                 yield from _problems(item, get_args(plain)[0], f"{where}[{index}]", closed)
     elif get_origin(plain) is list and isinstance(value, list) and value:
-        parts = [_problems(item, get_args(plain)[0], f"{where}[{at}]", closed) for at, item in enumerate(value)]
+        first = enumerate(value[:MOST_PARTS])
+        parts = [_problems(item, get_args(plain)[0], f"{where}[{at}]", closed) for at, item in first]
         yield from _or_itself(parts, f"{where}: {error}")
     elif get_origin(plain) is dict and isinstance(value, dict) and value:
         names, values = get_args(plain)
-        parts = [_problems(name, names, f"{where}, its key {name!r}", closed) for name in value]
-        parts += [_problems(item, values, f"{where}.{name}", closed) for name, item in value.items()]
+        first = dict(islice(value.items(), MOST_PARTS))
+        parts = [_problems(name, names, f"{where}, its key {name!r}", closed) for name in first]
+        parts += [_problems(item, values, f"{where}.{name}", closed) for name, item in first.items()]
         yield from _or_itself(parts, f"{where}: {error}")
     else:
         yield f"{where or 'the file'}: {error}"
