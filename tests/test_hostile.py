@@ -8,6 +8,8 @@ import os
 import pickle
 import shutil
 import struct
+import subprocess
+import sys
 import tarfile
 import warnings
 import zipfile
@@ -1035,3 +1037,23 @@ def test_an_image_that_nothing_converts_has_three_channels(mode: str) -> None:
     section: Any = {**IMAGE, "do_convert_rgb": False, "do_resize": False}
     with pytest.raises(UnsupportedOptionError, match=f"an image of mode {mode}"):
         pixel_values([Image.new(mode, (9, 9))], section)
+
+
+def test_a_piece_of_a_million_letters_ends_no_process(copy_of: Callable[[Path], Path], tmp_path: Path) -> None:
+    import tiny
+
+    folder = copy_of(tiny.transformer_folder("xlm-roberta"))
+    described = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    described["model"]["vocab"].append(["a" * 1_000_000, -9.0])
+    text = json.dumps(described)
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    script = (
+        "import sys, sbertconv\nfrom pathlib import Path\n"
+        "from sbertconv.artifact.tokenizer_file import read_tokenizer\n"
+        "for open_it in (lambda: sbertconv.inspect(sys.argv[1]),"
+        " lambda: read_tokenizer(Path(sys.argv[1], 'tokenizer.json').read_text())):\n"
+        "    try:\n        open_it()\n"
+        "    except (sbertconv.SourceError, ValueError) as error:\n        print(error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout.count("more than 1,000 letters")) == (0, 2)
