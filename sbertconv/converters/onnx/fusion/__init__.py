@@ -30,7 +30,11 @@ def fuse(model: ir.Model, tied: bool = True) -> None:
     Args:
         model: a graph as it was traced, float32, its batch and sequence dynamic.
         tied: whether a weight that is used as it is and transposed is written once.
+
+    Raises:
+        ValueError: for a graph whose shapes cannot be inferred.
     """
+    inputs = list(model.graph.inputs)
     slice_weights(model, tied)
     transpose_weights(model, tied)
     passes.ShapeInferencePass()(model)
@@ -50,6 +54,8 @@ def fuse(model: ir.Model, tied: bool = True) -> None:
     share_equal_weights(model)
     passes.CommonSubexpressionEliminationPass()(model)
     passes.RemoveUnusedNodesPass()(model)
+    if list(model.graph.inputs) != inputs:  # an inference that fails leaves weights there
+        raise ValueError("its shapes cannot be inferred")
 
 
 # Both in this order, each rule on what the ones before left.
