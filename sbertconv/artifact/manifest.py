@@ -400,8 +400,8 @@ def _problems(value: Any, kind: Any, where: str, closed: bool) -> Iterator[str]:
             for index, item in enumerate(value):
                 yield from _problems(item, get_args(plain)[0], f"{where}[{index}]", closed)
     elif get_origin(plain) is list and isinstance(value, list) and value:
-        first = enumerate(value[:MOST_PARTS])
-        parts = [_problems(item, get_args(plain)[0], f"{where}[{at}]", closed) for at, item in first]
+        head = enumerate(value[:MOST_PARTS])
+        parts = [_problems(item, get_args(plain)[0], f"{where}[{at}]", closed) for at, item in head]
         yield from _or_itself(parts, f"{where}: {error}")
     elif get_origin(plain) is dict and isinstance(value, dict) and value:
         names, values = get_args(plain)

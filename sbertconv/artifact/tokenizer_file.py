@@ -106,8 +106,8 @@ def tokenizer_problems(described: Mapping[str, Any]) -> Iterator[str]:
         yield f"its normalizers make a text {times:,.0f} times as long (have: up to {MOST_GROWTH:,})"
     vocabulary = (described.get("model") or {}).get("vocab")
     yield from _holes(vocabulary) if isinstance(vocabulary, Mapping) else ()
-    pieces = (entry[0] for entry in vocabulary if entry) if isinstance(vocabulary, list) else ()
-    if any(isinstance(piece, str) and len(piece) > LONGEST_PIECE for piece in pieces):
+    listed = (entry[0] for entry in vocabulary if entry) if isinstance(vocabulary, list) else ()
+    if any(isinstance(piece, str) and len(piece) > LONGEST_PIECE for piece in listed):
         yield TOO_LONG
 
 
