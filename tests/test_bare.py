@@ -109,3 +109,11 @@ def test_a_causal_checkpoint_as_a_reranker(folders: dict[str, Path], tmp_path: P
     found = sbertconv.load(artifact.folder, format=artifact.formats[0]).predict(class_cases.PAIRS)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert sbertconv.verify(folders["causal"], artifact.folder).passed
+
+
+def test_an_image_encoder_opens_from_its_folder(tmp_path: Path) -> None:
+    """Its config names the stages whose features it gives, under a key that elsewhere holds a number."""
+    import cases
+
+    cases.dinov2().save_pretrained(str(tmp_path / "images"))
+    assert sbertconv.inspect(tmp_path / "images")["modules"][0]["name"] == "Transformer"

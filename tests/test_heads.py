@@ -17,6 +17,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 
 import sbertconv
+from sbertconv.source.heads import read_heads
 
 TEXTS = ["How many people live in Berlin?", "", "fox", "the fox and the quick fox, over and over the fox " * 4]
 SIZES = {"sparse_linear.pt": 1, "colbert_linear.pt": 24}
@@ -141,3 +142,23 @@ def test_a_live_model_has_no_heads(folder: Path, tmp_path: Path) -> None:
         sbertconv.to_onnx(SentenceTransformer(str(folder), device="cpu"), tmp_path / "made", outputs=OUTPUTS)
     manifest = json.dumps(sbertconv.inspect(folder)["notes"])
     assert "No module reads" not in manifest
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.zeros(1, 32).to_sparse(),
+        torch.zeros(1, 32, device="meta"),
+        torch.zeros(1, 32).to(torch.float8_e4m3fn),
+        torch.zeros(1, 32, dtype=torch.complex64),
+        torch.tensor(1.0),
+        torch.zeros(1, 1).expand(1 << 27, 32),  # four bytes in the file, 16 GB where they are looked at
+    ],
+    ids=lambda weight: (
+        f"{weight.layout} {weight.device} {weight.dtype} {weight.ndim} {len(weight) if weight.ndim else 0}"
+    ),
+)
+def test_a_head_of_other_than_plain_numbers_is_refused(weight: torch.Tensor, tmp_path: Path) -> None:
+    torch.save({"weight": weight, "bias": torch.zeros(1)}, tmp_path / "colbert_linear.pt")
+    with pytest.raises(sbertconv.SourceError, match=r"more than tensors by name|no linear layer of any number x 32"):
+        read_heads(tmp_path, ["colbert_vecs"], 32)

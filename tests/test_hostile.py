@@ -8,6 +8,8 @@ import os
 import pickle
 import shutil
 import struct
+import subprocess
+import sys
 import tarfile
 import warnings
 import zipfile
@@ -19,12 +21,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import TEXTS, run_python, snapshot
+from PIL import Image
 
 import sbertconv
-from sbertconv import ArtifactError, SbertconvError, SourceError
+from sbertconv import ArtifactError, SbertconvError, SourceError, UnsupportedOptionError
 from sbertconv.artifact.folder import MANIFEST
 from sbertconv.artifact.json_reading import read_json
+from sbertconv.artifact.manifest import problems_of
 from sbertconv.artifact.tokenizer_file import rust_errors
+from sbertconv.runtime.images import pixel_values
 
 PACKED_MANIFEST = f"/sbertconv/{MANIFEST}"
 
@@ -961,3 +966,94 @@ def test_a_server_that_answers_nonsense_is_one_error(static_artifact: Path, monk
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", answer)
     with pytest.raises(ArtifactError, match=r"a/b: the server did not take the folder: KeyError: 'url'"):
         push(static_artifact, "a/b")
+
+
+IMAGE = {
+    "do_convert_rgb": True,
+    "do_resize": True,
+    "size": {"shortest_edge": 8},
+    "resample": 3,
+    "do_center_crop": False,
+    "crop_size": None,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"size": {"height": 10**9, "width": 10**9}}, "size: expected int <= 4096"),
+        ({"size": {"longest_edge": 8}}, "size has longest_edge (have: shortest_edge; height, width)"),
+        ({"crop_size": {"shortest_edge": 8}}, "crop_size has shortest_edge (have: height, width)"),
+        ({"resample": 99}, "resample: expected int <= 5"),
+        ({"image_mean": [0.5, 0.5]}, "image_mean has 2 numbers (have: 3)"),
+        ({"image_std": [0.5, 0.0, 0.5]}, "image_std"),
+        ({"image_std": 0.0}, "image_std"),
+        ({"image_std": float("nan")}, "image_std"),
+        ({"rescale_factor": float("nan")}, "rescale_factor"),
+        ({"rescale_factor": 1e300}, "rescale_factor"),
+    ],
+)
+def test_settings_of_images_that_no_model_has_are_refused(
+    wrong: dict[str, Any], said: str, static_artifact: Path
+) -> None:
+    manifest = json.loads((static_artifact / MANIFEST).read_text(encoding="utf-8"))
+    manifest["graphs"][0]["image"] = IMAGE
+    assert not problems_of(manifest)
+    manifest["graphs"][0]["image"] = {**IMAGE, **wrong}
+    (problem,) = problems_of(manifest)
+    assert problem.startswith(f"graphs[0].image.{said}")
+
+
+def cut_off() -> Image.Image:
+    """An image whose file ends early, as Pillow opens it."""
+    whole = io.BytesIO()
+    Image.effect_noise((90, 90), 50).save(whole, "PNG")
+    return Image.open(io.BytesIO(whole.getvalue()[:300]))
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (cut_off(), "mode L, cannot be used: "),
+        (Image.new("RGB", (10_000_000, 1)), "would become one of 80,000,000 x 8"),
+        (Image.new("RGB", (0, 5)), "an image without pixels"),
+        (np.zeros((0, 5, 3), np.uint8), "an image without pixels"),
+        (Image.new("La", (9, 9)), "mode La, cannot be used: "),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_one_error(image: Any, said: str) -> None:
+    section: Any = IMAGE
+    with pytest.raises(UnsupportedOptionError, match=said):
+        pixel_values([Image.new("RGB", (9, 9)), image], section)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16", "F"])
+def test_an_image_that_nothing_converts_has_three_channels(mode: str) -> None:
+    section: Any = {**IMAGE, "do_convert_rgb": False, "do_resize": False}
+    with pytest.raises(UnsupportedOptionError, match=f"an image of mode {mode}"):
+        pixel_values([Image.new(mode, (9, 9))], section)
+
+
+def test_a_piece_of_a_million_letters_ends_no_process(copy_of: Callable[[Path], Path], tmp_path: Path) -> None:
+    import tiny
+
+    folder = copy_of(tiny.transformer_folder("xlm-roberta"))
+    described = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    described["model"]["vocab"].append(["a" * 1_000_000, -9.0])
+    text = json.dumps(described)
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    script = (
+        "import sys, sbertconv\nfrom pathlib import Path\n"
+        "from sbertconv.artifact.tokenizer_file import read_tokenizer\n"
+        "for open_it in (lambda: sbertconv.inspect(sys.argv[1]),"
+        " lambda: read_tokenizer(Path(sys.argv[1], 'tokenizer.json').read_text())):\n"
+        "    try:\n        open_it()\n"
+        "    except (sbertconv.SourceError, ValueError) as error:\n        print(error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout.count("more than 1,000 letters")) == (0, 2)

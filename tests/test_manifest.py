@@ -15,7 +15,7 @@ from conftest import TEXTS
 import sbertconv
 from sbertconv import ArtifactError, SbertconvError
 from sbertconv.artifact.folder import MANIFEST, read_artifact
-from sbertconv.artifact.manifest import problems_of
+from sbertconv.artifact.manifest import MOST_PARTS, problems_of
 
 MISSING = object()
 # what is wrong -> (the keys that lead to the value, the value, what the message says)
@@ -102,6 +102,16 @@ def test_all_wrong_values_are_named_at_once(content: dict[str, Any]) -> None:
     for keys, value, _ in (WRONG["a prompt"], WRONG["a side"], WRONG["no engines"]):
         content = changed(content, keys, value)
     assert len(problems_of(content)) == 3
+
+
+def test_of_a_long_list_the_first_parts_are_looked_at_one_by_one(content: dict[str, Any]) -> None:
+    """A file holds millions of numbers, and each takes its time."""
+    for key, many in ((("graphs", 0, "tokenizer", "special_ids"), ["x"] * 5000),
+                      (("prompts",), {str(number): 1 for number in range(5000)})):  # fmt: skip
+        assert 0 < len(problems_of(changed(content, key, many))) <= MOST_PARTS
+    late = [*range(5000), "x"]
+    (problem,) = problems_of(changed(content, ("graphs", 0, "tokenizer", "special_ids"), late))
+    assert problem == "graphs[0].tokenizer.special_ids: expected int, got str"
 
 
 @pytest.mark.parametrize(

@@ -269,8 +269,8 @@ def test_a_layer_that_cannot_stand_elsewhere_is_refused(folder_of: Callable[[str
 
 def test_layers_are_numbers_that_the_model_has() -> None:
     assert (chosen("3", 6), chosen("0, 2,5", 6), chosen("4,", 6)) == ([0, 1, 2], [0, 2, 5], [4])
-    for wrong in ("", "x", "-1", "6", "0", "5,6", "2,1", "1,1"):
-        with pytest.raises(UnsupportedOptionError, match=f"^layers='{wrong}'.*1 to 5"):
+    for wrong in ("", "x", "-1", "6", "0", "5,6", "2,1", "1,1", "999999999", "9" * 5000):  # more than fills the memory
+        with pytest.raises(UnsupportedOptionError, match=f"^layers='{wrong[:90]}.*1 to 5"):
             chosen(wrong, 6)
 
 
@@ -363,3 +363,17 @@ def test_files_beside_the_weights_do_not_decide_their_type(
     folder = copy_of(folder_of("bert"))
     (folder / "junk.safetensors").write_bytes(b"\x01")
     assert sbertconv.trim(folder, tmp_path / "out", keep=KEPT)["rows"].after > 0
+
+
+def test_a_vocabulary_without_words_gives_no_token_vectors(
+    folder_of: Callable[[str], Path], copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = copy_of(folder_of("bert"))
+    settings = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = settings["model"]["vocab"]
+    special = {entry["content"] for entry in settings["added_tokens"]}
+    settings["model"]["vocab"] = {token: number for token, number in vocabulary.items() if token in special}
+    (folder / "tokenizer.json").write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(UnsupportedModuleError, match="its vocabulary has no tokens of texts"):
+        sbertconv.to_static(folder, tmp_path / "out", texts=MANY, **LOOSE)
+    assert not (tmp_path / "out").exists()

@@ -5,6 +5,7 @@ A key without a mark is stable: a folder of the same format version has it with 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from types import UnionType
 from typing import (
     Annotated,
@@ -55,6 +56,13 @@ def internal(description: str, **limits: Any) -> msgspec.Meta:
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+MOST_UNWEIGHTED = 10_000  # which are looked through for every token
+LARGEST_EDGE = 4096  # pixels that an image becomes; models take 224 to 1024
+Edge = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_EDGE)]
+# Bounds refuse NaN too
+Value = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
+Divisor = Annotated[float, msgspec.Meta(ge=1e-6, le=1e6)]
+Filter = Annotated[int, msgspec.Meta(ge=0, le=5)]
 Path = Annotated[str, msgspec.Meta(pattern=PATH)]
 Name = Annotated[str, msgspec.Meta(pattern=NAME)]
 Side = Literal["left", "right"]
@@ -131,15 +139,15 @@ class ImageSection(TypedDict):
 
     do_convert_rgb: Annotated[bool | None, key("whether images are converted to RGB")]
     do_resize: Annotated[bool | None, key("whether images are resized")]
-    size: Annotated[dict[str, Positive] | None, key("`shortest_edge`, or `height` and `width`, in pixels")]
-    resample: Annotated[Count | None, key("Pillow's number of the filter")]
+    size: Annotated[dict[str, Edge] | None, key("`shortest_edge`, or `height` and `width`, in pixels")]
+    resample: Annotated[Filter | None, key("Pillow's number of the filter")]
     do_center_crop: Annotated[bool | None, key("whether the middle is cut out")]
-    crop_size: Annotated[dict[str, Positive] | None, key("`height` and `width`, in pixels")]
+    crop_size: Annotated[dict[str, Edge] | None, key("`height` and `width`, in pixels")]
     do_rescale: Annotated[bool | None, key("whether pixels are multiplied")]
-    rescale_factor: Annotated[float | None, key("by this")]
+    rescale_factor: Annotated[Value | None, key("by this")]
     do_normalize: Annotated[bool | None, key("whether the mean is taken off and the rest divided")]
-    image_mean: Annotated[list[float] | float | None, key("the mean of each channel")]
-    image_std: Annotated[list[float] | float | None, key("the divisor of each channel")]
+    image_mean: Annotated[list[Value] | Value | None, key("the mean of each channel")]
+    image_std: Annotated[list[Divisor] | Divisor | None, key("the divisor of each channel")]
 
 
 class Attention(TypedDict):
@@ -308,7 +316,9 @@ class Manifest(TypedDict):
     embedding_dimension: NotRequired[Annotated[Positive | str, key("the size of its vectors")]]
     truncate_dim: NotRequired[Annotated[Positive | None, key("the size that vectors are cut to")]]
     normalized: NotRequired[Annotated[bool, key("whether vectors are normalized after they are cut")]]
-    unweighted_ids: NotRequired[Annotated[list[Count], key("the tokens that have no lexical weight")]]
+    unweighted_ids: NotRequired[
+        Annotated[list[Count], key("the tokens that have no lexical weight", max_length=MOST_UNWEIGHTED)]
+    ]
     max_active_dims: NotRequired[Annotated[Positive | None, key("of sparse vectors, the most values that are not 0")]]
     similarity_fn_name: NotRequired[
         Annotated[
@@ -359,6 +369,9 @@ IMAGE_STEPS = {
     "do_rescale": ("rescale_factor",),
     "do_normalize": ("image_mean", "image_std"),
 }
+CHANNELS = 3
+MOST_PARTS = 1000  # of a list or an object that is wrong, each of which is looked at by itself
+IMAGE_SIZES = {"size": ({"shortest_edge"}, {"height", "width"}), "crop_size": ({"height", "width"},)}
 SECTIONS = (Manifest, GraphSection, Tensor, TokenizerSection, QueryExpansion, Template, Slot, ImageSection, Attention,
             ShapeRange, TokenPooling, WeightsOrigin, Origin, ProofSection, CheckSection, QualitySection, GateSection,
             PlanSection, ConsumerSection, VariantSection, File)  # fmt: skip
@@ -383,16 +396,18 @@ def _problems(value: Any, kind: Any, where: str, closed: bool) -> Iterator[str]:
     if section is not None and isinstance(value, dict):
         yield from _problems_of_keys(value, section, where, closed)
     elif not (error := _invalid(value, kind)):
-        if get_origin(plain) is list:  # of sections, whose unknown keys the validator passes over
+        if closed and get_origin(plain) is list:  # of sections, whose unknown keys the validator passes over
             for index, item in enumerate(value):
                 yield from _problems(item, get_args(plain)[0], f"{where}[{index}]", closed)
     elif get_origin(plain) is list and isinstance(value, list) and value:
-        parts = [_problems(item, get_args(plain)[0], f"{where}[{at}]", closed) for at, item in enumerate(value)]
+        head = enumerate(value[:MOST_PARTS])
+        parts = [_problems(item, get_args(plain)[0], f"{where}[{at}]", closed) for at, item in head]
         yield from _or_itself(parts, f"{where}: {error}")
     elif get_origin(plain) is dict and isinstance(value, dict) and value:
         names, values = get_args(plain)
-        parts = [_problems(name, names, f"{where}, its key {name!r}", closed) for name in value]
-        parts += [_problems(item, values, f"{where}.{name}", closed) for name, item in value.items()]
+        first = dict(islice(value.items(), MOST_PARTS))
+        parts = [_problems(name, names, f"{where}, its key {name!r}", closed) for name in first]
+        parts += [_problems(item, values, f"{where}.{name}", closed) for name, item in first.items()]
         yield from _or_itself(parts, f"{where}: {error}")
     else:
         yield f"{where or 'the file'}: {error}"
@@ -469,10 +484,23 @@ def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
         for step, settings in IMAGE_STEPS.items() if graph["image"] else ():
             left = [name for name in settings if graph["image"][step] and graph["image"][name] is None]
             yield from (f"{where}.image.{name} is null, and {step} is true" for name in left)
+        yield from (f"{where}.image.{problem}" for problem in _image_problems(graph["image"] or {}))
         for tensors in ("inputs", "outputs"):
             given = [tensor["name"] for tensor in graph[tensors]]
             if len(set(given)) < len(given):
                 yield f"{where}.{tensors}: a name is there twice"
+
+
+def _image_problems(image: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the parts of an `image` entry of the right types."""
+    for name, ways in IMAGE_SIZES.items():
+        if image.get(name) is not None and not any(way <= image[name].keys() for way in ways):
+            due = "; ".join(", ".join(sorted(way)) for way in ways)
+            yield f"{name} has {', '.join(image[name]) or 'nothing'} (have: {due})"
+    for name in ("image_mean", "image_std"):
+        values = image.get(name)
+        if isinstance(values, list) and len(values) not in (1, CHANNELS):
+            yield f"{name} has {len(values)} numbers (have: {CHANNELS})"
 
 
 def not_null(section: T | None) -> T:

@@ -14,7 +14,10 @@ COMPONENTS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "po
 NO_TABLE = re.compile(r'"precompiled_charsmap"\s*:\s*(""|null)')
 LARGE_NUMBER = re.compile(r":\s*\d{8}")
 MOST_TOKENS = 1 << 24  # the library makes room for every number below the largest when it describes itself
+LONGEST_PIECE = 1000  # letters of a Unigram piece: the library walks along them in itself, until the process ends
+LONG_PIECE = re.compile(rf'\[\s*"(?:[^"\\]|\\.){{{LONGEST_PIECE + 1}}}')
 MOST_GROWTH, MOST_PIECES = 1000, 1000
+TOO_LONG = f"a piece of its vocabulary has more than {LONGEST_PIECE:,} letters"
 PANIC = ("pyo3_runtime", "PanicException")  # a BaseException that has no place to be imported from
 
 
@@ -49,6 +52,8 @@ def read_tokenizer(text: str) -> Any:
 
     if NO_TABLE.search(text):
         raise ValueError("a Precompiled normalizer has no table")
+    if LONG_PIECE.search(text):
+        raise ValueError(TOO_LONG)
     tokenizer = Tokenizer.from_str(text)
     if found := list(tokenizer_problems({name: part_of(tokenizer, name) for name in COMPONENTS})):
         raise ValueError("; ".join(found))
@@ -101,6 +106,9 @@ def tokenizer_problems(described: Mapping[str, Any]) -> Iterator[str]:
         yield f"its normalizers make a text {times:,.0f} times as long (have: up to {MOST_GROWTH:,})"
     vocabulary = (described.get("model") or {}).get("vocab")
     yield from _holes(vocabulary) if isinstance(vocabulary, Mapping) else ()
+    listed = (entry[0] for entry in vocabulary if entry) if isinstance(vocabulary, list) else ()
+    if any(isinstance(piece, str) and len(piece) > LONGEST_PIECE for piece in listed):
+        yield TOO_LONG
 
 
 def growth(normalizer: Any) -> float:

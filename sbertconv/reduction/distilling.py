@@ -46,6 +46,11 @@ def to_static(
         before, own = Size.of(model, stored_dtype(source)), model.get_embedding_dimension()
         described = described_tokenizer(holder, source)
         numbers = tokens_of(described, holder.rows)
+        if not numbers:
+            raise UnsupportedModuleError(
+                f"{source.name}: its vocabulary has no tokens of texts, special ones alone.\n"
+                "No vectors of single tokens can be asked of it."
+            )
         on_stage("asking the original")
         theirs, slow = embedded(model, source, texts)
         on_stage(f"asking for {len(numbers):,} tokens")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sbertconv.source.opening import Source
 
 COUNT = "num_hidden_layers"
+LONGEST_NUMBER = 9  # digits
 PLACES = ("layer_idx", "layer_id", "layer_index", "layer_number", "idx", "training")  # of a block, where it stands
 Facts = dict[str, Any]
 
@@ -150,17 +151,17 @@ def chosen(layers: str, count: int) -> list[int]:
     if count < 2:
         raise UnsupportedOptionError(f"layers={layers!r}: the model has one layer.\nConvert it as it is.")
     parts = [part.strip() for part in layers.removesuffix(",").split(",")]
-    if not all(part.isdecimal() for part in parts):
+    if not all(part.isdecimal() and len(part) <= LONGEST_NUMBER for part in parts):
         raise UnsupportedOptionError(
-            f"layers={layers!r}: neither a number nor a list of them (have: 1 to {count - 1} layers, or places from 0 "
-            f"to {count - 1} with commas).\nPass 3 for the first three, or 0,2,5 for these."
+            f"layers={layers!r:.100}: neither a number nor a list of them (have: 1 to {count - 1} layers, or places "
+            f"from 0 to {count - 1} with commas).\nPass 3 for the first three, or 0,2,5 for these."
         )
     numbers = [int(part) for part in parts]
-    kept = list(range(numbers[0])) if layers.strip().isdecimal() else numbers
+    kept = list(range(min(numbers[0], count))) if layers.strip().isdecimal() else numbers
     if not kept or len(kept) >= count or kept != sorted(set(kept)) or kept[-1] >= count:
         raise UnsupportedOptionError(
-            f"layers={layers!r}: the model has {count} layers (have: 1 to {count - 1} of them, or places from 0 to "
-            f"{count - 1}, each once and in order).\nChoose among these."
+            f"layers={layers!r:.100}: the model has {count} layers (have: 1 to {count - 1} of them, or places from "
+            f"0 to {count - 1}, each once and in order).\nChoose among these."
         )
     return kept
 

@@ -85,7 +85,7 @@ class Embedder(TaskEncoder):
         """One item's result: outputs of further heads without padding and special tokens."""
         if output is not None and output not in SHAPED:
             return self._row(found, output, row, tensors)
-        left_out = self.artifact.manifest.get("unweighted_ids", ())
+        left_out = frozenset(self.artifact.manifest.get("unweighted_ids", ()))
         heads = {}
         for name in SHAPED.keys() & found.keys() & ({output} if output else found.keys()):
             kept = np.flatnonzero(tensors["attention_mask"][row])

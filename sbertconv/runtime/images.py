@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.manifest import ImageSection, not_null
-from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.artifact.manifest import CHANNELS, LARGEST_EDGE, ImageSection, not_null
+from sbertconv.errors import UnsupportedOptionError, error_text, require
 
 SETTINGS = ("do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale",
             "rescale_factor", "do_normalize", "image_mean", "image_std")  # fmt: skip
@@ -26,7 +26,8 @@ def pixel_values(images: Sequence[Any], section: ImageSection) -> np.ndarray:
         section: the manifest's `image` entry.
 
     Raises:
-        UnsupportedOptionError: for what is no image, and where the settings leave images of several sizes.
+        UnsupportedOptionError: for what is no image or cannot be read to its end, and where the settings leave images
+            of several sizes.
     """
     prepared = [_prepare(image, section) for image in images]
     if len(sizes := {values.shape for values in prepared}) > 1:
@@ -43,18 +44,22 @@ def _prepare(image: Any, section: ImageSection) -> np.ndarray:
     from PIL import Image
 
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-        image = Image.fromarray(image)
+        image = Image.fromarray(image) if image.size else Image.new("RGB", (0, 0))
     if not isinstance(image, Image.Image):
         what = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UnsupportedOptionError(
             f"{what} is not an image (have: Pillow images, uint8 arrays [height, width, 3]).\n"
             "Open image files with PIL.Image.open first."
         )
-    if section["do_convert_rgb"]:
-        image = image.convert("RGB")
-    if section["do_resize"]:
-        image = image.resize(_target_size(image.size, not_null(section["size"])), resample=section["resample"])
-    pixels = np.asarray(image)
+    try:
+        pixels = _resized(image, section)
+    except UnsupportedOptionError:
+        raise
+    except Exception as error:  # of many kinds, for the file behind an image is read here
+        raise UnsupportedOptionError(
+            f"an image of {image.size[0]} x {image.size[1]} pixels, mode {image.mode}, cannot be used: "
+            f"{error_text(error)}\nGet a complete copy of it."
+        ) from error
     if section["do_center_crop"]:
         pixels = _center_crop(pixels, not_null(section["crop_size"]))
     values = pixels.astype(np.float32)
@@ -64,6 +69,29 @@ def _prepare(image: Any, section: ImageSection) -> np.ndarray:
         mean, std = (np.asarray(section[name], np.float32) for name in ("image_mean", "image_std"))
         values = (values - mean) / std
     return values.transpose(2, 0, 1)
+
+
+def _resized(image: Any, section: ImageSection) -> np.ndarray:
+    """The pixels of an image in the size that the settings say, [height, width, 3]."""
+    if not all(image.size):
+        raise UnsupportedOptionError("an image without pixels.\nLeave it out.")
+    if section["do_convert_rgb"]:
+        image = image.convert("RGB")
+    if section["do_resize"]:
+        target = _target_size(image.size, not_null(section["size"]))
+        if target[0] * target[1] > LARGEST_EDGE**2:
+            raise UnsupportedOptionError(
+                f"an image of {image.size[0]} x {image.size[1]} pixels would become one of {target[0]:,} x "
+                f"{target[1]:,} (have: up to {LARGEST_EDGE**2:,} pixels).\nCut it to another shape."
+            )
+        image = image.resize(target, resample=section["resample"])
+    pixels = np.asarray(image)
+    if pixels.ndim != 3 or pixels.shape[2] != CHANNELS:
+        raise UnsupportedOptionError(
+            f"an image of mode {image.mode} (have: RGB, since the model's settings do not convert others).\n"
+            'Pass image.convert("RGB").'
+        )
+    return pixels
 
 
 def _target_size(size: tuple[int, int], wanted: Mapping[str, int]) -> tuple[int, int]:

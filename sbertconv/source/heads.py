@@ -18,6 +18,9 @@ from sbertconv.artifact.folder import opened_archive
 from sbertconv.artifact.kinds import COLBERT_VECS, LEXICAL_WEIGHTS
 from sbertconv.errors import ArtifactError, SourceError
 from sbertconv.source.files import COPY, HEAD_FILES
+from sbertconv.source.hearing import listed
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class LexicalWeights(torch.nn.Module):
@@ -81,15 +84,11 @@ def read_heads(folder: Path, outputs: Sequence[str], hidden: int) -> dict[str, t
 
 def _linear(file: Path, head: Head, hidden: int) -> torch.nn.Linear:
     weights = _weights(file)
-    rows, *columns = weights["weight"].shape if "weight" in weights else [0]
-    if (
-        set(weights) != {"weight", "bias"}
-        or columns != [hidden]
-        or not head.fits(rows)
-        or list(weights["bias"].shape) != [rows]
-        or not all(part.is_floating_point() and part.isfinite().all() for part in weights.values())
-    ):
-        told = ", ".join(f"{name} {list(part.shape)}" for name, part in weights.items()) or "nothing"
+    shapes = {name: list(part.shape) for name, part in weights.items()}
+    rows = shapes.get("bias", [0])[0] if shapes.get("bias") else 0
+    due = {"weight": [rows, hidden], "bias": [rows]}
+    if shapes != due or not head.fits(rows) or not all(part.isfinite().all() for part in weights.values()):
+        told = listed([f"{name} {shape}" for name, shape in shapes.items()]) or "nothing"
         raise SourceError(
             f"{file}: no linear layer of {head.due} x {hidden} finite numbers, with a bias (found: {told}).\n{COPY}"
         )
@@ -98,11 +97,23 @@ def _linear(file: Path, head: Head, hidden: int) -> torch.nn.Linear:
     return linear
 
 
+def _is_plain(part: Any) -> bool:
+    return (
+        type(part) in (Tensor, torch.nn.Parameter)
+        and part.layout is torch.strided
+        and part.device.type == "cpu"
+        and not part.is_nested
+        and part.dtype in DTYPES
+        and part.is_contiguous()
+    )
+
+
 def _weights(file: Path) -> dict[str, Any]:
     """The tensors of a file that torch.save wrote.
 
     Raises:
-        SourceError: for a file that holds more than tensors by name.
+        SourceError: for a file that holds more than tensors by name, of plain numbers that lie in it one by one: a row
+            that is said to stand there a million times is none.
     """
     try:
         with opened_archive(file):  # bounds of what it unpacks to
@@ -111,6 +122,6 @@ def _weights(file: Path) -> dict[str, Any]:
         raise SourceError(str(error)) from error
     except Exception as error:  # of many kinds, for a file that is none of PyTorch's
         raise SourceError(f"{file}: no weights that torch.save wrote: {type(error).__name__}.\n{COPY}") from error
-    if not isinstance(found, dict) or not all(isinstance(part, Tensor) for part in found.values()):
-        raise SourceError(f"{file}: holds more than tensors by name.\n{COPY}")
+    if not isinstance(found, dict) or not all(map(_is_plain, found.values())):
+        raise SourceError(f"{file}: holds more than tensors by name, of {', '.join(map(str, DTYPES))}.\n{COPY}")
     return {str(name): part for name, part in found.items()}
