@@ -671,7 +671,9 @@ def known() -> list[tuple[str, int]]:
 
 
 def missing_for(name: str) -> str:
-    """The package without which the library refuses every file of a kind, if it is not there: nothing would be tried."""
+    """The package without which the library refuses every file of a kind, if it is not there: nothing would be
+    tried.
+    """
     package = {"pieces": "sentencepiece", "adapter": "peft"}.get(name, "")
     return package if package and find_spec(package) is None else ""
 
