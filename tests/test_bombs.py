@@ -150,6 +150,11 @@ BOMBS: dict[str, tuple[dict[str, Any], str]] = {
                             "special_tokens": {"a": {"id": "a", "ids": [0], "tokens": ["a"]}}}},
         "2,000 pieces",
     ),
+    "a merge that is cut inside a letter, which ends the process": (
+        {"model": {"type": "BPE", "continuing_subword_prefix": "a", "vocab": {"x": 0, "é": 1, "xé": 2},
+                   "merges": [["x", "é"]]}},
+        "the prefix of its second part",
+    ),
 }  # fmt: skip
 
 

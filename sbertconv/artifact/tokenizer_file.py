@@ -109,6 +109,20 @@ def tokenizer_problems(described: Mapping[str, Any]) -> Iterator[str]:
     listed = (entry[0] for entry in vocabulary if entry) if isinstance(vocabulary, list) else ()
     if any(isinstance(piece, str) and len(piece) > LONGEST_PIECE for piece in listed):
         yield TOO_LONG
+    yield from _cut_letters(described.get("model") or {})
+
+
+def _cut_letters(model: Mapping[str, Any]) -> Iterator[str]:
+    """The first merge of BPE whose second part the library cuts inside a letter, or behind its end: it takes as many
+    bytes off as the prefix has, whatever they are.
+    """
+    size = len((model.get("continuing_subword_prefix") or "").encode())
+    for merge in (model.get("merges") or ()) if size else ():
+        second = merge.split(" ")[-1] if isinstance(merge, str) else merge[1]
+        bytes_of = second.encode("utf-8", "replace")
+        if len(bytes_of) < size or (bytes_of[size:] and bytes_of[size] & 0xC0 == 0x80):
+            yield f"the merge {merge!r:.60} does not begin with the prefix of its second part"
+            return
 
 
 def growth(normalizer: Any) -> float:

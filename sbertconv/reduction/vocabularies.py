@@ -66,11 +66,20 @@ def least_score(model: Model, pieces: Iterable[str]) -> set[str]:
 
 
 def merged_on_the_way(model: Model, pieces: Iterable[str]) -> set[str]:
-    """Every piece that merging makes before it has made these."""
+    """Every piece that merging makes before it has made these.
+
+    Raises:
+        UnsupportedModuleError: for a piece so long that this would take its square in steps.
+    """
     ranks = {_pair(merge): rank for rank, merge in enumerate(model["merges"])}
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
     joined, found = _joining(model), set()
     for piece in pieces:
+        if len(piece) > LONGEST_PIECE:
+            raise UnsupportedModuleError(
+                f"{piece!r:.60}: a piece of {len(piece):,} letters (have: up to {LONGEST_PIECE}).\n"
+                "Such a vocabulary cannot be cut: convert the model as it is."
+            )
         inner = piece.removesuffix(suffix) if suffix else piece
         parts = [
             symbol if not place else f"{prefix}{symbol}" for place, symbol in enumerate(inner.removeprefix(prefix))
