@@ -200,6 +200,12 @@ def support_page() -> list[str]:
             for name, case in settings.items()
         ),
         "",
+        "## Modalities",
+        "",
+        "A model that takes several kinds of input becomes a graph for each. Another kind is refused by its name.",
+        "",
+        *table(["input", "how it becomes tensors", "proven with"], [[*row] for row in MODALITIES]),
+        "",
         "## Other classes of models",
         "",
         "The rows of the parity table in `tests/class_cases.py`: every one is converted to ONNX, and run by ONNX",
@@ -210,6 +216,22 @@ def support_page() -> list[str]:
     ]
 
 
+# Input -> how it becomes tensors, and what was compared.
+MODALITIES = (
+    (
+        "texts",
+        "the tokenizers library, or the graph itself with `--text-input`",
+        "every row above; chat templates that are plain text around the input",
+    ),
+    (
+        "images of one size",
+        "Pillow and numpy, by the settings of the image processor: RGB, resize, crop, rescale, normalize",
+        "the rows `clip`, `siglip`, `dinov2` and `convnext`; by hand also Chinese-CLIP, MetaCLIP 2, CLIPSeg, OWL-ViT, "
+        "GroupViT, ViT, BEiT, DeiT, Swin, ResNet and the image halves of CLIP and SigLIP",
+    ),
+    ("images in patches of any number", "not yet", "SigLIP 2 and vision-language models are refused"),
+    ("sound, video, messages of several parts", "not yet", "refused"),
+)
 # What the code of a model does -> why no graph of it is published, and where it was seen.
 REFUSED = (
     (

@@ -17,6 +17,8 @@ MOST_TOKENS = 1 << 24  # the library makes room for every number below the large
 LONGEST_PIECE = 1000  # letters of a Unigram piece: the library walks along them in itself, until the process ends
 LONG_PIECE = re.compile(rf'\[\s*"(?:[^"\\]|\\.){{{LONGEST_PIECE + 1}}}')
 MOST_GROWTH, MOST_PIECES = 1000, 1000
+# A prefix of later pieces; and letters of a key that are written as numbers, as no tool does
+LOOKED_AT_WHOLE = re.compile(r'"continuing_subword_prefix"\s*:\s*"[^"]|\\u00[67][0-9a-fA-F]')
 TOO_LONG = f"a piece of its vocabulary has more than {LONGEST_PIECE:,} letters"
 PANIC = ("pyo3_runtime", "PanicException")  # a BaseException that has no place to be imported from
 
@@ -54,6 +56,10 @@ def read_tokenizer(text: str) -> Any:
         raise ValueError("a Precompiled normalizer has no table")
     if LONG_PIECE.search(text):
         raise ValueError(TOO_LONG)
+    if LOOKED_AT_WHOLE.search(text):
+        described = parse_json(text, "tokenizer.json", dict)
+        if found := list(_cut_letters(described.get("model") or {})):
+            raise ValueError("; ".join(found))
     tokenizer = Tokenizer.from_str(text)
     if found := list(tokenizer_problems({name: part_of(tokenizer, name) for name in COMPONENTS})):
         raise ValueError("; ".join(found))
