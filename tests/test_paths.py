@@ -32,7 +32,7 @@ MADE = {
     ("consumers/transformers_js.py", "read_transformers_js"), ("converters/keras/writer.py", "_write_models"),
     ("converters/keras/back.py", "write_onnx_of"), ("converters/keras/back.py", "write_sentence_transformers"),
     ("converters/onnx/writer.py", "_finish"), ("converters/writing.py", "cut_files"),
-    ("converters/writing.py", "write_tokenizer"),
+    ("converters/writing.py", "write_tokenizer"), ("source/files.py", "heads_in"),
 }  # fmt: skip
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import shutil
 import struct
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.errors import SourceError, UnsupportedModuleError, UnsupportedOptionError, error_text
+from sbertconv.artifact.json_reading import parse_json
+from sbertconv.errors import SbertconvError, SourceError, UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.source.files import HEAD_FILES, WEIGHT_FILES
 from sbertconv.source.hearing import listening
 
@@ -83,9 +83,10 @@ def _dtypes(file: Path) -> set[str]:
     try:
         with file.open("rb") as opened:
             (size,) = struct.unpack("<Q", opened.read(8))
-            header = json.loads(opened.read(min(size, LONGEST_HEADER))) if file.suffix == ".safetensors" else {}
+            text = opened.read(min(size, LONGEST_HEADER)).decode() if file.suffix == ".safetensors" else "{}"
+        header = parse_json(text, file, dict)
         types = {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error):
+    except (OSError, SbertconvError, ValueError, LookupError, TypeError, AttributeError, struct.error):
         types = set()
     return {name for name in types if "F" in name} or {"F32"}
 

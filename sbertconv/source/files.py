@@ -136,6 +136,10 @@ def texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(is_text, value))
 
 
+def some_texts(value: Any) -> bool:
+    return bool(value) and texts(value)
+
+
 def each(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """Every value of an object."""
     return lambda value: isinstance(value, dict) and all(map(check, value.values()))
@@ -236,7 +240,7 @@ KEYS: dict[str, Rule] = {
     "model_max_length": NUMBER,
     "tokenizer_name_or_path": ("null: a model has its own tokenizer", lambda value: value is None),
     "megatron_core": ("megatron.core, null", lambda value: value in (None, "megatron.core")),
-    "out_features": or_null("a whole number that is not negative, a list of texts", either(is_count, texts)),
+    "out_features": or_null("a whole number that is not negative, a list of texts", either(is_count, some_texts)),
     **dict.fromkeys(("in_features", "hidden_dim", "out_channels", "embedding_dimension", "k",
                      "word_embedding_dimension", "sentence_embedding_dimension", "max_seq_length", "max_active_dims",
                      "truncate_dim"), COUNT),
