@@ -126,7 +126,7 @@ def cut(tokenizer: Tokenizer, texts: list[str]) -> tuple[Tokenizer, dict[int, in
     model: Any = type("Model", (), {"preprocess": lambda self, texts: {}})()
     options = trimming.TrimOptions(keep=tuple(texts))
     choice = trimming.Choice.of(holder, source, options, frozenset(), model, [""])
-    return choice.opened(), dict(choice.new)
+    return choice.opened, dict(choice.new)
 
 
 def test_a_word_that_was_unknown_stays_so() -> None:

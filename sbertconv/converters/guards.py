@@ -43,6 +43,11 @@ def chooses_tokens(program: torch.export.ExportedProgram) -> bool:
     return False
 
 
+def facts_of_sizes(guarded: list[int], chooses: bool) -> dict[str, Any]:
+    """The manifest's keys of a graph for these two, where there is anything to say."""
+    return {**({"guarded": guarded} if guarded else {}), **({CHOOSES: True} if chooses else {})}
+
+
 def forget_guards(program: torch.export.ExportedProgram) -> None:
     """Hold a program to no guard: those on sizes of 0 or 1 are wrong, and the lengths of the others are compared."""
     guards_of(program)

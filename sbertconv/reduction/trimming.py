@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,8 @@ def trim(source: Source, options: TrimOptions, staging: Staging, on_stage: Calla
     on_stage("loading the model")
     with changeable(source) as model:
         holder = holder_of(model, source)
-        dtype, before, rows = stored_dtype(source), Size.of(model, stored_dtype(source)), holder.rows
+        dtype, rows = stored_dtype(source), holder.rows
+        before = Size.of(model, dtype)
         on_stage("choosing the tokens")
         sample = options.sample or sentences()
         prompts = [prompt for prompt in dict.fromkeys(["", *model.prompts.values()]) if prompt is not None]
@@ -244,13 +246,14 @@ class Choice:
             "Its vocabulary cannot be cut: report it with the model."
         )
 
+    @cached_property
     def opened(self) -> Any:
-        """The smaller tokenizer."""
+        """The smaller tokenizer; a large vocabulary takes seconds to read."""
         return read_tokenizer(json.dumps(self.tokenizer, ensure_ascii=False))
 
     def unchanged(self, backend: Any, texts: Sequence[str]) -> list[bool]:
         """Whether the smaller tokenizer gives the same tokens for each text."""
-        theirs, ours = numbers_of(backend, texts), numbers_of(self.opened(), texts)
+        theirs, ours = numbers_of(backend, texts), numbers_of(self.opened, texts)
         return [self.translated(one) == other for one, other in zip(theirs, ours, strict=True)]
 
     def translated(self, numbers: Iterable[int]) -> list[int]:
@@ -405,7 +408,7 @@ def compared(
     """
     ours = answers(written, source, kept)
     texts = [f"{prompt}{text}" for prompt in prompts for text in kept]
-    due = numbers_of(choice.opened(), texts)
+    due = numbers_of(choice.opened, texts)
     tokens = [one == other for one, other in zip(due, numbers_of(again.backend, texts), strict=True)]
     equal = ours.shape == theirs.shape and ours.dtype == theirs.dtype
     same = [bool(np.array_equal(one, other)) for one, other in zip(theirs, ours, strict=True)] if equal else [False]

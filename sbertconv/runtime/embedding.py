@@ -26,6 +26,7 @@ class Embedder(TaskEncoder):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.truncate_dim: int | None = self.artifact.manifest.get("truncate_dim")
+        self._unweighted = frozenset(self.artifact.manifest.get("unweighted_ids", ()))  # looked up for every token
 
     @checked
     def encode(
@@ -85,11 +86,10 @@ class Embedder(TaskEncoder):
         """One item's result: outputs of further heads without padding and special tokens."""
         if output is not None and output not in SHAPED:
             return self._row(found, output, row, tensors)
-        left_out = frozenset(self.artifact.manifest.get("unweighted_ids", ()))
         heads = {}
         for name in SHAPED.keys() & found.keys() & ({output} if output else found.keys()):
             kept = np.flatnonzero(tensors["attention_mask"][row])
-            heads[name] = SHAPED[name](found[name][row][kept], tensors["input_ids"][row][kept], left_out)
+            heads[name] = SHAPED[name](found[name][row][kept], tensors["input_ids"][row][kept], self._unweighted)
         return {**self._row(found, None, row, tensors), **heads} if output is None else heads[output]
 
     @staticmethod

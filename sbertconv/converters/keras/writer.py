@@ -12,7 +12,7 @@ from sbertconv.artifact.kinds import ModelClass
 from sbertconv.artifact.manifest import FORMAT_VERSION
 from sbertconv.artifact.publishing import Staging
 from sbertconv.artifact.scratch import scratch_folder
-from sbertconv.converters.guards import CHOOSES, guarded_lengths
+from sbertconv.converters.guards import facts_of_sizes, guarded_lengths
 from sbertconv.converters.keras.backend import KerasSettings, build_model, describe_inputs, describe_outputs
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.tracing import TRAINING
@@ -67,8 +67,8 @@ def write_keras(
         inputs = describe_inputs(route)
         entry = {"inputs": inputs} if text is None else text.section(inputs)
         guards = [guard for layer, _ in _stated_layers(route) for guard in getattr(layer, "guards", ())]
-        entry |= {"guarded": guarded} if (guarded := guarded_lengths(guards, section)) else {}
-        entry |= {CHOOSES: True} if any(getattr(layer, "chooses", False) for layer, _ in _stated_layers(route)) else {}
+        chooses = any(getattr(layer, "chooses", False) for layer, _ in _stated_layers(route))
+        entry |= facts_of_sizes(guarded_lengths(guards, section), chooses)
         graphs.append({**route_content(route, formats, inputs, outputs, section), **entry})
     write_module_configs(model, staging)
     engines = {form: FORMATS[form].engines for form in options.formats}

@@ -15,7 +15,7 @@ from sbertconv.artifact.kinds import MODEL_CLASSES
 from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.publishing import Staging
 from sbertconv.artifact.text_input import TEXT
-from sbertconv.converters.guards import CHOOSES, GUARDS, guarded_lengths
+from sbertconv.converters.guards import CHOOSES, GUARDS, facts_of_sizes, guarded_lengths
 from sbertconv.converters.onnx.backend import GraphSettings, describe_tensors, exported_graph
 from sbertconv.converters.onnx.fusion.counting import count_attention
 from sbertconv.converters.onnx.naming import rename_graph
@@ -212,11 +212,10 @@ def _write_route(
         attention = count_attention(graph)
         inputs, outputs = describe_tensors(graph.graph.inputs), describe_tensors(graph.graph.outputs)
         refused[route.name] = refused_nodes(graph)
-        guarded = guarded_lengths(graph.meta.get(GUARDS, ()), section)
-        chooses = bool(graph.meta.get(CHOOSES))
+        facts = facts_of_sizes(guarded_lengths(graph.meta.get(GUARDS, ()), section), bool(graph.meta.get(CHOOSES)))
     more: dict[str, Any] = (
         {"profile": shape_profile(inputs, largest_shape(section, options.max_shape))} if options.for_tensorrt else {}
     )
-    more |= {**({"guarded": guarded} if guarded else {}), **({CHOOSES: True} if chooses else {})}
+    more |= facts
     formats = {options.form: FORMS[options.form].file.format(name=name)}
     return route_content(route, formats, inputs, outputs, section, tracer=tracer, attention=attention, **more)
