@@ -224,8 +224,8 @@ MODALITIES = (
         "every row above; chat templates that are plain text around the input",
     ),
     (
-        "images of one size",
-        "Pillow and numpy, by the settings of the image processor: RGB, resize, crop, rescale, normalize",
+        "images of one size: Pillow images, arrays, files, bytes, columns of tables",
+        "Pillow and numpy, by the settings of the image processor: RGB (transparent ones on white), resize, crop, rescale, normalize",
         "the rows `clip`, `siglip`, `dinov2` and `convnext`; by hand also Chinese-CLIP, MetaCLIP 2, CLIPSeg, OWL-ViT, "
         "GroupViT, ViT, BEiT, DeiT, Swin, ResNet and the image halves of CLIP and SigLIP",
     ),

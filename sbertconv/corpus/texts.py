@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 from itertools import cycle, islice
+from typing import Any
 
 import numpy as np
 
@@ -54,3 +55,13 @@ def random_images() -> list[np.ndarray]:
     shapes = ((64, 64), (48, 80), (90, 30), (33, 47))
     noisy = [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
     return [*noisy, np.full((40, 40, 3), 255, np.uint8), np.zeros((50, 20, 3), np.uint8)]
+
+
+def images_to_convert() -> list[Any]:
+    """Pillow images of modes that become RGB: transparent ones, of a palette, in grey, of four inks."""
+    from PIL import Image
+
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60, 4), dtype=np.uint8), "RGBA")
+    palette = image.convert("RGB").convert("P")
+    palette.info["transparency"] = 7
+    return [image, image.convert("LA"), palette, *(image.convert("RGB").convert(mode) for mode in ("L", "1", "CMYK"))]

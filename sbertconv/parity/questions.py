@@ -16,7 +16,7 @@ import numpy as np
 from sbertconv.artifact.kinds import EXACT, HEAD_OUTPUTS, HEADS, MODEL_CLASSES, NORMALIZES
 from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.scoring import TASKS
-from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, long_text, random_images, sentences
+from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, images_to_convert, long_text, random_images, sentences
 from sbertconv.memory import trim_heap
 from sbertconv.parity.lengths import (
     LONGEST_BATCH,
@@ -263,6 +263,8 @@ def questions(original: Side, embedder: ConvertedModel, texts: Sequence[str] = (
         label = f"{graph.section['name']}: " if several else ""
         if graph.section["modality"] == "image":
             found.append(Question(f"{label}images", random_images(), options={"batch_size": 3}))
+            if not_null(graph.section["image"])["do_convert_rgb"]:
+                found.append(Question(f"{label}images in other modes", images_to_convert(), options={"batch_size": 3}))
         else:
             found += kind.questions(label, graph, original, embedder)
             if embedder.artifact.manifest["precision"] != EXACT:

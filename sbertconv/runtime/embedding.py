@@ -48,7 +48,8 @@ class Embedder(TaskEncoder):
         """Embed texts (or images), as `SentenceTransformer.encode` does.
 
         Args:
-            inputs: one text or a sequence of texts; for an image model also Pillow images or arrays.
+            inputs: one text or a sequence of texts; for an image model also Pillow images, arrays, paths of image
+                files, or their bytes.
             {keywords}
 
         Returns:
@@ -66,9 +67,9 @@ class Embedder(TaskEncoder):
         check_device(device, self.device)
         if precision not in similarity_functions.PRECISIONS:
             similarity_functions.quantize(np.zeros((0, 0), np.float32), precision)
-        if isinstance(inputs, (Mapping, bytes)):
+        if isinstance(inputs, Mapping):
             check_inputs(inputs, "texts, images")
-        single = isinstance(inputs, str) or not isinstance(inputs, Iterable) or _is_image_array(inputs)
+        single = isinstance(inputs, (str, bytes)) or not isinstance(inputs, Iterable) or _is_image_array(inputs)
         items: list[Any] = [inputs] if single else list(inputs)
         if not items:
             return self._as_asked(np.array([]), convert_to_numpy, convert_to_tensor)

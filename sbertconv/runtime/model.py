@@ -30,7 +30,7 @@ from sbertconv.runtime.batches import (
 )
 from sbertconv.runtime.engines import AUTO, ENGINES, check_options, choose_engine
 from sbertconv.runtime.graph import Graph
-from sbertconv.runtime.images import pixel_values
+from sbertconv.runtime.images import names_image, pixel_values
 from sbertconv.runtime.options import CPU, EngineOptions
 from sbertconv.runtime.tokenization import Tensors, Text
 
@@ -194,12 +194,15 @@ class ConvertedModel:
         return self.prompts[name]
 
     def _modality(self, items: Sequence[Any]) -> str:
-        """Texts or images, one kind at a time; anything else is an error with its place."""
-        if all(isinstance(item, str) for item in items):
-            return "text"
+        """Texts or images, one kind at a time; anything else is an error with its place. A string that names an image
+        is one for a model that takes images.
+        """
         takes_images = any(graph.section["modality"] == "image" for graph in self.graphs)
-        for index, item in enumerate(items):
-            if isinstance(item, str) == takes_images or item is None:
+        texts = [isinstance(item, str) and not (takes_images and names_image(item)) for item in items]
+        if all(texts):
+            return "text"
+        for index, (item, is_text) in enumerate(zip(items, texts, strict=True)):
+            if is_text == takes_images or item is None:
                 raise UnsupportedOptionError(
                     f"Input {index} is {type(item).__name__} "
                     f"(have: {'texts or images, not both at once' if takes_images else 'texts'}).\nPass str."
