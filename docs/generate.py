@@ -221,7 +221,8 @@ MODALITIES = (
     (
         "texts",
         "the tokenizers library, or the graph itself with `--text-input`",
-        "every row above; chat templates that are plain text around the input",
+        "every row above; chat templates that are plain text around the input, and messages of the roles that they "
+        "were compiled for; `processing_kwargs` of the table `HONOURED`, others are refused by name",
     ),
     (
         "images of one size",
