@@ -221,11 +221,13 @@ MODALITIES = (
     (
         "texts",
         "the tokenizers library, or the graph itself with `--text-input`",
-        "every row above; chat templates that are plain text around the input",
+        "every row above; chat templates that are plain text around the input, and messages of the roles that they "
+        "were compiled for; `processing_kwargs` of the table `HONOURED`, others are refused by name",
     ),
     (
         "images of one size: Pillow images, arrays, files, bytes, columns of tables",
-        "Pillow and numpy, by the settings of the image processor: RGB (transparent ones on white), resize, crop, rescale, normalize",
+        "Pillow and numpy, by the settings of the image processor: RGB (transparent ones on white), resize, crop, "
+        "rescale, normalize",
         "the rows `clip`, `siglip`, `dinov2` and `convnext`; by hand also Chinese-CLIP, MetaCLIP 2, CLIPSeg, OWL-ViT, "
         "GroupViT, ViT, BEiT, DeiT, Swin, ResNet and the image halves of CLIP and SigLIP",
     ),

@@ -101,7 +101,7 @@ def test_what_cannot_be_asked_is_an_error(bert: tuple[CrossEncoder, Path, Rerank
         (lambda: converted.predict(PAIRS, activation_fn="swish"), "'swish'.*have: identity, sigmoid"),
         (lambda: converted.predict([("a", 1)]), "Input 0"),
         (lambda: converted.predict(None), r"NoneType.*have: texts, pairs"),
-        (lambda: converted.predict({"text": "a"}), r"dict.*have: texts, pairs"),
+        (lambda: converted.predict({"no text": "a"}), r"dict of 'no text' \(have: 'text' alone"),
         (lambda: converted.predict([("a", "b", "c")]), "Input 0"),
         (lambda: converted.predict(PAIRS, prompt_name="no"), "'no'.*have: search"),
         (lambda: converted.predict(PAIRS, device="cuda"), "'cuda'"),
@@ -204,7 +204,7 @@ def test_a_bare_classifier_labels_texts_as_the_pipeline_does(tmp_path: Path, cli
     assert converted.predict(TEXTS[:1], function_to_apply="NONE") == converted.predict(
         TEXTS[:1], function_to_apply="none"
     )
-    with pytest.raises(sbertconv.UnsupportedOptionError, match=r"dict.*have: texts, pairs"):
+    with pytest.raises(sbertconv.UnsupportedOptionError, match=r"dict of 'text', 'text_pair'"):
         converted.predict({"text": "a", "text_pair": "b"})  # not the labels of its keys
     pairs = CrossEncoder(str(folder), device="cpu").predict(PAIRS)
     np.testing.assert_allclose(converted.logits(PAIRS), pairs, atol=1e-5, rtol=1e-5)

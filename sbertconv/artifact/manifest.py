@@ -129,6 +129,9 @@ class TokenizerSection(TypedDict):
     do_lower_case: Annotated[bool, key("whether texts are lowered before")]
     query_expansion: Annotated[QueryExpansion | None, key("how queries are filled up; null: like all texts")]
     templates: NotRequired[Annotated[list[Template], key("the chat templates, for the kind `chat`")]]
+    message_format: NotRequired[
+        Annotated[Literal["flat", "structured"], key("for the kind `chat`, how it has the content of messages")]
+    ]
     restore_suffix: NotRequired[
         Annotated[bool, key("for the kind `chat`, whether a text over the limit keeps the template's end")]
     ]

@@ -163,8 +163,10 @@ def image_section(route: PlannedRoute) -> dict[str, Any]:
     Raises:
         UnsupportedOptionError: if it does anything else to an image than is known there.
     """
-    processor: Any = getattr(route.modules[0][1], "processor", None)
+    module: Any = route.modules[0][1]
+    processor: Any = getattr(module, "processor", None)
     processor = getattr(processor, "image_processor", processor)
+    processor = _called_with(processor, getattr(module, "processing_kwargs", None) or {})
     config = processor.to_dict() if hasattr(processor, "to_dict") else {}
     unknown = [key for key, value in config.items() if key.startswith("do_") and value and key not in IMAGE_SETTINGS]
     if unknown or not config:
@@ -176,6 +178,23 @@ def image_section(route: PlannedRoute) -> dict[str, Any]:
     config = {**config, **_part_of_a_larger_one(config)}
     section = {key: config.get(key) for key in IMAGE_SETTINGS}
     return {key: int(value) if key == "resample" and value is not None else value for key, value in section.items()}
+
+
+def _called_with(processor: Any, kwargs: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The image processor with the settings that a module calls it with.
+
+    Raises:
+        UnsupportedOptionError: for others than are known there.
+    """
+    own, common = kwargs.get("image", {}), kwargs.get("common", {})
+    given = {**own, **{name: value for name, value in common.items() if name in IMAGE_SETTINGS}}
+    if unknown := [name for name in given if name not in IMAGE_SETTINGS]:
+        raise UnsupportedOptionError(
+            f"processing_kwargs: {', '.join(unknown)} is not supported for images (have: "
+            f"{', '.join(IMAGE_SETTINGS)}).\n"
+            "Convert the text tower alone."
+        )
+    return type(processor)(**{**processor.to_dict(), **given}) if given else processor
 
 
 def _part_of_a_larger_one(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,9 +38,9 @@ def usable_cores() -> int:
 
 
 def count_characters(item: Any) -> int:
-    """The length that texts are sorted by before they are tokenized; that of a pair is both together."""
-    if isinstance(item, tuple):
-        return sum(map(len, item))
+    """The length that texts are sorted by before they are tokenized; that of a pair or of messages is all."""
+    if isinstance(item, (tuple, dict)):
+        return sum(map(len, item.values() if isinstance(item, dict) else item))
     return len(item) if isinstance(item, str) else 0
 
 

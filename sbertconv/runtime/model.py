@@ -31,8 +31,9 @@ from sbertconv.runtime.batches import (
 from sbertconv.runtime.engines import AUTO, ENGINES, check_options, choose_engine
 from sbertconv.runtime.graph import Graph
 from sbertconv.runtime.images import names_image, pixel_values
+from sbertconv.runtime.inputs import plain
 from sbertconv.runtime.options import CPU, EngineOptions
-from sbertconv.runtime.tokenization import Tensors, Text
+from sbertconv.runtime.tokenization import Conversation, Tensors, Text
 
 PROGRAM = "torch"
 BUILT = {"tensorrt": "build it on the machine with the GPU: sbertconv build-plan {}"}  # formats that come later
@@ -197,8 +198,11 @@ class ConvertedModel:
         """Texts or images, one kind at a time; anything else is an error with its place. A string that names an image
         is one for a model that takes images.
         """
-        takes_images = any(graph.section["modality"] == "image" for graph in self.graphs)
-        texts = [isinstance(item, str) and not (takes_images and names_image(item)) for item in items]
+        takes_images = self._takes("image")
+        texts = [
+            isinstance(item, Conversation) or (isinstance(item, str) and not (takes_images and names_image(item)))
+            for item in items
+        ]
         if all(texts):
             return "text"
         for index, (item, is_text) in enumerate(zip(items, texts, strict=True)):
@@ -208,6 +212,25 @@ class ConvertedModel:
                     f"(have: {'texts or images, not both at once' if takes_images else 'texts'}).\nPass str."
                 )
         return "image"
+
+    def _takes(self, modality: str) -> bool:
+        return any(graph.section["modality"] == modality for graph in self.graphs)
+
+    def _plain(self, items: Sequence[Any]) -> list[Any]:
+        """The inputs of a call without their wrapping, see `inputs.plain`.
+
+        Raises:
+            UnsupportedOptionError: for messages among texts, which the library takes for the content of a message.
+        """
+        images = self._takes("image")
+        if not images and all(isinstance(item, str) for item in items):
+            return list(items)
+        sections = [graph.section["tokenizer"] for graph in self.graphs]
+        form = next((one["message_format"] for one in sections if one and "message_format" in one), None)
+        found = [plain(index, item, images=images, form=form) for index, item in enumerate(items)]
+        if len({isinstance(item, Conversation) for item in found}) > 1:
+            raise UnsupportedOptionError("Messages and texts in one call.\nPass each kind in a call of its own.")
+        return found
 
     def _run(
         self,
@@ -220,6 +243,7 @@ class ConvertedModel:
         shape: Callable[[Tensors, str | None, int, Tensors], Any] | None = None,
     ) -> list[Any]:
         """One result per item, in the order given; `shape` is what makes it in place of `_row`."""
+        items = self._plain(items)
         modality = self._modality(items)
         graph = self.graph(modality, task)
         if output is not None and output not in graph.outputs:
@@ -295,6 +319,11 @@ class TaskEncoder(ConvertedModel):
         super().__init__(*args)
         self.similarity_fn_name: str = self.artifact.manifest["similarity_fn_name"]
 
+    @property
+    def routed_tasks(self) -> set[str]:
+        """The tasks that a router tells apart."""
+        return {task for graph in self.graphs for task in graph.section["tasks"] if task is not None}
+
     def get_embedding_dimension(self) -> int:
         """The length of a vector."""
         return int(self.artifact.manifest["embedding_dimension"])
@@ -322,8 +351,8 @@ class TaskEncoder(ConvertedModel):
 
 
 def check_inputs(inputs: Any, have: str = "texts") -> None:
-    """Raise UnsupportedOptionError for what is no text and no sequence of them; a dict would pass as its keys."""
-    if not isinstance(inputs, Iterable) or isinstance(inputs, (Mapping, bytes)):
+    """Raise UnsupportedOptionError for what is no text, no dict of one and no sequence of them."""
+    if not isinstance(inputs, (Iterable, Mapping)) or isinstance(inputs, bytes):
         raise UnsupportedOptionError(f"{type(inputs).__name__} is not supported (have: {have}).\nPass str.")
 
 

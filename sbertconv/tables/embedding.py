@@ -17,7 +17,7 @@ from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime.keywords import check_fields
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.opening import load
-from sbertconv.runtime.similarity import quantize
+from sbertconv.runtime.similarity import BUCKETS, quantize_embeddings
 from sbertconv.runtime.sparse import SparseEmbedder
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 BLOCK = 2048  # texts embedded together, here or by a worker; one that stands several times among them is embedded once
 METADATA = b"sbertconv"  # the key of the schema's metadata
 EMBEDDING, INDICES, VALUES = "embedding", "embedding_indices", "embedding_values"
-RANGED = {"int8": (np.int8, 128), "uint8": (np.uint8, 0)}  # type, and what is taken off a bucket
-PRECISIONS = ("float32", "float16", *RANGED, "binary", "ubinary")
+PRECISIONS = ("float32", "float16", *BUCKETS, "binary", "ubinary")
 IDLE = (None, False)  # values of options that are not given
 
 Ranges = tuple[tuple[float, ...], tuple[float, ...]]
@@ -159,13 +158,11 @@ class EmbedTable:
         return int(min(self.model.get_embedding_dimension(), self.encode.get("truncate_dim") or 2**31))
 
     def _narrowed(self, vectors: np.ndarray) -> np.ndarray:
-        if self.precision in RANGED:
-            if self.ranges is None:
-                raise UnsupportedOptionError(
-                    f"precision {self.precision} needs ranges.\nPass ranges=ranges_of(embeddings)."
-                )
-            return in_ranges(vectors, self.ranges, self.precision)
-        return vectors.astype(np.float16) if self.precision == "float16" else quantize(vectors, self.precision)
+        if self.precision in BUCKETS and self.ranges is None:
+            raise UnsupportedOptionError(f"precision {self.precision} needs ranges.\nPass ranges=ranges_of(vectors).")
+        if self.precision == "float16":
+            return vectors.astype(np.float16)
+        return np.asarray(quantize_embeddings(vectors, self.precision, self.ranges))
 
     def described(self) -> dict[str, Any]:
         """What the schema's metadata says of the vectors, as plain types."""
@@ -186,7 +183,7 @@ class EmbedTable:
 
     def with_ranges(self, texts: Sequence[str | bytes]) -> EmbedTable:
         """The same with the ranges of a sample; as it is, where the precision needs none."""
-        if self.precision not in RANGED:
+        if self.precision not in BUCKETS:
             return self
         _ = self.options  # refuses first what cannot be
         return replace(self, ranges=ranges_of(self.model.encode(list(texts), **self.options)))
@@ -220,15 +217,6 @@ def ranges_of(vectors: np.ndarray) -> Ranges:
             "int8 and uint8 take their ranges from a sample, of two texts at least.\nGive more."
         )
     return tuple(vectors.min(axis=0).tolist()), tuple(vectors.max(axis=0).tolist())
-
-
-def in_ranges(vectors: np.ndarray, ranges: Ranges, precision: str) -> np.ndarray:
-    """255 steps between the ends of each dimension's range; what lies outside takes the nearest end."""
-    low, high = (np.asarray(side, np.float32) for side in ranges)
-    steps = (high - low) / 255
-    buckets = np.clip(np.floor((vectors - low) / np.where(steps == 0, 1, steps)), 0, 255)
-    dtype, offset = RANGED[precision]
-    return np.asarray((buckets - offset).astype(dtype))
 
 
 def kept_columns(names: Sequence[str], keep: Sequence[str] | None) -> list[str]:
