@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.runtime.images import names_image
+from sbertconv.runtime.sounds import is_sound, names_sound
 from sbertconv.runtime.tokenization import PROMPT, Conversation
 
-MODALITIES = ("text", "image", "audio", "video")
+# Modality -> what tells that a string is the name of one
+NAMED: dict[str, Callable[[str], bool]] = {"image": names_image, "audio": names_sound}
 ROLES = {"user": "text", "query": "query", "document": "document", "system": PROMPT}  # role -> slot of a template
 ORDERS = (("user",), ("query", "document"))  # of the messages of an input, behind one of the role "system" or alone
+
+
+def modality_of(item: Any, taken: Collection[str]) -> str:
+    """The modality of an input, by its type and its name, for a model that takes these; what is nothing known counts
+    as an image or a sound, whose reader says what it has.
+    """
+    if isinstance(item, Conversation):
+        return "text"
+    if isinstance(item, str):
+        return next((modality for modality, names in NAMED.items() if modality in taken and names(item)), "text")
+    others = [modality for modality in NAMED if modality in taken]
+    return "audio" if is_sound(item) and "audio" in taken else next(iter(others), "image")
 
 
 def is_message(value: Any) -> bool:
@@ -30,7 +44,9 @@ def is_single(inputs: Any) -> bool:
     """Whether this is one input and not a sequence of them, as the library sees it."""
     if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable):
         return True
-    return is_conversation(inputs) or (isinstance(inputs, np.ndarray) and inputs.ndim == 3)
+    return is_conversation(inputs) or (
+        isinstance(inputs, np.ndarray) and (inputs.ndim == 3 or (inputs.ndim == 1 and inputs.dtype.kind == "f"))
+    )
 
 
 def as_list(inputs: Any) -> list[Any]:
@@ -55,13 +71,13 @@ def task_of(inputs: Sequence[Any], tasks: Iterable[str]) -> str | None:
     return str(task)
 
 
-def plain(index: int, item: Any, *, images: bool, form: str | None) -> Any:
-    """An input without its wrapping: a text, a pair, an image, or a conversation.
+def plain(index: int, item: Any, *, taken: Collection[str], form: str | None) -> Any:
+    """An input without its wrapping: a text, a pair, an image, a sound, or a conversation.
 
     Args:
         index: its place, for messages.
         item: what was passed.
-        images: whether the model takes images.
+        taken: the modalities that the model takes.
         form: of a model with a chat template, how it has the content of messages: "flat" or "structured".
 
     Raises:
@@ -69,16 +85,15 @@ def plain(index: int, item: Any, *, images: bool, form: str | None) -> Any:
     """
     if is_message(item) or is_conversation(item):
         return conversation(index, item if isinstance(item, list) else [item], form)
-    if isinstance(item, Mapping) and not isinstance(item, Conversation):
-        have = MODALITIES[: 1 + images]
-        if len(item) != 1 or not set(item) <= set(have):
+    if isinstance(item, Mapping) and not isinstance(item, Conversation) and not ("audio" in taken and is_sound(item)):
+        if len(item) != 1 or not set(item) <= set(taken):
             raise UnsupportedOptionError(
                 f"Input {index} is a dict of {', '.join(map(repr, item)) or 'nothing'} (have: "
-                f"{' or '.join(map(repr, have))} alone{', messages' * (form is not None)}).\nPass the text itself."
+                f"{' or '.join(map(repr, taken))} alone{', messages' * (form is not None)}).\nPass the text itself."
             )
         ((modality, item),) = item.items()
-        if modality == "image" and isinstance(item, str) and not names_image(item):
-            raise UnsupportedOptionError(f"Input {index}: {item!r:.60} is no image file.\nCheck the path.")
+        if modality in NAMED and isinstance(item, str) and not NAMED[modality](item):
+            raise UnsupportedOptionError(f"Input {index}: {item!r:.60} is no {modality} file.\nCheck the path.")
         return tuple(item) if isinstance(item, list) else item
     return item
 
