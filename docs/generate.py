@@ -231,8 +231,15 @@ MODALITIES = (
         "the rows `clip`, `siglip`, `dinov2` and `convnext`; by hand also Chinese-CLIP, MetaCLIP 2, CLIPSeg, OWL-ViT, "
         "GroupViT, ViT, BEiT, DeiT, Swin, ResNet and the image halves of CLIP and SigLIP",
     ),
+    (
+        "sounds as spectrograms of one size: samples, samples with their rate, WAV files, bytes, columns of tables",
+        "numpy, by the settings of the feature extractor (Whisper, CLAP without fusion, AST): fill or cut, frames, "
+        "Fourier transform, mel filters, logarithm",
+        "the rows `whisper` (its encoder), `ast` and `clap`; the spectrograms with those extractors at odd lengths",
+    ),
+    ("sounds as waves (wav2vec 2.0, HuBERT, WavLM)", "not yet", "refused by the name of the extractor"),
     ("images in patches of any number", "not yet", "SigLIP 2 and vision-language models are refused"),
-    ("sound, video, messages of several parts", "not yet", "refused"),
+    ("video, messages of several parts", "not yet", "refused"),
 )
 # What the code of a model does -> why no graph of it is published, and where it was seen.
 REFUSED = (
