@@ -231,6 +231,12 @@ MODALITIES = (
         "GroupViT, ViT, BEiT, DeiT, Swin, ResNet and the image halves of CLIP and SigLIP",
     ),
     ("images in patches of any number", "not yet", "SigLIP 2 and vision-language models are refused"),
+    (
+        "the encoder of an encoder-decoder",
+        "as texts; the decoder is left out, as the library does",
+        "T5, mT5, UMT5 and T5Gemma from checkpoints of the whole model. Of M2M100, Pegasus, Pegasus-X and Marian the "
+        "library leaves the encoder random; that is refused with the way to save it alone, which is converted",
+    ),
     ("sound, video, messages of several parts", "not yet", "refused"),
 )
 # What the code of a model does -> why no graph of it is published, and where it was seen.

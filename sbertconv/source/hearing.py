@@ -6,6 +6,7 @@ import contextlib
 import logging
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,14 @@ class Heard:
         skipped = [key for model, key in self.unexpected if _belongs(model, key)]
         found = [text for text in self.warnings if CHANGES.search(text)]
         return found + ([f"weights that are left out: {listed(skipped)}"] if skipped else [])
+
+    @property
+    def prefix(self) -> str:
+        """What the files have before the names of most weights that were not found: "model.encoder."; or nothing."""
+        kept = {key for _, key in self.unexpected}
+        ends = Counter(name.removesuffix(key) for _, key in self.missing for name in kept if name.endswith(f".{key}"))
+        prefix, count = next(iter(ends.most_common(1)), ("", 0))
+        return prefix if count * 2 > len(self.missing) else ""
 
     @property
     def notes(self) -> list[str]:

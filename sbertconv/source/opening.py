@@ -232,7 +232,7 @@ class Source:
             model[1] = type(model[1])(model[0].get_embedding_dimension(), self.pooling)
         kind = CLASS_SOURCES[self.model_class.name]
         kind.prepare(model)
-        refuse_missing(model, heard.missing, self.name, kind.feature)
+        refuse_missing(model, heard, self.name, kind.feature)
         return model
 
     def _say(self, heard: Heard) -> None:
