@@ -206,6 +206,10 @@ def support_page() -> list[str]:
         "",
         *table(["input", "how it becomes tensors", "proven with"], [[*row] for row in MODALITIES]),
         "",
+        "## Adapters and tasks",
+        "",
+        *table(["form", "what becomes of it"], [[*row] for row in ADAPTERS]),
+        "",
         "## Other classes of models",
         "",
         "The rows of the parity table in `tests/class_cases.py`: every one is converted to ONNX, and run by ONNX",
@@ -238,6 +242,24 @@ MODALITIES = (
         "library leaves the encoder random; that is refused with the way to save it alone, which is converted",
     ),
     ("sound, video, messages of several parts", "not yet", "refused"),
+)
+# Form of an adapter -> what becomes of it.
+ADAPTERS = (
+    (
+        "a folder with `adapter_config.json`, alone or beside `modules.json`",
+        "it is loaded with its base, as SentenceTransformer does (which needs peft), and traced as it is: LoRA, rsLoRA, "
+        "IA3, LoHa and OFT were. Every number of its file must be the model's: of DoRA the library makes some up anew, "
+        "which is refused with the way to merge it. Prompt learning the library does not load",
+    ),
+    (
+        "several adapters of a live model",
+        "those that are active, and a note names them; `--task NAME` (`tasks=[...]`) makes a graph for each name",
+    ),
+    (
+        "a module that takes `task`: by `kwargs` of modules.json, `forward_kwargs`, or a model whose forward names it",
+        "`--task NAME` makes a graph for each; without it the model is refused by name, with the tasks that it is known to "
+        "have",
+    ),
 )
 # What the code of a model does -> why no graph of it is published, and where it was seen.
 REFUSED = (
