@@ -206,6 +206,10 @@ def support_page() -> list[str]:
         "",
         *table(["input", "how it becomes tensors", "proven with"], [[*row] for row in MODALITIES]),
         "",
+        "## Adapters and tasks",
+        "",
+        *table(["form", "what becomes of it"], [[*row] for row in ADAPTERS]),
+        "",
         "## Other classes of models",
         "",
         "The rows of the parity table in `tests/class_cases.py`: every one is converted to ONNX, and run by ONNX",
@@ -239,7 +243,31 @@ MODALITIES = (
     ),
     ("sounds as waves (wav2vec 2.0, HuBERT, WavLM)", "not yet", "refused by the name of the extractor"),
     ("images in patches of any number", "not yet", "SigLIP 2 and vision-language models are refused"),
+    (
+        "the encoder of an encoder-decoder",
+        "as texts; the decoder is left out, as the library does",
+        "T5, mT5, UMT5 and T5Gemma from checkpoints of the whole model. Of M2M100, Pegasus, Pegasus-X and Marian the "
+        "library leaves the encoder random; that is refused with the way to save it alone, which is converted",
+    ),
     ("video, messages of several parts", "not yet", "refused"),
+)
+# Form of an adapter -> what becomes of it.
+ADAPTERS = (
+    (
+        "a folder with `adapter_config.json`, alone or beside `modules.json`",
+        "it is loaded with its base, as SentenceTransformer does (which needs peft), and traced as it is: LoRA, rsLoRA, "
+        "IA3, LoHa and OFT were. Every number of its file must be the model's: of DoRA the library makes some up anew, "
+        "which is refused with the way to merge it. Prompt learning the library does not load",
+    ),
+    (
+        "several adapters of a live model",
+        "those that are active, and a note names them; `--task NAME` (`tasks=[...]`) makes a graph for each name",
+    ),
+    (
+        "a module that takes `task`: by `kwargs` of modules.json, `forward_kwargs`, or a model whose forward names it",
+        "`--task NAME` makes a graph for each; without it the model is refused by name, with the tasks that it is known to "
+        "have",
+    ),
 )
 # What the code of a model does -> why no graph of it is published, and where it was seen.
 REFUSED = (

@@ -102,7 +102,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
         ([EPS], "cannot be read as an image"),  # Pillow would start Ghostscript
         ([PNG[:-40]], "cannot be read as an image"),
         (["data:image/png;base64,!"], "cannot be read as an image"),
-        ([PNG, "a text"], "texts or images, not both"),
+        ([PNG, "a text"], "texts or images, one kind"),
     ],
 )
 def test_what_is_no_image_is_said(given: list[Any], said: str, clip_artifact: Path) -> None:

@@ -416,6 +416,7 @@ IMAGE_STEPS = {
 }
 CHANNELS = 3
 TAKEN = {"text": ("tokenizer", "texts"), "image": ("image", "images"), "audio": ("sound", "sounds")}  # its entry
+MOST_SPECTRUM = 2**24  # numbers of a spectrum, 128 MiB as float64; Whisper's has 1.2 million
 MOST_PARTS = 1000  # of a list or an object that is wrong, each of which is looked at by itself
 IMAGE_SIZES = {"size": ({"shortest_edge"}, {"height", "width"}), "crop_size": ({"height", "width"},)}
 SECTIONS = (Manifest, GraphSection, Tensor, TokenizerSection, QueryExpansion, Template, Slot, ImageSection,
@@ -546,6 +547,9 @@ def _sound_problems(sound: SoundSection | None) -> Iterator[str]:
         yield "samples and frames: one of both is due"
     if sound["fft_length"] < sound["frame_length"]:
         yield f"fft_length is {sound['fft_length']}, and a frame has {sound['frame_length']} samples"
+    frames = sound["frames"] or (sound["samples"] or 0) // sound["hop_length"] + 2
+    if max(frames, sound["mel"]["filters"]) * sound["fft_length"] > MOST_SPECTRUM:
+        yield f"{frames:,} frames and {sound['mel']['filters']} filters of {sound['fft_length']:,} samples are too many"
     if (sound["samples"] or sound["frame_length"]) < sound["frame_length"]:
         yield f"samples is {sound['samples']}, and a frame has {sound['frame_length']}"
     if sorted(sound["layout"])[-2:] != ["filters", "frames"] or len(set(sound["layout"])) < len(sound["layout"]):

@@ -21,7 +21,7 @@ from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.engines import ENGINES
 from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
 from sbertconv.source.hearing import table_rows
-from sbertconv.source.opening import Source
+from sbertconv.source.opening import Source, module_settings
 from sbertconv.source.st_compat import model_config
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def write_module_configs(model: SentenceTransformer, staging: Staging) -> None:
         path = "" if getattr(module, "save_in_root", False) else f"{index}_{type_}"
         family = "sentence_transformers.models" if type_ in OLD_TYPES else type(module).__module__
         entries.append({"idx": index, "name": name, "path": path, "type": f"{family}.{type_}"})
-        config = dict(module.get_config_dict()) if hasattr(module, "get_config_dict") else {}
+        config = dict(module_settings(module))
         file = getattr(module, "config_file_name", "config.json")
         if type_ == "Pooling":
             config |= old_pooling_flags(config)

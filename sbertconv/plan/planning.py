@@ -15,6 +15,7 @@ from sbertconv.plan.sounds import describe_sound
 from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.opening import Source, module_settings
 from sbertconv.source.routes import Route, find_routes, live_modules
+from sbertconv.source.tasks import check_tasks
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -86,7 +87,11 @@ def plan_model(model: SentenceTransformer, name: str, backend: str, registry: Re
 
     A gap is a module that neither converts nor traces, a setting that its converter refuses, or a tokenizer
     that cannot be reproduced.
+
+    Raises:
+        UnsupportedOptionError: for a model of which a task would choose the weights.
     """
+    check_tasks(model)
     problems: dict[str, str] = {}
     routes = tuple(_described(route, problems) for route in find_routes(model))
     contexts = [Context.of(route, model, backend, registry) for route in routes]

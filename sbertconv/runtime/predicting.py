@@ -158,12 +158,14 @@ class Reranker(Predictor):
             found = found[:, 0]
         if apply_softmax and found.ndim > 1:
             found = softmax(found)
+        if not items:
+            found = np.array([])  # as the library has it, whatever its labels
         if convert_to_numpy and not convert_to_tensor:
             return found[0] if single else found
         require("onnx", "torch")
         import torch
 
-        tensor = torch.from_numpy(np.ascontiguousarray(found))
+        tensor = torch.from_numpy(np.ascontiguousarray(found, np.float32))
         rows = tensor if convert_to_tensor else list(tensor)
         return rows[0] if single else rows
 

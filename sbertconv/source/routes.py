@@ -78,7 +78,9 @@ def find_routes(model: SentenceTransformer) -> tuple[Route, ...]:
         UnsupportedOptionError: if the model takes none of the modalities.
     """
     found: dict[tuple[str, tuple[str, ...]], Route] = {}
-    named = {name for _, module in live_modules(model) for name in getattr(module, "sub_modules", ())}
+    routers = [module for _, module in live_modules(model) if hasattr(module, "sub_modules")]
+    named = {name for router in routers for name in router.sub_modules}
+    named |= {task for router in routers for task, _ in getattr(router, "route_mappings", ()) if task is not None}
     tasks = (None, *TASKS, *sorted(named - set(TASKS))) if named else (None,)
     for modality in MODALITIES:
         if modality not in model.modalities:
