@@ -256,8 +256,8 @@ ADAPTERS = (
     (
         "a folder with `adapter_config.json`, alone or beside `modules.json`",
         "it is loaded with its base, as SentenceTransformer does (which needs peft), and traced as it is: LoRA, "
-        "rsLoRA, IA3, LoHa and OFT were. Every number of its file must be the model's: of DoRA the library makes some up anew, "
-        "which is refused with the way to merge it. Prompt learning the library does not load",
+        "rsLoRA, IA3, LoHa and OFT were. Every number of its file must be the model's: of DoRA the library makes some "
+        "up anew, which is refused with the way to merge it. Prompt learning the library does not load",
     ),
     (
         "several adapters of a live model",
