@@ -42,6 +42,7 @@ def decomposed(
         is_kept: tells the operations that stay as they are. Others that PyTorch itself defines by simpler ones are
             broken up.
     """
+    _complete_users(program.graph)
     if not _is_flat(program.graph) or not _without_writes(program.graph):
         return program.run_decompositions(table)
     graph, signature = program.graph, program.graph_signature
@@ -56,6 +57,15 @@ def decomposed(
     graph.eliminate_dead_code()
     program.graph_module.recompile()
     return program
+
+
+def _complete_users(graph: torch.fx.Graph) -> None:
+    """Note every node with what it takes: torch.export forgets some slices that nothing reads, which then cannot be
+    taken out.
+    """
+    for node in graph.nodes:
+        for given in node.all_input_nodes:
+            given.users.setdefault(node)
 
 
 def _is_flat(graph: torch.fx.Graph) -> bool:

@@ -150,6 +150,13 @@ def im2col(
     return ops.reshape(ops.stack(parts, axis=2), (sizes[0], x.shape[1] * len(parts), rows * columns))
 
 
+def unfold(x: Tensor, dim: int, size: int, step: int) -> Tensor:
+    """Windows of so many along a dimension, each as a row of a new last dimension."""
+    axis = axis_of(x, dim)
+    last = (ops.shape(x)[axis] - size) // step * step + 1
+    return ops.stack([slice_(x, axis, begin, begin + last, step) for begin in range(size)], axis=-1)
+
+
 # Lookups
 
 
@@ -186,7 +193,8 @@ def embedding(weight: Tensor, ids: Tensor, *unused: Any) -> Tensor:
 def scatter(x: Tensor, dim: int, index: Tensor, source: Any) -> Tensor:
     """X with source's values at index along a dimension, as a sum of one-hot rows."""
     axis, kind = axis_of(x, dim), dtype_of(x)
-    hot = ops.moveaxis(ops.one_hot(index, x.shape[axis], dtype="bool"), -1, axis)
+    places = ops.reshape(ops.arange(ops.shape(x)[axis], dtype="int32"), (-1, *(1,) * (len(x.shape) - axis)))
+    hot = ops.equal(ops.expand_dims(ops.cast(index, "int32"), axis), places)
     found = ops.any(hot, axis=axis + 1)
     if not is_tensor(source):
         return masked_fill(x, found, source)
@@ -211,12 +219,20 @@ def index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accum
     return ops.scatter_update(x, places, values, "add" if accumulate else None)
 
 
-def slice_scatter(x: Tensor, source: Tensor, dim: int = 0, start: Size = None, end: Size = None) -> Tensor:
-    """X with source in place of x[start:end]."""
+def slice_scatter(
+    x: Tensor, source: Tensor, dim: int = 0, start: Size = None, end: Size = None, step: int = 1
+) -> Tensor:
+    """X with source in place of x[start:end:step]."""
+    axis = axis_of(x, dim)
     end = None if isinstance(end, int) and end >= 2**31 - 1 else end
-    parts = [] if start is None or (isinstance(start, int) and start == 0) else [slice_(x, dim, 0, start)]
-    parts += [ops.cast(source, dtype_of(x))] + ([] if end is None else [slice_(x, dim, end)])
-    return cat(parts, axis_of(x, dim))
+    if step == 1:
+        parts = [] if start is None or (isinstance(start, int) and start == 0) else [slice_(x, axis, 0, start)]
+        parts += [ops.cast(source, dtype_of(x))] + ([] if end is None else [slice_(x, axis, end)])
+        return cat(parts, axis)
+    taken = slice_(ops.arange(ops.shape(x)[axis], dtype="int32"), 0, start, end, step)
+    rest = ops.moveaxis(x, axis, 0)
+    rows = ops.moveaxis(ops.cast(source, dtype_of(x)), axis, 0)
+    return ops.moveaxis(ops.scatter_update(rest, ops.expand_dims(taken, -1), rows), 0, axis)
 
 
 def select_scatter(x: Tensor, source: Tensor, dim: int, index: int) -> Tensor:
@@ -587,6 +603,7 @@ ROWS: dict[str, Callable[..., Any]] = {
     "roll.default": roll,
     "constant_pad_nd.default": constant_pad,
     "im2col.default": im2col,
+    "unfold.default": unfold,
     "diagonal.default": diagonal,
     "sym_size.int": lambda x, dim: ops.shape(x)[axis_of(x, dim)],
     "sym_numel.default": lambda x: math.prod(ops.shape(x)),
@@ -661,6 +678,7 @@ ROWS: dict[str, Callable[..., Any]] = {
     "sinh.default": ops.sinh,
     "cosh.default": ops.cosh,
     "erf.default": ops.erf,
+    "erfinv.default": ops.erfinv,
     "ceil.default": ops.ceil,
     "floor.default": ops.floor,
     "round.default": ops.round,
