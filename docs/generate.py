@@ -247,8 +247,8 @@ MODALITIES = (
 ADAPTERS = (
     (
         "a folder with `adapter_config.json`, alone or beside `modules.json`",
-        "it is loaded with its base, as SentenceTransformer does (which needs peft), and traced as it is: LoRA, rsLoRA, "
-        "IA3, LoHa and OFT were. Every number of its file must be the model's: of DoRA the library makes some up anew, "
+        "it is loaded with its base, as SentenceTransformer does (which needs peft), and traced as it is: LoRA, "
+        "rsLoRA, IA3, LoHa and OFT were. Every number of its file must be the model's: of DoRA the library makes some up anew, "
         "which is refused with the way to merge it. Prompt learning the library does not load",
     ),
     (
@@ -257,8 +257,8 @@ ADAPTERS = (
     ),
     (
         "a module that takes `task`: by `kwargs` of modules.json, `forward_kwargs`, or a model whose forward names it",
-        "`--task NAME` makes a graph for each; without it the model is refused by name, with the tasks that it is known to "
-        "have",
+        "`--task NAME` makes a graph for each; without it the model is refused by name, with the tasks that it is known "
+        "to have",
     ),
 )
 # What the code of a model does -> why no graph of it is published, and where it was seen.
