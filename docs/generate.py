@@ -229,11 +229,19 @@ MODALITIES = (
         "were compiled for; `processing_kwargs` of the table `HONOURED`, others are refused by name",
     ),
     (
-        "images of one size",
-        "Pillow and numpy, by the settings of the image processor: RGB, resize, crop, rescale, normalize",
+        "images of one size: Pillow images, arrays, files, bytes, columns of tables",
+        "Pillow and numpy, by the settings of the image processor: RGB (transparent ones on white), resize, crop, "
+        "rescale, normalize",
         "the rows `clip`, `siglip`, `dinov2` and `convnext`; by hand also Chinese-CLIP, MetaCLIP 2, CLIPSeg, OWL-ViT, "
         "GroupViT, ViT, BEiT, DeiT, Swin, ResNet and the image halves of CLIP and SigLIP",
     ),
+    (
+        "sounds as spectrograms of one size: samples, samples with their rate, WAV files, bytes, columns of tables",
+        "numpy, by the settings of the feature extractor (Whisper, CLAP without fusion, AST): fill or cut, frames, "
+        "Fourier transform, mel filters, logarithm",
+        "the rows `whisper` (its encoder), `ast` and `clap`; the spectrograms with those extractors at odd lengths",
+    ),
+    ("sounds as waves (wav2vec 2.0, HuBERT, WavLM)", "not yet", "refused by the name of the extractor"),
     ("images in patches of any number", "not yet", "SigLIP 2 and vision-language models are refused"),
     (
         "the encoder of an encoder-decoder",
@@ -241,7 +249,7 @@ MODALITIES = (
         "T5, mT5, UMT5 and T5Gemma from checkpoints of the whole model. Of M2M100, Pegasus, Pegasus-X and Marian the "
         "library leaves the encoder random; that is refused with the way to save it alone, which is converted",
     ),
-    ("sound, video, messages of several parts", "not yet", "refused"),
+    ("video, messages of several parts", "not yet", "refused"),
 )
 # Form of an adapter -> what becomes of it.
 ADAPTERS = (
@@ -257,8 +265,8 @@ ADAPTERS = (
     ),
     (
         "a module that takes `task`: by `kwargs` of modules.json, `forward_kwargs`, or a model whose forward names it",
-        "`--task NAME` makes a graph for each; without it the model is refused by name, with the tasks that it is known "
-        "to have",
+        "`--task NAME` makes a graph for each; without it the model is refused by name, with the tasks that it is "
+        "known to have",
     ),
 )
 # What the code of a model does -> why no graph of it is published, and where it was seen.

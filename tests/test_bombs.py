@@ -86,6 +86,28 @@ def test_a_text_that_stands_in_a_table_once_and_is_meant_often(
         assert done.rows == 30
 
 
+def test_columns_that_no_line_has_are_counted(
+    static_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST_CELLS", 1000)
+    source = tmp_path / "in.jsonl"
+    wide = {"text": "a", **{f"key {number}": 1 for number in range(99)}}
+    source.write_text(json.dumps(wide) + '\n{"text": "b"}' * 49 + "\n", encoding="utf-8")
+    embed = EmbedTable(folder=str(static_artifact))
+    with pytest.raises(UnsupportedOptionError, match=r"more than 1,000 cells.*take fewer rows_per_file"):
+        embed_tables(embed, str(source), tmp_path / "out", TableOptions())
+    assert embed_tables(embed, str(source), tmp_path / "parts", TableOptions(rows_per_file=10)).rows == 50
+
+
+def test_texts_in_lists_are_counted_too(static_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "LARGEST_PART", 10_000)
+    (tmp_path / "in.jsonl").write_text('{"text": "a", "more": [{"b": "%s"}]}\n' % ("b" * 1000) * 30, encoding="utf-8")
+    with pytest.raises(UnsupportedOptionError, match=r"more than 10,000 bytes"):
+        embed_tables(
+            EmbedTable(folder=str(static_artifact)), str(tmp_path / "in.jsonl"), tmp_path / "out", TableOptions()
+        )
+
+
 def write_lines(table: Any, file: Path) -> None:
     file.write_text("".join(f"{json.dumps(row)}\n" for row in table.to_pylist()), encoding="utf-8")
 

@@ -643,17 +643,22 @@ def test_a_saved_model_holds_operations_on_tensors_and_variables_alone(operation
         check_saved_model(tmp_path / "saved_model.pb")
 
 
-def with_layer(file: Path, layer: dict[str, Any]) -> None:
-    """A .keras file with a layer more."""
+def edit_config(file: Path, edit: Callable[[Any], Any]) -> None:
+    """A .keras file with another config."""
 
     def change(name: str, content: bytes) -> bytes:
         if name != "config.json":
             return content
         config = json.loads(content)
-        config["config"]["layers"].append(layer)
+        edit(config)
         return json.dumps(config).encode()
 
     rewritten(file, change)
+
+
+def with_layer(file: Path, layer: dict[str, Any]) -> None:
+    """A .keras file with a layer more."""
+    edit_config(file, lambda config: config["config"]["layers"].append(layer))
 
 
 STRANGERS = {
@@ -675,6 +680,84 @@ def test_a_keras_file_with_layers_that_could_run_code_is_not_opened(
     for opened in (lambda: sbertconv.load(file).encode(TEXTS), lambda: sbertconv.to_onnx(file, tmp_path / "onnx")):
         with pytest.raises(ArtifactError, match=f"could run code:\n  {said}"):
             opened()
+
+
+def last(config: Any, kind: str, **options: Any) -> None:
+    """A layer of Keras in the place of the one before the last."""
+    layer = config["config"]["layers"][-2]
+    name = layer["name"]
+    layer.update(module="keras.layers", class_name=kind, registered_name=None, config={"name": name, **options})
+
+
+CONFIGS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "no layers": (lambda config: config["config"].update(layers=[]), "cannot load it"),
+    "another class": (lambda config: config.update(registered_name="sbertconv>Pooling"), "cannot load it"),
+    "a name that is none": (lambda config: config["config"].update(name="a/b"), "cannot load it"),
+    "an option that is none": (lambda config: last(config, "Dense", units=-1), "cannot load it"),
+    "a file's path": (lambda config: last(config, "StringLookup", vocabulary=__file__), "cannot load it"),
+    "rows without end": (lambda config: last(config, "RepeatVector", n=10**9), "ask for more than it holds"),
+    "columns without end": (lambda config: last(config, "CategoryEncoding", num_tokens=10**9), "ask for more than"),
+    "a table of sounds": (lambda config: last(config, "MelSpectrogram", fft_length=10**9), "could run code"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_keras_file_that_keras_cannot_load_is_one_error_that_names_it(
+    name: str, bert_keras: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    edit, said = CONFIGS[name]
+    file = copy_of(bert_keras) / "keras/model.keras"
+    edit_config(file, edit)
+    for opened in (lambda: sbertconv.load(file).encode(TEXTS), lambda: sbertconv.to_st(file, tmp_path / "st")):
+        with pytest.raises(ArtifactError, match=f"^{file}: .*{said}"):
+            opened()
+    assert not (tmp_path / "st").exists()
+
+
+def filled(weights: Any) -> None:
+    """Numbers that are not in the file."""
+    weights.create_dataset("layers/a/vars/0", (10**9,), "f4", chunks=(1000,))
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"", "not readable as weights"), (filled, "more than it holds")])
+def test_weights_of_keras_are_as_large_as_they_say(
+    content: Any, said: str, bert_keras: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    import h5py
+
+    def change(name: str, held: bytes) -> bytes:
+        if name != "model.weights.h5" or not callable(content):
+            return content if name == "model.weights.h5" else held
+        buffer = io.BytesIO(held)
+        with h5py.File(buffer, "r+") as weights:
+            content(weights)
+        return buffer.getvalue()
+
+    file = copy_of(bert_keras) / "keras/model.keras"
+    rewritten(file, change)
+    with pytest.raises(ArtifactError, match=f"^{file}: .*{said}"):
+        sbertconv.load(file).encode(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ({"keras/model.keras/a": b""}, "cannot be unpacked as keras/model.keras"),
+        ({f"a{number}": b"" for number in range(1001)}, "holds 1,0[0-9]+ files"),
+    ],
+    ids=["in the place of the model", "many"],
+)
+def test_what_a_keras_file_unpacks_to_is_a_folder_of_a_model(
+    added: dict[str, bytes], said: str, bert_keras: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    file = copy_of(bert_keras) / "keras/model.keras"
+    with zipfile.ZipFile(file) as archive:
+        (place,) = (name for name in archive.namelist() if name.endswith(PACKED_MANIFEST))
+    rewritten(
+        file, lambda name, content: content, {place.replace(MANIFEST, name): held for name, held in added.items()}
+    )
+    with pytest.raises(ArtifactError, match=f"^{file}: {said}"):
+        sbertconv.load(file)
 
 
 def encrypted(content: bytearray) -> None:

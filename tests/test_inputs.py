@@ -161,9 +161,9 @@ def test_images_come_as_dicts_and_as_paths(tmp_path: Path) -> None:
     for text in ("no such picture.png", "a picture.PNG, said the fox"):
         np.testing.assert_allclose(converted.encode(text), model.encode(text), atol=1e-5, rtol=1e-5)
     for inputs, reason in (
-        ("https://example.org/a.png?size=2", "names an image.*not fetched"),
-        ("data:image/png;base64,AAAA", "names an image"),
-        ({"image": "no such picture.png"}, "names an image"),
+        ("https://example.org/a.png?size=2", "an address"),
+        ("data:image/png;base64,AAAA", "cannot be read"),
+        ({"image": "no such picture.png"}, "no image file"),
         ({"text": "a", "image": image}, "dict of 'text', 'image'"),
         ({"audio": np.zeros(3)}, "dict of 'audio'"),
     ):

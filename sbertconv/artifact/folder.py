@@ -27,6 +27,7 @@ MANIFEST = "sbertconv.json"
 KERAS_SUFFIX = ".keras"
 PACKED = "/sbertconv/"  # where the last layer of a .keras file keeps the rest of the model
 CHUNK = 1 << 20
+MOST_MEMBERS = 1000  # of a .keras file, which has the files of a model's folder; they are a dozen
 LARGEST_RATIO = 100  # of an archive's size unpacked; tokenizer files reach 10, weights 1.1
 AGAIN = "Copy the whole folder again, or convert the model again with overwrite=True."
 # What zipfile raises for archives that are broken, encrypted or packed in a way that it does not know
@@ -265,6 +266,7 @@ def unpacked(file: str | Path) -> Path:
     file = given_path(file)
     folder = scratch_for_life()
     with opened_archive(file) as archive:
+        refuse_crowd(archive, file)
         names = [name for name in archive.namelist() if PACKED in name and not name.endswith("/")]
         for name in names:
             path = inside(folder, name.partition(PACKED)[2], file)
@@ -283,7 +285,13 @@ def unpacked(file: str | Path) -> Path:
         raise ArtifactError(
             f"{file}: its {MANIFEST} is not readable: {type(error).__name__}: {error}\nGet a complete copy of the file."
         ) from error
-    link_or_copy(file, model)
+    try:
+        link_or_copy(file, model)
+    except OSError as error:  # a folder or a file in its place, or a name that no file can have
+        place = model.relative_to(folder)
+        raise ArtifactError(
+            f"{file}: cannot be unpacked as {place}: {error.strerror or error}\nDo not use this file."
+        ) from error
     manifest["files"] = described(folder)
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     return folder
@@ -295,9 +303,9 @@ def read_packed(file: Path) -> Artifact:
 
 
 @contextlib.contextmanager
-def opened_archive(file: Path) -> Iterator[zipfile.ZipFile]:
+def opened_archive(file: Path, named: Path | None = None) -> Iterator[zipfile.ZipFile]:
     """A zip file whose members are read in here; its sizes are bounded, see `refuse_bomb`, and its names are those of
-    the files that they would be unpacked to, each once.
+    the files that they would be unpacked to, each once. Messages call it `named`, if that is given.
 
     Raises:
         ArtifactError: if it, or a member, cannot be read, it unpacks to too much, or a name is none of these.
@@ -306,11 +314,11 @@ def opened_archive(file: Path) -> Iterator[zipfile.ZipFile]:
         if not file.is_file():  # opening a pipe would wait for ever
             raise OSError("no such file")
         with zipfile.ZipFile(file) as archive:
-            refuse_bomb(archive, file)
-            refuse_names(archive, file)
+            refuse_bomb(archive, named or file)
+            refuse_names(archive, named or file)
             yield archive
     except BROKEN_ARCHIVE as error:
-        raise ArtifactError(f"{file}: not a readable archive: {error}\nGet a complete copy of it.") from error
+        raise ArtifactError(f"{named or file}: not a readable archive: {error}\nGet a complete copy of it.") from error
 
 
 def scratch_for_life() -> Path:
@@ -350,6 +358,12 @@ def refuse_names(archive: zipfile.ZipFile, file: Path) -> None:
             raise ArtifactError(f"{file}: holds {name!r}, which is not how a file is called.\nDo not use this file.")
     if len({tuple(part.rstrip(". ") for part in name.casefold().split("/")) for name in names}) < len(names):
         raise ArtifactError(f"{file}: holds a file twice.\nDo not use this file.")
+
+
+def refuse_crowd(archive: zipfile.ZipFile, file: Path) -> None:
+    """Raise ArtifactError for a .keras file of more members than a model has, each of which becomes a file."""
+    if (count := len(archive.infolist())) > MOST_MEMBERS:
+        raise ArtifactError(f"{file}: holds {count:,} files (have: up to {MOST_MEMBERS:,}).\nDo not use this file.")
 
 
 def _remove(folder: Path, owner: int) -> None:

@@ -124,6 +124,7 @@ def route_content(
         "outputs": list(outputs),
         "tokenizer": tokenizer,
         "image": image_section(route) if route.modality == "image" else None,
+        **({"sound": dict(route.input.section)} if route.modality == "audio" and route.input else {}),
     }
 
 
@@ -141,7 +142,7 @@ def graph_name(route: str, is_default: bool) -> str:
 
 def write_tokenizer(route: PlannedRoute, is_default: bool, staging: Staging) -> TokenizerSection | None:
     """The route's tokenizer files: at the top for the default route, in the route's folder where they differ."""
-    if route.input is None:
+    if route.input is None or route.modality != "text":
         return None
     section, files = cast("TokenizerSection", dict(route.input.section)), route.input.files
     top = staging.folder / section["file"]

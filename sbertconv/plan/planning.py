@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.errors import SbertconvError, SourceError, UnsupportedModuleError
 from sbertconv.plan.context import Context
-from sbertconv.plan.preprocessing import describe_input
+from sbertconv.plan.preprocessing import InputDescription, describe_input
 from sbertconv.plan.registry import Registry
 from sbertconv.plan.routes import DescribedRoute, PlannedRoute
+from sbertconv.plan.sounds import describe_sound
 from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.opening import Source, module_settings
 from sbertconv.source.routes import Route, find_routes, live_modules
@@ -111,13 +112,19 @@ def _fields(route: Route) -> dict[str, Any]:
     return {entry.name: getattr(route, entry.name) for entry in fields(route)}
 
 
+# Modality -> what describes its input; the settings of an image are read where they are written.
+INPUTS: dict[str, Callable[[Any], InputDescription | None]] = {
+    "text": describe_input,
+    "image": lambda module: None,
+    "audio": lambda module: InputDescription({**describe_sound(module)}, {}),
+}
+
+
 def _described(route: Route, problems: dict[str, str]) -> DescribedRoute:
     """The route with the description of its input."""
-    if route.modality != "text":
-        return DescribedRoute(**_fields(route), input=None)
     label, module = route.modules[0]
     try:
-        return DescribedRoute(**_fields(route), input=describe_input(module))
+        return DescribedRoute(**_fields(route), input=INPUTS[route.modality](module))
     except SbertconvError as error:
         problems.setdefault(label, str(error))
         return DescribedRoute(**_fields(route), input=None)

@@ -34,7 +34,7 @@ NOT_SETTINGS = frozenset({
 
 @dataclass(frozen=True)
 class InputDescription:
-    """The manifest's `tokenizer` entry and the files it needs, by their name in the artifact."""
+    """The manifest's `tokenizer` or `sound` entry and the files it needs, by their name in the artifact."""
 
     section: Mapping[str, Any]
     files: Mapping[str, str]

@@ -39,9 +39,8 @@ def usable_cores() -> int:
 
 def count_characters(item: Any) -> int:
     """The length that texts are sorted by before they are tokenized; that of a pair or of messages is all."""
-    if isinstance(item, (tuple, dict)):
-        return sum(map(len, item.values() if isinstance(item, dict) else item))
-    return len(item) if isinstance(item, str) else 0
+    parts = item.values() if isinstance(item, dict) else item if isinstance(item, tuple) else (item,)
+    return sum(len(part) for part in parts if isinstance(part, str))
 
 
 def chunks(order: np.ndarray, size: int) -> list[np.ndarray]:

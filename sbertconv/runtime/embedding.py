@@ -11,7 +11,7 @@ from sbertconv.runtime import similarity as similarity_functions
 from sbertconv.runtime.heads import SHAPED
 from sbertconv.runtime.inputs import as_list, is_single, task_of
 from sbertconv.runtime.keywords import checked
-from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device, check_inputs
+from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device
 from sbertconv.runtime.tokenization import Tensors
 
 
@@ -48,8 +48,8 @@ class Embedder(TaskEncoder):
         """Embed texts (or images), as `SentenceTransformer.encode` does.
 
         Args:
-            inputs: one text or a sequence of texts; for an image model also Pillow images, arrays, or paths of image
-                files; instead of a text {"text": text}, or messages where the model has a chat template.
+            inputs: one text or a sequence of texts; for an image model also Pillow images, arrays, paths of image
+                files, or their bytes; instead of a text {"text": text}, or messages for a chat template.
             {keywords}
 
         Returns:
@@ -67,8 +67,6 @@ class Embedder(TaskEncoder):
         check_device(device, self.device)
         if precision not in similarity_functions.PRECISIONS:
             similarity_functions.quantize_embeddings([], precision)
-        if isinstance(inputs, bytes):
-            check_inputs(inputs, "texts, images")
         single, items = is_single(inputs), as_list(inputs)
         if not items:
             return self._as_asked(np.array([]), convert_to_numpy, convert_to_tensor)

@@ -32,7 +32,7 @@ from sbertconv.errors import (
 )
 from sbertconv.frameworks import import_keras, import_openvino, import_tensorflow, version_of
 from sbertconv.runtime.feeds import is_marked, marked
-from sbertconv.runtime.keras_files import check_keras, variables_bounded
+from sbertconv.runtime.keras_files import check_keras, check_weights, sizes_bounded
 from sbertconv.runtime.openvino_compat import keep_bfloat16
 from sbertconv.runtime.options import CPU, EngineOptions
 from sbertconv.runtime.programs import check_program
@@ -124,7 +124,7 @@ def open_keras(artifact: Artifact, section: GraphSection, options: EngineOptions
     keras = import_keras()
     set_keras_threads(keras.backend.backend(), options)
     place = keras.device(f"{'gpu' if options.kind == 'cuda' else CPU}:{options.number}") if options.device else None
-    model = load_keras_model(artifact.path(section["formats"]["keras"]))
+    model = load_keras_model(artifact.path(section["formats"]["keras"]), artifact.packed)
 
     def call(**feeds: Any) -> Any:
         return named_outputs(model, feeds)
@@ -202,16 +202,40 @@ def named_outputs(model: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
     return dict(found) if isinstance(found, Mapping) else {model.output_names[0]: found}
 
 
-def load_keras_model(path: Any) -> Any:
-    """A .keras file as a Keras model."""
-    keras = import_keras()
+def load_keras_model(path: Path, named: Path | None = None) -> Any:
+    """A .keras file as a Keras model.
+
+    Args:
+        path: where it lies.
+        named: the name that messages call it by, if that is another: the file that it was unpacked from.
+
+    Raises:
+        ArtifactError: if it is broken, holds what could run code or asks for more than it holds, or Keras cannot load
+            it.
+    """
+    keras, named = import_keras(), named or path
     importlib.import_module("sbertconv.layers")  # registers them
     with scratch_folder() as folder:  # Keras would hold the whole file in memory beside the model
-        with opened_archive(Path(path)) as archive:
-            check_keras(archive, Path(path))
+        with opened_archive(path, named) as archive:
+            check_keras(archive, named)
             archive.extractall(folder)  # names that leave the folder lead into it
-        with variables_bounded(archive, Path(path)):
-            return keras.saving.load_model(folder, compile=False)
+        check_weights(folder, named)
+        try:
+            with sizes_bounded(archive, named):
+                return keras.saving.load_model(folder, compile=False)
+        except SbertconvError:
+            raise
+        except Exception as error:
+            raise cannot_load(named, "keras", error) from error
+
+
+def cannot_load(place: Path, package: str, error: Exception) -> ArtifactError:
+    """The error for a file that an engine does not take."""
+    version = getattr(sys.modules.get(package), "__version__", "")
+    reason = error_text(error, 2)[:LONGEST_REASON]
+    return ArtifactError(
+        f"{place}: {package} {version} cannot load it: {reason}\nConvert the model again with overwrite=True."
+    )
 
 
 def narrow(array: np.ndarray) -> np.ndarray:
@@ -562,9 +586,4 @@ def open_graph(artifact: Artifact, section: GraphSection, form: str, engine: str
     except SbertconvError:
         raise
     except Exception as error:
-        version = getattr(sys.modules.get(package), "__version__", "")
-        reason = error_text(error, 2)[:LONGEST_REASON]
-        raise ArtifactError(
-            f"{artifact.folder / section['formats'][form]}: {package} {version} cannot load it: {reason}\n"
-            "Convert the model again with overwrite=True."
-        ) from error
+        raise cannot_load(artifact.packed or artifact.folder / section["formats"][form], package, error) from error

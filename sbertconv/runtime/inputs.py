@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from sbertconv.errors import UnsupportedOptionError, error_text, require
+from sbertconv.errors import UnsupportedOptionError
+from sbertconv.runtime.images import names_image
+from sbertconv.runtime.sounds import is_sound, names_sound
 from sbertconv.runtime.tokenization import PROMPT, Conversation
 
-MODALITIES = ("text", "image", "audio", "video")
-IMAGE_FILES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")  # paths with these are images, not texts
+# Modality -> what tells that a string is the name of one
+NAMED: dict[str, Callable[[str], bool]] = {"image": names_image, "audio": names_sound}
 ROLES = {"user": "text", "query": "query", "document": "document", "system": PROMPT}  # role -> slot of a template
 ORDERS = (("user",), ("query", "document"))  # of the messages of an input, behind one of the role "system" or alone
+
+
+def modality_of(item: Any, taken: Collection[str]) -> str:
+    """The modality of an input, by its type and its name, for a model that takes these; what is nothing known counts
+    as an image or a sound, whose reader says what it has.
+    """
+    if isinstance(item, Conversation):
+        return "text"
+    if isinstance(item, str):
+        return next((modality for modality, names in NAMED.items() if modality in taken and names(item)), "text")
+    others = [modality for modality in NAMED if modality in taken]
+    return "audio" if is_sound(item) and "audio" in taken else next(iter(others), "image")
 
 
 def is_message(value: Any) -> bool:
@@ -30,9 +42,11 @@ def is_conversation(value: Any) -> bool:
 
 def is_single(inputs: Any) -> bool:
     """Whether this is one input and not a sequence of them, as the library sees it."""
-    if isinstance(inputs, (str, Mapping)) or not isinstance(inputs, Iterable):
+    if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable):
         return True
-    return is_conversation(inputs) or (isinstance(inputs, np.ndarray) and inputs.ndim == 3)
+    return is_conversation(inputs) or (
+        isinstance(inputs, np.ndarray) and (inputs.ndim == 3 or (inputs.ndim == 1 and inputs.dtype.kind == "f"))
+    )
 
 
 def as_list(inputs: Any) -> list[Any]:
@@ -57,13 +71,13 @@ def task_of(inputs: Sequence[Any], tasks: Iterable[str]) -> str | None:
     return str(task)
 
 
-def plain(index: int, item: Any, *, images: bool, form: str | None) -> Any:
-    """An input without its wrapping: a text, a pair, an image, or a conversation.
+def plain(index: int, item: Any, *, taken: Collection[str], form: str | None) -> Any:
+    """An input without its wrapping: a text, a pair, an image, a sound, or a conversation.
 
     Args:
         index: its place, for messages.
         item: what was passed.
-        images: whether the model takes images.
+        taken: the modalities that the model takes.
         form: of a model with a chat template, how it has the content of messages: "flat" or "structured".
 
     Raises:
@@ -71,49 +85,17 @@ def plain(index: int, item: Any, *, images: bool, form: str | None) -> Any:
     """
     if is_message(item) or is_conversation(item):
         return conversation(index, item if isinstance(item, list) else [item], form)
-    if isinstance(item, Mapping) and not isinstance(item, Conversation):
-        have = MODALITIES[: 1 + images]
-        if len(item) != 1 or not set(item) <= set(have):
+    if isinstance(item, Mapping) and not isinstance(item, Conversation) and not ("audio" in taken and is_sound(item)):
+        if len(item) != 1 or not set(item) <= set(taken):
             raise UnsupportedOptionError(
                 f"Input {index} is a dict of {', '.join(map(repr, item)) or 'nothing'} (have: "
-                f"{' or '.join(map(repr, have))} alone{', messages' * (form is not None)}).\nPass the text itself."
+                f"{' or '.join(map(repr, taken))} alone{', messages' * (form is not None)}).\nPass the text itself."
             )
         ((modality, item),) = item.items()
-        if modality == "image":
-            return opened(index, item) if isinstance(item, str) else item
+        if modality in NAMED and isinstance(item, str) and not NAMED[modality](item):
+            raise UnsupportedOptionError(f"Input {index}: {item!r:.60} is no {modality} file.\nCheck the path.")
         return tuple(item) if isinstance(item, list) else item
-    return opened(index, item) if images and isinstance(item, str) and names_image(item) else item
-
-
-def names_image(text: str) -> bool:
-    """Whether the library takes a text for an image, by its name; of a model of texts alone it does not."""
-    if text.startswith("data:image/"):
-        return True
-    if text.startswith(("http://", "https://")) and " " not in text:
-        return re.split("[?#]", text.lower())[0].endswith(IMAGE_FILES)
-    return text.lower().endswith(IMAGE_FILES) and os.path.isfile(text)
-
-
-def opened(index: int, name: str) -> Any:
-    """The image of a file.
-
-    Raises:
-        UnsupportedOptionError: for one that is elsewhere, or is no image.
-    """
-    if not os.path.isfile(name):
-        raise UnsupportedOptionError(
-            f"Input {index} names an image, {name!r:.60}, which is not fetched or decoded (have: files, Pillow images, "
-            "arrays).\nOpen it, and pass the image."
-        )
-    require("image", "PIL")
-    from PIL import Image
-
-    try:
-        with Image.open(name) as image:
-            image.load()
-            return image
-    except OSError as error:
-        raise UnsupportedOptionError(f"Input {index}: {name}: {error_text(error)}\nPass an image file.") from error
+    return item
 
 
 def conversation(index: int, messages: Sequence[Any], form: str | None) -> Conversation:

@@ -12,19 +12,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sbertconv.artifact.folder import CHUNK, LARGEST_RATIO, refuse_crowd
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.errors import ArtifactError
 from sbertconv.frameworks import import_keras
 
-CONFIG = "config.json"
-FREE, TIMES = 1 << 29, 8  # bytes that a model's variables may take, and how often those of its file
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+FREE, TIMES = 1 << 28, 8  # bytes that a model's variables may take, and how often those of its file
 # Parts of Keras that do more than compute: functions of theirs fetch files, unpack them, or load others
 NO_LAYERS = re.compile(
     r"keras(\.src)?\.(utils|applications|datasets|callbacks|export|trainers|backend|distribution|legacy|wrappers"
     r"|visualization|saving|tree|testing)\b.*"
 )
-# Classes of Keras that carry code, or the path of a file that is loaded
-REFUSED = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "__lambda__", "__typespec__"}
+# Classes of Keras that carry code, or the path of a file that is loaded; of sounds, which make tables of any size
+REFUSED = {
+    "Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "__lambda__", "__typespec__",
+    "MelSpectrogram", "STFTSpectrogram",
+}  # fmt: skip
 
 
 def check_keras(archive: zipfile.ZipFile, file: Path) -> None:
@@ -33,6 +37,7 @@ def check_keras(archive: zipfile.ZipFile, file: Path) -> None:
     Raises:
         ArtifactError: naming every such class, or if the file has no config.
     """
+    refuse_crowd(archive, file)
     config = parse_json(archive.read(CONFIG), file, dict)
     if problems := sorted(set(_strangers(config))):
         raise ArtifactError(
@@ -42,9 +47,41 @@ def check_keras(archive: zipfile.ZipFile, file: Path) -> None:
         )
 
 
+def check_weights(folder: Path, file: Path) -> None:
+    """Refuse weights that say that they are much larger than their file: HDF5 fills what it does not hold.
+
+    Args:
+        folder: where a .keras file is unpacked.
+        file: its name, for messages.
+
+    Raises:
+        ArtifactError: for these, and for none at all.
+    """
+    import_keras()  # which comes with h5py
+    import h5py
+
+    most = LARGEST_RATIO * _size(folder / WEIGHTS) + CHUNK
+    sizes: list[int] = []
+    try:
+        with h5py.File(folder / WEIGHTS) as weights:  # what links lead to is not visited
+            weights.visititems(lambda _, held: sizes.append(getattr(held, "nbytes", 0)))
+    except Exception as error:  # OSError, RuntimeError and others: the library looks at little
+        raise ArtifactError(f"{file}: not readable as weights: {error}\nGet a complete copy of the file.") from error
+    if sum(sizes) > most:
+        raise ArtifactError(
+            f"{file}: its weights ask for more than it holds: {sum(sizes):,} bytes (have: up to {most:,}).\n"
+            "Do not use this file."
+        )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
 @contextlib.contextmanager
-def variables_bounded(archive: zipfile.ZipFile, file: Path) -> Iterator[None]:
-    """In here, Keras makes no larger variables than go with what an archive holds: a layer's config can name any size.
+def sizes_bounded(archive: zipfile.ZipFile, file: Path) -> Iterator[None]:
+    """In here, Keras makes no larger variables than go with what an archive holds, and no layer that gives more than
+    that for one text: a layer's config can name any size.
 
     Raises:
         ArtifactError: where larger ones are asked for.
@@ -52,17 +89,24 @@ def variables_bounded(archive: zipfile.ZipFile, file: Path) -> Iterator[None]:
     keras, taken = import_keras(), 0
     most = FREE + TIMES * sum(member.file_size for member in archive.infolist())
     owner = next(kind for kind in keras.Variable.__mro__ if "__init__" in vars(kind))  # whichever backend's it is
-    plain = owner.__init__
+    plain, plain_tensor = owner.__init__, keras.KerasTensor.__init__
 
     def bounded(self: Any, initializer: Any, shape: Any = None, *args: Any, **kwargs: Any) -> None:
         nonlocal taken
         if shape is not None and callable(initializer):
-            taken += 4 * math.prod(size for size in shape if isinstance(size, int))
+            taken += size_of(shape)
         if taken > most:
             raise MemoryError
         plain(self, initializer, shape, *args, **kwargs)
 
-    owner.__init__ = bounded
+    def bounded_tensor(self: Any, shape: Any, *args: Any, **kwargs: Any) -> None:
+        nonlocal taken
+        if (size := size_of(shape)) > most:
+            taken = size
+            raise MemoryError
+        plain_tensor(self, shape, *args, **kwargs)
+
+    owner.__init__, keras.KerasTensor.__init__ = bounded, bounded_tensor
     try:
         yield
     except Exception as error:  # Keras makes another one of it for each model around a layer
@@ -73,7 +117,12 @@ def variables_bounded(archive: zipfile.ZipFile, file: Path) -> Iterator[None]:
             "Do not use this file."
         ) from error
     finally:
-        owner.__init__ = plain
+        owner.__init__, keras.KerasTensor.__init__ = plain, plain_tensor
+
+
+def size_of(shape: Any) -> int:
+    """The bytes of numbers of this shape; sizes that stay open count once."""
+    return 4 * math.prod(size for size in shape if isinstance(size, int))
 
 
 def _strangers(config: Any) -> Iterator[str]:

@@ -134,9 +134,10 @@ def _around(config: Mapping[str, Any], graph: Mapping[str, Any]) -> list[str]:
 def _loaded(file: Path, kind: str) -> Any:
     try:
         return load_keras_model(file)
-    except Exception as error:
+    except ArtifactError as error:
+        reason = error_text(error.__cause__ or error)[:200]
         raise ArtifactError(
-            f"{file}: a {kind} that contains a converted model, and cannot be opened: {error_text(error)[:200]}\n"
+            f"{file}: a {kind} that contains a converted model, and cannot be opened: {reason}\n"
             "Save the converted model that it holds: model.save."
         ) from error
 
@@ -195,8 +196,10 @@ def _classifier(model: Any, manifest: Mapping[str, Any], says: str) -> Any:
         "notes": [*manifest["notes"], says.partition(": ")[2]],
         "graphs": [{**graph, "outputs": [{"name": LOGITS, "dtype": "float32", "shape": ["batch", len(labels)]}]}],
     }
-    for layer in all_layers(model):
-        if isinstance(layer, SentenceEmbedding):
-            kept = {name: data for name, data in layer.files.items() if not name.startswith(OF_THE_ENCODER)}
-            layer.files = {**kept, MANIFEST: json.dumps(shown).encode()}
+    holders = [layer for layer in all_layers(model) if isinstance(layer, SentenceEmbedding)]
+    if not holders:
+        raise ArtifactError(f"{says}; and nothing that it gives is made of the converted model.\nDo not use this file.")
+    for layer in holders:
+        kept = {name: data for name, data in layer.files.items() if not name.startswith(OF_THE_ENCODER)}
+        layer.files = {**kept, MANIFEST: json.dumps(shown).encode()}
     return NamedModel({name: taken[name] for name in names}, logits, name=graph["name"])

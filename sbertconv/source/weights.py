@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
+PROBE_RATE = 16_000  # of sounds, as most models have it
 PROBE_TEXTS = ["a text to see whether the weights that are missing matter", "short"]
 PIECE = 1 << 22  # numbers that are looked at together
 MATTERS = 1e-5  # float32 noise is below; a random query or value weight moves an embedding by 0.1 and more
@@ -67,13 +69,18 @@ def _advice(heard: Heard) -> str:
 
 def _probe(model: SentenceTransformer, feature: str) -> list[np.ndarray]:
     """The feature of one small batch per route."""
-    from sbertconv.corpus.texts import random_images
+    from sbertconv.corpus.texts import random_images, random_sounds
     from sbertconv.source.asking import asking
     from sbertconv.source.routes import find_routes
 
+    probes: dict[str, Callable[[], list[Any]]] = {
+        "text": lambda: PROBE_TEXTS,
+        "image": lambda: random_images()[:2],
+        "audio": lambda: random_sounds(PROBE_RATE, PROBE_RATE)[:2],
+    }
     found = []
     for route in find_routes(model):
-        inputs: list[Any] = PROBE_TEXTS if route.modality == "text" else random_images()[:2]
+        inputs: list[Any] = probes[route.modality]()
         task = {"task": route.tasks[0]} if route.tasks and route.tasks[0] else {}
         with asking():
             found.append(model(model.preprocess(inputs, **task), **task)[feature].numpy())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
@@ -20,7 +21,8 @@ MAGIC = "*?["
 SAMPLE = 1000  # rows of JSON lines that say the types of their columns
 LONGEST_LINE = 1 << 26  # bytes or characters of a line or a cell; the csv module's own limit is 131,072
 LARGEST_PART = 1 << 30  # bytes of the texts of a part
-SPLIT = "its next rows hold more than {:,} bytes, which is too much for one part; take fewer rows_per_file"
+MOST_CELLS = 1 << 25  # of a part: a line of JSON that has no key still has its column
+SPLIT = "its next rows hold more than {:,} {}, which is too much for one part; take fewer rows_per_file"
 MORE = "{!r} is none of the columns, which the first rows of the first file say; choose those that stay with --keep"
 
 
@@ -163,22 +165,27 @@ def bounded_rows(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
             found.append(row)
             taken += text_size(row)
             if taken > LARGEST_PART:
-                raise ValueError(SPLIT.format(LARGEST_PART))
+                raise ValueError(SPLIT.format(LARGEST_PART, "bytes"))
         yield found
 
 
 def sampled(rows: Iterator[Any]) -> Iterator[Any]:
     """The first rows, so many that they say what the columns are."""
     taken = 0
-    for row in islice(rows, SAMPLE):
+    names: set[str] = set()
+    for number, row in enumerate(islice(rows, SAMPLE), 1):
         yield row
         taken += text_size(row)
-        if taken > LONGEST_LINE:
+        names.update(row if isinstance(row, dict) else ())
+        if taken > LONGEST_LINE or number * len(names) > MOST_CELLS:
             return
 
 
-def text_size(row: Any) -> int:
-    return sum(len(value) for value in row.values() if isinstance(value, str)) if isinstance(row, dict) else 0
+def text_size(value: Any) -> int:
+    """About the bytes of a value: of its texts, at whatever depth, and of a number for each other part."""
+    if isinstance(value, (dict, list)):
+        return sum(map(text_size, value.values() if isinstance(value, dict) else value))
+    return len(value) if isinstance(value, str) else 8
 
 
 def read_txt(file: Any, column: str) -> Iterator[Any]:
@@ -261,7 +268,7 @@ def plain_texts(table: pa.Table, schema: pa.Schema) -> pa.Table:
     texts = [chunk for name in packed for chunk in table.column(name).chunks]
     sizes = (pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0 for chunk in texts)
     if sum(sizes) > LARGEST_PART:
-        raise ValueError(SPLIT.format(LARGEST_PART))
+        raise ValueError(SPLIT.format(LARGEST_PART, "bytes"))
     return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
 
 
@@ -344,6 +351,8 @@ class Reading:
         first = number * self.size
         places: Sequence[int] = range(first, first + len(rows))
         if isinstance(rows, list):
+            if len(rows) * len(self.schema) > MOST_CELLS:
+                raise ValueError(SPLIT.format(MOST_CELLS, "cells"))
             known = set(self.schema.names)
             more = [set(row) - known if self.whole and isinstance(row, dict) else set() for row in rows]
             rows = [MORE.format(min(extra)) if extra else row for row, extra in zip(rows, more, strict=True)]
@@ -411,7 +420,8 @@ def cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
     Raises:
         ValueError: if it has others.
     """
-    if missing := [name for name in schema.names if table.column_names.count(name) != 1]:
+    counts = Counter(table.column_names)
+    if missing := [name for name in schema.names if counts[name] != 1]:
         raise ValueError(f"has no one column {', '.join(missing)} (have: {', '.join(table.column_names)})")
     return table.select(schema.names).cast(schema)
 
@@ -457,13 +467,13 @@ def schema_of(source: Input, column: str, keep: Sequence[str] | None) -> pa.Sche
     """
     import pyarrow as pa
 
-    from sbertconv.tables.embedding import kept_columns, text_column
+    from sbertconv.tables.embedding import input_column, kept_columns
 
     with opened(source) as file:
         if source.ending in COLUMNS:
             first = next(COLUMNS[source.ending](file, 0, 1), None)
             table = pa.table({}) if first is None else first
-            twice = [name for name in table.column_names if table.column_names.count(name) > 1 and name != column]
+            twice = [name for name, times in Counter(table.column_names).items() if times > 1 and name != column]
             if twice and (keep is None or set(twice) & set(keep)):
                 raise ValueError(f"several columns are called {twice[0]!r}")
         else:
@@ -471,8 +481,8 @@ def schema_of(source: Input, column: str, keep: Sequence[str] | None) -> pa.Sche
             names = dict.fromkeys(name for row in rows for name in row)
             table = pa.table({name: pa.array([row.get(name) for row in rows], from_pandas=False) for name in names})
     try:
-        text_column(table, column)
-        kept = kept_columns(table.column_names, keep)
+        input_column(table, column)
+        kept = set(kept_columns(table.column_names, keep))
     except UnsupportedOptionError as error:
         raise UnsupportedOptionError(f"{source.path}: {error}") from error
     fields = [table.schema.field(name) for name in table.column_names if name in kept or name == column]

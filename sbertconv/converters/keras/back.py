@@ -70,12 +70,12 @@ def _in_float32(artifact: Artifact) -> Artifact:
     """
     (graph,) = artifact.manifest["graphs"]
     path = artifact.path(graph["formats"]["keras"])
-    with opened_archive(path) as archive:
+    with opened_archive(path, artifact.packed) as archive:
         if HALF not in archive.read("config.json"):
             return artifact
     from sbertconv.layers import set_dtype_policy
 
-    model = load_keras_model(path)
+    model = load_keras_model(path, artifact.packed)
     set_dtype_policy(model, "float32")
     with scratch_folder() as folder:
         model.save(Path(folder, path.name))
@@ -116,7 +116,7 @@ def _carried(folder: Path) -> list[Path]:
 
 
 def _model(graph: Any) -> Any:
-    return load_keras_model(graph.artifact.path(graph.section["formats"]["keras"]))
+    return load_keras_model(graph.artifact.path(graph.section["formats"]["keras"]), graph.artifact.packed)
 
 
 def write_sentence_transformers(embedder: ConvertedModel, name: str, staging: Staging) -> None:
