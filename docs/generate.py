@@ -246,7 +246,7 @@ MODALITIES = (
     (
         "the encoder of an encoder-decoder",
         "as texts; the decoder is left out, as the library does",
-        "T5, mT5, UMT5 and T5Gemma from checkpoints of the whole model. Of M2M100, Pegasus, Pegasus-X and Marian the "
+        "T5, mT5, UMT5 and T5Gemma from checkpoints of the whole model. Of M2M100, Pegasus, Pegasus-X, Marian and Whisper the "
         "library leaves the encoder random; that is refused with the way to save it alone, which is converted",
     ),
     ("video, messages of several parts", "not yet", "refused"),
@@ -256,8 +256,8 @@ ADAPTERS = (
     (
         "a folder with `adapter_config.json`, alone or beside `modules.json`",
         "it is loaded with its base, as SentenceTransformer does (which needs peft), and traced as it is: LoRA, "
-        "rsLoRA, IA3, LoHa and OFT were. Every number of its file must be the model's: of DoRA the library makes some up anew, "
-        "which is refused with the way to merge it. Prompt learning the library does not load",
+        "rsLoRA, IA3, LoHa and OFT were. Every number of its file must be the model's: of DoRA the library makes some "
+        "up anew, which is refused with the way to merge it. Prompt learning the library does not load",
     ),
     (
         "several adapters of a live model",
