@@ -117,8 +117,8 @@ class TokenizerSection(TypedDict):
     kind: Annotated[Literal["fast", "chat", "whitespace", "phrase"], key("how the file is read")]
     file: Annotated[Path, key("the tokenizer's file, relative to the folder")]
     tensors: Annotated[list[Literal["input_ids", "token_type_ids", "attention_mask"]], key("its outputs in order")]
-    max_length: Annotated[Count | None, key("the limit in tokens, special ones included; null: none")]
-    task_max_length: Annotated[dict[Task, Count], key("task -> its limit, where that is another")]
+    max_length: Annotated[Positive | None, key("the limit in tokens, special ones included; null: none")]
+    task_max_length: Annotated[dict[Task, Positive], key("task -> its limit, where that is another")]
     cut: Annotated[
         Literal["truncate", "slice"],
         key("`truncate` keeps special tokens, `slice` cuts them too"),
@@ -348,7 +348,7 @@ class Manifest(TypedDict):
     chain: Annotated[list[str], key("the classes of its modules in order")]
     notes: Annotated[list[str], key("what its user should know")]
     pooling: NotRequired[Annotated[str, key("the pooling mode that was chosen for a bare checkpoint")]]
-    max_seq_length: Annotated[Count | None, key("the limit in tokens of the default route; null: none")]
+    max_seq_length: Annotated[Positive | None, key("the limit in tokens of the default route; null: none")]
     proven_length: NotRequired[
         Annotated[
             Positive | None, key("the number of tokens that texts are cut at, no longer ones having been compared")

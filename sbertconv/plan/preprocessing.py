@@ -61,7 +61,13 @@ def describe_input(module: torch.nn.Module) -> InputDescription:
 
 
 def limit(length: float | None) -> int | None:
-    """A length limit in tokens, None for the libraries' ways to say "none"."""
+    """A length limit in tokens, None for the libraries' ways to say "none".
+
+    Raises:
+        UnsupportedOptionError: for one that leaves nothing of a text.
+    """
+    if length is not None and length < 1:
+        raise UnsupportedOptionError(f"a limit of {length} tokens leaves nothing of a text")
     return None if length is None or length > UNLIMITED else int(length)
 
 
@@ -274,7 +280,7 @@ def describe_tokenizers(module: torch.nn.Module, tokenizer: Any) -> InputDescrip
         "kind": "fast",
         "file": "tokenizer.json",
         "add_special_tokens": False,
-        "max_length": truncation.get("max_length"),
+        "max_length": limit(truncation.get("max_length")),
         "truncation_side": truncation.get("direction", "right"),
     }
     padding = tokenizer.id_to_token(section["pad_id"])
