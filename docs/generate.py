@@ -246,8 +246,9 @@ MODALITIES = (
     (
         "the encoder of an encoder-decoder",
         "as texts; the decoder is left out, as the library does",
-        "T5, mT5, UMT5 and T5Gemma from checkpoints of the whole model. Of M2M100, Pegasus, Pegasus-X and Marian the "
-        "library leaves the encoder random; that is refused with the way to save it alone, which is converted",
+        "T5, mT5, UMT5 and T5Gemma from checkpoints of the whole model. Of M2M100, Pegasus, Pegasus-X, Marian and "
+        "Whisper the library leaves the encoder random; that is refused with the way to save it alone, which is "
+        "converted",
     ),
     ("video, messages of several parts", "not yet", "refused"),
 )

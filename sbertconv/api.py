@@ -450,6 +450,12 @@ def pipeline(
     return found
 
 
+def recorded_tasks(artifact: Artifact) -> tuple[str, ...]:
+    """The tasks that a folder was converted with."""
+    tasks = artifact.manifest.get("options", {}).get("tasks")
+    return tuple(map(str, tasks)) if isinstance(tasks, (list, tuple)) else ()
+
+
 @verb
 def to_st(
     model: str | Path,
@@ -469,6 +475,7 @@ def to_st(
 
     Raises:
         ArtifactError: if a layer or a weight is missing or has another shape, or the model is not such a file.
+        UnsupportedOptionError: for a model that was converted with tasks.
         ParityError: if what was written gives other answers. Nothing is written then.
     """
     if not path_is_there(model):
@@ -485,6 +492,11 @@ def to_st(
     with staged(target, overwrite=subject(FolderOptions, options).overwrite) as staging:
         on_stage("loading the model")
         embedder = open_files(keras_files(model), subject(PartOptions, options).part, whole=False)
+        if tasks := recorded_tasks(embedder.artifact):
+            raise UnsupportedOptionError(
+                f"{model}: converted with tasks={list(tasks)}, copies of one module, for which a folder of "
+                "sentence-transformers has no place.\nConvert the model without tasks= to train it."
+            )
         on_stage("converting")
         write_sentence_transformers(embedder, str(model), staging)
         model_class = embedder.artifact.manifest["model_class"]
@@ -682,8 +694,7 @@ def verify(
     from sbertconv.source.opening import open_source
 
     how = vars(subject(ModelOptions, options))
-    tasks = artifact.manifest.get("options", {}).get("tasks")
-    how |= {"tasks": tuple(map(str, tasks)) if isinstance(tasks, (list, tuple)) else ()}
+    how |= {"tasks": recorded_tasks(artifact)}
     source = open_source(model, **how)
     wanted, pooling = artifact.manifest["model_class"], artifact.manifest.get("pooling")
     if wanted != source.model_class.name or pooling is not None:  # a bare checkpoint may have been read otherwise

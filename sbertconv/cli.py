@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr
+from contextlib import ExitStack, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +30,7 @@ from sbertconv.console.options import (
     PartOf,
     RowsPerFile,
     Threads,
+    Trial,
     Workers,
     count,
     counts,
@@ -409,14 +410,17 @@ def reducing(verb: str, kind: str, purpose: str) -> None:
             typer.Argument(help="A Hub id or a folder.", show_default=False, autocompletion=complete_model),
         ],
         directory: str | None = None,
+        dry_run: Trial = False,
         as_json: Json = False,
         **options: Any,
     ) -> None:
         from sbertconv import api
+        from sbertconv.artifact.scratch import scratch_folder
 
-        with progress(as_json) as on_stage:
-            made = getattr(api, verb)(model, directory, on_stage=on_stage, **options)
-        print_reduction(made, as_json)
+        with progress(as_json) as on_stage, ExitStack() as stack:
+            where = stack.enter_context(scratch_folder()) / "model" if dry_run else directory
+            made = getattr(api, verb)(model, where, on_stage=on_stage, **options)
+        print_reduction(made, as_json, dry_run)
 
 
 reducing(

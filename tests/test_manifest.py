@@ -45,7 +45,11 @@ WRONG: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
     ),
     "an engine": (("engines", "onnx", 0), "gpu", "engines.onnx[0]: 'gpu' is no known name (have: onnxruntime, "),
     "no graph": (("graphs",), [], "graphs: expected array of length >= 1"),
-    "no tokenizer": (("graphs", 0, "tokenizer"), None, "graphs[0].tokenizer is null, and the graph takes texts"),
+    "no tokenizer": (
+        ("graphs", 0, "tokenizer"),
+        None,
+        "graphs[0].tokenizer is missing or null, and the graph takes texts",
+    ),
     "no engines": (("engines",), MISSING, "engines is missing"),
     "no dimension": (("embedding_dimension",), MISSING, "embedding_dimension is missing"),
     "no limit": (("graphs", 0, "tokenizer", "max_length"), MISSING, "graphs[0].tokenizer.max_length is missing"),

@@ -113,6 +113,7 @@ def test_no_option_is_ignored_where_the_model_is_a_keras_model(name: str, tmp_pa
         "output_names": ["a=b"],
         "consumers": ["triton"],
         "outputs": ["logits"],
+        "tasks": ["a"],
         "engines": ["openvino"],
     }.get(name, value)
     (tmp_path / "model.keras").write_bytes(b"")

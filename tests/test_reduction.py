@@ -313,6 +313,12 @@ def test_the_commands_print_what_became_smaller(
     assert (ran.code, ran.said) == (0, "")
     assert all(word in ran.out for word in ("encode() of every kept text", "exact", "change their tokens", "Load it"))
     assert "yardstick" not in ran.out
+    before = sorted(tmp_path.iterdir())
+    ran = cli("trim", folder_of("bert"), tmp_path / "other", "--keep", tmp_path / "keep.txt", "--dry-run")
+    assert (ran.code, ran.said) == (0, "")
+    assert all(word in ran.out for word in ("encode() of every kept text", "exact", "Nothing was written."))
+    assert "Load it" not in ran.out
+    assert sorted(tmp_path.iterdir()) == before
     ran = cli("to-static", folder_of("bert"), tmp_path / "s", "--eval", tmp_path / "many.txt", "--json", "--dim", "4")
     printed = json.loads(ran.out)
     assert printed["figures"]["dim"] == {"before": 32, "after": 4} if not ran.code else printed["folder"] is None

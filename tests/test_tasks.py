@@ -176,6 +176,29 @@ def test_a_folder_with_code_of_its_own_says_what_it_takes(tmp_path: Path, cli: A
     assert_tasks(sbertconv.load(tmp_path / "onnx"), {task: model.encode(TEXTS, task=task) for task in ("a/b", "c")})
 
 
+class TaskHead(torch.nn.Module):
+    """A module behind others that takes a task, by an attribute of its own."""
+
+    forward_kwargs = ("task",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.switched = Switched()
+
+    def forward(self, features: dict[str, Any], task: str | None = None) -> dict[str, Any]:
+        return {**features, "sentence_embedding": self.switched(features["sentence_embedding"], task)}
+
+
+def test_a_keras_model_of_tasks_does_not_go_back(tmp_path: Path) -> None:
+    pytest.importorskip("keras")
+    model = cases.static(TaskHead())
+    expected = {task: model.encode(TEXTS, task=task) for task in TASKS[1:]}
+    artifact = sbertconv.to_tf(model, tmp_path / "model", formats=["keras"], tasks=TASKS[1:])
+    assert_tasks(sbertconv.load(artifact.folder), expected)
+    with pytest.raises(sbertconv.UnsupportedOptionError, match="copies of one module, for which"):
+        sbertconv.to_st(artifact.folder, tmp_path / "back")
+
+
 def adapted(**names: float) -> SentenceTransformer:
     """A BERT with an adapter of each name, the last one active."""
     peft = pytest.importorskip("peft")

@@ -86,6 +86,7 @@ Model = Annotated[
 DryRun = Annotated[
     bool, flag("--dry-run", "Show plan, folder, and an estimate of time, memory and size; write nothing.")
 ]
+Trial = Annotated[bool, flag("--dry-run", "Do the work and its proof, and show what they come to; write nothing.")]
 Json = Annotated[bool, flag("--json", "Print JSON for machines.")]
 Engine = Annotated[
     str,

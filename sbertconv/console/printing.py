@@ -240,14 +240,14 @@ FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
 }
 
 
-def print_reduction(made: Reduction, as_json: bool) -> None:
-    """The proof, what became smaller, and how to open it."""
+def print_reduction(made: Reduction, as_json: bool, dry_run: bool) -> None:
+    """The proof, what became smaller, and how to open it; in a dry run there is nothing to open."""
     from rich.table import Column, Table
 
     from sbertconv.artifact.folder import how_to_load
 
     if as_json:
-        print_json(made.to_json())
+        print_json({**made.to_json(), **({"folder": None, "dry_run": True} if dry_run else {})})
         return
     console = open_console()
     _print_notes(made.notes, console)
@@ -259,6 +259,9 @@ def print_reduction(made: Reduction, as_json: bool) -> None:
     console.print(table)
     if made.example:
         print_lines(console, f"One of them: {_quoted(made.example, 80)}")
+    if dry_run:
+        print_lines(console, "Nothing was written.")
+        return
     print_lines(console, f"Written to {made.folder}", "Load it:", f"  {how_to_load(made.folder)}")
     print_lines(console, "Convert it:", f"  sbertconv to-onnx {made.folder}")
 

@@ -62,7 +62,7 @@ def _advice(heard: Heard) -> str:
     part, (owner, _) = heard.prefix.rstrip("."), heard.missing[0]
     return (
         f"Its files have them in {part}, where {type(owner).__name__} does not look, so that encode() is random too.\n"
-        "Save that part alone with the tokenizer beside it: AutoModel.from_pretrained(model).get_encoder()"
+        "Save that part alone with the tokenizer or processor beside it: AutoModel.from_pretrained(model).get_encoder()"
         ".save_pretrained(folder)."
     )
 
