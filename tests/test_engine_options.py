@@ -169,6 +169,7 @@ REFUSED = {
     ),
     "no device at all": ({"device": "cuda:first"}, UnsupportedOptionError, "is no device"),
     "no thread": ({"threads": 0}, UnsupportedOptionError, "threads=0"),
+    "more threads than a machine starts": ({"threads": 100_000}, UnsupportedOptionError, "threads=100000"),
     "a provider of another engine": (
         {"engine": "openvino", "providers": ["CPUExecutionProvider"]}, UnsupportedOptionError, "have: onnxruntime",
     ),
