@@ -139,6 +139,13 @@ def test_what_sbertconv_did_not_write_is_never_replaced(
     assert snapshot(tmp_path) == before
 
 
+def test_a_folder_whose_name_is_no_text_is_a_model(static_folder: Path, copy_of: Any, tmp_path: Path) -> None:
+    folder = copy_of(static_folder).rename(tmp_path / "caf\udce9")
+    written = sbertconv.to_torch(folder, tmp_path / "out").folder
+    assert read_artifact(written).manifest["source"]["name"].endswith("caf?")
+    assert len(sbertconv.load(written, format="torch").encode(TEXTS)) == len(TEXTS)
+
+
 def test_an_empty_folder_is_replaced_with_overwrite(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     write_artifact(tmp_path / "model", overwrite=True)

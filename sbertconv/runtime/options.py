@@ -17,7 +17,7 @@ MOST_THREADS = 4096  # an engine starts as many as it is told
 def default_threads() -> int:
     """The number of OMP_NUM_THREADS where it is set, else of the cores that this process may use."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(first) if first.isdecimal() and int(first) else usable_cores()
+    return min(int(first[:9]), MOST_THREADS) if first.isdecimal() and int(first[:9]) else usable_cores()
 
 
 @dataclass(frozen=True, kw_only=True)
