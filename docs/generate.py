@@ -206,6 +206,10 @@ def support_page() -> list[str]:
         "",
         *table(["input", "how it becomes tensors", "proven with"], [[*row] for row in MODALITIES]),
         "",
+        "## Adapters and tasks",
+        "",
+        *table(["form", "what becomes of it"], [[*row] for row in ADAPTERS]),
+        "",
         "## Other classes of models",
         "",
         "The rows of the parity table in `tests/class_cases.py`: every one is converted to ONNX, and run by ONNX",
@@ -221,16 +225,49 @@ MODALITIES = (
     (
         "texts",
         "the tokenizers library, or the graph itself with `--text-input`",
-        "every row above; chat templates that are plain text around the input",
+        "every row above; chat templates that are plain text around the input, and messages of the roles that they "
+        "were compiled for; `processing_kwargs` of the table `HONOURED`, others are refused by name",
     ),
     (
-        "images of one size",
-        "Pillow and numpy, by the settings of the image processor: RGB, resize, crop, rescale, normalize",
+        "images of one size: Pillow images, arrays, files, bytes, columns of tables",
+        "Pillow and numpy, by the settings of the image processor: RGB (transparent ones on white), resize, crop, "
+        "rescale, normalize",
         "the rows `clip`, `siglip`, `dinov2` and `convnext`; by hand also Chinese-CLIP, MetaCLIP 2, CLIPSeg, OWL-ViT, "
         "GroupViT, ViT, BEiT, DeiT, Swin, ResNet and the image halves of CLIP and SigLIP",
     ),
+    (
+        "sounds as spectrograms of one size: samples, samples with their rate, WAV files, bytes, columns of tables",
+        "numpy, by the settings of the feature extractor (Whisper, CLAP without fusion, AST): fill or cut, frames, "
+        "Fourier transform, mel filters, logarithm",
+        "the rows `whisper` (its encoder), `ast` and `clap`; the spectrograms with those extractors at odd lengths",
+    ),
+    ("sounds as waves (wav2vec 2.0, HuBERT, WavLM)", "not yet", "refused by the name of the extractor"),
     ("images in patches of any number", "not yet", "SigLIP 2 and vision-language models are refused"),
-    ("sound, video, messages of several parts", "not yet", "refused"),
+    (
+        "the encoder of an encoder-decoder",
+        "as texts; the decoder is left out, as the library does",
+        "T5, mT5, UMT5 and T5Gemma from checkpoints of the whole model. Of M2M100, Pegasus, Pegasus-X and Marian the "
+        "library leaves the encoder random; that is refused with the way to save it alone, which is converted",
+    ),
+    ("video, messages of several parts", "not yet", "refused"),
+)
+# Form of an adapter -> what becomes of it.
+ADAPTERS = (
+    (
+        "a folder with `adapter_config.json`, alone or beside `modules.json`",
+        "it is loaded with its base, as SentenceTransformer does (which needs peft), and traced as it is: LoRA, "
+        "rsLoRA, IA3, LoHa and OFT were. Every number of its file must be the model's: of DoRA the library makes some "
+        "up anew, which is refused with the way to merge it. Prompt learning the library does not load",
+    ),
+    (
+        "several adapters of a live model",
+        "those that are active, and a note names them; `--task NAME` (`tasks=[...]`) makes a graph for each name",
+    ),
+    (
+        "a module that takes `task`: by `kwargs` of modules.json, `forward_kwargs`, or a model whose forward names it",
+        "`--task NAME` makes a graph for each; without it the model is refused by name, with the tasks that it is "
+        "known to have",
+    ),
 )
 # What the code of a model does -> why no graph of it is published, and where it was seen.
 REFUSED = (

@@ -46,6 +46,7 @@ _PUBLIC = {
     "HierarchicalTokenPooling": "sbertconv.runtime.token_pooling",
     "maxsim": "sbertconv.runtime.maxsim",
     "maxsim_pairwise": "sbertconv.runtime.maxsim",
+    "quantize_embeddings": "sbertconv.runtime.similarity",
     "Reranker": "sbertconv.runtime.predicting",
     "TextClassifier": "sbertconv.runtime.predicting",
     "Artifact": "sbertconv.artifact.folder",

@@ -682,6 +682,8 @@ def verify(
     from sbertconv.source.opening import open_source
 
     how = vars(subject(ModelOptions, options))
+    tasks = artifact.manifest.get("options", {}).get("tasks")
+    how |= {"tasks": tuple(map(str, tasks)) if isinstance(tasks, (list, tuple)) else ()}
     source = open_source(model, **how)
     wanted, pooling = artifact.manifest["model_class"], artifact.manifest.get("pooling")
     if wanted != source.model_class.name or pooling is not None:  # a bare checkpoint may have been read otherwise

@@ -556,7 +556,7 @@ def encode_command(
     on: On = None,
 ) -> None:
     """Embed texts, a file or tables with a converted folder; a file is never held in memory whole."""
-    from sbertconv.console.files import encode_texts, read_texts
+    from sbertconv.console.files import encode_texts, read_inputs
     from sbertconv.console.tables import encode_tables, is_tables
     from sbertconv.runtime.opening import load
 
@@ -606,7 +606,7 @@ def encode_command(
         names = ", ".join(f"{name}=" for name in idle)
         raise UnsupportedOptionError(f"{names}: only tables have it.\nName a folder with --output, or leave it out.")
     file = _given(texts, Path(inputs[0]) if inputs else None)
-    source = iter(texts or ()) if file is None else read_texts(file, column)
+    source = iter(texts or ()) if file is None else read_inputs(file, [column])
     target = None if output in (None, "-") else Path(str(output))
     shown = sys.stderr.isatty() and target is not None and not LEVEL["quiet"]
     model = load(directory, **how, many=file is not None)

@@ -19,6 +19,7 @@ class ToOnnx(TypedDict, total=False):
     model_class: str | None
     pooling: str | None
     allow_changed: bool
+    tasks: Names
     overwrite: bool
     push_to_hub: str | None
     part: str | None
@@ -58,6 +59,7 @@ class ToOpenvino(TypedDict, total=False):
     model_class: str | None
     pooling: str | None
     allow_changed: bool
+    tasks: Names
     overwrite: bool
     push_to_hub: str | None
     truncate_dim: int | None
@@ -89,6 +91,7 @@ class ToTf(TypedDict, total=False):
     model_class: str | None
     pooling: str | None
     allow_changed: bool
+    tasks: Names
     overwrite: bool
     push_to_hub: str | None
     text_input: bool
@@ -109,6 +112,7 @@ class ToKeras(TypedDict, total=False):
     model_class: str | None
     pooling: str | None
     allow_changed: bool
+    tasks: Names
     activation: bool
     truncate_dim: int | None
     normalize: bool
@@ -125,6 +129,7 @@ class ToTorch(TypedDict, total=False):
     model_class: str | None
     pooling: str | None
     allow_changed: bool
+    tasks: Names
     overwrite: bool
     push_to_hub: str | None
     truncate_dim: int | None
@@ -201,6 +206,7 @@ class Pipeline(TypedDict, total=False):
     model_class: str | None
     pooling: str | None
     allow_changed: bool
+    tasks: Names
     outputs: Names | None
 
 

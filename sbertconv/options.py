@@ -99,6 +99,13 @@ class ModelOptions:
         "Convert a model that the library loads without some of its settings or weights: what encode() computes all "
         "the same.",
     )
+    tasks: Names = option(
+        (),
+        "An adapter of the model, or a task that its forward takes: each becomes a graph, which encode(task=) chooses; "
+        "repeat for several.",
+        flag="--task",
+        metavar="<name>",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,6 +374,7 @@ class LikenessOptions:
 
 Subject = type[Any] | tuple[type[Any], str]  # a subject whole, or those of its fields that are named
 READ = "revision trust_remote_code"
+WHOLE = f"{READ} model_class pooling allow_changed"  # of a model that is read and written as it is
 NOT_RECORDED = ("overwrite", "push_to_hub")  # of the options, those that change nothing in the folder
 VERBS: dict[str, tuple[Subject, ...]] = {
     "to_onnx": (ModelOptions, FolderOptions, PushOptions, OnnxOptions, GateOptions),
@@ -375,9 +383,14 @@ VERBS: dict[str, tuple[Subject, ...]] = {
     "to_keras": (ModelOptions, ActivationOptions, VectorOptions, ProofOptions),
     "to_torch": (ModelOptions, FolderOptions, PushOptions, TorchOptions, ProofOptions),
     "to_st": ((ModelOptions, "trust_remote_code"), FolderOptions, RuleOptions, PartOptions),
-    "trim": (ModelOptions, FolderOptions, TrimOptions),
-    "shorten": (ModelOptions, FolderOptions, LayerOptions, LikenessOptions),
-    "to_static": (ModelOptions, FolderOptions, StaticOptions, (LikenessOptions, "min_spearman min_top10 texts")),
+    "trim": ((ModelOptions, WHOLE), FolderOptions, TrimOptions),
+    "shorten": ((ModelOptions, WHOLE), FolderOptions, LayerOptions, LikenessOptions),
+    "to_static": (
+        (ModelOptions, WHOLE),
+        FolderOptions,
+        StaticOptions,
+        (LikenessOptions, "min_spearman min_top10 texts"),
+    ),
     "pipeline": (ModelOptions, (OutputOptions, "outputs")),
     "build_plan": (RuleOptions,),
     "verify": ((ModelOptions, f"{READ} allow_changed"), RuleOptions, LookInsideOptions),

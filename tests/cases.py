@@ -20,7 +20,14 @@ from sentence_transformers.sentence_transformer import modules as st
 from sentence_transformers.sentence_transformer.modules.tokenizer import PhraseTokenizer, WhitespaceTokenizer
 from tokenizers import Tokenizer
 from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTModel,
     BitImageProcessor,
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    ClapProcessor,
     CLIPConfig,
     CLIPImageProcessor,
     CLIPProcessor,
@@ -33,6 +40,9 @@ from transformers import (
     SiglipImageProcessor,
     SiglipModel,
     SiglipProcessor,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
 )
 from transformers import CLIPModel as TransformersCLIPModel
 
@@ -214,6 +224,55 @@ def convnext() -> SentenceTransformer:
     return image_encoder(ConvNextModel(config), ConvNextImageProcessor(size={"shortest_edge": 32}))
 
 
+SPEECH = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+
+
+def sound_encoder(model: Any, extractor: Any, tokenizer: Any = None) -> SentenceTransformer:
+    """A model of sounds: the mean of its frames, or a vector of its own."""
+    folder = tempfile.mkdtemp(prefix="tiny-sounds-")
+    model.save_pretrained(folder)
+    (extractor if tokenizer is None else ClapProcessor(extractor, tokenizer)).save_pretrained(folder)
+    module = st.Transformer(folder)
+    pools = module.module_output_name == "token_embeddings"
+    return chain(module, *([st.Pooling(module.get_embedding_dimension(), "mean")] if pools else []))
+
+
+def whisper() -> SentenceTransformer:
+    torch.manual_seed(15)
+    config = WhisperConfig(
+        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4, decoder_attention_heads=4,
+        encoder_ffn_dim=48, decoder_ffn_dim=48, num_mel_bins=16, max_source_positions=100, max_target_positions=16,
+        vocab_size=60, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    # Its encoder alone, as it is taken from a checkpoint
+    return sound_encoder(WhisperModel(config).encoder, WhisperFeatureExtractor(feature_size=16, chunk_length=2))
+
+
+def spectrogram_transformer() -> SentenceTransformer:
+    torch.manual_seed(16)
+    config = ASTConfig(**SPEECH, num_mel_bins=16, max_length=64, patch_size=8, frequency_stride=8, time_stride=8)
+    return sound_encoder(ASTModel(config), ASTFeatureExtractor(num_mel_bins=16, max_length=64))
+
+
+def clap(truncation: str = "rand_trunc") -> SentenceTransformer:
+    """A dual encoder of texts and sounds."""
+    tokenizer = tiny.tokenizer("bpe", max_length=16)
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    text = {**SPEECH, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": 64, "projection_dim": 24}
+    audio = {
+        "window_size": 4, "num_mel_bins": 16, "spec_size": 64, "patch_size": 4, "patch_stride": (4, 4),
+        "patch_embeds_hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2], "hidden_size": 32,
+        "projection_dim": 24, "enable_fusion": False,
+    }  # fmt: skip
+    torch.manual_seed(17)
+    extractor = ClapFeatureExtractor(
+        feature_size=16, sampling_rate=16000, hop_length=160, max_length_s=2, fft_window_size=512, frequency_min=50,
+        frequency_max=7000, truncation=truncation,
+    )  # fmt: skip
+    config = ClapConfig(text_config=text, audio_config=audio, projection_dim=24)
+    return sound_encoder(ClapModel(config), extractor, tokenizer)
+
+
 def truncated() -> SentenceTransformer:
     return words(pooling(), st.Normalize(), truncate_dim=12)
 
@@ -337,6 +396,9 @@ MODULES = {
     "siglip": Case(siglip),
     "dinov2": Case(dinov2),
     "convnext": Case(convnext),
+    "whisper": Case(whisper, checks=("sounds",)),
+    "ast": Case(spectrogram_transformer, checks=("sounds",)),
+    "clap": Case(clap, expected={"graphs": ["text", "audio"], "dimension": 24}, checks=("sounds",)),
     "clip as a transformer": Case(
         lambda: clip(st.Transformer), expected={"graphs": ["text", "image"]}, checks=("images",)
     ),
@@ -382,8 +444,8 @@ TORCH_ARCHITECTURES = (
 TORCH_MODULES = (
     "pooling max", "pooling without prompt", "dense gelu residual", "dense on tokens", "layer norm", "dropout",
     "weighted layers", "cnn", "cnn with strides", "lstm", "word embeddings, subwords", "word weights",
-    "bag of words, once each", "static embedding, truncated", "router with a static route", "clip", "truncate_dim",
-    "token embeddings",
+    "bag of words, once each", "static embedding, truncated", "router with a static route", "clip", "ast",
+    "truncate_dim", "token embeddings",
 )  # fmt: skip
 
 CASES: OrderedDict[str, Case] = OrderedDict({**ARCHITECTURES, **MODULES})

@@ -78,6 +78,43 @@ def test_rank_gives_what_cross_encoder_gives(bert: tuple[CrossEncoder, Path, Rer
         np.testing.assert_allclose([row["score"] for row in ours], [row["score"] for row in theirs], atol=1e-5)
 
 
+@pytest.mark.parametrize("made", [list, tuple, np.array, lambda texts: np.array(texts, object), lambda texts: []])
+@pytest.mark.parametrize("top_k", [None, 0, 2, 100, -1])
+def test_rank_has_the_types_of_cross_encoder(
+    made: Callable[[list[str]], Any], top_k: int | None, bert: tuple[CrossEncoder, Path, Reranker]
+) -> None:
+    model, _, converted = bert
+    documents = made(["Berlin", "a fox", "Berlin", "people"])  # of equal scores the first one comes first
+    theirs, ours = (
+        one.rank("a city", documents, top_k=top_k, return_documents=True, activation_fn=torch.nn.Identity())
+        for one in (model, converted)
+    )
+    assert [[(name, type(value)) for name, value in row.items()] for row in ours] == [
+        [(name, type(value)) for name, value in row.items()] for row in theirs
+    ]
+    assert [(row["corpus_id"], row["text"]) for row in ours] == [(row["corpus_id"], row["text"]) for row in theirs]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"convert_to_tensor": True}, {"convert_to_numpy": False}, {"apply_softmax": True}], ids=str
+)
+@pytest.mark.parametrize(
+    "inputs", [PAIRS, PAIRS[0], list(PAIRS[0]), [], ("a", "b"), [["a", "b"]], "a"], ids=lambda one: repr(one)[:40]
+)
+def test_predict_has_the_types_of_cross_encoder(
+    inputs: Any, options: dict[str, bool], bert: tuple[CrossEncoder, Path, Reranker]
+) -> None:
+    model, _, converted = bert
+    theirs, ours = (one.predict(inputs, **options) for one in (model, converted))
+    assert type(ours) is type(theirs)
+    if isinstance(theirs, list):
+        assert [(type(one), one.dtype, one.shape) for one in ours] == [
+            (type(one), one.dtype, one.shape) for one in theirs
+        ]
+    elif hasattr(theirs, "shape"):
+        assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+
+
 def test_the_parity_covers_pairs_texts_and_their_tokens(bert: tuple[CrossEncoder, Path, Reranker]) -> None:
     model, folder, converted = bert
     manifest = converted.artifact.manifest
@@ -101,7 +138,7 @@ def test_what_cannot_be_asked_is_an_error(bert: tuple[CrossEncoder, Path, Rerank
         (lambda: converted.predict(PAIRS, activation_fn="swish"), "'swish'.*have: identity, sigmoid"),
         (lambda: converted.predict([("a", 1)]), "Input 0"),
         (lambda: converted.predict(None), r"NoneType.*have: texts, pairs"),
-        (lambda: converted.predict({"text": "a"}), r"dict.*have: texts, pairs"),
+        (lambda: converted.predict({"no text": "a"}), r"dict of 'no text' \(have: 'text' alone"),
         (lambda: converted.predict([("a", "b", "c")]), "Input 0"),
         (lambda: converted.predict(PAIRS, prompt_name="no"), "'no'.*have: search"),
         (lambda: converted.predict(PAIRS, device="cuda"), "'cuda'"),
@@ -204,7 +241,7 @@ def test_a_bare_classifier_labels_texts_as_the_pipeline_does(tmp_path: Path, cli
     assert converted.predict(TEXTS[:1], function_to_apply="NONE") == converted.predict(
         TEXTS[:1], function_to_apply="none"
     )
-    with pytest.raises(sbertconv.UnsupportedOptionError, match=r"dict.*have: texts, pairs"):
+    with pytest.raises(sbertconv.UnsupportedOptionError, match=r"dict of 'text', 'text_pair'"):
         converted.predict({"text": "a", "text_pair": "b"})  # not the labels of its keys
     pairs = CrossEncoder(str(folder), device="cpu").predict(PAIRS)
     np.testing.assert_allclose(converted.logits(PAIRS), pairs, atol=1e-5, rtol=1e-5)

@@ -20,9 +20,8 @@ from conftest import run_python
 
 import sbertconv
 from sbertconv.artifact.folder import Artifact, read_artifact
-from sbertconv.corpus.texts import random_images
+from sbertconv.corpus.texts import inputs_of
 from sbertconv.runtime.engines import load_keras_model, narrow
-from sbertconv.runtime.images import pixel_values
 
 KERAS_CASES = {name: case for name, case in CASES.items() if not case.options}  # options are those of ONNX graphs
 TEXTS = ["A text of several words, and of a few more.", "short", "one, two, three and four"]
@@ -44,8 +43,8 @@ def forget_graphs() -> Iterator[None]:
 
 def batch(embedder: sbertconv.Embedder, graph: Any) -> dict[str, np.ndarray]:
     """A padded batch for a graph."""
-    if graph.section["modality"] == "image":
-        tensors = {"pixel_values": pixel_values(random_images(), graph.section["image"])}
+    if graph.section["modality"] != "text":
+        tensors = graph.prepared(inputs_of(graph.section))
     else:
         tensors = embedder.tokenize(TEXTS, next(iter(graph.section["tasks"]), None))
     return {name: narrow(tensors[name]) for name in graph.inputs}
@@ -73,7 +72,7 @@ def converted(built_once: Any) -> Callable[[str], Artifact]:
     return convert
 
 
-USUAL_CHECKS = {"text": ("each text alone", "padded batch"), "image": ("images",)}
+USUAL_CHECKS = {"text": ("each text alone", "padded batch"), "image": ("images",), "audio": ("sounds",)}
 
 
 @pytest.mark.parametrize("name", KERAS_CASES)

@@ -288,3 +288,8 @@ def test_text_input_is_refused_where_its_limit_is_not_proven() -> None:
 def test_a_budget_is_no_negative_number(seconds: float, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedOptionError, match="proof_budget="):
         sbertconv.to_onnx(cases.static(), tmp_path / "model", proof_budget=seconds)
+
+
+def test_a_limit_of_no_tokens_is_refused_by_its_number(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModuleError, match="a limit of 0 tokens leaves nothing"):
+        sbertconv.to_onnx(cases.chain(cases.static_embedding(max_length=0)), tmp_path / "model")

@@ -269,7 +269,7 @@ def test_what_cannot_be_asked_is_an_error(bert: Converted, tmp_path: Path) -> No
     for message, wrong in {
         "'cuda'": lambda: converted.encode("a", device="cuda"),
         "NoneType is not supported": lambda: converted.encode(None),
-        "dict is not supported": lambda: converted.encode({"text": "a"}),
+        "dict of 'image'": lambda: converted.encode({"image": "a"}),
         "'rank' is not known": lambda: converted.encode("a", task="rank"),
         "'sentence_embedding' is not known": lambda: converted.encode("a", output_value="sentence_embedding"),
         "is a HierarchicalTokenPooling": lambda: converted.encode("a", token_pooling=mv.HierarchicalTokenPooling()),

@@ -37,6 +37,7 @@ PUBLIC = [
     "HierarchicalTokenPooling",
     "maxsim",
     "maxsim_pairwise",
+    "quantize_embeddings",
     "Reranker",
     "TextClassifier",
     "Artifact",

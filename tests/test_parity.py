@@ -12,7 +12,7 @@ from test_padding import assert_equals_the_module
 
 import sbertconv
 
-USUAL_CHECKS = {"text": {"tokens", "each text alone", "padded batch"}, "image": {"images"}}
+USUAL_CHECKS = {"text": {"tokens", "each text alone", "padded batch"}, "image": {"images"}, "audio": {"sounds"}}
 USUALLY = {"optimized": True, "tracer": "torch.export"}
 
 

@@ -256,6 +256,28 @@ def test_an_adapter_alone_is_converted_with_its_base(tmp_path: Path) -> None:
     np.testing.assert_allclose(sbertconv.load(artifact.folder).encode(TEXTS), expected, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_an_adapter_that_the_library_reads_in_part_is_refused(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModel
+
+    folder = adapter_folder(tmp_path / "adapter")
+    base = AutoModel.from_pretrained(tiny.transformer_folder("bert"))
+    options = {"target_modules": ["query", "value"], "use_dora": True, "init_lora_weights": False}
+    model = peft.get_peft_model(base, peft.LoraConfig(r=4, **options))
+    model.save_pretrained(folder)
+    first, second = (SentenceTransformer(str(folder), device="cpu").encode("a text") for _ in range(2))
+    assert np.abs(first - second).max() > 0.01  # where this fails, the library has learnt to read it
+    with pytest.raises(sbertconv.SourceError, match=r"makes up anew.*merge_and_unload.*lora_magnitude_vector"):
+        sbertconv.to_onnx(folder, tmp_path / "model")
+    merged = adapter_folder(tmp_path / "merged")
+    (merged / "adapter_config.json").unlink()
+    model.merge_and_unload().save_pretrained(merged)
+    expected = SentenceTransformer(str(merged), device="cpu").encode(TEXTS)
+    artifact = sbertconv.to_onnx(merged, tmp_path / "model")
+    np.testing.assert_allclose(sbertconv.load(artifact.folder).encode(TEXTS), expected, atol=1e-5)
+
+
 def test_heads_that_no_module_reads_are_said(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     shutil.copytree(tiny.transformer_folder("xlm-roberta"), folder)

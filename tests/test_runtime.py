@@ -92,6 +92,13 @@ def test_every_keyword_means_the_same(name: str, pair: Pair) -> None:
     assert_same(pair.embedder.encode(TEXTS, **OPTIONS[name]), pair.model.encode(TEXTS, **OPTIONS[name]))
 
 
+@pytest.mark.parametrize("precision", ["int8", "ubinary"])
+def test_the_vectors_of_tokens_are_quantized_together(precision: str, bert: Pair) -> None:
+    options = {"output_value": "token_embeddings", "precision": precision}
+    for ours, theirs in zip(*(one.encode(TEXTS, **options) for one in (bert.embedder, bert.model)), strict=True):
+        assert_same(ours, theirs)
+
+
 @pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
 @pytest.mark.parametrize("options", [{}, {"prompt": "x: "}, {"prompt_name": "document"}], ids=str)
 def test_every_method_chooses_the_same_prompt(method: str, options: dict[str, Any], pair: Pair) -> None:

@@ -442,7 +442,7 @@ def test_the_command_keeps_columns_and_tells_what_it_did(cli: Any, static_artifa
         (["--input", "{in}/*.parquet", "--output", "{in}/rows.npy"], "Name a folder"),
         (["--input", "{in}/rows.parquet", "--keep", "id"], "--keep: only tables have it"),
         (["--input", "{in}", "--output", "{out}/", "--keep", "nope"], "no such column"),
-        (["--input", "{in}", "--output", "{out}/", "--column", "id"], "is int64, not text"),
+        (["--input", "{in}", "--output", "{out}/", "--column", "id"], "is int64 (have: text"),
         (["--input", "{in}", "--output", "{out}/", "--nulls", "maybe"], "have: null, error"),
         (["--input", "{in}", "--output", "{out}/", "--on", "moon"], "have: ray, spark"),
         (["--input", "{in}", "--output", "{out}/", "--embedding-precision", "int4"], "have: float32, float16"),

@@ -17,11 +17,11 @@ import pytest
 import torch
 from conftest import TEXTS, Ran, run_python, snapshot
 from sentence_transformers import SentenceTransformer
+from test_parity import USUAL_CHECKS
 
 import sbertconv
 from sbertconv.artifact.folder import Artifact, read_artifact
-from sbertconv.corpus.texts import random_images
-from sbertconv.runtime.images import pixel_values
+from sbertconv.corpus.texts import inputs_of
 
 NAMES = (*cases.TORCH_ARCHITECTURES, *cases.TORCH_MODULES)
 SHARED = ("graphs", "dimension", "inputs", "outputs")  # what a case expects of every backend
@@ -43,8 +43,8 @@ def converted(built_once: Any) -> Callable[[str], Artifact]:
 
 def batch(embedder: sbertconv.Embedder, graph: Any) -> dict[str, np.ndarray]:
     """A padded batch for a graph."""
-    if graph.section["modality"] == "image":
-        return {"pixel_values": pixel_values(random_images(), graph.section["image"])}
+    if graph.section["modality"] != "text":
+        return dict(graph.prepared(inputs_of(graph.section)))
     return {name: array for name, array in embedder.tokenize(TEXTS, graph.task).items() if name in graph.inputs}
 
 
@@ -59,7 +59,7 @@ def test_case_converts_and_equals_encode(name: str, converted: Callable[[str], A
     assert report["passed"]
     assert "1e-06" in report["rule"]
     checked = {check["name"].split(": ")[-1] for check in report["checks"]}
-    assert checked >= {"tokens", "each text alone", "padded batch", *case.checks}
+    assert checked >= USUAL_CHECKS[artifact.manifest["graphs"][0]["modality"]] | set(case.checks)
     first = artifact.manifest["graphs"][0]
     found = {
         "graphs": [graph["name"] for graph in artifact.manifest["graphs"]],

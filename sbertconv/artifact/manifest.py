@@ -62,10 +62,14 @@ Edge = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_EDGE)]
 # Bounds refuse NaN too
 Value = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
 Divisor = Annotated[float, msgspec.Meta(ge=1e-6, le=1e6)]
+Hertz = Annotated[float, msgspec.Meta(ge=0, le=500_000)]
+Samples = Annotated[int, msgspec.Meta(ge=1, le=2**24)]
+Frames = Annotated[int, msgspec.Meta(ge=1, le=2**16)]
 Filter = Annotated[int, msgspec.Meta(ge=0, le=5)]
 Path = Annotated[str, msgspec.Meta(pattern=PATH)]
 Name = Annotated[str, msgspec.Meta(pattern=NAME)]
 Side = Literal["left", "right"]
+Fill = Literal["zeros", "repeat", "repeat and zeros"]
 Task = Annotated[str, msgspec.Meta(max_length=200)]
 Form = Annotated[str, msgspec.Meta(pattern=FORM)]
 EngineName = Annotated[str, msgspec.Meta(pattern=ENGINE)]
@@ -113,8 +117,8 @@ class TokenizerSection(TypedDict):
     kind: Annotated[Literal["fast", "chat", "whitespace", "phrase"], key("how the file is read")]
     file: Annotated[Path, key("the tokenizer's file, relative to the folder")]
     tensors: Annotated[list[Literal["input_ids", "token_type_ids", "attention_mask"]], key("its outputs in order")]
-    max_length: Annotated[Count | None, key("the limit in tokens, special ones included; null: none")]
-    task_max_length: Annotated[dict[Task, Count], key("task -> its limit, where that is another")]
+    max_length: Annotated[Positive | None, key("the limit in tokens, special ones included; null: none")]
+    task_max_length: Annotated[dict[Task, Positive], key("task -> its limit, where that is another")]
     cut: Annotated[
         Literal["truncate", "slice"],
         key("`truncate` keeps special tokens, `slice` cuts them too"),
@@ -129,6 +133,9 @@ class TokenizerSection(TypedDict):
     do_lower_case: Annotated[bool, key("whether texts are lowered before")]
     query_expansion: Annotated[QueryExpansion | None, key("how queries are filled up; null: like all texts")]
     templates: NotRequired[Annotated[list[Template], key("the chat templates, for the kind `chat`")]]
+    message_format: NotRequired[
+        Annotated[Literal["flat", "structured"], key("for the kind `chat`, how it has the content of messages")]
+    ]
     restore_suffix: NotRequired[
         Annotated[bool, key("for the kind `chat`, whether a text over the limit keeps the template's end")]
     ]
@@ -148,6 +155,43 @@ class ImageSection(TypedDict):
     do_normalize: Annotated[bool | None, key("whether the mean is taken off and the rest divided")]
     image_mean: Annotated[list[Value] | Value | None, key("the mean of each channel")]
     image_std: Annotated[list[Divisor] | Divisor | None, key("the divisor of each channel")]
+
+
+class MelSection(TypedDict):
+    """The mel filters of a spectrogram: triangles between points that lie evenly on the scale."""
+
+    filters: Annotated[int, key("how many", ge=1, le=1024)]
+    lowest: Annotated[Hertz, key("where the first one begins, in Hz")]
+    highest: Annotated[Hertz, key("where the last one ends, in Hz")]
+    scale: Annotated[Literal["htk", "kaldi", "slaney"], key("the formula from Hz to mel")]
+    in_mel: Annotated[bool, key("whether the triangles are straight on that scale, not in Hz")]
+    by_area: Annotated[bool, key("whether each is divided by half its width")]
+
+
+class SoundSection(TypedDict):
+    """The way from the samples of a sound to a spectrogram: fill, frames, Fourier transform, mel filters, logarithm."""
+
+    tensors: Annotated[list[Name], key("the input of the graph", min_length=1, max_length=1)]
+    layout: Annotated[list[Literal["channel", "frames", "filters"]], key("its axes", min_length=2, max_length=3)]
+    sampling_rate: Annotated[int, key("samples per second", ge=1, le=1_000_000)]
+    samples: Annotated[Samples | None, key("a sound is cut and filled to so many; null: not")]
+    fill: Annotated[Fill, key("by what")]
+    longer: Annotated[Literal["cut", "refuse"], key("what becomes of a longer one")]
+    frame_length: Annotated[int, key("samples of a frame, under a Hann window", ge=2, le=65536)]
+    hop_length: Annotated[int, key("samples from one to the next", ge=1, le=65536)]
+    fft_length: Annotated[int, key("samples of a Fourier transform; a frame is filled with zeros", ge=2, le=65536)]
+    periodic: Annotated[bool, key("whether the window is that of a longer frame without its last sample")]
+    center: Annotated[bool, key("whether half a frame is mirrored at both ends first")]
+    remove_dc: Annotated[bool, key("whether the mean of a frame is taken off")]
+    preemphasis: Annotated[float, key("the part of the sample before that is taken off", ge=0, lt=1)]
+    mel: Annotated[MelSection, key("the filters of the powers")]
+    floor: Annotated[float, key("the smallest power", gt=0, le=1)]
+    logarithm: Annotated[Literal["log", "log10", "dB"], key("of the filtered powers")]
+    drop_last_frame: Annotated[bool, key("whether the last frame is left out")]
+    frames: Annotated[Frames | None, key("frames are cut and filled with zeros to so many; null: not")]
+    range: Annotated[Value | None, key("how far below the largest value the smallest may be")]
+    mean: Annotated[Value, key("what is taken off")]
+    divisor: Annotated[Divisor, key("what the rest is divided by")]
 
 
 class Attention(TypedDict):
@@ -176,12 +220,13 @@ class GraphSection(TypedDict):
     profile: NotRequired[Annotated[dict[Name, ShapeRange], key("input -> shapes, for TensorRT")]]
     chooses_tokens: NotRequired[Annotated[bool, internal("whether it takes the best of the tokens, by scores")]]
     guarded: NotRequired[Annotated[list[Count], internal("lengths that the trace's guards name, which were compared")]]
-    modality: Annotated[Literal["text", "image"], key("what it takes")]
+    modality: Annotated[Literal["text", "image", "audio"], key("what it takes")]
     tasks: Annotated[list[Task | None], key("the tasks that lead to it; empty: every one; null: when none is said")]
     inputs: Annotated[list[Tensor], key("its inputs in order", min_length=1)]
     outputs: Annotated[list[Tensor], key("its outputs in order", min_length=1)]
     tokenizer: Annotated[TokenizerSection | None, key("for texts, how they become tensors")]
     image: Annotated[ImageSection | None, key("for images, how they become pixel values")]
+    sound: NotRequired[Annotated[SoundSection, key("for sounds, how they become spectrograms")]]
     text: NotRequired[Annotated[dict[str, Any], internal("the size of the tokenizer inside the graph")]]
 
 
@@ -303,7 +348,7 @@ class Manifest(TypedDict):
     chain: Annotated[list[str], key("the classes of its modules in order")]
     notes: Annotated[list[str], key("what its user should know")]
     pooling: NotRequired[Annotated[str, key("the pooling mode that was chosen for a bare checkpoint")]]
-    max_seq_length: Annotated[Count | None, key("the limit in tokens of the default route; null: none")]
+    max_seq_length: Annotated[Positive | None, key("the limit in tokens of the default route; null: none")]
     proven_length: NotRequired[
         Annotated[
             Positive | None, key("the number of tokens that texts are cut at, no longer ones having been compared")
@@ -370,11 +415,13 @@ IMAGE_STEPS = {
     "do_normalize": ("image_mean", "image_std"),
 }
 CHANNELS = 3
+TAKEN = {"text": ("tokenizer", "texts"), "image": ("image", "images"), "audio": ("sound", "sounds")}  # its entry
+MOST_SPECTRUM = 2**24  # numbers of a spectrum, 128 MiB as float64; Whisper's has 1.2 million
 MOST_PARTS = 1000  # of a list or an object that is wrong, each of which is looked at by itself
 IMAGE_SIZES = {"size": ({"shortest_edge"}, {"height", "width"}), "crop_size": ({"height", "width"},)}
-SECTIONS = (Manifest, GraphSection, Tensor, TokenizerSection, QueryExpansion, Template, Slot, ImageSection, Attention,
-            ShapeRange, TokenPooling, WeightsOrigin, Origin, ProofSection, CheckSection, QualitySection, GateSection,
-            PlanSection, ConsumerSection, VariantSection, File)  # fmt: skip
+SECTIONS = (Manifest, GraphSection, Tensor, TokenizerSection, QueryExpansion, Template, Slot, ImageSection,
+            SoundSection, MelSection, Attention, ShapeRange, TokenPooling, WeightsOrigin, Origin, ProofSection,
+            CheckSection, QualitySection, GateSection, PlanSection, ConsumerSection, VariantSection, File)  # fmt: skip
 OPEN = (ProofSection, CheckSection, QualitySection, PlanSection)  # reports: they say more than is read again
 
 
@@ -478,9 +525,10 @@ def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where}.formats: {', '.join(graph['formats'])}, and engines has {', '.join(manifest['engines'])}"
         if graph["tokenizer"] and "input_ids" not in graph["tokenizer"]["tensors"]:
             yield f"{where}.tokenizer.tensors has no input_ids"
-        needed = {"text": "tokenizer", "image": "image"}[graph["modality"]]
-        if graph[needed] is None:
-            yield f"{where}.{needed} is null, and the graph takes {graph['modality']}s"
+        needed, what = TAKEN[graph["modality"]]
+        if graph.get(needed) is None:
+            yield f"{where}.{needed} is missing or null, and the graph takes {what}"
+        yield from (f"{where}.sound.{problem}" for problem in _sound_problems(graph.get("sound")))
         for step, settings in IMAGE_STEPS.items() if graph["image"] else ():
             left = [name for name in settings if graph["image"][step] and graph["image"][name] is None]
             yield from (f"{where}.image.{name} is null, and {step} is true" for name in left)
@@ -489,6 +537,25 @@ def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
             given = [tensor["name"] for tensor in graph[tensors]]
             if len(set(given)) < len(given):
                 yield f"{where}.{tensors}: a name is there twice"
+
+
+def _sound_problems(sound: SoundSection | None) -> Iterator[str]:
+    """What is wrong with the parts of a `sound` entry of the right types."""
+    if sound is None:
+        return
+    if (sound["samples"] is None) is (sound["frames"] is None):
+        yield "samples and frames: one of both is due"
+    if sound["fft_length"] < sound["frame_length"]:
+        yield f"fft_length is {sound['fft_length']}, and a frame has {sound['frame_length']} samples"
+    frames = sound["frames"] or (sound["samples"] or 0) // sound["hop_length"] + 2
+    if max(frames, sound["mel"]["filters"]) * sound["fft_length"] > MOST_SPECTRUM:
+        yield f"{frames:,} frames and {sound['mel']['filters']} filters of {sound['fft_length']:,} samples are too many"
+    if (sound["samples"] or sound["frame_length"]) < sound["frame_length"]:
+        yield f"samples is {sound['samples']}, and a frame has {sound['frame_length']}"
+    if sorted(sound["layout"])[-2:] != ["filters", "frames"] or len(set(sound["layout"])) < len(sound["layout"]):
+        yield f"layout is {', '.join(sound['layout'])} (have: frames and filters, each once, and channel)"
+    if not sound["mel"]["lowest"] < sound["mel"]["highest"] <= sound["sampling_rate"]:
+        yield f"mel: from {sound['mel']['lowest']} to {sound['mel']['highest']} Hz"
 
 
 def _image_problems(image: Mapping[str, Any]) -> Iterator[str]:

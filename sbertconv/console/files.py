@@ -37,7 +37,7 @@ def blocks_of(texts: Iterable[Any]) -> Iterator[list[Any]]:
     size = 0
     for text in texts:
         block.append(text)
-        size += len(text) if isinstance(text, str) else sum(map(len, text))
+        size += len(text) if isinstance(text, (str, bytes)) else sum(map(len, text))
         if len(block) == BLOCK or size > LARGEST_BLOCK:
             yield block
             block, size = [], 0
@@ -45,7 +45,7 @@ def blocks_of(texts: Iterable[Any]) -> Iterator[list[Any]]:
         yield block
 
 
-def _read_lines(path: Path, column: str) -> Iterator[str]:
+def _read_lines(path: Path, column: str) -> Iterator[str | bytes]:
     """Each line is a text, an empty one too."""
     if path == STDIN and sys.stdin is None:
         raise UnsupportedOptionError("The input is closed, so there is nothing to read.\nPass a file with --input.")
@@ -55,7 +55,7 @@ def _read_lines(path: Path, column: str) -> Iterator[str]:
             yield line.rstrip("\r\n")
 
 
-def _read_jsonl(path: Path, column: str) -> Iterator[str]:
+def _read_jsonl(path: Path, column: str) -> Iterator[str | bytes]:
     """Each line is a row. Blank lines end a file; one with a row behind it is no row, and all behind it would move up.
     A key that stands twice in an object is refused: JSON does not say which of them counts.
     """
@@ -72,7 +72,7 @@ def _read_jsonl(path: Path, column: str) -> Iterator[str]:
         yield _cell(parse_json(line, where, error=UnsupportedOptionError, advice="Mend the line."), column, where)
 
 
-def _read_csv(path: Path, column: str) -> Iterator[str]:
+def _read_csv(path: Path, column: str) -> Iterator[str | bytes]:
     """The first row has the names. With one column, an empty line is the empty text: so the csv module and
     spreadsheets write it. With more of them empty lines end a file, and one with a row behind it is refused, as are
     a row with more cells than there are names, a quote that is never closed or has text behind it, and the column's
@@ -113,7 +113,7 @@ def _read_csv(path: Path, column: str) -> Iterator[str]:
             ) from error
 
 
-def _read_parquet(path: Path, column: str) -> Iterator[str]:
+def _read_parquet(path: Path, column: str) -> Iterator[str | bytes]:
     require("parquet", "pyarrow")
     import pyarrow
 
@@ -123,7 +123,7 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
         raise ValueError(error) from error
 
 
-def _rows_of_parquet(path: Path, column: str) -> Iterator[str]:
+def _rows_of_parquet(path: Path, column: str) -> Iterator[str | bytes]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -137,7 +137,7 @@ def _rows_of_parquet(path: Path, column: str) -> Iterator[str]:
         batches = file.iter_batches(BLOCK, columns=[column])
         texts = (text.as_py() for batch in batches for text in _checked(batch).column(0))
         for number, text in enumerate(texts):
-            yield _cell({column: text}, column, f"{path}, row {number}")
+            yield text if isinstance(text, bytes) else _cell({column: text}, column, f"{path}, row {number}")
 
 
 def _checked(batch: Any) -> Any:
@@ -162,7 +162,7 @@ def _cell(row: Any, column: str, where: str) -> str:
     return str(row[column])
 
 
-READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
+READERS: dict[str, Callable[[Path, str], Iterator[str | bytes]]] = {
     ".txt": _read_lines,
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
@@ -178,16 +178,20 @@ def read_texts(path: Path, column: str = "text") -> Iterator[str]:
         UnsupportedOptionError: for an unknown ending, a missing or broken file, a missing column, or a row
             without text.
     """
-    if path == STDIN:
-        return _read(path, column)
-    if path.suffix not in READERS:
+    rows = _checked_rows(path, column)
+    return (_cell({column: row}, column, f"{path}, row {number}") for number, row in enumerate(rows))
+
+
+def _checked_rows(path: Path, column: str) -> Iterator[str | bytes]:
+    """The texts of a file, or the bytes of images in a column of Parquet."""
+    if path != STDIN and path.suffix not in READERS:
         raise UnsupportedOptionError(f"{path}: cannot read {path.suffix!r} (have: {', '.join(READERS)}).\nConvert it.")
-    if not path.is_file():
+    if path != STDIN and not path.is_file():
         raise UnsupportedOptionError(f"{path}: no such file.\nCheck the path.")
     return _read(path, column)
 
 
-def _read(path: Path, column: str) -> Iterator[str]:
+def _read(path: Path, column: str) -> Iterator[str | bytes]:
     """What the reader of this ending gives; a broken file is one kind of error, whichever library tells of it."""
     try:
         yield from READERS[".txt" if path == STDIN else path.suffix](path, column)
@@ -198,13 +202,13 @@ def _read(path: Path, column: str) -> Iterator[str]:
 
 
 def read_inputs(path: Path, columns: Sequence[str]) -> Iterator[Any]:
-    """The texts of one column, or the pairs of two.
+    """The texts of one column, or the bytes of its images, or the pairs of two columns.
 
     Raises:
         UnsupportedOptionError: for more columns, for two of a file that has none, and what `read_texts` raises.
     """
     if len(columns) == 1:
-        return read_texts(path, columns[0])
+        return _checked_rows(path, columns[0])
     if len(columns) > 2 or path.suffix == ".txt" or path == STDIN:
         raise UnsupportedOptionError(
             f"{path}: {len(columns)} columns (have: one, or two of .jsonl, .csv and .parquet).\nPass --column so."

@@ -21,7 +21,7 @@ from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.engines import ENGINES
 from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
 from sbertconv.source.hearing import table_rows
-from sbertconv.source.opening import Source
+from sbertconv.source.opening import Source, module_settings
 from sbertconv.source.st_compat import model_config
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ def route_content(
         "outputs": list(outputs),
         "tokenizer": tokenizer,
         "image": image_section(route) if route.modality == "image" else None,
+        **({"sound": dict(route.input.section)} if route.modality == "audio" and route.input else {}),
     }
 
 
@@ -141,7 +142,7 @@ def graph_name(route: str, is_default: bool) -> str:
 
 def write_tokenizer(route: PlannedRoute, is_default: bool, staging: Staging) -> TokenizerSection | None:
     """The route's tokenizer files: at the top for the default route, in the route's folder where they differ."""
-    if route.input is None:
+    if route.input is None or route.modality != "text":
         return None
     section, files = cast("TokenizerSection", dict(route.input.section)), route.input.files
     top = staging.folder / section["file"]
@@ -163,8 +164,10 @@ def image_section(route: PlannedRoute) -> dict[str, Any]:
     Raises:
         UnsupportedOptionError: if it does anything else to an image than is known there.
     """
-    processor: Any = getattr(route.modules[0][1], "processor", None)
+    module: Any = route.modules[0][1]
+    processor: Any = getattr(module, "processor", None)
     processor = getattr(processor, "image_processor", processor)
+    processor = _called_with(processor, getattr(module, "processing_kwargs", None) or {})
     config = processor.to_dict() if hasattr(processor, "to_dict") else {}
     unknown = [key for key, value in config.items() if key.startswith("do_") and value and key not in IMAGE_SETTINGS]
     if unknown or not config:
@@ -176,6 +179,23 @@ def image_section(route: PlannedRoute) -> dict[str, Any]:
     config = {**config, **_part_of_a_larger_one(config)}
     section = {key: config.get(key) for key in IMAGE_SETTINGS}
     return {key: int(value) if key == "resample" and value is not None else value for key, value in section.items()}
+
+
+def _called_with(processor: Any, kwargs: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The image processor with the settings that a module calls it with.
+
+    Raises:
+        UnsupportedOptionError: for others than are known there.
+    """
+    own, common = kwargs.get("image", {}), kwargs.get("common", {})
+    given = {**own, **{name: value for name, value in common.items() if name in IMAGE_SETTINGS}}
+    if unknown := [name for name in given if name not in IMAGE_SETTINGS]:
+        raise UnsupportedOptionError(
+            f"processing_kwargs: {', '.join(unknown)} is not supported for images (have: "
+            f"{', '.join(IMAGE_SETTINGS)}).\n"
+            "Convert the text tower alone."
+        )
+    return type(processor)(**{**processor.to_dict(), **given}) if given else processor
 
 
 def _part_of_a_larger_one(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,7 +219,7 @@ def write_module_configs(model: SentenceTransformer, staging: Staging) -> None:
         path = "" if getattr(module, "save_in_root", False) else f"{index}_{type_}"
         family = "sentence_transformers.models" if type_ in OLD_TYPES else type(module).__module__
         entries.append({"idx": index, "name": name, "path": path, "type": f"{family}.{type_}"})
-        config = dict(module.get_config_dict()) if hasattr(module, "get_config_dict") else {}
+        config = dict(module_settings(module))
         file = getattr(module, "config_file_name", "config.json")
         if type_ == "Pooling":
             config |= old_pooling_flags(config)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 from itertools import cycle, islice
+from typing import Any
 
 import numpy as np
+
+from sbertconv.artifact.manifest import GraphSection, not_null
 
 BATCH_SIZE = 32
 
@@ -54,3 +57,36 @@ def random_images() -> list[np.ndarray]:
     shapes = ((64, 64), (48, 80), (90, 30), (33, 47))
     noisy = [random.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
     return [*noisy, np.full((40, 40, 3), 255, np.uint8), np.zeros((50, 20, 3), np.uint8)]
+
+
+def images_to_convert() -> list[Any]:
+    """Pillow images of modes that become RGB: transparent ones, of a palette, in grey, of four inks."""
+    from PIL import Image
+
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60, 4), dtype=np.uint8), "RGBA")
+    palette = image.convert("RGB").convert("P")
+    palette.info["transparency"] = 7
+    return [image, image.convert("LA"), palette, *(image.convert("RGB").convert(mode) for mode in ("L", "1", "CMYK"))]
+
+
+def random_sounds(rate: int, longest: int) -> list[np.ndarray]:
+    """Noise with a tone, of several lengths up to so many samples, float32 [n]. Of a tone alone the float32 arithmetic
+    of the library would not be its own answer again: its logarithm enlarges the rounding of what is nearly silent.
+    """
+    random = np.random.default_rng(2)
+    lengths = dict.fromkeys(max(min(int(part * rate), longest), 1) for part in (0.05, 0.3, 0.71, 1.3, 2.9))
+    found = [(0.1 * random.normal(size=size) + 0.1 * np.sin(np.arange(size) / 9)) for size in (*lengths, longest)]
+    return [sound.astype(np.float32) for sound in found]
+
+
+def inputs_of(section: GraphSection) -> list[Any]:
+    """What a graph of images or sounds is asked: images, or sounds up to the longest and, where that is cut, beyond."""
+    if section["modality"] == "image":
+        return list(random_images())
+    sound = section["sound"]
+    rate, hop = sound["sampling_rate"], sound["hop_length"]
+    longest = sound["samples"] or hop * not_null(sound["frames"]) + sound["frame_length"]
+    found = random_sounds(rate, longest)
+    if sound["longer"] == "cut":
+        found.append(np.concatenate([found[-1], found[0]]))
+    return [{"array": array, "sampling_rate": rate} for array in found]

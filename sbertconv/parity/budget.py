@@ -38,7 +38,7 @@ def proven_length(original: Side, embedder: ConvertedModel, budget: float | None
     whole: list[int] = []
     cut: list[int] = []
     for graph in embedder.graphs:
-        if graph.section["modality"] == "image":
+        if graph.section["modality"] != "text":
             continue
         limit = _limit(graph)
         if limit is None and not numbers:  # words that are looked up and pooled are no different in a long text
@@ -56,7 +56,7 @@ def cut_note(embedder: ConvertedModel, proven: int | None) -> str | None:
     Raises:
         UnsupportedOptionError: if its graphs cut texts by themselves, at that limit.
     """
-    limits = [_limit(graph) for graph in embedder.graphs if graph.section["modality"] != "image"]
+    limits = [_limit(graph) for graph in embedder.graphs if graph.section["modality"] == "text"]
     limit = None if None in limits else max((limit for limit in limits if limit is not None), default=0)
     if proven is None or (limit is not None and limit <= proven):
         return None

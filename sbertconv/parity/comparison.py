@@ -387,7 +387,7 @@ def _check(
         name=question.name,
         texts=len(measured),
         max_abs_diff=measured[worst].diff,
-        worst_text=f"image {worst}" if text is None else shown(text),
+        worst_text=f"input {worst}" if text is None else shown(text),
         worst_tokens=0 if text is None else _count_tokens(embedder, text, question.task),
         min_cosine=min(m.cosine for m in measured),
         non_finite=non_finite,

@@ -16,7 +16,7 @@ import numpy as np
 from sbertconv.artifact.kinds import EXACT, HEAD_OUTPUTS, HEADS, MODEL_CLASSES, NORMALIZES
 from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.scoring import TASKS
-from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, long_text, random_images, sentences
+from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, images_to_convert, inputs_of, long_text, sentences
 from sbertconv.memory import trim_heap
 from sbertconv.parity.lengths import (
     LONGEST_BATCH,
@@ -261,13 +261,23 @@ def questions(original: Side, embedder: ConvertedModel, texts: Sequence[str] = (
     several = len(embedder.graphs) > 1
     for graph in embedder.graphs:
         label = f"{graph.section['name']}: " if several else ""
-        if graph.section["modality"] == "image":
-            found.append(Question(f"{label}images", random_images(), options={"batch_size": 3}))
+        if graph.section["modality"] != "text":
+            found += about_others(label, graph)
         else:
             found += kind.questions(label, graph, original, embedder)
             if embedder.artifact.manifest["precision"] != EXACT:
                 found.append(kind.quality_question(label, graph, embedder, texts))
     return found
+
+
+def about_others(label: str, graph: Graph) -> Iterator[Question]:
+    """encode() on images or sounds."""
+    if graph.section["modality"] == "audio":
+        yield Question(f"{label}sounds", inputs_of(graph.section), options={"batch_size": 3})
+        return
+    yield Question(f"{label}images", inputs_of(graph.section), options={"batch_size": 3})
+    if not_null(graph.section["image"])["do_convert_rgb"]:
+        yield Question(f"{label}images in other modes", images_to_convert(), options={"batch_size": 3})
 
 
 def about_embeddings(label: str, graph: Graph, original: Side, embedder: ConvertedModel) -> Iterator[Question]:

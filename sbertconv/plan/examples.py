@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.plan.routes import DescribedRoute
+from sbertconv.runtime.sounds import feature_shape
 from sbertconv.runtime.tokenization import Text
 from sbertconv.source.asking import asking
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from sbertconv.artifact.manifest import SoundSection
 
 TEXTS = ["an example of a text that is traced, with more words than the other two", "short", ""]
 WINDOW = re.compile(r"window|local|chunk|block|top_?k")  # config entries that change attention beyond a length
@@ -55,8 +58,8 @@ class Walk:
 
 def example_features(route: DescribedRoute, model: SentenceTransformer) -> dict[str, Any]:
     """The library's own features of a few texts; padded tokens are replaced by a batch that suits tracing."""
-    if route.modality == "image":
-        return {**image_example(route), "modality": "image"}
+    if route.modality != "text":
+        return {**other_example(route), "modality": route.modality}
     task = route.tasks[0] if route.tasks else None
     templates = route.input.section.get("templates") if route.input else None
     texts = examples(not templates or any(case["slots"] == ["text"] for case in templates))
@@ -105,9 +108,16 @@ def token_example(route: DescribedRoute, section: Mapping[str, Any], known: Sequ
     }
 
 
-def image_example(route: DescribedRoute) -> dict[str, torch.Tensor]:
-    """pixel_values [3, channels, height, width], float32."""
-    return {"pixel_values": torch.rand(3, CHANNELS, *image_size(route))}
+def other_example(route: DescribedRoute) -> dict[str, torch.Tensor]:
+    """The tensor of three images or sounds, float32 [3, ...]."""
+    return {name: torch.rand(3, *tensor_shape(route, name)) for name in route.inputs}
+
+
+def tensor_shape(route: DescribedRoute, name: str) -> tuple[int, ...]:
+    """The sizes of an image's or sound's tensor: [channels, height, width], or those of its spectrogram."""
+    if route.input is None:
+        return (CHANNELS, *image_size(route))
+    return feature_shape(cast("SoundSection", route.input.section))
 
 
 def _configs(route: DescribedRoute) -> Iterator[Mapping[str, Any]]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.errors import SbertconvError, SourceError, UnsupportedModuleError
 from sbertconv.plan.context import Context
-from sbertconv.plan.preprocessing import describe_input
+from sbertconv.plan.preprocessing import InputDescription, describe_input
 from sbertconv.plan.registry import Registry
 from sbertconv.plan.routes import DescribedRoute, PlannedRoute
+from sbertconv.plan.sounds import describe_sound
 from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.opening import Source, module_settings
 from sbertconv.source.routes import Route, find_routes, live_modules
+from sbertconv.source.tasks import check_tasks
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -85,7 +87,11 @@ def plan_model(model: SentenceTransformer, name: str, backend: str, registry: Re
 
     A gap is a module that neither converts nor traces, a setting that its converter refuses, or a tokenizer
     that cannot be reproduced.
+
+    Raises:
+        UnsupportedOptionError: for a model of which a task would choose the weights.
     """
+    check_tasks(model)
     problems: dict[str, str] = {}
     routes = tuple(_described(route, problems) for route in find_routes(model))
     contexts = [Context.of(route, model, backend, registry) for route in routes]
@@ -106,13 +112,19 @@ def _fields(route: Route) -> dict[str, Any]:
     return {entry.name: getattr(route, entry.name) for entry in fields(route)}
 
 
+# Modality -> what describes its input; the settings of an image are read where they are written.
+INPUTS: dict[str, Callable[[Any], InputDescription | None]] = {
+    "text": describe_input,
+    "image": lambda module: None,
+    "audio": lambda module: InputDescription({**describe_sound(module)}, {}),
+}
+
+
 def _described(route: Route, problems: dict[str, str]) -> DescribedRoute:
     """The route with the description of its input."""
-    if route.modality != "text":
-        return DescribedRoute(**_fields(route), input=None)
     label, module = route.modules[0]
     try:
-        return DescribedRoute(**_fields(route), input=describe_input(module))
+        return DescribedRoute(**_fields(route), input=INPUTS[route.modality](module))
     except SbertconvError as error:
         problems.setdefault(label, str(error))
         return DescribedRoute(**_fields(route), input=None)

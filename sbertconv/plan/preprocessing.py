@@ -34,7 +34,7 @@ NOT_SETTINGS = frozenset({
 
 @dataclass(frozen=True)
 class InputDescription:
-    """The manifest's `tokenizer` entry and the files it needs, by their name in the artifact."""
+    """The manifest's `tokenizer` or `sound` entry and the files it needs, by their name in the artifact."""
 
     section: Mapping[str, Any]
     files: Mapping[str, str]
@@ -61,14 +61,87 @@ def describe_input(module: torch.nn.Module) -> InputDescription:
 
 
 def limit(length: float | None) -> int | None:
-    """A length limit in tokens, None for the libraries' ways to say "none"."""
+    """A length limit in tokens, None for the libraries' ways to say "none".
+
+    Raises:
+        UnsupportedOptionError: for one that leaves nothing of a text.
+    """
+    if length is not None and length < 1:
+        raise UnsupportedOptionError(f"a limit of {length} tokens leaves nothing of a text")
     return None if length is None or length > UNLIMITED else int(length)
 
 
 def token_limit(module: torch.nn.Module, tokenizer: Any) -> int | None:
     """The most tokens that encode() gives the model, where no task has a limit of its own."""
-    text_options = getattr(module, "processing_kwargs", {}).get("text", {})
-    return limit(text_options.get("max_length", tokenizer.model_max_length))
+    options = text_options(module)
+    if options.get("truncation", True) in UNCUT:
+        return None
+    length = options.get("max_length")
+    return limit(tokenizer.model_max_length if length is None else length)
+
+
+def text_options(module: torch.nn.Module) -> dict[str, Any]:
+    """The keywords with which a module calls its tokenizer, those of `common` over those of `text`."""
+    kwargs = getattr(module, "processing_kwargs", None) or {}
+    return {**kwargs.get("text", {}), **kwargs.get("common", {})}
+
+
+UNCUT = (False, "do_not_truncate")
+# Keyword of a tokenizer's call -> the values that are honoured, all of them where there is None
+HONOURED: dict[str, tuple[Any, ...] | None] = {
+    "max_length": None,
+    "truncation": (True, "longest_first", *UNCUT),
+    "padding": (True, "longest"),
+    "padding_side": ("right", "left"),
+    "add_special_tokens": (True, False),
+    "split_special_tokens": (True, False),
+    "return_token_type_ids": (True, False, None),
+    "return_attention_mask": (True, None),
+    "return_tensors": ("pt",),
+    "logits_to_keep": (1,),
+    "verbose": None,
+    **dict.fromkeys(
+        ("is_split_into_words", "return_overflowing_tokens", "return_special_tokens_mask", "return_offsets_mapping",
+         "return_length"),
+        (False,),
+    ),
+    "stride": (0,),
+    "pad_to_multiple_of": (None,),
+}  # fmt: skip
+OF_A_TEMPLATE = ("add_special_tokens", "split_special_tokens")  # which has its special tokens itself
+OF_WIDTHS = {"truncation", "padding", "padding_side"}
+RETURNED = {"return_token_type_ids": "token_type_ids", "return_attention_mask": "attention_mask"}
+
+
+def called_with(module: torch.nn.Module, tokenizer: Any) -> dict[str, Any]:
+    """The entries of a section that the processing_kwargs of a module make.
+
+    Raises:
+        UnsupportedOptionError: naming every keyword that the run time does not honour, and the values that it does.
+    """
+    options = text_options(module)
+    widths = sorted(options.keys() & OF_WIDTHS)
+    if widths and getattr(module, "query_expansion", None):
+        raise UnsupportedOptionError(f"processing_kwargs: {', '.join(widths)} is not supported beside query_expansion")
+    is_chat = "message" in getattr(module, "modality_config", ())
+    honoured = {name: values for name, values in HONOURED.items() if not (is_chat and name in OF_A_TEMPLATE)}
+    if unknown := [name for name in options if name not in honoured]:
+        raise UnsupportedOptionError(
+            f"processing_kwargs: {', '.join(unknown)} is not supported for {'messages' if is_chat else 'texts'} "
+            f"(have: {', '.join(honoured)})"
+        )
+    names = [name for name in ("token_type_ids", "attention_mask") if name in tokenizer.model_input_names]
+    for name, value in options.items():
+        values = honoured[name]
+        if values is not None and not any(type(value) is type(one) and value == one for one in values):
+            raise UnsupportedOptionError(
+                f"processing_kwargs: {name}={value!r} is not supported (have: {', '.join(map(repr, values))})"
+            )
+        if name in RETURNED and value and RETURNED[name] not in names:
+            raise UnsupportedOptionError(f"processing_kwargs: {name}=True, and the tokenizer has none by itself")
+    kept = {name: options[name] for name in (*OF_A_TEMPLATE, "padding_side") if name in options}
+    left_out = [RETURNED[name] for name in RETURNED if options.get(name) is False]
+    return {"tensors": ["input_ids", *(name for name in names if name not in left_out)], **kept}
 
 
 SECTION: dict[str, Any] = {
@@ -92,23 +165,15 @@ def describe_transformers(module: torch.nn.Module, tokenizer: Any, **more: Any) 
     """A transformers tokenizer that is backed by the tokenizers library; `more` are entries that differ."""
     if not tokenizer.is_fast:
         raise UnsupportedOptionError(f"{type(tokenizer).__name__} is written in Python; it has no tokenizer.json")
-    text_options = dict(getattr(module, "processing_kwargs", {}).get("text", {}))
+    called = called_with(module, tokenizer)
     expansion = described_expansion(module, tokenizer)
-    lengths = task_lengths(module, expansion, "max_length" in text_options)
-    max_length = token_limit(module, tokenizer)
-    text_options.pop("max_length", None)
-    if text_options.pop("truncation", "longest_first") not in (True, "longest_first"):
-        raise UnsupportedOptionError("processing_kwargs: truncation must be 'longest_first'")
-    if text_options.pop("padding", True) not in (True, "longest"):
-        raise UnsupportedOptionError("processing_kwargs: padding must be True or 'longest'")
-    if text_options:
-        raise UnsupportedOptionError(f"processing_kwargs: {', '.join(text_options)} is not supported for text")
-    names = [name for name in ("token_type_ids", "attention_mask") if name in tokenizer.model_input_names]
+    options = text_options(module)
+    uncut = options.get("truncation", True) in UNCUT
+    lengths = task_lengths(module, expansion, uncut or "max_length" in options)
     section = SECTION | {
         "kind": "fast",
         "file": "tokenizer.json",
-        "tensors": ["input_ids", *names],
-        "max_length": max_length,
+        "max_length": token_limit(module, tokenizer),
         "task_max_length": lengths,
         "truncation_side": tokenizer.truncation_side,
         "padding_side": tokenizer.padding_side,
@@ -117,12 +182,14 @@ def describe_transformers(module: torch.nn.Module, tokenizer: Any, **more: Any) 
         "special_ids": sorted(tokenizer.all_special_ids),
         "split_special_tokens": bool(tokenizer.split_special_tokens),
         "do_lower_case": bool(getattr(module, "do_lower_case", False)),
+        **called,
         **more,
         "query_expansion": expansion,
     }
     if "message" in getattr(module, "modality_config", ()):
         restore = module.processing_kwargs.get("chat_template", {}).get("restore_suffix", True)
         section |= {"kind": "chat", "templates": compiled_templates(module), "restore_suffix": bool(restore)}
+        section |= {"message_format": module.input_formatter.message_format}
         section |= {"add_special_tokens": False}  # the template has them
     files = {
         "tokenizer.json": tokenizer_json(tokenizer.backend_tokenizer, section, tokenizer.pad_token),
@@ -213,7 +280,7 @@ def describe_tokenizers(module: torch.nn.Module, tokenizer: Any) -> InputDescrip
         "kind": "fast",
         "file": "tokenizer.json",
         "add_special_tokens": False,
-        "max_length": truncation.get("max_length"),
+        "max_length": limit(truncation.get("max_length")),
         "truncation_side": truncation.get("direction", "right"),
     }
     padding = tokenizer.id_to_token(section["pad_id"])

@@ -16,7 +16,7 @@ class DescribedRoute(Route):
     """A route and its input.
 
     Attributes:
-        input: how a text becomes tensors; None for images, and for a tokenizer that cannot be reproduced.
+        input: how a text or a sound becomes tensors; None for images, and for what cannot be reproduced.
     """
 
     input: InputDescription | None

@@ -38,10 +38,9 @@ def usable_cores() -> int:
 
 
 def count_characters(item: Any) -> int:
-    """The length that texts are sorted by before they are tokenized; that of a pair is both together."""
-    if isinstance(item, tuple):
-        return sum(map(len, item))
-    return len(item) if isinstance(item, str) else 0
+    """The length that texts are sorted by before they are tokenized; that of a pair or of messages is all."""
+    parts = item.values() if isinstance(item, dict) else item if isinstance(item, tuple) else (item,)
+    return sum(len(part) for part in parts if isinstance(part, str))
 
 
 def chunks(order: np.ndarray, size: int) -> list[np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,9 @@ import numpy as np
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime import similarity as similarity_functions
 from sbertconv.runtime.heads import SHAPED
+from sbertconv.runtime.inputs import as_list, is_single, task_of
 from sbertconv.runtime.keywords import checked
-from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device, check_inputs
+from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device
 from sbertconv.runtime.tokenization import Tensors
 
 
@@ -48,7 +48,8 @@ class Embedder(TaskEncoder):
         """Embed texts (or images), as `SentenceTransformer.encode` does.
 
         Args:
-            inputs: one text or a sequence of texts; for an image model also Pillow images or arrays.
+            inputs: one text or a sequence of texts; for an image model also Pillow images, arrays, paths of image
+                files, or their bytes; instead of a text {"text": text}, or messages for a chat template.
             {keywords}
 
         Returns:
@@ -65,21 +66,22 @@ class Embedder(TaskEncoder):
             )
         check_device(device, self.device)
         if precision not in similarity_functions.PRECISIONS:
-            similarity_functions.quantize(np.zeros((0, 0), np.float32), precision)
-        if isinstance(inputs, (Mapping, bytes)):
-            check_inputs(inputs, "texts, images")
-        single = isinstance(inputs, str) or not isinstance(inputs, Iterable) or _is_image_array(inputs)
-        items: list[Any] = [inputs] if single else list(inputs)
+            similarity_functions.quantize_embeddings([], precision)
+        single, items = is_single(inputs), as_list(inputs)
         if not items:
             return self._as_asked(np.array([]), convert_to_numpy, convert_to_tensor)
+        if task is None and (task := task_of(items, self.routed_tasks)) is not None:
+            items = [item[task] for item in items]
         asked, progress = self._resolve_prompt(prompt, prompt_name), bool(show_progress_bar)
         rows = self._run(items, asked, batch_size, progress, output_value, task, self._shaped)
         if output_value != "sentence_embedding":
+            if precision != "float32":
+                rows = list(similarity_functions.quantize_embeddings(rows, precision))
             return rows[0] if single else rows
         vectors = self._truncate(np.stack(rows), truncate_dim)
         if normalize_embeddings:
             vectors = similarity_functions.normalize(vectors)
-        vectors = similarity_functions.quantize(vectors, precision)
+        vectors = np.asarray(similarity_functions.quantize_embeddings(vectors, precision))
         return self._as_asked(vectors[0] if single else vectors, convert_to_numpy, convert_to_tensor)
 
     def _shaped(self, found: Tensors, output: str | None, row: int, tensors: Tensors) -> Any:
@@ -120,7 +122,3 @@ class Embedder(TaskEncoder):
                 "Raise truncate_dim in config_sentence_transformers.json and convert the model again."
             )
         return vectors[:, :truncate_dim]
-
-
-def _is_image_array(inputs: Any) -> bool:
-    return isinstance(inputs, np.ndarray) and inputs.ndim == 3

@@ -18,7 +18,9 @@ from sbertconv.artifact.text_input import TEXT_PAIR, Settings
 from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError
 from sbertconv.runtime.engines import Run, open_graph
 from sbertconv.runtime.feeds import checked_answer, checked_feeds, longest
+from sbertconv.runtime.images import pixel_values
 from sbertconv.runtime.options import EngineOptions
+from sbertconv.runtime.sounds import sound_features
 from sbertconv.runtime.tokenization import Tensors, Text, TextTokenizer, Tokens, load_tokenizer, refuse_surrogates
 
 
@@ -55,6 +57,12 @@ class Graph:
         self._run: Run | None = None
         self._tokenizer: TextTokenizer | None = None
         _GRAPHS.add(self)
+
+    def prepared(self, items: Sequence[Any]) -> Tensors:
+        """The tensors of images or sounds."""
+        if self.section["modality"] == "image":
+            return {self.inputs[0]: pixel_values(items, not_null(self.section["image"]))}
+        return {self.inputs[0]: sound_features(items, self.section["sound"])}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in OPENED}

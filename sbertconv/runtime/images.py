@@ -1,11 +1,14 @@
 """Images to pixel values at run time: what transformers' image processors of the CLIP and ViT kind do.
 
 Resize, center crop, rescale, normalize, in this order, with Pillow and numpy, from the settings that the
-model's own preprocessor saved.
+model's own preprocessor saved. A file is opened as the library opens it: turned as its EXIF says, in RGB.
 """
 
 from __future__ import annotations
 
+import base64
+import io
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,13 +19,27 @@ from sbertconv.errors import UnsupportedOptionError, error_text, require
 
 SETTINGS = ("do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale",
             "rescale_factor", "do_normalize", "image_mean", "image_std")  # fmt: skip
+# A string that is an image and not a text (`is_image_url_or_path` of sentence_transformers.base.modality)
+ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
+ADDRESSES, INLINE = ("http://", "https://"), "data:image/"
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # Pillow runs another program for some of the others
+MOST_PIXELS = 2**27  # of a file, 384 MiB in RGB
+
+
+def names_image(text: str) -> bool:
+    """Whether the library takes a string for an image: the path of a file, an address or a data URI."""
+    if text.startswith(ADDRESSES) and " " not in text:
+        return text.partition("#")[0].partition("?")[0].lower().endswith(ENDINGS)
+    if text.startswith(INLINE):
+        return True
+    return text.lower().endswith(ENDINGS) and "\0" not in text and os.path.isfile(text)
 
 
 def pixel_values(images: Sequence[Any], section: ImageSection) -> np.ndarray:
     """Float32 pixel values [batch, 3, height, width].
 
     Args:
-        images: Pillow images or uint8 arrays [height, width, 3].
+        images: Pillow images, uint8 arrays [height, width, 3], paths, data URIs, or the bytes of a file.
         section: the manifest's `image` entry.
 
     Raises:
@@ -39,17 +56,47 @@ def pixel_values(images: Sequence[Any], section: ImageSection) -> np.ndarray:
     return np.stack(prepared).astype(np.float32)
 
 
+def opened_image(source: str | bytes) -> Any:
+    """The Pillow image of a path, of a data URI or of the bytes of a file, in RGB.
+
+    Raises:
+        UnsupportedOptionError: for an address, since nothing here contacts a server, and for what is no complete image.
+    """
+    require("image", "PIL")
+    from PIL import Image, ImageOps
+
+    if isinstance(source, str) and source.startswith(ADDRESSES):
+        raise UnsupportedOptionError(f"{source:.200}: an address (have: files).\nDownload the image first.")
+    told = f"{source:.200}" if isinstance(source, str) else f"an image of {len(source):,} bytes"
+    try:
+        if isinstance(source, str) and source.startswith(INLINE):
+            source = base64.b64decode(source.partition(",")[2], validate=True)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            if image.size[0] * image.size[1] > MOST_PIXELS:
+                raise ValueError(f"{image.size[0]} x {image.size[1]} pixels (have: up to {MOST_PIXELS:,})")
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except UnsupportedOptionError:
+        raise
+    except Exception as error:  # of many kinds, for each format has its own reader
+        kinds = ", ".join(FORMATS)
+        raise UnsupportedOptionError(
+            f"{told}: cannot be read as an image: {error_text(error)} (have: {kinds}).\nGet a complete copy of it."
+        ) from error
+
+
 def _prepare(image: Any, section: ImageSection) -> np.ndarray:
     require("image", "PIL")
     from PIL import Image
 
+    if isinstance(image, (str, bytes)):
+        image = opened_image(image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         image = Image.fromarray(image) if image.size else Image.new("RGB", (0, 0))
     if not isinstance(image, Image.Image):
         what = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UnsupportedOptionError(
-            f"{what} is not an image (have: Pillow images, uint8 arrays [height, width, 3]).\n"
-            "Open image files with PIL.Image.open first."
+            f"{what} is not an image (have: Pillow images, uint8 arrays [height, width, 3], paths, bytes of files).\n"
+            "Pass one of these."
         )
     try:
         pixels = _resized(image, section)
@@ -76,7 +123,7 @@ def _resized(image: Any, section: ImageSection) -> np.ndarray:
     if not all(image.size):
         raise UnsupportedOptionError("an image without pixels.\nLeave it out.")
     if section["do_convert_rgb"]:
-        image = image.convert("RGB")
+        image = _in_rgb(image)
     if section["do_resize"]:
         target = _target_size(image.size, not_null(section["size"]))
         if target[0] * target[1] > LARGEST_EDGE**2:
@@ -92,6 +139,16 @@ def _resized(image: Any, section: ImageSection) -> np.ndarray:
             'Pass image.convert("RGB").'
         )
     return pixels
+
+
+def _in_rgb(image: Any) -> Any:
+    """An image in RGB, a transparent one on white (`convert_to_rgb` of transformers.image_transforms)."""
+    from PIL import Image
+
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def _target_size(size: tuple[int, int], wanted: Mapping[str, int]) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.runtime.inputs import as_list, is_single
 from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.maxsim import SIMILARITIES, maxsim, maxsim_pairwise
 from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device, check_inputs
@@ -82,8 +83,7 @@ class MultiVectorEmbedder(TaskEncoder):
                 "Pass that."
             )
         check_inputs(inputs)
-        single = isinstance(inputs, str)
-        items = [inputs] if single else list(inputs)
+        single, items = is_single(inputs), as_list(inputs)
         if not items:
             return []
         resolved = self._resolve_prompt(prompt, prompt_name)

@@ -11,7 +11,7 @@ import numpy as np
 
 from sbertconv.artifact.folder import Artifact
 from sbertconv.artifact.kinds import MODEL_CLASSES
-from sbertconv.artifact.manifest import not_null
+from sbertconv.artifact.manifest import TAKEN
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.artifact.text_input import TEXT
 from sbertconv.errors import UnsupportedOptionError
@@ -30,9 +30,9 @@ from sbertconv.runtime.batches import (
 )
 from sbertconv.runtime.engines import AUTO, ENGINES, check_options, choose_engine
 from sbertconv.runtime.graph import Graph
-from sbertconv.runtime.images import pixel_values
+from sbertconv.runtime.inputs import modality_of, plain
 from sbertconv.runtime.options import CPU, EngineOptions
-from sbertconv.runtime.tokenization import Tensors, Text
+from sbertconv.runtime.tokenization import Conversation, Tensors, Text
 
 PROGRAM = "torch"
 BUILT = {"tensorrt": "build it on the machine with the GPU: sbertconv build-plan {}"}  # formats that come later
@@ -194,17 +194,35 @@ class ConvertedModel:
         return self.prompts[name]
 
     def _modality(self, items: Sequence[Any]) -> str:
-        """Texts or images, one kind at a time; anything else is an error with its place."""
-        if all(isinstance(item, str) for item in items):
-            return "text"
-        takes_images = any(graph.section["modality"] == "image" for graph in self.graphs)
-        for index, item in enumerate(items):
-            if isinstance(item, str) == takes_images or item is None:
-                raise UnsupportedOptionError(
-                    f"Input {index} is {type(item).__name__} "
-                    f"(have: {'texts or images, not both at once' if takes_images else 'texts'}).\nPass str."
-                )
-        return "image"
+        """Texts, images or sounds, one kind at a time; anything else is an error with its place."""
+        kinds = [modality_of(item, self._taken) for item in items]
+        chosen = next((kind for kind in kinds if kind != "text"), "text")
+        for index, (item, kind) in enumerate(zip(items, kinds, strict=True)):
+            if item is None or kind not in self._taken or (kind != chosen and chosen in self._taken):
+                names = [TAKEN[modality][1] for modality in self._taken]
+                have = " or ".join(names) + ", one kind at a time" * (len(names) > 1)
+                raise UnsupportedOptionError(f"Input {index} is {type(item).__name__} (have: {have}).\nPass these.")
+        return chosen
+
+    @property
+    def _taken(self) -> tuple[str, ...]:
+        """The modalities that some graph takes."""
+        return tuple(name for name in TAKEN if any(graph.section["modality"] == name for graph in self.graphs))
+
+    def _plain(self, items: Sequence[Any]) -> list[Any]:
+        """The inputs of a call without their wrapping, see `inputs.plain`.
+
+        Raises:
+            UnsupportedOptionError: for messages among texts, which the library takes for the content of a message.
+        """
+        if self._taken == ("text",) and all(isinstance(item, str) for item in items):
+            return list(items)
+        sections = [graph.section["tokenizer"] for graph in self.graphs]
+        form = next((one["message_format"] for one in sections if one and "message_format" in one), None)
+        found = [plain(index, item, taken=self._taken, form=form) for index, item in enumerate(items)]
+        if len({isinstance(item, Conversation) for item in found}) > 1:
+            raise UnsupportedOptionError("Messages and texts in one call.\nPass each kind in a call of its own.")
+        return found
 
     def _run(
         self,
@@ -217,6 +235,7 @@ class ConvertedModel:
         shape: Callable[[Tensors, str | None, int, Tensors], Any] | None = None,
     ) -> list[Any]:
         """One result per item, in the order given; `shape` is what makes it in place of `_row`."""
+        items = self._plain(items)
         modality = self._modality(items)
         graph = self.graph(modality, task)
         if output is not None and output not in graph.outputs:
@@ -247,13 +266,9 @@ class ConvertedModel:
         if TEXT in graph.inputs:
             for chosen in chunks(order, batch_size):
                 yield chosen, graph.text_tensors(texts(chosen), task, prompt)
-        elif graph.section["modality"] == "image":
-            settings = not_null(graph.section["image"])
-            pixels = prepared_ahead(
-                chunks(order, batch_size), lambda part: pixel_values([items[index] for index in part], settings)
-            )
-            for chosen, values in pixels:
-                yield chosen, {"pixel_values": values}
+        elif graph.section["modality"] != "text":
+            prepare = lambda part: graph.prepared([items[index] for index in part])  # noqa: E731
+            yield from prepared_ahead(chunks(order, batch_size), prepare)
         else:
             tokenize = lambda part: graph.tokenizer.limited_ids(texts(part), task)  # noqa: E731
             for chosen, rows in token_batches(order, batch_size, tokenize, self._room()):
@@ -292,6 +307,11 @@ class TaskEncoder(ConvertedModel):
         super().__init__(*args)
         self.similarity_fn_name: str = self.artifact.manifest["similarity_fn_name"]
 
+    @property
+    def routed_tasks(self) -> set[str]:
+        """The tasks that a router tells apart."""
+        return {task for graph in self.graphs for task in graph.section["tasks"] if task is not None}
+
     def get_embedding_dimension(self) -> int:
         """The length of a vector."""
         return int(self.artifact.manifest["embedding_dimension"])
@@ -319,8 +339,8 @@ class TaskEncoder(ConvertedModel):
 
 
 def check_inputs(inputs: Any, have: str = "texts") -> None:
-    """Raise UnsupportedOptionError for what is no text and no sequence of them; a dict would pass as its keys."""
-    if not isinstance(inputs, Iterable) or isinstance(inputs, (Mapping, bytes)):
+    """Raise UnsupportedOptionError for what is no text, no dict of one and no sequence of them."""
+    if not isinstance(inputs, (Iterable, Mapping)) or isinstance(inputs, bytes):
         raise UnsupportedOptionError(f"{type(inputs).__name__} is not supported (have: {have}).\nPass str.")
 
 

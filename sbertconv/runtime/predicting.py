@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sbertconv.artifact.kinds import ACTIVATIONS
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
+from sbertconv.runtime.inputs import is_conversation
 from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.model import ConvertedModel, check_batch_size, check_device, check_inputs
+from sbertconv.runtime.tokenization import Conversation
 
 Activation = Callable[[Any], Any]
 
@@ -88,7 +90,7 @@ class Predictor(ConvertedModel):
         show_progress_bar: bool | None = None,
     ) -> np.ndarray:
         check_batch_size(batch_size)
-        items = [as_input(index, item) for index, item in enumerate(listed(inputs))]
+        items = [as_input(index, item) for index, item in enumerate(self._plain(listed(inputs)))]
         if not items:
             return np.zeros((0, self.num_labels), np.float32)
         resolved = self._resolve_prompt(prompt, prompt_name)
@@ -141,8 +143,9 @@ class Reranker(Predictor):
         """
         check_device(device, self.device)
         items = listed(inputs)
-        single = bool(items) and isinstance(items[0], str)
-        if single and not isinstance(inputs, str):
+        one = isinstance(inputs, (str, Mapping)) or is_conversation(inputs)
+        single = one or (bool(items) and not isinstance(items[0], (list, tuple)))
+        if single and not one:
             items = [items]  # the two texts of one pair
         options = dict(
             prompt_name=prompt_name, prompt=prompt, batch_size=batch_size, show_progress_bar=show_progress_bar
@@ -155,12 +158,14 @@ class Reranker(Predictor):
             found = found[:, 0]
         if apply_softmax and found.ndim > 1:
             found = softmax(found)
+        if not items:
+            found = np.array([])  # as the library has it, whatever its labels
         if convert_to_numpy and not convert_to_tensor:
             return found[0] if single else found
         require("onnx", "torch")
         import torch
 
-        tensor = torch.from_numpy(np.ascontiguousarray(found))
+        tensor = torch.from_numpy(np.ascontiguousarray(found, np.float32))
         rows = tensor if convert_to_tensor else list(tensor)
         return rows[0] if single else rows
 
@@ -254,24 +259,24 @@ class TextClassifier(Predictor):
 
 
 def listed(inputs: Any) -> list[Any]:
-    """Texts and pairs as a list: of one text, of any sequence, or of an array of strings [n] or [n, 2].
+    """Texts and pairs as a list: of one text or conversation, of any sequence, or of an array of strings [n] or [n, 2].
 
     Raises:
         UnsupportedOptionError: for what is none of these.
     """
     check_inputs(inputs, "texts, pairs of texts")
-    if isinstance(inputs, str):
+    if isinstance(inputs, (str, Mapping)) or is_conversation(inputs):
         return [inputs]
     return list(inputs.tolist() if isinstance(inputs, np.ndarray) else inputs)
 
 
-def as_input(index: int, item: Any) -> str | tuple[str, str]:
-    """A text, or a pair as a tuple.
+def as_input(index: int, item: Any) -> str | Conversation | tuple[str, str]:
+    """A text or a conversation, or a pair as a tuple.
 
     Raises:
         UnsupportedOptionError: for anything else, with its place.
     """
-    if isinstance(item, str):
+    if isinstance(item, (str, Conversation)):
         return item
     if isinstance(item, (tuple, list)) and len(item) == 2 and all(isinstance(part, str) for part in item):
         return (item[0], item[1])

@@ -86,34 +86,110 @@ def similarity_pairwise(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return found.reshape(()) if single else found
 
 
-def _buckets(vectors: np.ndarray) -> np.ndarray:
-    """255 steps between each dimension's smallest and largest value, as quantize_embeddings does."""
-    if len(vectors) < 2:
-        raise UnsupportedOptionError(
-            "precision int8 and uint8 take their ranges from the embeddings; one text gives none.\nEncode more texts."
-        )
-    low, high = vectors.min(axis=0), vectors.max(axis=0)
-    steps = (high - low) / 255
-    return np.asarray(np.clip(np.floor((vectors - low) / np.where(steps == 0, 1, steps)), 0, 255))
-
-
-PRECISIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "float32": lambda v: v.astype(np.float32, copy=False),
-    "int8": lambda v: (_buckets(v) - 128).astype(np.int8),
-    "uint8": lambda v: _buckets(v).astype(np.uint8),
-    "binary": lambda v: (np.packbits(v > 0, axis=-1).astype(np.int16) - 128).astype(np.int8),
-    "ubinary": lambda v: np.packbits(v > 0, axis=-1),
+BUCKETS = {"int8": (-128, np.int8), "uint8": (0, np.uint8)}  # precision -> its smallest number, and its type
+BITS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "binary": lambda packed: (packed.astype(np.int16) - 128).astype(np.int8),
+    "ubinary": lambda packed: packed,
 }
+PRECISIONS = ("float32", *BUCKETS, *BITS)
 
 
-def quantize(vectors: np.ndarray, precision: str) -> np.ndarray:
-    """Embeddings [n, dim] in another precision, bit for bit as `quantize_embeddings` of sentence-transformers.
+def quantize_embeddings(
+    embeddings: Any, precision: str, ranges: Any = None, calibration_embeddings: Any = None
+) -> np.ndarray | list[np.ndarray]:
+    """Embeddings in another precision, bit for bit as `quantize_embeddings` of sentence-transformers.
+
+    Args:
+        embeddings: vectors [n, dim], or one [dim], as an array, a torch tensor, or a list of vectors; or a list of
+            arrays [tokens, dim], which share their ranges.
+        precision: "float32", "int8", "uint8", "binary" or "ubinary".
+        ranges: of int8 and uint8, the smallest and the largest value of each dimension, [2, dim]; default: those of
+            `calibration_embeddings`.
+        calibration_embeddings: vectors [n, dim] to take the ranges from; default: the embeddings themselves.
+
+    Returns:
+        An array [n, dim] of the precision's type, of bits [n, dim / 8]; a list of them for a list of [tokens, dim].
 
     Raises:
-        UnsupportedOptionError: for an unknown precision, or int8 ranges from a single embedding.
+        UnsupportedOptionError: for an unknown precision, vectors that are no floats or of several lengths, ranges of
+            another shape, or ranges that would have to come from a single vector.
     """
     if precision not in PRECISIONS:
         raise UnsupportedOptionError(
             f"precision {precision!r} is not known (have: {', '.join(PRECISIONS)})\nChoose one of these."
         )
-    return PRECISIONS[precision](vectors)
+    is_list = isinstance(embeddings, (list, tuple))
+    parts = [array_of(part) for part in embeddings] if is_list else []
+    if is_list and not parts:
+        return []
+    several = is_list and parts[0].ndim == 2
+    vectors = floats(np.concatenate(parts) if several else array_of(parts or embeddings))
+    if precision in BUCKETS and vectors.size:
+        found = _ranges(vectors, precision, ranges, calibration_embeddings)
+        quantized = _bucketed(vectors, found, precision)
+    elif precision in BUCKETS:
+        quantized = np.zeros(vectors.shape, BUCKETS[precision][1])
+    else:
+        quantized = vectors.astype(np.float32, copy=False) if precision == "float32" else _packed(vectors, precision)
+    if not several:
+        return quantized
+    return np.split(quantized, np.cumsum([len(part) for part in parts])[:-1])
+
+
+def array_of(values: Any) -> np.ndarray:
+    """Vectors as an array; of a torch tensor too, wherever it is.
+
+    Raises:
+        UnsupportedOptionError: if they are no numbers, or of several lengths.
+    """
+    if isinstance(values, (list, tuple)):
+        try:
+            return numbers(np.stack([array_of(value) for value in values]) if np.ndim(values[0]) else values)
+        except ValueError as error:
+            raise UnsupportedOptionError(
+                f"embeddings of several shapes are no matrix: {error}.\nPass vectors of one length."
+            ) from error
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+    return numbers(values)
+
+
+def floats(vectors: np.ndarray) -> np.ndarray:
+    """The same; UnsupportedOptionError for whole numbers, which have been quantized already."""
+    if vectors.dtype.kind != "f":
+        raise UnsupportedOptionError(
+            f"embeddings to quantize are floats, and these are {vectors.dtype}.\nPass them as encode() gives them."
+        )
+    return vectors
+
+
+def _ranges(vectors: np.ndarray, precision: str, ranges: Any, calibration: Any) -> np.ndarray:
+    """The smallest and the largest value of each dimension, float32 [2, dim]."""
+    if ranges is None:
+        known = vectors if calibration is None else array_of(calibration)
+        if calibration is None and (known.ndim == 1 or len(known) < 2):
+            raise UnsupportedOptionError(
+                f"precision {precision} takes its ranges from the embeddings; one text gives none.\n"
+                "Encode more texts, or give quantize_embeddings ranges= or calibration_embeddings=."
+            )
+        ranges = np.vstack((known.min(axis=0), known.max(axis=0)))
+    found = array_of(ranges).astype(np.float32)
+    if found.shape != (2, vectors.shape[-1]):
+        raise UnsupportedOptionError(
+            f"ranges of the shape {list(found.shape)} (have: {[2, vectors.shape[-1]]}, the smallest and the largest "
+            "value of each dimension).\nPass ranges of the same embeddings."
+        )
+    return found
+
+
+def _bucketed(vectors: np.ndarray, ranges: np.ndarray, precision: str) -> np.ndarray:
+    """255 steps between each dimension's smallest and largest value."""
+    steps = (ranges[1] - ranges[0]) / 255
+    found = np.clip(np.floor((vectors - ranges[0]) / np.where(steps == 0, 1, steps)), 0, 255)
+    lowest, dtype = BUCKETS[precision]
+    return np.asarray((found + lowest).astype(dtype))
+
+
+def _packed(vectors: np.ndarray, precision: str) -> np.ndarray:
+    return BITS[precision](np.packbits(vectors > 0, axis=-1))

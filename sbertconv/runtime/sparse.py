@@ -10,6 +10,7 @@ import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime import similarity as similarity_functions
+from sbertconv.runtime.inputs import as_list, is_single, task_of
 from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.model import TaskEncoder, check_batch_size, check_device, check_inputs
 from sbertconv.runtime.tokenization import FastTokenizer, Tensors
@@ -99,7 +100,7 @@ class SparseEmbedder(TaskEncoder):
             task=task,
         )
         matrix = (self.matrix if convert_to_sparse_tensor else self._dense)(rows)
-        if isinstance(inputs, str):
+        if is_single(inputs):
             return matrix[[0], :].reshape(-1) if convert_to_sparse_tensor else matrix[0]
         if convert_to_tensor:
             return matrix
@@ -122,9 +123,11 @@ class SparseEmbedder(TaskEncoder):
         check_device(device, self.device)
         limit = self._limit(max_active_dims)
         check_inputs(inputs)
-        items = [inputs] if isinstance(inputs, str) else list(inputs)
+        items = as_list(inputs)
         if not items:
             return []
+        if task is None and (task := task_of(items, self.routed_tasks)) is not None:
+            items = [item[task] for item in items]
         resolved = self._resolve_prompt(prompt, prompt_name)
         output = VECTOR if VECTOR in self.graphs[0].outputs else "values"
         rows = self._run(items, resolved, batch_size, bool(show_progress_bar), output, task)

@@ -40,6 +40,10 @@ CUT = (
 SLOTS = (("text",), ("query", "document"))  # what a chat template calls a text, and the two of a pair
 
 
+class Conversation(dict[str, str]):
+    """Messages of a chat: slot of a template -> text."""
+
+
 def refuse_surrogates(texts: Sequence[Text]) -> None:
     """Raise UnsupportedOptionError for a text, or one of a pair, that is not valid Unicode."""
     parts = ((index, part) for index, text in enumerate(texts) for part in _parts(text))
@@ -251,14 +255,23 @@ class ChatTokenizer(FastTokenizer):
     def takes_single(self) -> bool:
         return frozenset(SLOTS[0]) in self.templates
 
-    def prompted(self, text: Text, prompt: str | None) -> dict[str, str]:
-        """Slot -> text.
+    def prompted(self, text: Any, prompt: str | None) -> dict[str, str]:
+        """Slot -> text, of a text, a pair or a `Conversation`.
 
         Raises:
             UnsupportedOptionError: if the template has no room for it.
         """
-        parts = _parts(text)
-        values = dict(zip(SLOTS[len(parts) - 1], parts, strict=True)) | ({PROMPT: prompt} if prompt else {})
+        if isinstance(text, Conversation):
+            values = dict(text)
+        else:
+            parts = _parts(text)
+            values = dict(zip(SLOTS[len(parts) - 1], parts, strict=True))
+        if prompt and PROMPT in values:
+            raise UnsupportedOptionError(
+                "Messages that begin with one of the role system, and a prompt, which would be another.\n"
+                'Leave one of them out; prompt="" is none.'
+            )
+        values |= {PROMPT: prompt} if prompt else {}
         if frozenset(values) not in self.templates:
             have = "; ".join(" and ".join(sorted(slots)) for slots in self.templates)
             raise UnsupportedOptionError(

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,10 @@ CHANGES = re.compile(
     r"|Could not parse"
 )
 LONGEST = 300  # characters of a warning
+ADAPTED = (
+    "weights of its adapter that the library makes up anew instead of reading them, so that encode() is random (merge "
+    "it with PEFT: PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(another))"
+)
 
 
 @dataclass
@@ -35,18 +40,29 @@ class Heard:
         missing: (model, name) of every weight that was not found and made up.
         unexpected: (model, name) of every weight of the files that the model has no place for.
         warnings: what the libraries warned of.
+        passed_over: weights of an adapter's file that the model has other numbers for.
     """
 
     missing: list[tuple[Any, str]] = field(default_factory=list)
     unexpected: list[tuple[Any, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
 
     @property
     def changes(self) -> list[str]:
         """What makes the loaded model another one than its files describe."""
         skipped = [key for model, key in self.unexpected if _belongs(model, key)]
         found = [text for text in self.warnings if CHANGES.search(text)]
-        return found + ([f"weights that are left out: {listed(skipped)}"] if skipped else [])
+        found += [f"weights that are left out: {listed(skipped)}"] if skipped else []
+        return found + ([f"{ADAPTED}: {listed(self.passed_over)}"] if self.passed_over else [])
+
+    @property
+    def prefix(self) -> str:
+        """What the files have before the names of most weights that were not found: "model.encoder."; or nothing."""
+        kept = {key for _, key in self.unexpected}
+        ends = Counter(name.removesuffix(key) for _, key in self.missing for name in kept if name.endswith(f".{key}"))
+        prefix, count = next(iter(ends.most_common(1)), ("", 0))
+        return prefix if count * 2 > len(self.missing) else ""
 
     @property
     def notes(self) -> list[str]:

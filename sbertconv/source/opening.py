@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from sbertconv.artifact.folder import MANIFEST, given_path
 from sbertconv.artifact.kinds import HEADS, MODEL_CLASSES, ModelClass, class_named
 from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, missing_packages, require
+from sbertconv.source.adapters import passed_over
 from sbertconv.source.bare import BARE, POOLING, TOKEN_MODULES
 from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.checkpoints import architecture
@@ -34,6 +35,7 @@ from sbertconv.source.hearing import Heard, listening, tokens_of_another_file, t
 from sbertconv.source.kinds import CLASS_SOURCES, class_of
 from sbertconv.source.naming import like, model_name
 from sbertconv.source.routes import live_modules, type_name
+from sbertconv.source.tasks import adapters_note, tasks_apart
 from sbertconv.source.weights import refuse_missing, refuse_non_finite
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class Source:
         heads: outputs that heads beside the model give; they are read when it is loaded.
         pooling: of a bare checkpoint, the mode asked for in the place of the library's own.
         allow_changed: whether a model that does not load as its files describe it is converted all the same.
+        tasks: the adapters or tasks that become routes while it is loaded.
         heard: what the libraries said each time that it was loaded.
     """
 
@@ -85,6 +88,7 @@ class Source:
     heads: tuple[str, ...] = ()
     pooling: str | None = None
     allow_changed: bool = False
+    tasks: tuple[str, ...] = ()
     heard: list[str] = field(default_factory=list, compare=False)
 
     @contextlib.contextmanager
@@ -110,6 +114,8 @@ class Source:
         changes = {**self.changes, **({HEADS: self._read_heads(model)} if self.heads else {})}
         own = {name: getattr(model, name, MISSING) for name in changes}
         model.eval()
+        if not self.tasks:
+            self.heard.extend(adapters_note(model))
         try:
             for name, value in changes.items():
                 setattr(model, name, value)
@@ -120,7 +126,8 @@ class Source:
                     f"{self.name}: its truncate_dim is {size}, which leaves nothing of an embedding.\n"
                     "Mend truncate_dim in config_sentence_transformers.json."
                 )
-            yield model
+            with tasks_apart(model, self.tasks, self.name):
+                yield model
         finally:
             for name, value in own.items():
                 if value is MISSING:
@@ -220,7 +227,6 @@ class Source:
                     f"{self.name}: cannot be loaded: {error_text(error, 3)}\n"
                     f"Check that its files are complete and readable: {load.__name__} must be able to load it."
                 ) from error
-        self._say(heard)
         try:
             model = model.float()
         except NotImplementedError as error:  # of 4 bits
@@ -228,11 +234,13 @@ class Source:
                 f"{self.name}: has weights of a type that PyTorch cannot widen: {error_text(error)}\n"
                 "Get a copy of the model in float32, float16 or bfloat16."
             ) from error
+        heard.passed_over += passed_over(model, self.folder)
+        self._say(heard)
         if self.pooling is not None:
             model[1] = type(model[1])(model[0].get_embedding_dimension(), self.pooling)
         kind = CLASS_SOURCES[self.model_class.name]
         kind.prepare(model)
-        refuse_missing(model, heard.missing, self.name, kind.feature)
+        refuse_missing(model, heard, self.name, kind.feature)
         return model
 
     def _say(self, heard: Heard) -> None:
@@ -284,6 +292,7 @@ def open_source(
     model_class: str | None = None,
     pooling: str | None = None,
     allow_changed: bool = False,
+    tasks: Sequence[str] = (),
 ) -> Source:
     """Find a model and read its description; no weights are loaded.
 
@@ -295,6 +304,7 @@ def open_source(
             None: what its config.json tells.
         pooling: how the token embeddings of such a checkpoint become one; None: as in SentenceTransformer.
         allow_changed: see `Source`.
+        tasks: see `Source`.
 
     Raises:
         SourceError: if it does not exist, is not a model, or its files cannot be read.
@@ -312,7 +322,7 @@ def open_source(
             source = _from_hub(str(model), revision, trust_remote_code, model_class)
     except OSError as error:  # a name in its files that is too long, a folder that may not be read
         raise SourceError(f"{model}: cannot be read: {error}\nGet a complete copy of the model.") from error
-    source = replace(source, allow_changed=allow_changed)
+    source = replace(source, allow_changed=allow_changed, tasks=tuple(dict.fromkeys(tasks)))
     if model_class not in (None, source.model_class.name):
         raise UnsupportedOptionError(
             f"model_class={model_class!r}: {source.name} is a {source.model_class.name}, and says so itself (the "
@@ -359,9 +369,11 @@ def _from_live(model: Any) -> Source:
 
 
 def module_settings(module: Any) -> Mapping[str, Any]:
-    """A live module's own settings, as it would save them."""
+    """A live module's own settings, as it would save them: a router's pairs of task and modality are texts there."""
     describe = getattr(module, "get_config_dict", None)
-    return dict(describe()) if callable(describe) else {}
+    settings = dict(describe()) if callable(describe) else {}
+    pairs = settings.get("route_mappings") or {}
+    return {**settings, "route_mappings": {str(pair): route for pair, route in pairs.items()}} if pairs else settings
 
 
 def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_class: str | None) -> Source:

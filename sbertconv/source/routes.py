@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 AnyRoute = TypeVar("AnyRoute", bound="Route")
-MODALITIES = ("text", "image")
+MODALITIES = ("text", "image", "audio")
+OF_ONE_SIZE = ("pixel_values", "input_features", "input_values")  # inputs of a graph that vary in their batch alone
 PER_TEXT = ("prompt_length", IS_QUERY)  # inputs of a graph that are one number for each text
 
 
@@ -24,8 +25,8 @@ class Route:
     """One way through the chain, which becomes one graph.
 
     Attributes:
-        name: "text", "image", or the name of a router's route.
-        modality: "text" or "image".
+        name: "text", "image", "audio", or the name of a router's route.
+        modality: "text", "image" or "audio".
         tasks: the tasks that take this route; None stands for "no task given". Empty: every task.
         modules: label and module in order, the router replaced by the modules it chooses.
     """
@@ -74,10 +75,12 @@ def find_routes(model: SentenceTransformer) -> tuple[Route, ...]:
     """Every distinct way through the chain; the first one is what encode() takes by default.
 
     Raises:
-        UnsupportedOptionError: if the model takes neither texts nor images.
+        UnsupportedOptionError: if the model takes none of the modalities.
     """
     found: dict[tuple[str, tuple[str, ...]], Route] = {}
-    named = {name for _, module in live_modules(model) for name in getattr(module, "sub_modules", ())}
+    routers = [module for _, module in live_modules(model) if hasattr(module, "sub_modules")]
+    named = {name for router in routers for name in router.sub_modules}
+    named |= {task for router in routers for task, _ in getattr(router, "route_mappings", ()) if task is not None}
     tasks = (None, *TASKS, *sorted(named - set(TASKS))) if named else (None,)
     for modality in MODALITIES:
         if modality not in model.modalities:
@@ -94,7 +97,7 @@ def find_routes(model: SentenceTransformer) -> tuple[Route, ...]:
     if not found:
         raise UnsupportedOptionError(
             f"The model takes {', '.join(map(str, model.modalities))} (have: {', '.join(MODALITIES)}).\n"
-            "Only models of texts and images are converted."
+            "Only models of texts, images and sounds are converted."
         )
     names = [route.name for route in found.values()]
     return tuple(

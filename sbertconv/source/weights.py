@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sbertconv.errors import SourceError
-from sbertconv.source.hearing import listed
+from sbertconv.source.hearing import Heard, listed
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
+PROBE_RATE = 16_000  # of sounds, as most models have it
 PROBE_TEXTS = ["a text to see whether the weights that are missing matter", "short"]
 PIECE = 1 << 22  # numbers that are looked at together
 MATTERS = 1e-5  # float32 noise is below; a random query or value weight moves an embedding by 0.1 and more
 
 
-def refuse_missing(model: SentenceTransformer, missing: Sequence[tuple[Any, str]], name: str, feature: str) -> None:
+def refuse_missing(model: SentenceTransformer, heard: Heard, name: str, feature: str) -> None:
     """Made-up weights are fine only where the feature that the chain ends with does not depend on them (a pooler that
     Pooling skips).
 
     One batch per route is run with these weights at zero and once more with random ones.
+
+    Args:
+        model: the model as it was loaded.
+        heard: which weights were not found.
+        name: of the model, for messages.
+        feature: what its chain ends with.
 
     Raises:
         SourceError: naming the weights, if the feature differs.
     """
     import torch
 
-    weights = [(key, owner.get_parameter(key)) for owner, key in missing if key in dict(owner.named_parameters())]
+    weights = [(key, owner.get_parameter(key)) for owner, key in heard.missing if key in dict(owner.named_parameters())]
     if not weights:
         return
     generator = torch.Generator().manual_seed(0)
@@ -44,19 +51,36 @@ def refuse_missing(model: SentenceTransformer, missing: Sequence[tuple[Any, str]
     if any(np.abs(a - b).max() > MATTERS for a, b in zip(random, zero, strict=True)):
         raise SourceError(
             f"{name}: {len(weights)} weights are missing from its files and would be random: "
-            f"{listed([key for key, _ in weights])}\nGet a complete copy of the model."
+            f"{listed([key for key, _ in weights])}\n{_advice(heard)}"
         )
+
+
+def _advice(heard: Heard) -> str:
+    """Where the weights are, if the library does not look there: the encoders of some encoder-decoders."""
+    if not heard.prefix:
+        return "Get a complete copy of the model."
+    part, (owner, _) = heard.prefix.rstrip("."), heard.missing[0]
+    return (
+        f"Its files have them in {part}, where {type(owner).__name__} does not look, so that encode() is random too.\n"
+        "Save that part alone with the tokenizer beside it: AutoModel.from_pretrained(model).get_encoder()"
+        ".save_pretrained(folder)."
+    )
 
 
 def _probe(model: SentenceTransformer, feature: str) -> list[np.ndarray]:
     """The feature of one small batch per route."""
-    from sbertconv.corpus.texts import random_images
+    from sbertconv.corpus.texts import random_images, random_sounds
     from sbertconv.source.asking import asking
     from sbertconv.source.routes import find_routes
 
+    probes: dict[str, Callable[[], list[Any]]] = {
+        "text": lambda: PROBE_TEXTS,
+        "image": lambda: random_images()[:2],
+        "audio": lambda: random_sounds(PROBE_RATE, PROBE_RATE)[:2],
+    }
     found = []
     for route in find_routes(model):
-        inputs: list[Any] = PROBE_TEXTS if route.modality == "text" else random_images()[:2]
+        inputs: list[Any] = probes[route.modality]()
         task = {"task": route.tasks[0]} if route.tasks and route.tasks[0] else {}
         with asking():
             found.append(model(model.preprocess(inputs, **task), **task)[feature].numpy())

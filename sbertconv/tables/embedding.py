@@ -17,7 +17,7 @@ from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime.keywords import check_fields
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.opening import load
-from sbertconv.runtime.similarity import quantize
+from sbertconv.runtime.similarity import BUCKETS, quantize_embeddings
 from sbertconv.runtime.sparse import SparseEmbedder
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 BLOCK = 2048  # texts embedded together, here or by a worker; one that stands several times among them is embedded once
 METADATA = b"sbertconv"  # the key of the schema's metadata
 EMBEDDING, INDICES, VALUES = "embedding", "embedding_indices", "embedding_values"
-RANGED = {"int8": (np.int8, 128), "uint8": (np.uint8, 0)}  # type, and what is taken off a bucket
-PRECISIONS = ("float32", "float16", *RANGED, "binary", "ubinary")
+PRECISIONS = ("float32", "float16", *BUCKETS, "binary", "ubinary")
 IDLE = (None, False)  # values of options that are not given
 
 Ranges = tuple[tuple[float, ...], tuple[float, ...]]
@@ -46,7 +45,7 @@ class EmbedTable:
 
     Attributes:
         folder: a converted folder.
-        column: of the texts; null gives null.
+        column: of the texts, or of images, as paths or as the bytes of files; null gives null.
         keep: the columns that stay; None: all.
         precision: "float32", "float16", "int8", "uint8", "binary" or "ubinary" of dense vectors; of sparse ones
             "float32", of vectors of tokens also "float16".
@@ -108,13 +107,13 @@ class EmbedTable:
         """The kept columns, and those of the vectors.
 
         Raises:
-            UnsupportedOptionError: for a column that is not there or no text, or a name that is taken.
+            UnsupportedOptionError: for a column that is not there or of another type, or a name that is taken.
         """
         require("tables", "pyarrow")
         import pyarrow as pa
 
         table = pa.table(table)
-        texts = text_column(table, self.column)
+        texts = input_column(table, self.column)
         kept = table.select(kept_columns(table.column_names, self.keep))
         parts = [self.vectors(texts[start : start + BLOCK]) for start in range(0, max(len(texts), 1), BLOCK)]
         for name in parts[0]:
@@ -123,16 +122,16 @@ class EmbedTable:
             kept = kept.append_column(name, pa.chunked_array([part[name] for part in parts]))
         return kept.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(self.described())})
 
-    def vectors(self, texts: Sequence[str | None]) -> dict[str, pa.Array]:
+    def vectors(self, texts: Sequence[str | bytes | None]) -> dict[str, pa.Array]:
         """The columns of the vectors of some texts; a text that stands several times is embedded once."""
         import pyarrow as pa
 
-        places: dict[str, int] = {}
+        places: dict[str | bytes, int] = {}
         rows = [None if text is None else places.setdefault(text, len(places)) for text in texts]
         columns = self._columns(list(places))
         return {name: column.take(pa.array(rows, pa.int64())) for name, column in columns.items()}
 
-    def _columns(self, texts: list[str]) -> dict[str, pa.Array]:
+    def _columns(self, texts: list[str | bytes]) -> dict[str, pa.Array]:
         import pyarrow as pa
 
         options = self.options
@@ -159,13 +158,11 @@ class EmbedTable:
         return int(min(self.model.get_embedding_dimension(), self.encode.get("truncate_dim") or 2**31))
 
     def _narrowed(self, vectors: np.ndarray) -> np.ndarray:
-        if self.precision in RANGED:
-            if self.ranges is None:
-                raise UnsupportedOptionError(
-                    f"precision {self.precision} needs ranges.\nPass ranges=ranges_of(embeddings)."
-                )
-            return in_ranges(vectors, self.ranges, self.precision)
-        return vectors.astype(np.float16) if self.precision == "float16" else quantize(vectors, self.precision)
+        if self.precision in BUCKETS and self.ranges is None:
+            raise UnsupportedOptionError(f"precision {self.precision} needs ranges.\nPass ranges=ranges_of(vectors).")
+        if self.precision == "float16":
+            return vectors.astype(np.float16)
+        return np.asarray(quantize_embeddings(vectors, self.precision, self.ranges))
 
     def described(self) -> dict[str, Any]:
         """What the schema's metadata says of the vectors, as plain types."""
@@ -184,9 +181,9 @@ class EmbedTable:
         }
         return said if self.ranges is None else {**said, "ranges": [list(side) for side in self.ranges]}
 
-    def with_ranges(self, texts: Sequence[str]) -> EmbedTable:
+    def with_ranges(self, texts: Sequence[str | bytes]) -> EmbedTable:
         """The same with the ranges of a sample; as it is, where the precision needs none."""
-        if self.precision not in RANGED:
+        if self.precision not in BUCKETS:
             return self
         _ = self.options  # refuses first what cannot be
         return replace(self, ranges=ranges_of(self.model.encode(list(texts), **self.options)))
@@ -222,15 +219,6 @@ def ranges_of(vectors: np.ndarray) -> Ranges:
     return tuple(vectors.min(axis=0).tolist()), tuple(vectors.max(axis=0).tolist())
 
 
-def in_ranges(vectors: np.ndarray, ranges: Ranges, precision: str) -> np.ndarray:
-    """255 steps between the ends of each dimension's range; what lies outside takes the nearest end."""
-    low, high = (np.asarray(side, np.float32) for side in ranges)
-    steps = (high - low) / 255
-    buckets = np.clip(np.floor((vectors - low) / np.where(steps == 0, 1, steps)), 0, 255)
-    dtype, offset = RANGED[precision]
-    return np.asarray((buckets - offset).astype(dtype))
-
-
 def kept_columns(names: Sequence[str], keep: Sequence[str] | None) -> list[str]:
     """The columns that stay, in the order of the table.
 
@@ -244,11 +232,12 @@ def kept_columns(names: Sequence[str], keep: Sequence[str] | None) -> list[str]:
     return [name for name in names if keep is None or name in keep]
 
 
-def text_column(table: pa.Table, column: str) -> list[str | None]:
-    """The texts of a table.
+def input_column(table: pa.Table, column: str) -> list[str | bytes | None]:
+    """The texts of a table, or its images: the bytes of files, alone or as `bytes` beside a `path`, as Hugging Face's
+    datasets hold them.
 
     Raises:
-        UnsupportedOptionError: if there is no such column, several, or one that is no text.
+        UnsupportedOptionError: if there is no such column, several, or one of another type.
     """
     import pyarrow as pa
 
@@ -258,9 +247,15 @@ def text_column(table: pa.Table, column: str) -> list[str | None]:
         )
     found = table.column(column)
     kind = found.type.value_type if pa.types.is_dictionary(found.type) else found.type
-    is_text: tuple[Callable[[Any], bool], ...] = (
+    if pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}:
+        rows = found.to_pylist()
+        return [row and (row["path"] if row["bytes"] is None else row["bytes"]) for row in rows]
+    is_input: tuple[Callable[[Any], bool], ...] = (
         pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null,
+        pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
     )  # fmt: skip
-    if not any(holds(kind) for holds in is_text):
-        raise UnsupportedOptionError(f"the column {column!r} is {found.type}, not text.\nChoose one with column=.")
+    if not any(holds(kind) for holds in is_input):
+        raise UnsupportedOptionError(
+            f"the column {column!r} is {found.type} (have: text, bytes of images).\nChoose one with column=."
+        )
     return list(found.to_pylist())

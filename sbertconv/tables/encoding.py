@@ -13,7 +13,8 @@ from sbertconv.artifact.folder import folder_hash
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime.keywords import check_fields
 from sbertconv.runtime.options import default_threads
-from sbertconv.tables.embedding import RANGED, EmbedTable
+from sbertconv.runtime.similarity import BUCKETS
+from sbertconv.tables.embedding import EmbedTable
 from sbertconv.tables.ledger import Ledger
 from sbertconv.tables.reading import Bad, Input, Part, Reading, find_inputs, schema_of
 from sbertconv.tables.workers import Process, Worker, pooled
@@ -212,7 +213,7 @@ def arguments_of(embed: EmbedTable, options: TableOptions) -> dict[str, Any]:
 def header_of(embed: EmbedTable, options: TableOptions, files: Sequence[Input]) -> dict[str, Any]:
     """What the first run says for all others: the arguments, the columns, and of int8 the ranges."""
     schema = schema_of(files[0], embed.column, embed.keep)
-    if embed.ranges is None and embed.precision in RANGED:
+    if embed.ranges is None and embed.precision in BUCKETS:
         embed = embed.with_ranges(sample(files, Reading(embed.column, SAMPLE, True, schema)))
     content = base64.b64encode(schema.serialize().to_pybytes()).decode()
     return {"arguments": arguments_of(embed, options), "schema": content, "ranges": embed.ranges}

@@ -470,7 +470,7 @@ def schema_of(source: Input, column: str, keep: Sequence[str] | None) -> pa.Sche
     """
     import pyarrow as pa
 
-    from sbertconv.tables.embedding import kept_columns, text_column
+    from sbertconv.tables.embedding import input_column, kept_columns
 
     with opened(source) as file:
         if source.ending in COLUMNS:
@@ -484,7 +484,7 @@ def schema_of(source: Input, column: str, keep: Sequence[str] | None) -> pa.Sche
             names = dict.fromkeys(name for row in rows for name in row)
             table = pa.table({name: pa.array([row.get(name) for row in rows], from_pandas=False) for name in names})
     try:
-        text_column(table, column)
+        input_column(table, column)
         kept = set(kept_columns(table.column_names, keep))
     except UnsupportedOptionError as error:
         raise UnsupportedOptionError(f"{source.path}: {error}") from error

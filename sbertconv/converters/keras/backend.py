@@ -14,11 +14,11 @@ from sbertconv.converters.text import TextTables
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import import_keras, import_tensorflow
 from sbertconv.options import KerasOptions
-from sbertconv.plan.examples import CHANNELS, image_size
+from sbertconv.plan.examples import tensor_shape
 from sbertconv.plan.outputs import OUTPUTS, activation_name
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.source.kinds import class_of
-from sbertconv.source.routes import PER_TEXT
+from sbertconv.source.routes import OF_ONE_SIZE, PER_TEXT
 
 if TYPE_CHECKING:
     import keras
@@ -122,8 +122,8 @@ def input_specs(route: PlannedRoute) -> list[tuple[str, str, tuple[Any, ...]]]:
     """Name, dtype and shape of each input; None for batch and sequence."""
     specs: list[tuple[str, str, tuple[Any, ...]]] = []
     for name in route.inputs:
-        if name == "pixel_values":
-            specs.append((name, "float32", (None, CHANNELS, *image_size(route))))
+        if name in OF_ONE_SIZE:
+            specs.append((name, "float32", (None, *tensor_shape(route, name))))
         else:
             specs.append((name, "int32", (None,) if name in PER_TEXT else (None, None)))
     return specs

@@ -12,7 +12,6 @@ import numpy as np
 import onnx_ir
 
 from sbertconv.artifact.kinds import MODEL_CLASSES
-from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.publishing import Staging
 from sbertconv.artifact.text_input import TEXT
 from sbertconv.converters.guards import CHOOSES, GUARDS, facts_of_sizes, guarded_lengths
@@ -38,13 +37,12 @@ from sbertconv.converters.writing import (
     write_module_configs,
     write_tokenizer,
 )
-from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, long_text, random_images, sentences
+from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, inputs_of, long_text, sentences
 from sbertconv.errors import ArtifactError, error_text
 from sbertconv.frameworks import import_openvino
 from sbertconv.plan.planning import Plan
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.graph import Graph
-from sbertconv.runtime.images import pixel_values
 from sbertconv.runtime.model import ConvertedModel
 from sbertconv.runtime.opening import open_model
 from sbertconv.runtime.tokenization import load_tokenizer
@@ -180,8 +178,8 @@ def _batches(embedder: ConvertedModel, graph: Graph, calibration: Sequence[str])
     """The corpus, the longest text, some of the sentences and the user's texts, or random images, as a graph takes
     them.
     """
-    if graph.section["modality"] == "image":
-        yield {"pixel_values": pixel_values(random_images(), not_null(graph.section["image"]))}
+    if graph.section["modality"] != "text":
+        yield graph.prepared(inputs_of(graph.section))
         return
     many = [*sentences()[:PROBED], *calibration]
     chunks = (many[start : start + BATCH_SIZE] for start in range(0, len(many), BATCH_SIZE))

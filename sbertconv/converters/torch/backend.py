@@ -16,12 +16,12 @@ from sbertconv.converters.sizes import exported
 from sbertconv.converters.traced import WAYS_OUT, place_of, quiet, traceable, unchanged
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.plan.context import Features
-from sbertconv.plan.examples import examples, image_example, token_example
+from sbertconv.plan.examples import examples, other_example, token_example
 from sbertconv.plan.outputs import OUTPUTS
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.tokenization import TextTokenizer
 from sbertconv.source.kinds import class_of
-from sbertconv.source.routes import PER_TEXT
+from sbertconv.source.routes import OF_ONE_SIZE, PER_TEXT
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -63,6 +63,8 @@ class Pipeline(torch.nn.Module):
         prompt_length: Tensor | None = None,
         is_query: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        input_features: Tensor | None = None,
+        input_values: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Run a batch. `inputs` says which of the arguments this chain takes.
 
@@ -73,6 +75,8 @@ class Pipeline(torch.nn.Module):
             prompt_length: tokens of the prompt in each text, int64 [batch].
             is_query: 1 for queries, 0 for documents, int64 [batch].
             pixel_values: float32 [batch, channels, height, width].
+            input_features: spectrograms, float32 [batch, filters, frames] or [batch, 1, frames, filters].
+            input_values: the same of other models, float32 [batch, frames, filters].
 
         Returns:
             "sentence_embedding", float32 [batch, dim]; "token_embeddings", float32 [batch, sequence, dim];
@@ -87,6 +91,8 @@ class Pipeline(torch.nn.Module):
             "prompt_length": prompt_length,
             "is_query": is_query,
             "pixel_values": pixel_values,
+            "input_features": input_features,
+            "input_values": input_values,
         }
         features: Features = {name: given[name] for name in self.inputs if given[name] is not None}
         if "token_type_ids" in self.inputs and token_type_ids is None:
@@ -105,7 +111,7 @@ class Pipeline(torch.nn.Module):
 def example_tensors(route: PlannedRoute, inputs: Sequence[str], tokenizer: TextTokenizer | None) -> dict[str, Tensor]:
     """A batch to trace with, in the order of the inputs."""
     if tokenizer is None:
-        return image_example(route)
+        return other_example(route)
     known = sorted({int(number) for number in tokenizer(examples(tokenizer.takes_single))["input_ids"].flat})
     given = token_example(route, tokenizer.section, known)
     return {name: given[name] for name in inputs}
@@ -113,7 +119,7 @@ def example_tensors(route: PlannedRoute, inputs: Sequence[str], tokenizer: TextT
 
 def dynamic_axes(name: str) -> tuple[int, ...]:
     """The axes of an input that vary: batch, and sequence for tokens."""
-    return (0,) if name in (*PER_TEXT, "pixel_values") else (0, 1)
+    return (0,) if name in (*PER_TEXT, *OF_ONE_SIZE) else (0, 1)
 
 
 def dynamic_shapes(names: Sequence[str]) -> dict[str, dict[int, object]]:

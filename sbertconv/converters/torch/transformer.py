@@ -33,7 +33,7 @@ class TransformerStep(torch.nn.Module):
 
     Args:
         module: the module of sentence-transformers.
-        modality: "text" or "image".
+        modality: "text", "image" or "audio".
         head: the last layer, if the step behind this one runs it.
     """
 

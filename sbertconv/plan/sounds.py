@@ -1,0 +1,146 @@
+"""What a feature extractor does to a sound before the graph, written down for the run time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from sbertconv.artifact.manifest import Fill, SoundSection
+from sbertconv.errors import UnsupportedOptionError
+from sbertconv.runtime.sounds import mel_filters
+
+CLOSE = 1e-12  # between mel filters, all of them below 1: rounding of float64
+
+
+def describe_sound(module: Any) -> SoundSection:
+    """The settings of the feature extractor of a Transformer module.
+
+    Raises:
+        UnsupportedOptionError: for one of another kind, or with settings that no folder can have.
+    """
+    processor = getattr(module, "processor", None)
+    extractor = getattr(processor, "feature_extractor", processor)
+    describe = DESCRIBERS.get(type(extractor).__name__)
+    if describe is None:
+        raise UnsupportedOptionError(
+            f"feature extractor {type(extractor).__name__} is not supported (have: {', '.join(DESCRIBERS)})"
+        )
+    given = getattr(module, "processing_kwargs", None) or {}
+    if names := [*given.get("audio", {}), *(name for name in given.get("common", {}) if name != "return_tensors")]:
+        raise UnsupportedOptionError(f"processing_kwargs: {', '.join(names)} is not supported for sounds")
+    section, filters = describe(extractor)
+    if filters is not None and not np.allclose(filters, mel_filters(section), rtol=0, atol=CLOSE):
+        raise UnsupportedOptionError(f"feature extractor {type(extractor).__name__} has mel filters of its own")
+    return section
+
+
+def _refuse(extractor: Any, allowed: Mapping[str, Any]) -> None:
+    """Raise UnsupportedOptionError naming the settings of an extractor that are others than these."""
+    given = {name: getattr(extractor, name) for name in allowed}
+    if others := [f"{name}={value!r}" for name, value in given.items() if value not in allowed[name]]:
+        raise UnsupportedOptionError(f"feature extractor {type(extractor).__name__} with {', '.join(others)}")
+
+
+def _whisper(extractor: Any) -> tuple[SoundSection, Any]:
+    _refuse(extractor, {"dither": (0.0,), "return_attention_mask": (False,), "padding_value": (0.0,)})
+    return SoundSection(
+        tensors=["input_features"],
+        layout=["filters", "frames"],
+        sampling_rate=extractor.sampling_rate,
+        samples=extractor.n_samples,
+        fill="zeros",
+        longer="cut",
+        frame_length=extractor.n_fft,
+        hop_length=extractor.hop_length,
+        fft_length=extractor.n_fft,
+        periodic=True,
+        center=True,
+        remove_dc=False,
+        preemphasis=0.0,
+        mel={
+            "filters": extractor.feature_size, "lowest": 0.0, "highest": 8000.0, "scale": "slaney", "in_mel": False,
+            "by_area": True,
+        },
+        floor=1e-10,
+        logarithm="log10",
+        drop_last_frame=True,
+        frames=None,
+        range=8.0,
+        mean=-4.0,
+        divisor=4.0,
+    ), extractor.mel_filters  # fmt: skip
+
+
+FILLS: dict[str, Fill] = {"repeatpad": "repeat and zeros", "repeat": "repeat", "pad": "zeros"}  # CLAP's names
+
+
+def _clap(extractor: Any) -> tuple[SoundSection, Any]:
+    # "fusion" marks one sound of a batch at random as a long one
+    _refuse(extractor, {"truncation": ("rand_trunc",), "padding": tuple(FILLS), "top_db": (None,)})
+    return SoundSection(
+        tensors=["input_features"],
+        layout=["channel", "frames", "filters"],
+        sampling_rate=extractor.sampling_rate,
+        samples=int(extractor.nb_max_samples),
+        fill=FILLS[extractor.padding],
+        longer="refuse",
+        frame_length=extractor.fft_window_size,
+        hop_length=extractor.hop_length,
+        fft_length=extractor.fft_window_size,
+        periodic=True,
+        center=True,
+        remove_dc=False,
+        preemphasis=0.0,
+        mel={
+            "filters": extractor.feature_size, "lowest": float(extractor.frequency_min),
+            "highest": float(extractor.frequency_max), "scale": "slaney", "in_mel": False, "by_area": True,
+        },
+        floor=1e-10,
+        logarithm="dB",
+        drop_last_frame=False,
+        frames=None,
+        range=None,
+        mean=0.0,
+        divisor=1.0,
+    ), extractor.mel_filters_slaney  # fmt: skip
+
+
+def _ast(extractor: Any) -> tuple[SoundSection, Any]:
+    _refuse(extractor, {"return_attention_mask": (False,)})
+    scaled = bool(extractor.do_normalize)
+    return SoundSection(
+        tensors=["input_values"],
+        layout=["frames", "filters"],
+        sampling_rate=extractor.sampling_rate,
+        samples=None,
+        fill="zeros",
+        longer="cut",
+        frame_length=400,
+        hop_length=160,
+        fft_length=512,
+        periodic=False,
+        center=False,
+        remove_dc=True,
+        preemphasis=0.97,
+        mel={
+            "filters": extractor.num_mel_bins, "lowest": 20.0, "highest": float(extractor.sampling_rate // 2),
+            "scale": "kaldi", "in_mel": True, "by_area": False,
+        },
+        floor=1.192092955078125e-07,
+        logarithm="log",
+        drop_last_frame=False,
+        frames=extractor.max_length,
+        range=None,
+        mean=float(extractor.mean) if scaled else 0.0,
+        divisor=float(extractor.std) * 2 if scaled else 1.0,
+    ), getattr(extractor, "mel_filters", None)  # torchaudio has its own, where it is installed # fmt: skip
+
+
+# Class of a feature extractor -> its settings, and its mel filters where it says them.
+DESCRIBERS: dict[str, Callable[[Any], tuple[SoundSection, Any]]] = {
+    "WhisperFeatureExtractor": _whisper,
+    "ClapFeatureExtractor": _clap,
+    "ASTFeatureExtractor": _ast,
+}

@@ -1,0 +1,155 @@
+"""Images as people have them: paths, bytes, data URIs and columns of tables give the vectors of the library."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cases
+import numpy as np
+import pytest
+from conftest import Ran
+from PIL import Image
+
+import sbertconv
+from sbertconv.artifact.folder import read_artifact
+from sbertconv.errors import UnsupportedOptionError
+from sbertconv.tables.embedding import EmbedTable
+
+ATOL = 1e-5
+TURNED = 6  # EXIF's number of a quarter turn
+RGBA = Image.fromarray(np.random.default_rng(3).integers(0, 256, (40, 50, 4), dtype=np.uint8), "RGBA")
+
+
+def as_bytes(image: Image.Image, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def turned(image: Image.Image) -> Any:
+    exif = image.getexif()
+    exif[0x0112] = TURNED
+    return exif
+
+
+RGB = RGBA.convert("RGB")
+PNG = as_bytes(RGB, "PNG")
+FILES = {
+    "plain.png": PNG,
+    "transparent.png": as_bytes(RGBA, "PNG"),
+    "TURNED.JPG": as_bytes(RGB, "JPEG", exif=turned(RGB)),
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return cases.clip(cases.st.Transformer)
+
+
+@pytest.fixture(scope="session")
+def clip_artifact(built_once: Any) -> Path:
+    """A tiny CLIP model converted; do not write to it."""
+    return Path(built_once("clip", lambda folder: sbertconv.to_onnx(cases.clip(cases.st.Transformer), folder)))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+URI = "data:image/png;base64," + base64.b64encode(PNG).decode()
+INPUTS: dict[str, Callable[[Path], Any]] = {
+    **{name: lambda folder, name=name: str(folder / name) for name in FILES},
+    "a data URI": lambda _: URI,
+    "a transparent Pillow image": lambda _: RGBA,
+    "a grey Pillow image": lambda _: RGBA.convert("L"),
+    "the name of no file": lambda folder: str(folder / "none.png"),
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_an_input_is_taken_for_the_same_as_by_the_library(
+    name: str, model: Any, clip_artifact: Path, pictures: Path
+) -> None:
+    given = INPUTS[name](pictures)
+    found = sbertconv.load(clip_artifact).encode([given, given])
+    np.testing.assert_allclose(found, model.encode([given, given]), ATOL, ATOL)
+
+
+def test_the_proof_looks_at_images_that_become_rgb(clip_artifact: Path) -> None:
+    checks = {check["name"]: check for check in read_artifact(clip_artifact).manifest["parity"]["checks"]}
+    assert checks["image: images in other modes"]["passed"]
+
+
+def test_bytes_are_an_image(clip_artifact: Path, model: Any) -> None:
+    np.testing.assert_allclose(sbertconv.load(clip_artifact).encode(PNG), model.encode(RGB), ATOL, ATOL)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["http://a.example/fox.png"], "an address .*Download"),
+        ([b"no image"], "8 bytes: cannot be read as an image"),
+        ([EPS], "cannot be read as an image"),  # Pillow would start Ghostscript
+        ([PNG[:-40]], "cannot be read as an image"),
+        (["data:image/png;base64,!"], "cannot be read as an image"),
+        ([PNG, "a text"], "texts or images, one kind"),
+    ],
+)
+def test_what_is_no_image_is_said(given: list[Any], said: str, clip_artifact: Path) -> None:
+    with pytest.raises(UnsupportedOptionError, match=f"(?s){said}"):
+        sbertconv.load(clip_artifact).encode(given)
+
+
+def test_a_model_of_texts_takes_a_path_for_a_text(static_artifact: Path, pictures: Path) -> None:
+    model, path = sbertconv.load(static_artifact), str(pictures / "plain.png")
+    np.testing.assert_array_equal(model.encode([path]), model.encode([path.upper()]))
+
+
+COLUMNS: dict[str, Callable[[Path], list[Any]]] = {
+    "bytes": lambda _: [PNG, None, PNG],
+    "bytes beside a path": lambda folder: [
+        {"bytes": PNG, "path": None}, None, {"bytes": None, "path": str(folder / "plain.png")},
+    ],
+    "paths": lambda folder: [str(folder / "plain.png"), None, str(folder / "plain.png")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_column_holds_images(name: str, model: Any, clip_artifact: Path, pictures: Path) -> None:
+    import pyarrow as pa
+
+    table = pa.table({"id": [1, 2, 3], "picture": COLUMNS[name](pictures)})
+    found = EmbedTable(folder=str(clip_artifact), column="picture", keep=("id",))(table)
+    assert found.column_names == ["id", "embedding"]
+    rows = found.column("embedding").to_pylist()
+    assert rows[1] is None
+    np.testing.assert_allclose([rows[0], rows[2]], model.encode([RGB, RGB]), ATOL, ATOL)
+
+
+def test_the_command_embeds_a_table_of_pictures(
+    cli: Callable[..., Ran], model: Any, clip_artifact: Path, pictures: Path
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"picture": [PNG, FILES["transparent.png"]]}), pictures / "in.parquet")
+    expected = model.encode([RGB, RGB])
+    table = ("--input", pictures / "in.parquet", "--column", "picture", "--output")
+    ran = cli("encode", clip_artifact, *table, f"{pictures}/out/")
+    assert ran.code == 0, ran.err
+    (written,) = (pictures / "out").glob("*.parquet")
+    found = np.array(pq.read_table(written).column("embedding").to_pylist())
+    np.testing.assert_allclose(found, expected, ATOL, ATOL)
+    ran = cli("encode", clip_artifact, *table, pictures / "out.npy")
+    assert ran.code == 0, ran.err
+    np.testing.assert_allclose(np.load(pictures / "out.npy"), expected, ATOL, ATOL)

@@ -1,0 +1,155 @@
+"""Sounds: the spectrograms of the library's feature extractors, and sounds as people have them."""
+
+from __future__ import annotations
+
+import io
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cases
+import numpy as np
+import pytest
+from transformers import ASTFeatureExtractor, ClapFeatureExtractor, WhisperFeatureExtractor
+
+import sbertconv
+from sbertconv.errors import SbertconvError, UnsupportedOptionError
+from sbertconv.plan.sounds import describe_sound
+from sbertconv.runtime.sounds import feature_shape, sound_features
+from sbertconv.tables.embedding import EmbedTable
+
+RATE = 16_000
+ATOL = 1e-5
+
+
+def noise(samples: int, seed: int = 4) -> np.ndarray:
+    return (0.2 * np.random.default_rng(seed).normal(size=samples)).astype(np.float32)
+
+
+EXTRACTORS: dict[str, Callable[[], Any]] = {
+    "whisper": lambda: WhisperFeatureExtractor(),
+    "whisper, large": lambda: WhisperFeatureExtractor(feature_size=128, chunk_length=5),
+    "clap": lambda: ClapFeatureExtractor(truncation="rand_trunc"),
+    "clap, repeated": lambda: ClapFeatureExtractor(truncation="rand_trunc", padding="repeat", max_length_s=1),
+    "clap, filled": lambda: ClapFeatureExtractor(
+        truncation="rand_trunc", padding="pad", frequency_min=50, max_length_s=1
+    ),
+    "ast": lambda: ASTFeatureExtractor(num_mel_bins=64),
+    "ast, short": lambda: ASTFeatureExtractor(num_mel_bins=64, max_length=50, do_normalize=False),
+}
+
+
+# The extractor's own arithmetic is float32 for Whisper, and its logarithm enlarges rounding
+TOLERANCES = {"whisper": 1e-4, "whisper, large": 1e-4}
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_a_spectrogram_is_that_of_the_library(name: str) -> None:
+    extractor = EXTRACTORS[name]()
+    section = describe_sound(SimpleNamespace(processor=extractor))
+    given = {"padding": "max_length"} if name.startswith("whisper") else {}
+    for samples in (401, 5_003, 16_001, 40_000):
+        sound = noise(samples)
+        theirs = extractor([sound], sampling_rate=extractor.sampling_rate, return_tensors="np", **given)
+        ours = sound_features([sound], section)
+        assert ours.shape == (1, *feature_shape(section))
+        np.testing.assert_allclose(
+            ours, theirs[section["tensors"][0]], 0, TOLERANCES.get(name, ATOL), err_msg=str(samples)
+        )
+
+
+def wav(samples: np.ndarray, channels: int = 1, rate: int = RATE) -> bytes:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+SOUND = np.round(noise(9_000).clip(-1, 1) * 32767).astype(np.float32) / 32768  # what a file of 16 bits can hold
+FILE = wav(SOUND * 32768 / 32767)
+
+
+@pytest.fixture(scope="session")
+def clap_artifact(built_once: Any) -> Path:
+    """A tiny CLAP model converted; do not write to it."""
+    return Path(built_once("clap", lambda folder: sbertconv.to_onnx(cases.clap(), folder)))
+
+
+@pytest.fixture(scope="module")
+def expected() -> np.ndarray:
+    return np.asarray(cases.clap().encode([{"array": SOUND, "sampling_rate": RATE}]))[0]
+
+
+INPUTS: dict[str, Callable[[Path], Any]] = {
+    "samples": lambda _: SOUND,
+    "several samples": lambda _: [SOUND],
+    "samples and their rate": lambda _: {"array": SOUND, "sampling_rate": RATE},
+    "a dict of its modality": lambda _: [{"audio": {"array": SOUND, "sampling_rate": RATE}}],
+    "a path": lambda folder: str(folder / "a.wav"),
+    "the bytes of a file": lambda _: FILE,
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_sound_has_the_vector_of_the_library(
+    name: str, clap_artifact: Path, expected: np.ndarray, tmp_path: Path
+) -> None:
+    (tmp_path / "a.wav").write_bytes(FILE)
+    found = sbertconv.load(clap_artifact).encode(INPUTS[name](tmp_path))
+    np.testing.assert_allclose(found, expected.reshape(found.shape), ATOL, ATOL)
+
+
+def test_a_column_holds_sounds(clap_artifact: Path, expected: np.ndarray) -> None:
+    import pyarrow as pa
+
+    table = pa.table({"sound": [{"bytes": FILE, "path": "a.wav"}, None]})
+    rows = EmbedTable(folder=str(clap_artifact), column="sound")(table).column("embedding").to_pylist()
+    np.testing.assert_allclose(rows[0], expected, ATOL, ATOL)
+    assert rows[1] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"array": SOUND, "sampling_rate": 8000}, "8000 samples per second .have: 16000.*Resample"),
+        (wav(SOUND, rate=8000), "8000 samples per second"),
+        (wav(np.repeat(SOUND, 2), channels=2), "2 channels"),
+        (FILE[:30], "cannot be read as a WAV file"),
+        (noise(40_000), "40,000 samples .have: up to 32,000, 2 s.*random.*Cut it"),
+        ([np.zeros(0, np.float32)], "without samples"),
+        ([np.array([np.nan], np.float32)], "no numbers"),
+        ([np.zeros((2, 300), np.float32)], r"float32 \[2, 300\] is not a sound"),
+        ([b"ID3 of an mp3"], "is not a sound|cannot be read"),
+        ([SOUND, "a text"], "texts or sounds, one kind at a time"),
+    ],
+)
+def test_what_is_no_sound_of_the_model_is_said(given: Any, said: str, clap_artifact: Path) -> None:
+    with pytest.raises(UnsupportedOptionError, match=f"(?s){said}"):
+        sbertconv.load(clap_artifact).encode(given)
+
+
+def wav2vec2() -> Any:
+    from transformers import Data2VecAudioConfig, Data2VecAudioModel, Wav2Vec2FeatureExtractor
+
+    sizes = {"conv_dim": (16,), "conv_stride": (5,), "conv_kernel": (10,), "num_feat_extract_layers": 1}
+    config = Data2VecAudioConfig(**cases.SPEECH, **sizes, num_conv_pos_embeddings=1)
+    return cases.sound_encoder(Data2VecAudioModel(config), Wav2Vec2FeatureExtractor())
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (lambda: cases.clap("fusion"), "truncation='fusion'"),
+        (wav2vec2, "Wav2Vec2FeatureExtractor is not supported .have: WhisperFeatureExtractor, Clap"),
+    ],
+    ids=["a part at random", "waves"],
+)
+def test_an_extractor_that_is_not_known_is_refused_by_name(model: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SbertconvError, match=said):
+        sbertconv.to_onnx(model(), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
