@@ -141,7 +141,7 @@ def test_what_sbertconv_did_not_write_is_never_replaced(
 
 def test_a_name_that_is_no_text_is_told_as_far_as_it_is(static_folder: Path, tmp_path: Path) -> None:
     written = sbertconv.to_torch(static_folder, tmp_path / "out", revision="caf\udce9").folder
-    assert read_artifact(written).manifest["source"]["revision"] == "caf?"
+    assert read_artifact(written).manifest["options"]["revision"] == "caf?"
     assert len(sbertconv.load(written, format="torch").encode(TEXTS)) == len(TEXTS)
 
 
