@@ -172,6 +172,8 @@ REFUSED = {
     "no device at all": ({"device": "cuda:first"}, UnsupportedOptionError, "is no device"),
     "no thread": ({"threads": 0}, UnsupportedOptionError, "threads=0"),
     "more threads than a machine starts": ({"threads": 100_000}, UnsupportedOptionError, "threads=100000"),
+    "options that are no dict": ({"session_options": 5}, UnsupportedOptionError, "session_options=5"),
+    "providers that are no list": ({"providers": "CPU"}, UnsupportedOptionError, "providers='CPU'"),
     "a provider of another engine": (
         {"engine": "openvino", "providers": ["CPUExecutionProvider"]}, UnsupportedOptionError, "have: onnxruntime",
     ),
