@@ -23,7 +23,7 @@ from typing import Any, Protocol
 # What a terminal obeys or hides: controls, turns of the writing direction, halves of characters
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-
+LONGEST_LINE, MOST_LINES = 4000, 200  # characters and lines of a message
 COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
@@ -34,13 +34,27 @@ def visible(text: str) -> str:
     return HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def shortened(text: str) -> str:
+    """Text without the middle of a long line, and without the lines before the last where there are many: lists of
+    names may be as long as a file.
+    """
+    lines = text.split("\n")
+    if len(lines) > MOST_LINES:
+        left_out = len(lines) - MOST_LINES
+        lines = [*lines[: MOST_LINES - 1], f"  and {left_out:,} lines more", lines[-1]]
+    half = LONGEST_LINE // 2
+    return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}" for line in lines)
+
+
 class SbertconvError(Exception):
-    """Base class of every error raised on purpose. Its text is `visible`, for it has names and settings of files."""
+    """Base class of every error raised on purpose. Its text is `visible` and `shortened`, for it has names and settings
+    of files.
+    """
 
     exit_code = 1
 
     def __str__(self) -> str:
-        return visible(super().__str__())
+        return visible(shortened(super().__str__()))
 
 
 class SourceError(SbertconvError):

@@ -139,6 +139,12 @@ def test_what_sbertconv_did_not_write_is_never_replaced(
     assert snapshot(tmp_path) == before
 
 
+def test_a_name_that_is_no_text_is_told_as_far_as_it_is(static_folder: Path, tmp_path: Path) -> None:
+    written = sbertconv.to_torch(static_folder, tmp_path / "out", revision="caf\udce9").folder
+    assert read_artifact(written).manifest["options"]["revision"] == "caf?"
+    assert len(sbertconv.load(written, format="torch").encode(TEXTS)) == len(TEXTS)
+
+
 def test_an_empty_folder_is_replaced_with_overwrite(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     write_artifact(tmp_path / "model", overwrite=True)

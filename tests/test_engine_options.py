@@ -95,7 +95,9 @@ def test_memory_stays_bounded_on_every_engine(
     assert growth < 4 * GROWTH
 
 
-@pytest.mark.parametrize(("said", "threads"), [("3", 3), ("2,1", 2), ("", None), ("many", None), ("0", None)])
+@pytest.mark.parametrize(
+    ("said", "threads"), [("3", 3), ("2,1", 2), ("", None), ("many", None), ("0", None), ("9" * 5000, 4096)]
+)
 def test_the_default_threads_are_those_of_the_environment_or_the_usable_cores(
     said: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +171,9 @@ REFUSED = {
     ),
     "no device at all": ({"device": "cuda:first"}, UnsupportedOptionError, "is no device"),
     "no thread": ({"threads": 0}, UnsupportedOptionError, "threads=0"),
+    "more threads than a machine starts": ({"threads": 100_000}, UnsupportedOptionError, "threads=100000"),
+    "options that are no dict": ({"session_options": 5}, UnsupportedOptionError, "session_options=5"),
+    "providers that are no list": ({"providers": "CPU"}, UnsupportedOptionError, "providers='CPU'"),
     "a provider of another engine": (
         {"engine": "openvino", "providers": ["CPUExecutionProvider"]}, UnsupportedOptionError, "have: onnxruntime",
     ),

@@ -566,3 +566,12 @@ def test_an_option_without_a_use_for_a_keras_model_is_refused_by_name(keyword: s
     model.write_bytes(b"")
     with pytest.raises(UnsupportedOptionError, match=f"^{keyword}=: .* is a Keras model: it has its inputs"):
         sbertconv.to_onnx(model, tmp_path / "onnx", **{keyword: value})
+
+
+def test_a_message_is_as_long_as_somebody_reads() -> None:
+    names = "', '".join(f"name {number}" for number in range(100_000))
+    text = str(SbertconvError(f"a file: '{names}' differ\n" + "  a line\n" * 100_000 + "Mend it."))
+    assert text.startswith("a file: 'name 0'")
+    assert text.endswith("\nMend it.")
+    assert len(text) < 10_000
+    assert "lines more" in text

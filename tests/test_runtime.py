@@ -191,6 +191,10 @@ def test_similarity(name: str, shapes: tuple[int | None, int | None], bert: Pair
     assert found.shape == expected.shape
     with pytest.raises(UnsupportedOptionError, match="5 embeddings are no pairs"):
         bert.embedder.similarity_pairwise(a, random.normal(size=(5, 8)))
+    with pytest.raises(UnsupportedOptionError, match=r"where .* are due"):
+        bert.embedder.similarity(a, random.normal(size=(5, 7)))
+    with pytest.raises(UnsupportedOptionError):
+        bert.embedder.encode(np.array("a text"))
 
 
 def test_similarity_uses_what_the_model_was_saved_with(static: Pair) -> None:

@@ -514,6 +514,33 @@ def test_a_broken_file_is_one_error_whatever_breaks(ending: str, static_artifact
         embed_tables(EmbedTable(folder=str(static_artifact)), str(source), tmp_path / "out", TableOptions())
 
 
+ODD: dict[str, tuple[str, str, dict[str, Any], str]] = {
+    "a name that is no text": ("{here}/caf\udce9.csv", "{here}/out", {}, "is not UTF-8"),
+    "a file system that raises what it likes": ("data:text/csv,text", "{here}/out", {}, "cannot be read"),
+    "one that lacks what it needs": ("reference://x.csv", "{here}/out", {}, "cannot be read"),
+    "an output with a null": ("{here}/in.csv", "{here}/a\0b", {}, "cannot be opened"),
+    "half a character": ("{here}/in.csv", "{here}/out", {"prompt": "a\udc80"}, "half of a surrogate pair"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_inputs_and_outputs_are_one_error(name: str, static_artifact: Path, tmp_path: Path) -> None:
+    source, output, encode, said = ODD[name]
+    for file in ("in.csv", "caf\udce9.csv"):
+        (tmp_path / file).write_text("text\na\n", encoding="utf-8")
+    embed = EmbedTable(folder=str(static_artifact), encode=encode)
+    with pytest.raises(UnsupportedOptionError, match=said):
+        embed_tables(embed, source.format(here=tmp_path), output.format(here=tmp_path), TableOptions())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_has_the_name_of_a_pattern_is_that_file(static_artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "a[1].csv").write_text("text\na\n", encoding="utf-8")
+    (tmp_path / "a1.csv").write_text("text\nb\nc\n", encoding="utf-8")
+    embed = EmbedTable(folder=str(static_artifact))
+    assert embed_tables(embed, str(tmp_path / "a[1].csv"), tmp_path / "out", TableOptions()).rows == 1
+
+
 def test_links_are_the_files_that_they_lead_to(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "far/a.csv").write_text("text\none\n", encoding="utf-8")

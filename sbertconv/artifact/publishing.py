@@ -54,11 +54,11 @@ class Staging:
         return folder
 
     def write(self, name: str, text: str) -> None:
-        """Write a text file of the artifact."""
+        """Write a text file of the artifact; of a path whose bytes are no text, "?" stands in it."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # it may be a link to a file of the folder that is replaced
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="replace")
 
     def manifest(self, content: Mapping[str, Any]) -> Artifact:
         """Write the manifest, with size and sha256 of every file written so far; once it has the proof, the card too.
@@ -70,6 +70,7 @@ class Staging:
             self.write(CARD, card(content))
         full = {"format_version": FORMAT_VERSION, **content, "files": described(self.folder)}
         text = json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = text.encode(errors="replace").decode()
         written = parse_json(text, self.target, dict)
         if written["backend"] != TO_ST and (found := problems_of(written, closed=True)):
             raise ArtifactError(f"{self.target}: its manifest would be:\n{listed(found)}\nReport it with the model.")

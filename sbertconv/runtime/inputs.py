@@ -45,7 +45,7 @@ def is_single(inputs: Any) -> bool:
     if isinstance(inputs, (str, bytes, Mapping)) or not isinstance(inputs, Iterable):
         return True
     return is_conversation(inputs) or (
-        isinstance(inputs, np.ndarray) and (inputs.ndim == 3 or (inputs.ndim == 1 and inputs.dtype.kind == "f"))
+        isinstance(inputs, np.ndarray) and (inputs.ndim in (0, 3) or (inputs.ndim == 1 and inputs.dtype.kind == "f"))
     )
 
 

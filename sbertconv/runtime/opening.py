@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, given_path, read_artifact, read_packed
+from sbertconv.errors import UnsupportedOptionError
 from sbertconv.runtime.cpus import QUANTIZED, cpu_kind
 from sbertconv.runtime.embedding import Embedder
 from sbertconv.runtime.engines import AUTO, proven_engines
@@ -80,6 +81,11 @@ def load(
             option.
         MissingDependencyError: if the device is not there.
     """
+    if not isinstance(session_options or {}, Mapping) or not isinstance(providers, (list, tuple)):
+        raise UnsupportedOptionError(
+            f"session_options={session_options!r:.80}, providers={providers!r:.80} (have: a dict, and a list of names)."
+            "\nPass these."
+        )
     options = EngineOptions(
         threads=threads,
         parallel=1 if parallel is None else parallel,

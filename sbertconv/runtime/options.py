@@ -11,12 +11,13 @@ from sbertconv.errors import UnsupportedOptionError
 from sbertconv.runtime.batches import usable_cores
 
 CPU = "cpu"
+MOST_THREADS = 4096  # an engine starts as many as it is told
 
 
 def default_threads() -> int:
     """The number of OMP_NUM_THREADS where it is set, else of the cores that this process may use."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(first) if first.isdecimal() and int(first) else usable_cores()
+    return min(int(first[:9]), MOST_THREADS) if first.isdecimal() and int(first[:9]) else usable_cores()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,10 @@ class EngineOptions:
         Raises:
             UnsupportedOptionError: for no thread, or a device that is no name with a number.
         """
-        if self.threads is not None and self.threads < 1:
-            raise UnsupportedOptionError(f"threads={self.threads} (have: 1 and more).\nLeave it out for every core.")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise UnsupportedOptionError(
+                f"threads={self.threads} (have: 1 to {MOST_THREADS:,}).\nLeave it out for every core."
+            )
         if self.batch_tokens is not None and self.batch_tokens < 1:
             raise UnsupportedOptionError(f"batch_tokens={self.batch_tokens} (have: 1 and more).\nLeave it out.")
         name, colon, number = (self.device or CPU).partition(":")

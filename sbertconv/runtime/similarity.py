@@ -47,13 +47,19 @@ def similarity(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """All pairs: [n, dim] and [m, dim] (or one vector each) -> [n, m].
 
     Raises:
-        UnsupportedOptionError: for an unknown function.
+        UnsupportedOptionError: for an unknown function, or vectors of other sizes.
     """
     if name not in SIMILARITIES:
         raise UnsupportedOptionError(
             f"similarity function {name!r} is not known (have: {', '.join(SIMILARITIES)})\nChoose one of these."
         )
-    return SIMILARITIES[name](np.atleast_2d(numbers(a)), np.atleast_2d(numbers(b)))
+    a, b = np.atleast_2d(numbers(a)), np.atleast_2d(numbers(b))
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise UnsupportedOptionError(
+            f"vectors of the shapes {a.shape} and {b.shape}, where [n, dim] and [m, dim] are due.\n"
+            "Pass embeddings of one model, cut to the same dimensions."
+        )
+    return SIMILARITIES[name](a, b)
 
 
 def numbers(vectors: Any) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sbertconv.artifact.json_reading import Rule, check_keys, parse_json
 from sbertconv.errors import ArtifactError, UnsupportedOptionError
+from sbertconv.runtime.tokenization import SURROGATE
 from sbertconv.tables.reading import Input, Part
 from sbertconv.tables.stores import store_of
 
@@ -96,6 +97,12 @@ class Ledger:
         self.output = output
         self.files: dict[str, Done] = {}
         self.header: dict[str, Any] = {}
+        if halves := [
+            name for name, value in arguments.items() if SURROGATE.search(json.dumps(value, ensure_ascii=False))
+        ]:
+            raise UnsupportedOptionError(
+                f"{halves[0]}=: holds half of a surrogate pair, which is no character.\nMend the text."
+            )
         self.store = store_of(output)
         try:
             self._read()

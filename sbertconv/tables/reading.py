@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.errors import UnsupportedOptionError, error_text, require
+from sbertconv.runtime.tokenization import SURROGATE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,12 +98,12 @@ def find_inputs(patterns: Sequence[str]) -> list[Input]:
         try:
             system, path = fsspec.core.url_to_fs(str(pattern))
             folder = system.isdir(path)
-            if folder or set(MAGIC) & set(path):
+            if folder or (set(MAGIC) & set(path) and not system.isfile(path)):
                 listed = (system.find if folder else system.glob)(path, detail=True)
             else:
                 listed = {path: system.info(path)}
             infos = [(name, listed[name]) for name in sorted(listed) if not folder or is_table(name, path)]
-        except (OSError, ValueError, ImportError) as error:  # ImportError: a file system with a package of its own
+        except Exception as error:  # each file system has its own
             raise UnsupportedOptionError(f"{pattern}: cannot be read: {error}\nCheck the path.") from error
         files = [(name, info) for name, info in infos if info["type"] != "directory" and not system.isdir(name)]
         if strange := [name for name, info in files if info["type"] != "file" and not system.isfile(name)]:
@@ -112,6 +113,8 @@ def find_inputs(patterns: Sequence[str]) -> list[Input]:
         if not files:
             raise UnsupportedOptionError(f"{pattern}: no file (have: {', '.join(FORMATS)}).\nCheck the path.")
         for name, info in files:
+            if SURROGATE.search(name):  # bytes that are no text: a ledger cannot name them
+                raise UnsupportedOptionError(f"{name!r}: is not UTF-8.\nRename the file, or the folder that it is in.")
             if ending_of(name) not in FORMATS:
                 raise UnsupportedOptionError(f"{name}: cannot be read (have: {', '.join(FORMATS)}).\nConvert it.")
             stamp = next((str(info[key]) for key in ("ETag", "etag", "mtime", "LastModified") if key in info), "")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sbertconv.artifact.folder import inside
-from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.errors import SbertconvError, UnsupportedOptionError, require
 
 LEDGER = "_sbertconv.jsonl"  # readers of folders pass over names that begin so
 PARTIAL = ".partial"
@@ -74,7 +74,9 @@ def store_of(output: str | Path) -> Store:
         if isinstance(system, fsspec.implementations.local.LocalFileSystem):
             return LocalStore(Path(path))
         return RemoteStore(system, path.rstrip("/"), text.rstrip("/"))
-    except (OSError, ValueError, ImportError) as error:  # ImportError: a file system with a package of its own
+    except SbertconvError:
+        raise
+    except Exception as error:  # each file system has its own
         raise UnsupportedOptionError(f"{text}: cannot be opened: {error}.\nChoose another --output.") from error
 
 
@@ -102,9 +104,10 @@ class LocalStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.file = open(self.ledger, "a+b", opener=no_link)  # noqa: SIM115  # closed by close()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a null in its name
+            reason = getattr(error, "strerror", None) or error
             raise UnsupportedOptionError(
-                f"{self.ledger}: cannot be opened: {error.strerror or error}.\nChoose another --output."
+                f"{self.ledger}: cannot be opened: {reason}.\nChoose another --output."
             ) from error
         try:
             self._lock()
