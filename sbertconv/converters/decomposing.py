@@ -42,7 +42,6 @@ def decomposed(
         is_kept: tells the operations that stay as they are. Others that PyTorch itself defines by simpler ones are
             broken up.
     """
-    _complete_users(program.graph)
     if not _is_flat(program.graph) or not _without_writes(program.graph):
         return program.run_decompositions(table)
     graph, signature = program.graph, program.graph_signature
@@ -54,6 +53,7 @@ def decomposed(
                 signature.replace_all_uses(old.name, new.name)
     _share_sizes(graph)
     _say_sizes(graph)
+    _complete_users(graph)
     graph.eliminate_dead_code()
     program.graph_module.recompile()
     return program
