@@ -120,6 +120,9 @@ def test_a_column_holds_sounds(clap_artifact: Path, expected: np.ndarray) -> Non
         (wav(SOUND, rate=8000), "8000 samples per second"),
         (wav(np.repeat(SOUND, 2), channels=2), "2 channels"),
         (FILE[:30], "cannot be read as a WAV file"),
+        (FILE[:16] + b"\xff" * 4 + FILE[20:], "cannot be read as a WAV file"),
+        ([{"array": SOUND, "sampling_rate": np.array([RATE, RATE])}], "samples per second"),
+        ([np.full(500, 1e300)], "no numbers"),
         (noise(40_000), "40,000 samples .have: up to 32,000, 2 s.*random.*Cut it"),
         ([np.zeros(0, np.float32)], "without samples"),
         ([np.array([np.nan], np.float32)], "no numbers"),
@@ -153,3 +156,17 @@ def test_an_extractor_that_is_not_known_is_refused_by_name(model: Any, said: str
     with pytest.raises(SbertconvError, match=said):
         sbertconv.to_onnx(model(), tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_sound_of_the_one_frame_that_is_left_out_is_said() -> None:
+    section = describe_sound(SimpleNamespace(processor=EXTRACTORS["whisper"]()))
+    section = {**section, "samples": None, "frames": 4, "center": False}
+    with pytest.raises(UnsupportedOptionError, match=r"400 samples \(have: 560 and more\)"):
+        sound_features([noise(400)], section)
+
+
+def test_settings_of_sounds_that_are_no_numbers_are_one_error() -> None:
+    extractor = ClapFeatureExtractor(truncation="rand_trunc", max_length_s=float("inf"))
+    with pytest.raises(UnsupportedOptionError, match="ClapFeatureExtractor: cannot be described"):
+        describe_sound(SimpleNamespace(processor=extractor))
