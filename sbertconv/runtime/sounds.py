@@ -170,7 +170,10 @@ def _spectrogram(samples: np.ndarray, section: SoundSection) -> np.ndarray:
         frames[:, 1:] -= section["preemphasis"] * frames[:, :-1]
         frames[:, 0] *= 1 - section["preemphasis"]
     window = np.hanning(length + 1)[:-1] if section["periodic"] else np.hanning(length)
-    spectrum = np.fft.rfft(frames * window, section["fft_length"]).astype(np.complex64)
+    with np.errstate(over="ignore"):
+        spectrum = np.fft.rfft(frames * window, section["fft_length"]).astype(np.complex64)
+    if not np.isfinite(spectrum).all():
+        raise UnsupportedOptionError("a sound of samples that are too large.\nPass them from -1 to 1.")
     power = np.abs(spectrum, dtype=np.float64) ** 2
     mel = np.maximum(section["floor"], power @ mel_filters(section))
     values = LOGARITHMS[section["logarithm"]](mel).astype(np.float32)
