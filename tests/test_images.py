@@ -17,6 +17,7 @@ from PIL import Image
 import sbertconv
 from sbertconv.artifact.folder import read_artifact
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.runtime.images import opened_image
 from sbertconv.tables.embedding import EmbedTable
 
 ATOL = 1e-5
@@ -85,6 +86,11 @@ def test_an_input_is_taken_for_the_same_as_by_the_library(
 def test_the_proof_looks_at_images_that_become_rgb(clip_artifact: Path) -> None:
     checks = {check["name"]: check for check in read_artifact(clip_artifact).manifest["parity"]["checks"]}
     assert checks["image: images in other modes"]["passed"]
+
+
+def test_an_image_is_held_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image.Image, "copy", None)  # a file that is nothing but large would be held three times
+    assert opened_image(PNG).size == RGB.size
 
 
 def test_bytes_are_an_image(clip_artifact: Path, model: Any) -> None:

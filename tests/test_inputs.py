@@ -72,6 +72,7 @@ def test_messages_that_were_not_compiled_are_refused(chats: Any) -> None:
         ([user, message("assistant", "b")], r"roles user, assistant \(have: user; query and document; each also"),
         ([user, user], "roles user, user"),
         (message("user", "a", name="me"), "a role and the content of one text"),
+        ([message("query", "a"), {"role": "document"}], "a role and the content of one text"),
         ({"role": "user", "content": [{"type": "image", "image": "a.png"}]}, "the content of one text"),
         ({"role": "user", "content": [*[{"type": "text", "text": "a"}] * 2]}, "the content of one text"),
         (other, "the model's chat template takes the content"),

@@ -15,6 +15,9 @@ import pytest
 from transformers import ASTFeatureExtractor, ClapFeatureExtractor, WhisperFeatureExtractor
 
 import sbertconv
+from sbertconv.artifact.folder import MANIFEST
+from sbertconv.artifact.json_reading import read_json
+from sbertconv.artifact.manifest import problems_of
 from sbertconv.errors import SbertconvError, UnsupportedOptionError
 from sbertconv.plan.sounds import describe_sound
 from sbertconv.runtime.sounds import feature_shape, sound_features
@@ -120,6 +123,10 @@ def test_a_column_holds_sounds(clap_artifact: Path, expected: np.ndarray) -> Non
         (wav(SOUND, rate=8000), "8000 samples per second"),
         (wav(np.repeat(SOUND, 2), channels=2), "2 channels"),
         (FILE[:30], "cannot be read as a WAV file"),
+        (FILE[:16] + b"\xff" * 4 + FILE[20:], "cannot be read as a WAV file"),
+        ([{"array": SOUND, "sampling_rate": np.array([RATE, RATE])}], "samples per second"),
+        ([np.full(500, 1e300)], "no numbers"),
+        ([np.full(500, 3e38, np.float32)], "too large"),
         (noise(40_000), "40,000 samples .have: up to 32,000, 2 s.*random.*Cut it"),
         ([np.zeros(0, np.float32)], "without samples"),
         ([np.array([np.nan], np.float32)], "no numbers"),
@@ -153,3 +160,35 @@ def test_an_extractor_that_is_not_known_is_refused_by_name(model: Any, said: str
     with pytest.raises(SbertconvError, match=said):
         sbertconv.to_onnx(model(), tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_sound_of_the_one_frame_that_is_left_out_is_said() -> None:
+    section = describe_sound(SimpleNamespace(processor=EXTRACTORS["whisper"]()))
+    section = {**section, "samples": None, "frames": 4, "center": False}
+    with pytest.raises(UnsupportedOptionError, match=r"400 samples \(have: 560 and more\)"):
+        sound_features([noise(400)], section)
+
+
+def test_settings_of_sounds_that_are_no_numbers_are_one_error() -> None:
+    extractor = ClapFeatureExtractor(truncation="rand_trunc", max_length_s=float("inf"))
+    with pytest.raises(UnsupportedOptionError, match="ClapFeatureExtractor: cannot be described"):
+        describe_sound(SimpleNamespace(processor=extractor))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"samples": None, "frames": 1, "drop_last_frame": True}, "frames is 1, and the last one is left out"),
+        ({"mel": {"lowest": 0.0, "highest": 1e-300}}, "mel: from 0.0 to 1e-300 Hz"),
+    ],
+)
+def test_settings_of_sounds_that_leave_nothing_are_refused(
+    wrong: dict[str, Any], said: str, clap_artifact: Path
+) -> None:
+    manifest = read_json(clap_artifact / MANIFEST, dict)
+    (graph,) = (graph for graph in manifest["graphs"] if graph["modality"] == "audio")
+    assert not problems_of(manifest)
+    graph["sound"] |= {**wrong, "mel": {**graph["sound"]["mel"], **wrong.get("mel", {})}}
+    (problem,) = problems_of(manifest)
+    assert problem.endswith(f".sound.{said}")

@@ -552,9 +552,11 @@ def _sound_problems(sound: SoundSection | None) -> Iterator[str]:
         yield f"{frames:,} frames and {sound['mel']['filters']} filters of {sound['fft_length']:,} samples are too many"
     if (sound["samples"] or sound["frame_length"]) < sound["frame_length"]:
         yield f"samples is {sound['samples']}, and a frame has {sound['frame_length']}"
+    if sound["frames"] == 1 and sound["drop_last_frame"]:
+        yield "frames is 1, and the last one is left out"
     if sorted(sound["layout"])[-2:] != ["filters", "frames"] or len(set(sound["layout"])) < len(sound["layout"]):
         yield f"layout is {', '.join(sound['layout'])} (have: frames and filters, each once, and channel)"
-    if not sound["mel"]["lowest"] < sound["mel"]["highest"] <= sound["sampling_rate"]:
+    if not sound["mel"]["lowest"] + 1 <= sound["mel"]["highest"] <= sound["sampling_rate"]:  # else filters of no width
         yield f"mel: from {sound['mel']['lowest']} to {sound['mel']['highest']} Hz"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.manifest import Fill, SoundSection
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.errors import UnsupportedOptionError, error_text
 from sbertconv.runtime.sounds import mel_filters
 
 CLOSE = 1e-12  # between mel filters, all of them below 1: rounding of float64
@@ -30,8 +30,14 @@ def describe_sound(module: Any) -> SoundSection:
     given = getattr(module, "processing_kwargs", None) or {}
     if names := [*given.get("audio", {}), *(name for name in given.get("common", {}) if name != "return_tensors")]:
         raise UnsupportedOptionError(f"processing_kwargs: {', '.join(names)} is not supported for sounds")
-    section, filters = describe(extractor)
-    if filters is not None and not np.allclose(filters, mel_filters(section), rtol=0, atol=CLOSE):
+    try:
+        section, filters = describe(extractor)
+        others = filters is not None and not np.allclose(filters, mel_filters(section), rtol=0, atol=CLOSE)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UnsupportedOptionError(
+            f"feature extractor {type(extractor).__name__}: cannot be described: {error_text(error)}"
+        ) from error
+    if others:
         raise UnsupportedOptionError(f"feature extractor {type(extractor).__name__} has mel filters of its own")
     return section
 

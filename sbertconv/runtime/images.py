@@ -23,7 +23,7 @@ SETTINGS = ("do_convert_rgb", "do_resize", "size", "resample", "do_center_crop",
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
 ADDRESSES, INLINE = ("http://", "https://"), "data:image/"
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # Pillow runs another program for some of the others
-MOST_PIXELS = 2**27  # of a file, 384 MiB in RGB
+MOST_PIXELS = 2**27  # of a file, 512 MiB in Pillow
 
 
 def names_image(text: str) -> bool:
@@ -74,7 +74,9 @@ def opened_image(source: str | bytes) -> Any:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             if image.size[0] * image.size[1] > MOST_PIXELS:
                 raise ValueError(f"{image.size[0]} x {image.size[1]} pixels (have: up to {MOST_PIXELS:,})")
-            return ImageOps.exif_transpose(image).convert("RGB")
+            ImageOps.exif_transpose(image, in_place=True)
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")  # which copies
     except UnsupportedOptionError:
         raise
     except Exception as error:  # of many kinds, for each format has its own reader
@@ -148,7 +150,7 @@ def _in_rgb(image: Any) -> Any:
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _target_size(size: tuple[int, int], wanted: Mapping[str, int]) -> tuple[int, int]:

@@ -124,7 +124,7 @@ def content_of(index: int, message: Mapping[str, Any], form: str) -> str:
     Raises:
         UnsupportedOptionError: for a message with anything else, or in the other form.
     """
-    content = message["content"]
+    content = message.get("content")
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     is_plain = len(parts) == 1 and isinstance(parts[0], Mapping) and set(parts[0]) == {"type", "text"}
     if set(message) != {"role", "content"} or not is_plain or not isinstance(parts[0]["text"], str):

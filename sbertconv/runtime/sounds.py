@@ -90,9 +90,10 @@ def _samples(sound: Any, section: SoundSection) -> np.ndarray:
     if isinstance(sound, (str, bytes)):
         sound = opened_sound(sound)
     if isinstance(sound, Mapping):
-        if sound.get("sampling_rate") != rate:
+        given = sound.get("sampling_rate")
+        if not isinstance(given, (int, float, np.number)) or given != rate:
             raise UnsupportedOptionError(
-                f"a sound of {sound.get('sampling_rate')!r} samples per second (have: {rate}).\nResample it first."
+                f"a sound of {given!r:.60} samples per second (have: {rate}).\nResample it first."
             )
         sound = sound.get("array")
     if not isinstance(sound, np.ndarray) or sound.ndim != 1 or sound.dtype.kind not in "fiu":
@@ -101,9 +102,11 @@ def _samples(sound: Any, section: SoundSection) -> np.ndarray:
             f"{what} is not a sound (have: arrays of samples [n], dicts of array and sampling_rate, WAV files of one "
             "channel).\nPass one of these."
         )
+    with np.errstate(over="ignore"):
+        sound = sound.astype(np.float32)
     if not len(sound) or not np.isfinite(sound).all():
         raise UnsupportedOptionError("a sound without samples, or with some that are no numbers.\nLeave it out.")
-    return _sized(sound.astype(np.float32), section)
+    return _sized(sound, section)
 
 
 def opened_sound(source: str | bytes) -> dict[str, Any]:
@@ -126,7 +129,7 @@ def opened_sound(source: str | bytes) -> dict[str, Any]:
                 "array": ((samples - np.float64(zero)) / largest).astype(np.float32),
                 "sampling_rate": file.getframerate(),
             }
-    except (OSError, EOFError, ValueError, wave.Error) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, wave.Error) as error:
         raise UnsupportedOptionError(
             f"{told}: cannot be read as a WAV file: {error_text(error)}\nConvert it to one, or pass its samples."
         ) from error
@@ -156,8 +159,9 @@ def _spectrogram(samples: np.ndarray, section: SoundSection) -> np.ndarray:
     length, hop = section["frame_length"], section["hop_length"]
     if section["center"]:
         samples = np.pad(samples, length // 2, mode="reflect")
-    if len(samples) < length:
-        raise UnsupportedOptionError(f"a sound of {len(samples)} samples (have: {length} and more).\nLeave it out.")
+    least = length + hop * section["drop_last_frame"]
+    if len(samples) < least:
+        raise UnsupportedOptionError(f"a sound of {len(samples)} samples (have: {least} and more).\nLeave it out.")
     most = section["frames"] and length + hop * (section["frames"] - 1)  # what lies behind is cut
     frames = np.lib.stride_tricks.sliding_window_view(samples[:most].astype(np.float64), length)[::hop].copy()
     if section["remove_dc"]:
@@ -166,7 +170,10 @@ def _spectrogram(samples: np.ndarray, section: SoundSection) -> np.ndarray:
         frames[:, 1:] -= section["preemphasis"] * frames[:, :-1]
         frames[:, 0] *= 1 - section["preemphasis"]
     window = np.hanning(length + 1)[:-1] if section["periodic"] else np.hanning(length)
-    spectrum = np.fft.rfft(frames * window, section["fft_length"]).astype(np.complex64)
+    with np.errstate(over="ignore"):
+        spectrum = np.fft.rfft(frames * window, section["fft_length"]).astype(np.complex64)
+    if not np.isfinite(spectrum).all():
+        raise UnsupportedOptionError("a sound of samples that are too large.\nPass them from -1 to 1.")
     power = np.abs(spectrum, dtype=np.float64) ** 2
     mel = np.maximum(section["floor"], power @ mel_filters(section))
     values = LOGARITHMS[section["logarithm"]](mel).astype(np.float32)
