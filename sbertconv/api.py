@@ -693,8 +693,7 @@ def verify(
     from sbertconv.parity.kinds import CLASS_PARITY
     from sbertconv.source.opening import open_source
 
-    how = vars(subject(ModelOptions, options))
-    how |= {"tasks": recorded_tasks(artifact)}
+    how = {**vars(subject(ModelOptions, options)), "tasks": recorded_tasks(artifact)}
     source = open_source(model, **how)
     wanted, pooling = artifact.manifest["model_class"], artifact.manifest.get("pooling")
     if wanted != source.model_class.name or pooling is not None:  # a bare checkpoint may have been read otherwise

@@ -159,3 +159,26 @@ def test_the_command_embeds_a_table_of_pictures(
     ran = cli("encode", clip_artifact, *table, pictures / "out.npy")
     assert ran.code == 0, ran.err
     np.testing.assert_allclose(np.load(pictures / "out.npy"), expected, ATOL, ATOL)
+
+
+def test_images_come_as_dicts_and_as_paths(model: Any, clip_artifact: Path, tmp_path: Path) -> None:
+    converted = sbertconv.load(clip_artifact)
+    image = Image.fromarray(np.random.default_rng(2).integers(0, 255, (40, 30, 3), dtype=np.uint8))
+    path = str(tmp_path / "a picture.PNG")
+    image.save(path)
+    for inputs in ({"image": image}, [{"image": image}, image], path, [path], {"image": path}, {"text": "a fox"},
+                   [{"text": "a fox"}, {"text": ""}, "Berlin"]):  # fmt: skip
+        theirs, ours = (side.encode(inputs) for side in (model, converted))
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
+    for text in ("no such picture.png", "a picture.PNG, said the fox"):
+        np.testing.assert_allclose(converted.encode(text), model.encode(text), atol=1e-5, rtol=1e-5)
+    for inputs, reason in (
+        ("https://example.org/a.png?size=2", "an address"),
+        ("data:image/png;base64,AAAA", "cannot be read"),
+        ({"image": "no such picture.png"}, "no image file"),
+        ({"text": "a", "image": image}, "dict of 'text', 'image'"),
+        ({"audio": np.zeros(3)}, "dict of 'audio'"),
+    ):
+        with pytest.raises(UnsupportedOptionError, match=reason):
+            converted.encode(inputs)

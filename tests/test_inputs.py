@@ -1,4 +1,4 @@
-"""What encode() and predict() take in the place of a text, beside the library: dicts, messages, paths of images. About
+"""What encode() and predict() take in the place of a text, beside the library: dicts and messages. About
 30 s, most of it conversions."""
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tiny
 from class_cases import YES_OR_NO, causal_reranker
-from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modality import InputFormatter
 from sentence_transformers.sentence_transformer import modules as st
@@ -146,27 +145,3 @@ def test_a_reranker_takes_messages_and_dicts(tmp_path: Path) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
     with pytest.raises(UnsupportedOptionError, match="Input 0"):
         converted.predict([{"text": "a"}, {"text": "b"}])
-
-
-def test_images_come_as_dicts_and_as_paths(tmp_path: Path) -> None:
-    model = cases.MODULES["clip as a transformer"].build()
-    converted: Any = sbertconv.load(sbertconv.to_onnx(model, tmp_path / "model").folder)
-    image = Image.fromarray(np.random.default_rng(2).integers(0, 255, (40, 30, 3), dtype=np.uint8))
-    path = str(tmp_path / "a picture.PNG")
-    image.save(path)
-    for inputs in ({"image": image}, [{"image": image}, image], path, [path], {"image": path}, {"text": "a fox"},
-                   [{"text": "a fox"}, {"text": ""}, "Berlin"]):  # fmt: skip
-        theirs, ours = (side.encode(inputs) for side in (model, converted))
-        assert ours.shape == theirs.shape
-        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
-    for text in ("no such picture.png", "a picture.PNG, said the fox"):
-        np.testing.assert_allclose(converted.encode(text), model.encode(text), atol=1e-5, rtol=1e-5)
-    for inputs, reason in (
-        ("https://example.org/a.png?size=2", "an address"),
-        ("data:image/png;base64,AAAA", "cannot be read"),
-        ({"image": "no such picture.png"}, "no image file"),
-        ({"text": "a", "image": image}, "dict of 'text', 'image'"),
-        ({"audio": np.zeros(3)}, "dict of 'audio'"),
-    ):
-        with pytest.raises(UnsupportedOptionError, match=reason):
-            converted.encode(inputs)

@@ -45,7 +45,7 @@ def blocks_of(texts: Iterable[Any]) -> Iterator[list[Any]]:
         yield block
 
 
-def _read_lines(path: Path, column: str) -> Iterator[str | bytes]:
+def _read_lines(path: Path, column: str) -> Iterator[str]:
     """Each line is a text, an empty one too."""
     if path == STDIN and sys.stdin is None:
         raise UnsupportedOptionError("The input is closed, so there is nothing to read.\nPass a file with --input.")
@@ -55,7 +55,7 @@ def _read_lines(path: Path, column: str) -> Iterator[str | bytes]:
             yield line.rstrip("\r\n")
 
 
-def _read_jsonl(path: Path, column: str) -> Iterator[str | bytes]:
+def _read_jsonl(path: Path, column: str) -> Iterator[str]:
     """Each line is a row. Blank lines end a file; one with a row behind it is no row, and all behind it would move up.
     A key that stands twice in an object is refused: JSON does not say which of them counts.
     """
@@ -72,7 +72,7 @@ def _read_jsonl(path: Path, column: str) -> Iterator[str | bytes]:
         yield _cell(parse_json(line, where, error=UnsupportedOptionError, advice="Mend the line."), column, where)
 
 
-def _read_csv(path: Path, column: str) -> Iterator[str | bytes]:
+def _read_csv(path: Path, column: str) -> Iterator[str]:
     """The first row has the names. With one column, an empty line is the empty text: so the csv module and
     spreadsheets write it. With more of them empty lines end a file, and one with a row behind it is refused, as are
     a row with more cells than there are names, a quote that is never closed or has text behind it, and the column's
@@ -179,7 +179,10 @@ def read_texts(path: Path, column: str = "text") -> Iterator[str]:
             without text.
     """
     rows = _checked_rows(path, column)
-    return (_cell({column: row}, column, f"{path}, row {number}") for number, row in enumerate(rows))
+    return (
+        row if isinstance(row, str) else _cell({column: row}, column, f"{path}, row {number}")
+        for number, row in enumerate(rows)
+    )
 
 
 def _checked_rows(path: Path, column: str) -> Iterator[str | bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -49,34 +49,47 @@ def _refuse(extractor: Any, allowed: Mapping[str, Any]) -> None:
         raise UnsupportedOptionError(f"feature extractor {type(extractor).__name__} with {', '.join(others)}")
 
 
+# A spectrogram under a centered window, as most extractors make it; what they have otherwise stands with them
+SECTION: dict[str, Any] = {
+    "tensors": ["input_features"],
+    "samples": None,
+    "fill": "zeros",
+    "longer": "cut",
+    "periodic": True,
+    "center": True,
+    "remove_dc": False,
+    "preemphasis": 0.0,
+    "floor": 1e-10,
+    "drop_last_frame": False,
+    "frames": None,
+    "range": None,
+    "mean": 0.0,
+    "divisor": 1.0,
+}
+SLANEY = {"scale": "slaney", "in_mel": False, "by_area": True}
+
+
+def _section(**entries: Any) -> SoundSection:
+    return cast("SoundSection", SECTION | entries)
+
+
 def _whisper(extractor: Any) -> tuple[SoundSection, Any]:
     _refuse(extractor, {"dither": (0.0,), "return_attention_mask": (False,), "padding_value": (0.0,)})
-    return SoundSection(
-        tensors=["input_features"],
+    section = _section(
         layout=["filters", "frames"],
         sampling_rate=extractor.sampling_rate,
         samples=extractor.n_samples,
-        fill="zeros",
-        longer="cut",
         frame_length=extractor.n_fft,
         hop_length=extractor.hop_length,
         fft_length=extractor.n_fft,
-        periodic=True,
-        center=True,
-        remove_dc=False,
-        preemphasis=0.0,
-        mel={
-            "filters": extractor.feature_size, "lowest": 0.0, "highest": 8000.0, "scale": "slaney", "in_mel": False,
-            "by_area": True,
-        },
-        floor=1e-10,
+        mel={"filters": extractor.feature_size, "lowest": 0.0, "highest": 8000.0, **SLANEY},
         logarithm="log10",
         drop_last_frame=True,
-        frames=None,
         range=8.0,
         mean=-4.0,
         divisor=4.0,
-    ), extractor.mel_filters  # fmt: skip
+    )
+    return section, extractor.mel_filters
 
 
 FILLS: dict[str, Fill] = {"repeatpad": "repeat and zeros", "repeat": "repeat", "pad": "zeros"}  # CLAP's names
@@ -85,8 +98,8 @@ FILLS: dict[str, Fill] = {"repeatpad": "repeat and zeros", "repeat": "repeat", "
 def _clap(extractor: Any) -> tuple[SoundSection, Any]:
     # "fusion" marks one sound of a batch at random as a long one
     _refuse(extractor, {"truncation": ("rand_trunc",), "padding": tuple(FILLS), "top_db": (None,)})
-    return SoundSection(
-        tensors=["input_features"],
+    lowest, highest = float(extractor.frequency_min), float(extractor.frequency_max)
+    section = _section(
         layout=["channel", "frames", "filters"],
         sampling_rate=extractor.sampling_rate,
         samples=int(extractor.nb_max_samples),
@@ -95,34 +108,20 @@ def _clap(extractor: Any) -> tuple[SoundSection, Any]:
         frame_length=extractor.fft_window_size,
         hop_length=extractor.hop_length,
         fft_length=extractor.fft_window_size,
-        periodic=True,
-        center=True,
-        remove_dc=False,
-        preemphasis=0.0,
-        mel={
-            "filters": extractor.feature_size, "lowest": float(extractor.frequency_min),
-            "highest": float(extractor.frequency_max), "scale": "slaney", "in_mel": False, "by_area": True,
-        },
-        floor=1e-10,
+        mel={"filters": extractor.feature_size, "lowest": lowest, "highest": highest, **SLANEY},
         logarithm="dB",
-        drop_last_frame=False,
-        frames=None,
-        range=None,
-        mean=0.0,
-        divisor=1.0,
-    ), extractor.mel_filters_slaney  # fmt: skip
+    )
+    return section, extractor.mel_filters_slaney
 
 
 def _ast(extractor: Any) -> tuple[SoundSection, Any]:
     _refuse(extractor, {"return_attention_mask": (False,)})
-    scaled = bool(extractor.do_normalize)
-    return SoundSection(
+    scaled, highest = bool(extractor.do_normalize), float(extractor.sampling_rate // 2)
+    kaldi = {"scale": "kaldi", "in_mel": True, "by_area": False}
+    section = _section(
         tensors=["input_values"],
         layout=["frames", "filters"],
         sampling_rate=extractor.sampling_rate,
-        samples=None,
-        fill="zeros",
-        longer="cut",
         frame_length=400,
         hop_length=160,
         fft_length=512,
@@ -130,18 +129,14 @@ def _ast(extractor: Any) -> tuple[SoundSection, Any]:
         center=False,
         remove_dc=True,
         preemphasis=0.97,
-        mel={
-            "filters": extractor.num_mel_bins, "lowest": 20.0, "highest": float(extractor.sampling_rate // 2),
-            "scale": "kaldi", "in_mel": True, "by_area": False,
-        },
+        mel={"filters": extractor.num_mel_bins, "lowest": 20.0, "highest": highest, **kaldi},
         floor=1.192092955078125e-07,
         logarithm="log",
-        drop_last_frame=False,
         frames=extractor.max_length,
-        range=None,
         mean=float(extractor.mean) if scaled else 0.0,
         divisor=float(extractor.std) * 2 if scaled else 1.0,
-    ), getattr(extractor, "mel_filters", None)  # torchaudio has its own, where it is installed # fmt: skip
+    )
+    return section, getattr(extractor, "mel_filters", None)  # torchaudio has its own, where it is installed
 
 
 # Class of a feature extractor -> its settings, and its mel filters where it says them.

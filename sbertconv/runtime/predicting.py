@@ -90,7 +90,7 @@ class Predictor(ConvertedModel):
         show_progress_bar: bool | None = None,
     ) -> np.ndarray:
         check_batch_size(batch_size)
-        items = [as_input(index, item) for index, item in enumerate(self._plain(listed(inputs)))]
+        items = listed(inputs)
         if not items:
             return np.zeros((0, self.num_labels), np.float32)
         resolved = self._resolve_prompt(prompt, prompt_name)
@@ -101,6 +101,9 @@ class Predictor(ConvertedModel):
                 f"{self.num_labels} labels.\nConvert the model again with overwrite=True."
             )
         return found
+
+    def _plain(self, items: Sequence[Any]) -> list[Any]:
+        return [as_input(index, item) for index, item in enumerate(super()._plain(items))]
 
     def _modality(self, items: Sequence[Any]) -> str:
         return "text"
