@@ -67,7 +67,6 @@ class ConvertedModel:
             it is to be compared.
         proven_length: the number of tokens that texts are cut at because no longer ones were compared with the
             library, or None.
-        modalities: what some graph takes: "text", "image", "audio".
     """
 
     def __init__(
@@ -99,8 +98,12 @@ class ConvertedModel:
             Graph(artifact, section, self.format, self.engine, options, self.proven_length)
             for section in manifest["graphs"]
         ]
-        modalities = {section["modality"] for section in manifest["graphs"]}
-        self.modalities = tuple(name for name in TAKEN if name in modalities)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What some graph takes: "text", "image", "audio"."""
+        found = {graph.section["modality"] for graph in self.graphs}
+        return tuple(name for name in TAKEN if name in found)
 
     def open(self) -> None:
         """Load every graph now; otherwise each is loaded when first used.
@@ -198,11 +201,12 @@ class ConvertedModel:
 
     def _modality(self, items: Sequence[Any]) -> str:
         """Texts, images or sounds, one kind at a time; anything else is an error with its place."""
-        kinds = [modality_of(item, self.modalities) for item in items]
+        taken = self.modalities
+        kinds = [modality_of(item, taken) for item in items]
         chosen = next((kind for kind in kinds if kind != "text"), "text")
         for index, (item, kind) in enumerate(zip(items, kinds, strict=True)):
-            if item is None or kind not in self.modalities or (kind != chosen and chosen in self.modalities):
-                names = [TAKEN[modality][1] for modality in self.modalities]
+            if item is None or kind not in taken or (kind != chosen and chosen in taken):
+                names = [TAKEN[modality][1] for modality in taken]
                 have = " or ".join(names) + ", one kind at a time" * (len(names) > 1)
                 raise UnsupportedOptionError(f"Input {index} is {type(item).__name__} (have: {have}).\nPass these.")
         return chosen
@@ -213,11 +217,12 @@ class ConvertedModel:
         Raises:
             UnsupportedOptionError: for messages among texts, which the library takes for the content of a message.
         """
-        if self.modalities == ("text",) and all(isinstance(item, str) for item in items):
+        taken = self.modalities
+        if taken == ("text",) and all(isinstance(item, str) for item in items):
             return list(items)
         sections = [graph.section["tokenizer"] for graph in self.graphs]
         form = next((one["message_format"] for one in sections if one and "message_format" in one), None)
-        found = [plain(index, item, taken=self.modalities, form=form) for index, item in enumerate(items)]
+        found = [plain(index, item, taken=taken, form=form) for index, item in enumerate(items)]
         if len({isinstance(item, Conversation) for item in found}) > 1:
             raise UnsupportedOptionError("Messages and texts in one call.\nPass each kind in a call of its own.")
         return found
