@@ -56,6 +56,7 @@ def internal(description: str, **limits: Any) -> msgspec.Meta:
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+Forwarded = Annotated[int, msgspec.Meta(ge=1, le=2**20)]  # tokens of a text with a vector that was compared
 MOST_UNWEIGHTED = 10_000  # which are looked through for every token
 LARGEST_EDGE = 4096  # pixels that an image becomes; models take 224 to 1024
 Edge = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_EDGE)]
@@ -351,7 +352,7 @@ class Manifest(TypedDict):
     max_seq_length: Annotated[Positive | None, key("the limit in tokens of the default route; null: none")]
     proven_length: NotRequired[
         Annotated[
-            Positive | None, key("the number of tokens that texts are cut at, no longer ones having been compared")
+            Forwarded | None, key("the number of tokens that texts are cut at, no longer ones having been compared")
         ]
     ]
     padding_side: Annotated[Side | None, key("of the default route; null: it takes no texts")]

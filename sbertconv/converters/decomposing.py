@@ -115,6 +115,22 @@ def _say_sizes(graph: torch.fx.Graph) -> None:
         node.args = (tensor, [size if given == -1 and isinstance(size, int) else given for given, size in known])
 
 
+def _take_copies(graph: torch.fx.Graph) -> None:
+    """Read new numbers from where they were computed and not from the tensor that they were copied over, as PyTorch's
+    own decompositions do with theirs.
+    """
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default):
+        into, numbers = node.args[:2]
+        place, like = storage_of(into.meta["val"]), ("shape", "dtype")
+        seen = [one for one in graph.nodes if isinstance(one.meta.get("val"), torch.Tensor)]
+        views = {one for one in seen if storage_of(one.meta["val"]) == place} - {into, node}
+        same = all(getattr(into.meta["val"], name) == getattr(numbers.meta["val"], name) for name in like)
+        if into.op != "placeholder" and not views and same:
+            node.replace_all_uses_with(numbers)
+            into.replace_all_uses_with(numbers, delete_user_cb=lambda user, node=node: user > node)
+            graph.erase_node(node)
+
+
 def _way(target: Any, table: Decompositions, is_kept: Callable[[Any], bool]) -> Callable[..., Any] | None:
     """The function that an operation is broken up with, if it is."""
     if not isinstance(target, Operator) or is_kept(target):
@@ -138,6 +154,7 @@ def _replaced(
 
     values = [given[place].meta["val"] for place in places]
     inner = make_fx(on_tensors, decomposition_table=table)(*values).graph
+    _take_copies(inner)
     inner.eliminate_dead_code()
     inputs = inner.find_nodes(op="placeholder")
     found: dict[Any, Any] = {one: given[place] for one, place in zip(inputs, places, strict=True)}

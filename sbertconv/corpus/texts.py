@@ -46,9 +46,12 @@ def sentences() -> tuple[str, ...]:
     return tuple(files("sbertconv").joinpath("corpus/sentences.txt").read_text(encoding="utf-8").splitlines())
 
 
+MOST_WORDS = 1 << 18  # of a text that is made up; no longer one is cut to see where
+
+
 def long_text(limit: int | None) -> str:
-    """A text with more tokens than the limit, or than 512 where there is none."""
-    return " ".join(islice(cycle(LONG_WORDS), (limit or 512) + 8))
+    """A text with more tokens than the limit, or than 512 where there is none; at most 262,144 words."""
+    return " ".join(islice(cycle(LONG_WORDS), min((limit or 512) + 8, MOST_WORDS)))
 
 
 def random_images() -> list[np.ndarray]:

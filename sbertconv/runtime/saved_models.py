@@ -35,6 +35,8 @@ WIDTHS = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 6: 1, 7: 2, 9: 1, 10: 8, 12: 8, 15: 4, 1
 LARGEST_GRAPH = 2**31 - 1  # of a protobuf message
 LARGEST_MODEL = 2**36
 LARGEST_TENSOR = 2**33  # bytes of what an operation computes: the interpreter writes where it got no memory
+SHAPE = "tensorflow.TensorShapeProto"
+LARGEST_AXIS = 2**31 - 1  # of a shape; TensorFlow ends the process where a product of them overflows
 
 
 def check_saved_model(file: Path) -> None:
@@ -59,7 +61,32 @@ def check_saved_model(file: Path) -> None:
         problems.add(f"{OPENED} beside it, which TensorFlow would open in its place")
     if len(saved.meta_graphs) != 1 or not saved.meta_graphs[0].HasField("object_graph_def"):
         problems.add("a graph of TensorFlow 1")
+    problems.update(f"a shape of {list(shape)}" for shape in _shapes(saved) if _is_beyond(shape))
     _refuse(file, sorted(problems))
+
+
+def _shapes(message: Any) -> Iterator[tuple[int, ...]]:
+    """The distinct shapes anywhere in a message; -1 is an axis of any size."""
+    seen: set[tuple[int, ...]] = set()
+    waiting = [message]
+    while waiting:
+        for field, value in waiting.pop().ListFields():
+            if field.message_type is None:
+                continue
+            inner = value if field.is_repeated else [value]
+            if field.message_type.GetOptions().map_entry:
+                inner = [one for one in value.values() if hasattr(one, "ListFields")]
+            if field.message_type.full_name == SHAPE:
+                seen.update(tuple(axis.size for axis in shape.dim) for shape in inner)
+            else:
+                waiting += inner
+    yield from sorted(seen)
+
+
+def _is_beyond(shape: Sequence[int]) -> bool:
+    """Whether no tensor of a conversion has this shape."""
+    known = [axis for axis in shape if axis != -1]
+    return any(not 0 <= axis <= LARGEST_AXIS for axis in known) or math.prod(known) > LARGEST_TENSOR
 
 
 def _operations(meta: Any) -> Iterator[str]:
