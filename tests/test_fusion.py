@@ -18,6 +18,7 @@ from onnxscript import optimizer
 
 import sbertconv
 from sbertconv.converters.onnx import fusion
+from sbertconv.converters.onnx.backend import name_axes
 from sbertconv.converters.onnx.compat import exact_constants
 from sbertconv.converters.onnx.fusion import fuse
 from sbertconv.converters.onnx.fusion.counting import count_attention
@@ -36,7 +37,8 @@ CONSTANTS = """float half = {0.5}, float lowest = {-3.0e38}, float little = {-9.
     float[4, 4] square = {1, 2, 0, 0, 0, 1, 3, 0, 0, 0, 1, 4, 5, 0, 0, 1},
     int64[3] merged = {-1, 5, 4}, int64[3] merged_scores = {-1, 5, 5}, int64[4] split = {-1, 2, 5, 5},
     int64[4] result_shape = {-1, 2, 5, 4}, int64[1] first = {0}, int64[1] middle = {2}, int64[1] last = {4},
-    int64[1] axis = {3}, int64[1] step = {1}"""
+    int64[1] axis = {3}, int64[1] step = {1}, int64[3] joined = {3, 5, 8}, int64[4] heads = {3, 5, 2, 4},
+    int64[2] as_rows = {-1, 4}"""
 KEYS = "kt = Transpose <perm = [0, 1, 3, 2]> (k)"
 VALUES = "weights = Softmax <axis = -1> (scores)  result = MatMul (weights, v)"
 
@@ -65,6 +67,15 @@ FUSED = {
         ve = Transpose <perm = [2, 0, 1, 3]> (v) p = Einsum <equation = "ibnd,jbnd->bnij"> (qe, ke)
         s = Add (p, bias) scores = Mul (s, half) weights = Softmax <axis = 3> (scores)
         re = Einsum <equation = "bnij,jbnd->ibnd"> (weights, ve) result = Transpose <perm = [1, 2, 0, 3]> (re)""",
+    "heads joined into rows of tokens": """
+        qt = Transpose <perm = [0, 2, 1, 3]> (q) kt = Transpose <perm = [0, 2, 1, 3]> (k)
+        vt = Transpose <perm = [0, 2, 1, 3]> (v) qj = Reshape (qt, joined) kj = Reshape (kt, joined)
+        vj = Reshape (vt, joined) qr = Relu (qj) kr = Relu (kj) vr = Relu (vj) qs = Reshape (qr, heads)
+        ks = Reshape (kr, heads) vs = Reshape (vr, heads) qh = Transpose <perm = [0, 2, 1, 3]> (qs)
+        kh = Transpose <perm = [0, 2, 1, 3]> (ks) vh = Transpose <perm = [0, 2, 1, 3]> (vs)
+        khh = Transpose <perm = [0, 1, 3, 2]> (kh) scores = MatMul (qh, khh) weights = Softmax <axis = -1> (scores)
+        a = MatMul (weights, vh) at = Transpose <perm = [0, 2, 1, 3]> (a) rows = Reshape (at, as_rows)
+        mixed = Gemm (rows, square) back = Reshape (mixed, heads) result = Transpose <perm = [0, 2, 1, 3]> (back)""",
 }
 # What would give other numbers in a fused operator, or was never attention.
 NOT_FUSED = {
@@ -87,6 +98,11 @@ OTHERS = {
         result = Transpose <perm = [2, 0, 1, 3]> (s)""",
         "FusedMatMul",
         1,
+    ),
+    "a part of a weight, without its steps": (
+        "part = Slice (square, first, last, first) result = MatMul (q, part)",
+        "Slice",
+        0,
     ),
     "einsum with broadcasting": ('result = Einsum <equation = "bhtu,bhus->bhts"> (bias, v)', "Einsum", 1),
     "einsum that sums alone": ('result = Einsum <equation = "bhts,bhus->bhts"> (q, k)', "Einsum", 1),
@@ -202,3 +218,16 @@ def test_what_a_fused_model_consists_of(bert_artifact: Path) -> None:
     assert set(sums) == {"Sum"}  # which the loader leaves as it is
     shapes = [node.input[0] for node in nodes if node.op_type == "Shape"]
     assert not set(shapes) & set(made_by)  # of inputs only
+
+
+def test_an_axis_without_a_name_gets_none() -> None:
+    """Two axes of one name are of one size to an engine, which reuses memory by it."""
+    text = """<ir_version: 9, opset_import: ["" : 18]> g (int64[s1, s2] input_ids, int64 start) => (int64[s2] y)
+        { one = Constant <value_int = 1> () some = Range (start, one, one) shape = Shape (input_ids)
+          last = Slice (shape, axis, two) y = Expand (one, last) axis = Constant <value_ints = [1]> ()
+          two = Constant <value_ints = [2]> () }"""
+    model = onnx_ir.from_proto(onnx.parser.parse_model(text))
+    made = {value.name: value for node in model.graph for value in node.outputs}
+    made["some"].shape, made["y"].shape = onnx_ir.Shape([None]), onnx_ir.Shape(["s2"])
+    name_axes(model)
+    assert (made["some"].shape, made["y"].shape) == (onnx_ir.Shape([None]), onnx_ir.Shape(["sequence"]))

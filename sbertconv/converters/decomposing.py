@@ -155,6 +155,7 @@ def _replaced(
     values = [given[place].meta["val"] for place in places]
     inner = make_fx(on_tensors, decomposition_table=table)(*values).graph
     _take_copies(inner)
+    _without_writes(inner)
     inner.eliminate_dead_code()
     inputs = inner.find_nodes(op="placeholder")
     found: dict[Any, Any] = {one: given[place] for one, place in zip(inputs, places, strict=True)}

@@ -37,7 +37,9 @@ def refuse_missing(model: SentenceTransformer, heard: Heard, name: str, feature:
     """
     import torch
 
-    weights = [(key, owner.get_parameter(key)) for owner, key in heard.missing if key in dict(owner.named_parameters())]
+    owners = {id(owner): owner for owner, _ in heard.missing}
+    known = {place: dict(owner.named_parameters()) for place, owner in owners.items()}
+    weights = [(key, known[id(owner)][key]) for owner, key in heard.missing if key in known[id(owner)]]
     if not weights:
         return
     generator = torch.Generator().manual_seed(0)

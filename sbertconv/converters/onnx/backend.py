@@ -381,7 +381,8 @@ def name_axes(model: onnx_ir.Model) -> None:
             names[str(value.shape[axis])] = label
     for value in [*model.graph.inputs, *model.graph.outputs, *(v for node in model.graph for v in node.outputs)]:
         if value.shape is not None:
-            value.shape = onnx_ir.Shape([d if isinstance(d, int) else names.get(str(d), str(d)) for d in value.shape])
+            sizes = (size if isinstance(size, int) else size.value for size in value.shape)  # None: it has no name
+            value.shape = onnx_ir.Shape([names.get(size, size) if isinstance(size, str) else size for size in sizes])
 
 
 def tidy(model: onnx_ir.Model) -> onnx_ir.Model:

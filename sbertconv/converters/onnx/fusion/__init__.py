@@ -15,7 +15,13 @@ from onnxscript.rewriter.ort_fusions import optimize_for_ort
 from onnxscript.rewriter.ort_fusions.sdpa import fuse_sdpa
 from onnxscript.rewriter.rules.common import expand_before_binary_op_rules
 
-from sbertconv.converters.onnx.fusion.heads import NormBetweenTransposes, PackedHeads, RepeatedHeads, SumOfBranches
+from sbertconv.converters.onnx.fusion.heads import (
+    AttentionAsRows,
+    NormBetweenTransposes,
+    PackedHeads,
+    RepeatedHeads,
+    SumOfBranches,
+)
 from sbertconv.converters.onnx.fusion.norms import NormOfSum, SplitSkipNorm
 from sbertconv.converters.onnx.fusion.products import LinearOnRows, OneBatchTransposed, PairEinsum
 from sbertconv.converters.onnx.fusion.rotary import Rotary
@@ -76,6 +82,9 @@ PREPARING: tuple[pattern.RewriteRule, ...] = tuple(
 )
 FINISHING: tuple[pattern.RewriteRule, ...] = (
     AttentionWithoutKernel.rule(),
+    AttentionAsRows.rule("MultiHeadAttention"),
+    AttentionAsRows.rule("Attention"),
+    AttentionAsRows.rule("GroupQueryAttention"),
     OneBatchTransposed.rule(),
     NormBetweenTransposes.rule(),
     RepeatedHeads.rule(),

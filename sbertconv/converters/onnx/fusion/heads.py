@@ -6,7 +6,7 @@ from typing import Any
 
 from onnxscript.rewriter import pattern
 
-from sbertconv.converters.onnx.fusion.values import dims, scalar, typed
+from sbertconv.converters.onnx.fusion.values import CONTRIB, dims, scalar, typed
 
 
 class SumOfBranches(pattern.RewriteRuleClassBase):
@@ -98,3 +98,31 @@ class RepeatedHeads(pattern.RewriteRuleClassBase):
         alone = op.Unsqueeze(x, op.Constant(value_ints=[3]))
         groups = op.Expand(alone, op.Constant(value_ints=[1, 1, 1, dims(repeated)[2], 1]))
         return op.Reshape(groups, op.Constant(value_ints=[0, 0, dims(result)[2]]))
+
+
+class AttentionAsRows(pattern.RewriteRuleClassBase):
+    """An attention that took the place of a reshape to anything but [batch, sequence, width], as to rows of tokens: the
+    library's fusion takes any reshape behind heads for that one.
+    """
+
+    def __init__(self, operator: str) -> None:
+        super().__init__(operator)
+        self._operator = operator
+
+    def pattern(self, op: Any) -> Any:
+        return getattr(op, self._operator)(
+            _allow_other_inputs=True, _allow_other_attributes=True, _domain=CONTRIB, _outputs=["result"]
+        )
+
+    def check(self, context: Any, result: Any, **_: Any) -> bool:
+        sizes, known = dims(result), [size for size in dims(result) if isinstance(size, int)]
+        queries = result.producer().inputs[0]
+        as_rows = bool(sizes) and sizes[:2] != dims(queries)[:2]
+        return as_rows and len(dims(queries)) == 3 and len(sizes) <= len(known) + 1
+
+    def rewrite(self, op: Any, result: Any, **_: Any) -> Any:
+        node = result.producer()
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        attention = getattr(op, self._operator)(*node.inputs, **attributes, _domain=CONTRIB)
+        shape = [size if isinstance(size, int) else -1 for size in dims(result)]
+        return op.Reshape(typed(attention, result, [*dims(node.inputs[0])[:2], None]), op.Constant(value_ints=shape))

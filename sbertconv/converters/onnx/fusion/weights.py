@@ -38,10 +38,11 @@ def slice_weights(model: ir.Model, tied: bool) -> None:
         tensor = None if weight is None else weight.const_value
         if weight is None or tensor is None or not weight.is_initializer() or (tied and is_tied(weight)):
             continue
-        given = [_integers(value) for value in node.inputs[1:]]
-        if not all(given):
+        starts, ends, *rest = [None if value is None else _integers(value) for value in node.inputs[1:]]
+        if not starts or not ends or [] in rest:
             continue
-        starts, ends, axes, steps = given
+        axes, steps = (*rest, None, None)[:2]  # which may be left out
+        axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
         cut = [slice(None)] * len(tensor.shape)
         for axis, *bounds in zip(axes, starts, ends, steps, strict=True):
             cut[axis] = slice(*bounds)
