@@ -50,6 +50,7 @@ CASES: dict[str, list[Args]] = {
     # shapes
     "view.default": [(X, [3, 20]), (X, [-1, 2, 5]), (torch.tensor(2.0), [1, 1])],
     "_unsafe_view.default": [(X, [3, 20])],
+    "reshape.default": [(X, [3, 20]), (X, [-1, 2, 5])],
     "expand.default": [(real(3, 1, 5), [3, 4, 5]), (real(4, 1), [2, -1, 5]), (torch.tensor(1.0), [2, 3])],
     "squeeze.default": [(real(1, 3, 1),), (X,)],
     "squeeze.dim": [(real(1, 3, 1), -1), (real(1, 3, 1), 0), (X, 1)],
@@ -105,6 +106,10 @@ CASES: dict[str, list[Args]] = {
         (INT, 0, torch.tensor([[1, 2, 0, 0]]), 9),
         (torch.zeros(3, 4), 1, whole(3, 2, low=0, high=4), 1),
     ],
+    "scatter_reduce.two": [
+        (real(6), 0, torch.tensor([0, 2, 2, 2, 5]), real(5), reduce)
+        for reduce in ("sum", "mean", "prod", "amax", "amin")
+    ] + [(X, 1, torch.tensor([[[1, 3], [1, 0]]] * 2), real(3, 4, 5), "mean")],
     "slice_scatter.default": [
         (X, real(3, 2, 5), 1, 1, 3), (X, real(3, 4, 2), -1, 3, ALL), (X, real(2, 4, 5), 0, -2),
         (INT, whole(3, 1), 1, 0, 1),

@@ -137,3 +137,9 @@ def graph_of(model: Any, place: Path) -> Counter[Any]:
     assert written["tracer"] == "torch.export"
     graph = onnx.load(next(place.rglob("*.onnx"))).graph
     return Counter((n.op_type, str(sorted(map(str, n.attribute))), len(n.input), len(n.output)) for n in graph.node)
+
+
+def test_pieces_that_hold_for_one_size_alone_are_refused() -> None:
+    table = {torch.ops.aten.relu.default: lambda x: x * 2 if x.shape[0] == 3 else x}
+    with pytest.raises(ValueError, match=r"relu.* holds for a size of 3 alone"):
+        decomposed(exported(torch.nn.ReLU()), table, lambda operation: False)

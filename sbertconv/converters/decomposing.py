@@ -7,7 +7,8 @@ takes as long as the first trace. Here each of these is traced alone, on the pla
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from sbertconv.source.torch_compat import (
     Operator,
     is_composite,
+    settled,
     storage_of,
     tree_flatten,
     tree_map,
@@ -138,6 +140,18 @@ def _way(target: Any, table: Decompositions, is_kept: Callable[[Any], bool]) -> 
     return table.get(target) or (target if is_composite(target) else None)
 
 
+@contextmanager
+def _no_size_settled(node: torch.fx.Node, values: Sequence[Any]) -> Iterator[None]:
+    """Refuse pieces of an operation that hold for one size alone, which a trace takes for granted where it cannot show
+    that two sizes are equal.
+    """
+    sizes = [size for value in values for size in getattr(value, "shape", (value,)) if isinstance(size, torch.SymInt)]
+    before = [settled(size) for size in sizes]
+    yield
+    if found := next((size for size, was in zip(sizes, before, strict=True) if settled(size) and not was), None):
+        raise ValueError(f"{node.target} in simpler operations holds for a size of {int(found)} alone")
+
+
 def _replaced(
     graph: torch.fx.Graph, node: torch.fx.Node, way: Callable[..., Any], table: Decompositions
 ) -> list[tuple[torch.fx.Node, torch.fx.Node]]:
@@ -153,7 +167,8 @@ def _replaced(
         return way(*args, **kwargs)
 
     values = [given[place].meta["val"] for place in places]
-    inner = make_fx(on_tensors, decomposition_table=table)(*values).graph
+    with _no_size_settled(node, values):
+        inner = make_fx(on_tensors, decomposition_table=table)(*values).graph
     _take_copies(inner)
     _without_writes(inner)
     inner.eliminate_dead_code()

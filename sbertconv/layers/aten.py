@@ -18,6 +18,14 @@ from typing import Any
 from keras import activations, backend, ops
 
 HALF = ("float16", "bfloat16")
+# Reduction of torch -> Keras' own, and what it leaves as it is
+REDUCTIONS = {
+    "sum": ("add", 0),
+    "mean": ("add", 0),
+    "prod": ("mul", 1),
+    "amax": ("max", -math.inf),
+    "amin": ("min", math.inf),
+}
 LARGEST = {"float16": 65504.0, "bfloat16": 3.38e38, "float32": 3.4028234663852886e38, "int32": 2**31 - 1}
 Tensor = Any
 Size = Any  # an int, or a scalar tensor where the backend does not know it beforehand
@@ -200,6 +208,23 @@ def scatter(x: Tensor, dim: int, index: Tensor, source: Any) -> Tensor:
         return masked_fill(x, found, source)
     picked = ops.where(hot, ops.expand_dims(ops.cast(source, kind), axis), ops.zeros((), dtype=kind))
     return ops.where(found, ops.cast(ops.sum(picked, axis=axis + 1), kind), x)
+
+
+def scatter_reduce(
+    x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """X with what source's values at the same index along a dimension come to together."""
+    axis, kind = axis_of(x, dim), dtype_of(x)
+    places = ops.meshgrid(*(ops.arange(size, dtype="int32") for size in ops.shape(index)), indexing="ij")
+    places = ops.stack([*places[:axis], ops.cast(index, "int32"), *places[axis + 1 :]], axis=-1)
+    for other in range(len(x.shape)):  # the index may be shorter than the source
+        source = slice_(source, other, 0, ops.shape(index)[other])
+    source = ops.cast(source, kind)
+    counts = ops.scatter_update(ops.zeros_like(x), places, ops.ones_like(source), "add")
+    operation, neutral = REDUCTIONS[reduce]
+    found = x if include_self else ops.where(counts > 0, ops.full_like(x, neutral), x)
+    found = ops.scatter_update(found, places, source, operation)
+    return found if reduce != "mean" else found / ops.maximum(counts + int(include_self), 1)
 
 
 def index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
@@ -584,7 +609,7 @@ def to_dtype(x: Tensor, *, dtype: str | None = None) -> Tensor:
 
 ROWS: dict[str, Callable[..., Any]] = {
     # shapes
-    "view.default _unsafe_view.default": view,
+    "view.default _unsafe_view.default reshape.default": view,
     "expand.default": expand,
     "squeeze.default squeeze.dim squeeze.dims": squeeze,
     "unsqueeze.default": ops.expand_dims,
@@ -614,6 +639,7 @@ ROWS: dict[str, Callable[..., Any]] = {
     "embedding.default": embedding,
     "scatter.src scatter.value": scatter,
     "index_put.default": index_put,
+    "scatter_reduce.two": scatter_reduce,
     "slice_scatter.default": slice_scatter,
     "select_scatter.default": select_scatter,
     # values

@@ -64,6 +64,11 @@ def own_buffers(module: torch.nn.Module) -> MutableMapping[str, Any]:
     return cast(MutableMapping[str, Any], private(module, "_buffers", "torch"))
 
 
+def settled(size: torch.SymInt) -> bool:
+    """Whether a trace takes a size, open at first, for one number."""
+    return size.node.maybe_as_int() is not None
+
+
 @contextlib.contextmanager
 def telling_numbers_of_sizes(tell: Callable[[], Any]) -> Iterator[None]:
     """Call a function wherever a trace takes an open size for the number that it is in the example."""
