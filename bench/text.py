@@ -174,11 +174,11 @@ def built(name: str, model: str, limit: int | None) -> tuple[Callable[[list[str]
     """(what runs the graph, the library's tokenizer, what to say of the graph)."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     hold_to(1)
-    from sbertconv.text import Settings, compile_tokenizer
+    from sbertconv.text import TokenizerSettings, compile_tokenizer
     from sbertconv.text.onnx_graph import tokenizer_graph
     from sbertconv.text.proof import reference
 
-    content, settings = KINDS[name](model), Settings(max_length=limit)
+    content, settings = KINDS[name](model), TokenizerSettings(max_length=limit)
     begin = time.perf_counter()
     graph = tokenizer_graph(compile_tokenizer(content, settings)).SerializeToString()
     about = {"seconds": time.perf_counter() - begin, "bytes": len(graph)}

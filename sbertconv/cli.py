@@ -19,7 +19,7 @@ from sbertconv.console.options import (
     Device,
     DryRun,
     Engine,
-    Format,
+    FormatOption,
     Json,
     Keep,
     Model,
@@ -540,7 +540,7 @@ def encode_command(
     ] = None,
     tokens: Annotated[bool, flag("--tokens", "Of a sparse vector, tokens in place of columns.")] = False,
     form: Annotated[
-        Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
+        FormatOption | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
     ] = None,
     engine: Engine = "auto",
     threads: Threads = None,
@@ -648,7 +648,7 @@ def predict_command(
     prompt: Annotated[str | None, typer.Option(help="A prompt as text.", show_default=False)] = None,
     batch_size: Annotated[int, typer.Option(help="Texts or pairs per batch.", min=1)] = 32,
     form: Annotated[
-        Format | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
+        FormatOption | None, typer.Option("--format", help="Which format runs; default: the first.", show_default=False)
     ] = None,
     engine: Engine = "auto",
     beyond_proof: BeyondProof = False,

@@ -21,7 +21,8 @@ from sbertconv.artifact.text_input import UNLIMITED
 from sbertconv.errors import TokenizationError, UnsupportedOptionError
 from sbertconv.plan.preprocessing import SECTION, tokenizer_json
 from sbertconv.runtime.tokenization import FastTokenizer
-from sbertconv.text import Settings, compile_tokenizer, prove
+from sbertconv.text import TokenizerSettings as Settings
+from sbertconv.text import compile_tokenizer, prove
 from sbertconv.text.charsmap import Charsmap, read_charsmap, write_charsmap
 from sbertconv.text.components import real
 from sbertconv.text.numpy_emitter import NumpyEmitter

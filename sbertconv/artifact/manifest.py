@@ -72,7 +72,7 @@ Name = Annotated[str, msgspec.Meta(pattern=NAME)]
 Side = Literal["left", "right"]
 Fill = Literal["zeros", "repeat", "repeat and zeros"]
 Task = Annotated[str, msgspec.Meta(max_length=200)]
-Form = Annotated[str, msgspec.Meta(pattern=FORM)]
+FormatName = Annotated[str, msgspec.Meta(pattern=FORM)]
 EngineName = Annotated[str, msgspec.Meta(pattern=ENGINE)]
 LONGEST_PROMPT = 1 << 16  # characters, that stand before every text
 MOST_PROMPTS = 1000  # of which each is compared
@@ -214,7 +214,7 @@ class GraphSection(TypedDict):
     """One graph: a route of the model."""
 
     name: Annotated[Name, key("the route's name")]
-    formats: Annotated[dict[Form, Path], key("format -> its file", min_length=1)]
+    formats: Annotated[dict[FormatName, Path], key("format -> its file", min_length=1)]
     data: NotRequired[Annotated[list[Path], key("files with external data, beside the graph")]]
     tracer: NotRequired[Annotated[str, internal("the exporter that traced it")]]
     attention: NotRequired[Annotated[Attention, internal("how many attentions are fused")]]
@@ -378,7 +378,7 @@ class Manifest(TypedDict):
     precision: Annotated[str, key(f"`{EXACT}`, or that of the weights", pattern="^[a-z0-9-]{1,30}$")]
     sees_padding: Annotated[bool, key("whether a vector depends on the padding of its batch")]
     engines: Annotated[
-        dict[Form, Annotated[list[EngineName], msgspec.Meta(min_length=1)]],
+        dict[FormatName, Annotated[list[EngineName], msgspec.Meta(min_length=1)]],
         key("format -> the engines that it is proven on", min_length=1),
     ]
     proven_on: NotRequired[

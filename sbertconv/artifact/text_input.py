@@ -10,11 +10,12 @@ import numpy as np
 
 TEXT, TEXT_PAIR, MAX_LENGTH = "text", "text_pair", "max_length"  # the inputs of a graph
 UNLIMITED = 2**31 - 1  # as a limit in tokens
+LARGEST_LIMIT = 10**9  # beyond it is none: transformers says so with 1e30, sentence-transformers with inf
 Text = str | tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Settings:
+class TokenizerSettings:
     """How token ids become tensors.
 
     Attributes:
@@ -39,7 +40,7 @@ class Settings:
     limits: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, section: Mapping[str, Any], pair: bool = False) -> Settings:
+    def of(cls, section: Mapping[str, Any], pair: bool = False) -> TokenizerSettings:
         """Of a manifest's `tokenizer` entry."""
         names = [name for name in cls.__dataclass_fields__ if name in section]
         limits = set(section.get("task_max_length", {}).values())

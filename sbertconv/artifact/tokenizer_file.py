@@ -13,7 +13,7 @@ from sbertconv.errors import SbertconvError
 COMPONENTS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "post_processor": "processors"}
 NO_TABLE = re.compile(r'"precompiled_charsmap"\s*:\s*(""|null)')
 LARGE_NUMBER = re.compile(r":\s*\d{8}")
-MOST_TOKENS = 1 << 24  # the library makes room for every number below the largest when it describes itself
+LARGEST_TOKEN_ID = 1 << 24  # the library makes room for every number below the largest when it describes itself
 LONGEST_PIECE = 1000  # letters of a Unigram piece: the library walks along them in itself, until the process ends
 LONG_PIECE = re.compile(rf'\[\s*"(?:[^"\\]|\\.){{{LONGEST_PIECE + 1}}}')
 MOST_GROWTH, MOST_PIECES = 1000, 1000
@@ -148,7 +148,8 @@ def refuse_holes(tokenizer: Any) -> None:
 
 
 def _holes(vocabulary: Mapping[str, int]) -> Iterator[str]:
-    beyond = [token for token, number in vocabulary.items() if number >= MOST_TOKENS]
+    beyond = [token for token, number in vocabulary.items() if number >= LARGEST_TOKEN_ID]
     yield from (
-        f"the token {token!r} has the number {vocabulary[token]:,} (have: up to {MOST_TOKENS:,})" for token in beyond
+        f"the token {token!r} has the number {vocabulary[token]:,} (have: up to {LARGEST_TOKEN_ID:,})"
+        for token in beyond
     )

@@ -219,11 +219,11 @@ def read_inputs(path: Path, columns: Sequence[str]) -> Iterator[Any]:
     return zip(*(read_texts(path, column) for column in columns), strict=True)
 
 
-Write = Callable[[Any], None]  # takes rows: an array, or what JSON has for each
+WriteRows = Callable[[Any], None]  # takes rows: an array, or what JSON has for each
 
 
 @contextmanager
-def _write_json_lines() -> Iterator[Write]:
+def _write_json_lines() -> Iterator[WriteRows]:
     """JSON lines on stdout, for as long as somebody reads them."""
     if sys.stdout is None:  # closed by who started this process
         raise UnsupportedOptionError("The output is closed, so there is nowhere to write.\nPass --output.")
@@ -257,7 +257,7 @@ def discard_output() -> None:
 
 
 @contextmanager
-def _write_npy(path: Path) -> Iterator[Write]:
+def _write_npy(path: Path) -> Iterator[WriteRows]:
     """One .npy array; the header is written again at the end, when the number of rows is known.
 
     numpy pads the header so that a growing first dimension always fits into it.
@@ -293,7 +293,7 @@ def _write_npy(path: Path) -> Iterator[Write]:
 
 
 @contextmanager
-def _write_parquet(path: Path) -> Iterator[Write]:
+def _write_parquet(path: Path) -> Iterator[WriteRows]:
     require("parquet", "pyarrow")
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -321,11 +321,14 @@ def _write_parquet(path: Path) -> Iterator[Write]:
             writer.close()
 
 
-WRITERS: dict[str, Callable[[Path], AbstractContextManager[Write]]] = {".npy": _write_npy, ".parquet": _write_parquet}
+WRITERS: dict[str, Callable[[Path], AbstractContextManager[WriteRows]]] = {
+    ".npy": _write_npy,
+    ".parquet": _write_parquet,
+}
 
 
 @contextmanager
-def _write_npz(path: Path, embedder: SparseEmbedder) -> Iterator[Write]:
+def _write_npz(path: Path, embedder: SparseEmbedder) -> Iterator[WriteRows]:
     """One matrix as scipy.sparse.load_npz reads it; it is in memory until all of it is there."""
     require("sparse", "scipy")
     from scipy.sparse import save_npz
@@ -451,7 +454,7 @@ def sweep_partial(output: Path) -> None:
 
 
 @contextmanager
-def _writer(output: Path | None, writers: Mapping[str, Any]) -> Iterator[Write]:
+def _writer(output: Path | None, writers: Mapping[str, Any]) -> Iterator[WriteRows]:
     """Writes beside the file and renames at the end, so that a half-written result is never seen; None: stdout."""
     if output is None:
         with _write_json_lines() as write:

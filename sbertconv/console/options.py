@@ -25,7 +25,7 @@ LAST = ("dry_run", "as_json")  # stand behind the options of the verb
 VALUE = r"-?\d+(?:\.\d+)?(?:e-?\d+)?|'[^']*'|True|False|\[[^\]]*\]|\(\d+, \d+\)"
 
 
-class Format(StrEnum):
+class FormatOption(StrEnum):
     onnx = "onnx"
     openvino = "openvino"
     keras = "keras"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOST_TOKENS = 1 << 17  # where a model has no limit; a doubling of it is one more step
+LONGEST_SCAN = 1 << 17  # where a model has no limit; a doubling of it is one more step
 
 
 def recurrence(decay: Tensor, added: Tensor, most: int) -> Tensor:
@@ -109,7 +109,7 @@ def _most_tokens(module: torch.nn.Module) -> int:
     owners = [getattr(getattr(part, "dispatch", None), "__self__", part) for part in module.modules()]
     names = ("max_seq_length", "query_length", "document_length")
     found = [limit for owner in owners for name in names if type(limit := getattr(owner, name, None)) is int]
-    return min(max(found, default=MOST_TOKENS), MOST_TOKENS)
+    return min(max(found, default=LONGEST_SCAN), LONGEST_SCAN)
 
 
 def _as_method(scan: Callable[..., Any]) -> Callable[..., Any]:

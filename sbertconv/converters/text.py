@@ -9,11 +9,11 @@ from typing import Any
 from sbertconv.artifact.text_input import problems
 from sbertconv.plan.planning import Plan
 from sbertconv.plan.preprocessing import InputDescription
-from sbertconv.text import Settings, TextTokenizer, compile_tokenizer, prove
+from sbertconv.text import GraphTokenizer, TokenizerSettings, compile_tokenizer, prove
 from sbertconv.text.components import refuse
-from sbertconv.text.proof import Run
+from sbertconv.text.proof import Tokenize
 
-Build = Callable[[TextTokenizer], tuple[Run, Mapping[str, Any]]]  # what runs the tables, and what to say of it
+Build = Callable[[GraphTokenizer], tuple[Tokenize, Mapping[str, Any]]]  # what runs the tables, and what to say of it
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TextTables:
         described: what the manifest says of them.
     """
 
-    tables: TextTokenizer
+    tables: GraphTokenizer
     described: Mapping[str, Any]
 
     @classmethod
@@ -36,7 +36,7 @@ class TextTables:
             UnsupportedOptionError: naming every component of the tokenizer that is not known.
             TokenizationError: if one token differs.
         """
-        settings = Settings.of(described.section, pair)
+        settings = TokenizerSettings.of(described.section, pair)
         refused = problems(described.section)
         if described.section["kind"] != "fast":
             refuse(refused)

@@ -13,7 +13,7 @@ from sbertconv.errors import ArtifactError
 from sbertconv.frameworks import import_tensorflow
 from sbertconv.text.storage import dumps, loads
 from sbertconv.text.tf_emitter import TensorFlowEmitter
-from sbertconv.text.tokenizer import TextTokenizer
+from sbertconv.text.tokenizer import GraphTokenizer
 
 FILE = "tokenizer.npz"
 
@@ -22,15 +22,15 @@ FILE = "tokenizer.npz"
 class TextInput(keras.layers.Layer):
     """Strings [batch] -> a dict of the tokenizer's tensors, int32 [batch, sequence]; TensorFlow only.
 
-    A tokenizer of pairs, or of texts with limits of their own, takes a dict of its inputs (`Settings.inputs`), each
-    [batch], instead.
+    A tokenizer of pairs, or of texts with limits of their own, takes a dict of its inputs instead
+    (`TokenizerSettings.inputs`), each [batch].
 
     Args:
         names: of the tensors.
         tables: the tokenizer; None where it is loaded with the layer's file.
     """
 
-    def __init__(self, names: tuple[str, ...], tables: TextTokenizer | None = None, **options: Any) -> None:
+    def __init__(self, names: tuple[str, ...], tables: GraphTokenizer | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.names = tuple(names)
         self._tables = tables

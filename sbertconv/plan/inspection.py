@@ -7,14 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sbertconv.artifact.text_input import LARGEST_LIMIT
 from sbertconv.plan.outputs import activation_name, label_names
 from sbertconv.plan.planning import plan_files
 from sbertconv.plan.registry import Registry
 from sbertconv.runtime.maxsim import SIMILARITIES as MAXSIM
 from sbertconv.source.files import read_json
 from sbertconv.source.opening import OWN_TYPES, Source
-
-NO_LIMIT = 10**9
 
 
 def describe(source: Source, registry: Registry) -> dict[str, Any]:
@@ -245,7 +244,7 @@ def _max_seq_length(source: Source, config: Mapping[str, Any]) -> int | None:
             *(read_json(file).get("model_max_length") for file in tokenizers if file.is_file()),
             config.get("max_position_embeddings"),
         ]
-    return next((int(c) for c in candidates if isinstance(c, (int, float)) and c < NO_LIMIT), None)
+    return next((int(c) for c in candidates if isinstance(c, (int, float)) and c < LARGEST_LIMIT), None)
 
 
 DESCRIPTIONS: Mapping[str, Callable[[Source], dict[str, Any]]] = {

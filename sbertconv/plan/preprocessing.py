@@ -17,11 +17,11 @@ import torch
 from sbertconv.artifact.json_reading import parse_json, read_json
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.artifact.scratch import scratch_folder
+from sbertconv.artifact.text_input import LARGEST_LIMIT
 from sbertconv.artifact.tokenizer_file import read_tokenizer
 from sbertconv.errors import UnsupportedOptionError, error_text
 from sbertconv.plan.templates import compiled_templates
 
-UNLIMITED = 10**9  # transformers says "no limit" with 1e30, sentence-transformers with inf
 NO_LIMIT = int(1e30)  # as transformers writes it, and its readers expect it
 # What transformers writes into tokenizer_config.json of one call or of one loading: readers take it for a setting of
 # the tokenizer, `max_length` even for a limit
@@ -68,7 +68,7 @@ def limit(length: float | None) -> int | None:
     """
     if length is not None and length < 1:
         raise UnsupportedOptionError(f"a limit of {length} tokens leaves nothing of a text")
-    return None if length is None or length > UNLIMITED else int(length)
+    return None if length is None or length > LARGEST_LIMIT else int(length)
 
 
 def token_limit(module: torch.nn.Module, tokenizer: Any) -> int | None:

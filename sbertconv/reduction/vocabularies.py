@@ -21,7 +21,7 @@ Model = Mapping[str, Any]  # the `model` of a tokenizer.json
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 SPACE = "▁"
 BYTE_LEVEL = "ByteLevel"
-LONGEST_PIECE = 256  # characters, that are looked for in a word
+LONGEST_CUT_PIECE = 256  # characters, that are looked for in a word
 
 
 def table_pieces(model: Model) -> dict[str, int]:
@@ -75,9 +75,9 @@ def merged_on_the_way(model: Model, pieces: Iterable[str]) -> set[str]:
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
     joined, found = _joining(model), set()
     for piece in pieces:
-        if len(piece) > LONGEST_PIECE:
+        if len(piece) > LONGEST_CUT_PIECE:
             raise UnsupportedModuleError(
-                f"{piece!r:.60}: a piece of {len(piece):,} letters (have: up to {LONGEST_PIECE}).\n"
+                f"{piece!r:.60}: a piece of {len(piece):,} letters (have: up to {LONGEST_CUT_PIECE}).\n"
                 "Such a vocabulary cannot be cut: convert the model as it is."
             )
         inner = piece.removesuffix(suffix) if suffix else piece
@@ -203,7 +203,7 @@ class Pieces:
     def inside(self, words: Iterable[str]) -> set[int]:
         """The numbers of all pieces that occur in these words, which are normalised."""
         found: set[int] = set()
-        longest = min(max(map(len, self.numbers), default=0), LONGEST_PIECE)
+        longest = min(max(map(len, self.numbers), default=0), LONGEST_CUT_PIECE)
         around = [("", ""), *((mark, "") for mark in self._marks), *(("", mark) for mark in self._marks)]
         for word in set(words):
             for start in range(len(word)):

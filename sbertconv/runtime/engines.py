@@ -20,7 +20,7 @@ import numpy as np
 
 from sbertconv.artifact.folder import Artifact, opened_archive
 from sbertconv.artifact.manifest import GraphSection
-from sbertconv.artifact.naming import by_own_names, section_in_graph
+from sbertconv.artifact.naming import Arrays, Run, by_own_names, section_in_graph
 from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.errors import (
     ArtifactError,
@@ -38,8 +38,6 @@ from sbertconv.runtime.options import CPU, EngineOptions
 from sbertconv.runtime.programs import check_program
 from sbertconv.runtime.saved_models import check_litert, check_saved_model
 
-Arrays = dict[str, np.ndarray]
-Run = Callable[[Arrays], Arrays]
 LONGEST_REASON = 400  # Keras prints whole models
 CUDA_PROVIDER = "CUDAExecutionProvider"
 # OpenVINO keeps a kernel, and oneDNN below it a primitive, for every pair of batch and length; few come again.

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from sbertconv.artifact.naming import Arrays
 from sbertconv.errors import ArtifactError, UnsupportedOptionError
 
-Arrays = dict[str, np.ndarray]
 Entries = Sequence[Mapping[str, Any]]  # of a manifest: name, dtype, shape
 MARKED = "fi"  # kinds of dtypes that have a number which no model gives
 VARYING = ("batch", "sequence")  # the sizes that all tensors of a call share

@@ -13,10 +13,11 @@ import numpy as np
 
 from sbertconv.artifact.folder import Artifact
 from sbertconv.artifact.manifest import GraphSection, not_null
+from sbertconv.artifact.naming import Run
 from sbertconv.artifact.scoring import IS_QUERY
-from sbertconv.artifact.text_input import TEXT_PAIR, Settings
+from sbertconv.artifact.text_input import TEXT_PAIR, TokenizerSettings
 from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError
-from sbertconv.runtime.engines import Run, open_graph
+from sbertconv.runtime.engines import open_graph
 from sbertconv.runtime.feeds import checked_answer, checked_feeds, longest
 from sbertconv.runtime.images import pixel_values
 from sbertconv.runtime.options import EngineOptions
@@ -133,7 +134,7 @@ class Graph:
                     "Convert the model without text_input=True to run both."
                 )
         refuse_surrogates(texts)
-        settings = Settings.of(not_null(self.section["tokenizer"]), pair)
+        settings = TokenizerSettings.of(not_null(self.section["tokenizer"]), pair)
         feeds = settings.feeds(texts, self.tokenizer.max_length(task) if settings.limits else None)
         return {**feeds, **self._per_text(len(texts), task, prompt)}
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.manifest import GraphSection
+from sbertconv.artifact.naming import Arrays
 from sbertconv.errors import ArtifactError, MissingDependencyError, missing_packages
 
 PACKAGES = {"tensorrt": "tensorrt", "cuda": "cuda-python"}  # imported as -> installed as
-Arrays = dict[str, np.ndarray]
 
 
 def import_tensorrt(folder: Path) -> tuple[Any, Any]:

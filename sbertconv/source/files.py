@@ -13,7 +13,7 @@ from sbertconv.artifact.folder import inside
 from sbertconv.artifact.json_reading import Rule
 from sbertconv.artifact.kinds import COLBERT_VECS, LEXICAL_WEIGHTS
 from sbertconv.artifact.manifest import LONGEST_PROMPT, MOST_PROMPTS
-from sbertconv.artifact.tokenizer_file import tokenizer_problems
+from sbertconv.artifact.tokenizer_file import LARGEST_TOKEN_ID, tokenizer_problems
 from sbertconv.errors import ArtifactError, SourceError
 from sbertconv.source.chain import ModuleSpec
 
@@ -106,10 +106,10 @@ def check_vocabulary(path: Path) -> None:
     """Raise SourceError for a file of tokens and their numbers one of which the library would make a list for that
     fills the memory.
     """
-    beyond = [token for token, number in read_json(path).items() if not is_count(number) or number >= MOST_TOKENS]
+    beyond = [token for token, number in read_json(path).items() if not is_count(number) or number >= LARGEST_TOKEN_ID]
     if beyond:
         raise SourceError(
-            f"{path}: the number of {beyond[0]!r:.60} is none of a token (have: 0 to {MOST_TOKENS - 1:,}).\n{COPY}"
+            f"{path}: the number of {beyond[0]!r:.60} is none of a token (have: 0 to {LARGEST_TOKEN_ID - 1:,}).\n{COPY}"
         )
 
 
@@ -187,7 +187,6 @@ LAYERS = or_null(
 
 MOST_LABELS = 1_000_000  # transformers makes a name for each
 LABELS = or_null(f"a number up to {MOST_LABELS:,}", lambda value: is_number(value) and abs(value) <= MOST_LABELS)
-MOST_TOKENS = 1 << 22  # the largest vocabularies have a tenth of that
 MOST_POSITIONS = 1 << 24  # models make a table of them, whatever their weights are
 POSITIONS = or_null(
     f"a number up to {MOST_POSITIONS:,}",

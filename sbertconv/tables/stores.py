@@ -17,7 +17,7 @@ from sbertconv.errors import SbertconvError, UnsupportedOptionError, require
 LEDGER = "_sbertconv.jsonl"  # readers of folders pass over names that begin so
 PARTIAL = ".partial"
 AT_ONCE = 1000  # lines that are asked of a store together
-Write = Callable[[Any], None]
+WriteFile = Callable[[Any], None]
 
 
 class Store(Protocol):
@@ -50,7 +50,7 @@ class Store(Protocol):
     def remove(self, pattern: str) -> None:
         """Remove the files of a pattern."""
 
-    def write(self, name: str, write: Write) -> None:
+    def write(self, name: str, write: WriteFile) -> None:
         """A file that `write` fills. Raises UnsupportedOptionError if it cannot be written; nothing is there then."""
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ class LocalStore:
         for path in self.folder.glob(pattern):
             path.unlink(missing_ok=True)
 
-    def write(self, name: str, write: Write) -> None:
+    def write(self, name: str, write: WriteFile) -> None:
         partial = self.folder / f".{name}{PARTIAL}"
         try:
             partial.unlink(missing_ok=True)  # it may be a link to somewhere else
@@ -224,7 +224,7 @@ class RemoteStore:
         for name in self.names(pattern):
             self.system.rm_file(f"{self.root}/{name}")
 
-    def write(self, name: str, write: Write) -> None:
+    def write(self, name: str, write: WriteFile) -> None:
         try:
             with self.system.transaction, self.system.open(f"{self.root}/{name}", "wb") as file:
                 write(file)

@@ -91,7 +91,7 @@ def lance_dataset(store: Store) -> Any:
 
 
 @dataclass(frozen=True)
-class Form:
+class TableFormat:
     """A format of outputs.
 
     Attributes:
@@ -107,10 +107,10 @@ class Form:
     needs: tuple[str, ...] = ()
 
 
-FORMS: Mapping[str, Form] = {
-    "parquet": Form(write_parquet),
-    "arrow": Form(write_arrow),
-    "lance": Form(write_lance, finish_lance, lance_uri, ("lance", "lance")),
+FORMS: Mapping[str, TableFormat] = {
+    "parquet": TableFormat(write_parquet),
+    "arrow": TableFormat(write_arrow),
+    "lance": TableFormat(write_lance, finish_lance, lance_uri, ("lance", "lance")),
 }
 
 

@@ -10,8 +10,8 @@ the tokenizer's own components about every code point (`characters.py`), so no p
 This package knows nothing of the rest of sbertconv but its errors, its corpus and how a tokenizer is read.
 """
 
-from sbertconv.artifact.text_input import Settings
+from sbertconv.artifact.text_input import TokenizerSettings
 from sbertconv.text.proof import Proof, prove
-from sbertconv.text.tokenizer import TextTokenizer, compile_tokenizer
+from sbertconv.text.tokenizer import GraphTokenizer, compile_tokenizer
 
-__all__ = ["Proof", "Settings", "TextTokenizer", "compile_tokenizer", "prove"]
+__all__ = ["GraphTokenizer", "Proof", "TokenizerSettings", "compile_tokenizer", "prove"]

@@ -36,7 +36,7 @@ class Component:
         options: name -> the values that are known.
     """
 
-    compile: Callable[[Json, Context], Any]
+    compile: Callable[[Json, TokenizerContext], Any]
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def unknown(self, component: Json) -> Iterator[str]:
@@ -51,7 +51,7 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Context:
+class TokenizerContext:
     """What all components of one tokenizer share.
 
     Attributes:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sbertconv.artifact.text_input import UNLIMITED, Settings
+from sbertconv.artifact.text_input import UNLIMITED, TokenizerSettings
 from sbertconv.text.operations import INT, LONG, Operations, Tensor
 
 TEXT_END = -1  # among the ids
@@ -24,7 +24,7 @@ class Framing:
     """
 
     pieces: tuple[Piece, ...]
-    settings: Settings
+    settings: TokenizerSettings
 
     def __call__(self, ops: Operations, ids: Tensor, limits: Tensor | None = None) -> dict[str, Tensor]:
         """Rows of padded tensors, int64 [batch, longest].

@@ -13,7 +13,7 @@ import numpy as np
 from sbertconv.text.added import AddedTokens
 from sbertconv.text.characters import CharacterMap, Composition, Reordering, changes, classify
 from sbertconv.text.charsmap import Charsmap
-from sbertconv.text.components import ANY, Component, Context, Json, NotKnownError, Stages, real, shown
+from sbertconv.text.components import ANY, Component, Json, NotKnownError, Stages, TokenizerContext, real, shown
 from sbertconv.text.operations import END, INT, Operations, Tensor
 from sbertconv.text.tables import PageTable, every
 from sbertconv.text.words import matching
@@ -36,17 +36,17 @@ def _changes(components: str) -> dict[int, str]:
     return changes(real("normalizer", *json.loads(components)).normalize_str)
 
 
-def character_map(context: Context, *components: Json) -> CharacterMap:
+def character_map(context: TokenizerContext, *components: Json) -> CharacterMap:
     """What these normalizers, one after the other, do to each character."""
     return CharacterMap.of(_changes(json.dumps(components)), context.pseudo)
 
 
-def reordering(context: Context) -> Reordering:
+def reordering(context: TokenizerContext) -> Reordering:
     """The canonical order of marks, as NFD has it."""
     return Reordering.of(real("normalizer", NFD).normalize_str, context.pseudo)
 
 
-def bert(component: Json, context: Context) -> Stages:
+def bert(component: Json, context: TokenizerContext) -> Stages:
     """Clean, space out ideographs, then decompose and drop marks, then lower case.
 
     Marks are put in order between the second step and the third; some of them are not dropped.
@@ -59,23 +59,23 @@ def bert(component: Json, context: Context) -> Stages:
     return [character_map(context, first, NFD), reordering(context), character_map(context, second)]
 
 
-def mapping(component: Json, context: Context) -> Stages:
+def mapping(component: Json, context: TokenizerContext) -> Stages:
     """A normalizer that looks at one character at a time."""
     return [character_map(context, component)]
 
 
-def decomposition(component: Json, context: Context) -> Stages:
+def decomposition(component: Json, context: TokenizerContext) -> Stages:
     """NFD, NFKD: decompose, then put marks in order."""
     return [character_map(context, component), reordering(context)]
 
 
-def composition(component: Json, context: Context) -> Stages:
+def composition(component: Json, context: TokenizerContext) -> Stages:
     """NFC, NFKC: the same, then compose."""
     decomposed = {"type": component["type"].replace("C", "D")}
     return [*decomposition(decomposed, context), Composition.of(real("normalizer", NFC).normalize_str, context.pseudo)]
 
 
-def replacement(component: Json, context: Context) -> Stages:
+def replacement(component: Json, context: TokenizerContext) -> Stages:
     """Replace: of a text, or of runs of white space."""
     pattern, content = component["pattern"], component["content"]
     if "Regex" in pattern:
@@ -171,7 +171,7 @@ class Stripping:
         return ops.compress(codes, kept)
 
 
-def stripping(component: Json, context: Context) -> Stages:
+def stripping(component: Json, context: TokenizerContext) -> Stages:
     """Strip."""
     function = real("normalizer", {"type": "Strip", "strip_left": True, "strip_right": True}).normalize_str
     spaces = classify(lambda c: int(function(f"a{c}") == "a"), lambda page: None)
@@ -179,13 +179,13 @@ def stripping(component: Json, context: Context) -> Stages:
     return [Stripping(PageTable.of(spaces, [0] * context.pseudo), left, right)] if left or right else []
 
 
-def prefix(component: Json, context: Context) -> Stages:
+def prefix(component: Json, context: TokenizerContext) -> Stages:
     """Prepend."""
     content = np.array([ord(c) for c in component["prepend"]], np.int32)
     return [Prefix(content)] if len(content) else []
 
 
-def precompiled(component: Json, context: Context) -> Stages:
+def precompiled(component: Json, context: TokenizerContext) -> Stages:
     """Precompiled; an empty map does nothing."""
     encoded = component["precompiled_charsmap"]
     return [Charsmap.of(encoded, context.pseudo)] if encoded else []

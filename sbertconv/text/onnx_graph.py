@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from sbertconv.artifact.text_input import Settings
+from sbertconv.artifact.text_input import TokenizerSettings
 from sbertconv.text.onnx_emitter import CONTRIB, OPSET, OnnxEmitter
-from sbertconv.text.proof import Run
-from sbertconv.text.tokenizer import TextTokenizer
+from sbertconv.text.proof import Tokenize
+from sbertconv.text.tokenizer import GraphTokenizer
 
 IR_VERSION = 10
 
 
-def tokenizer_graph(tables: TextTokenizer) -> Any:
+def tokenizer_graph(tables: GraphTokenizer) -> Any:
     """An onnx.ModelProto: the settings' inputs [batch] -> their tensors, int64 [batch, sequence]."""
     import onnx
     from onnx import helper
@@ -35,7 +35,7 @@ def tokenizer_graph(tables: TextTokenizer) -> Any:
     return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
 
 
-def put_before(model: Any, tables: TextTokenizer) -> Any:
+def put_before(model: Any, tables: GraphTokenizer) -> Any:
     """The model, an onnx_ir.Model, with the settings' inputs instead of the tensors that the tokenizer gives; changed
     in place.
     """
@@ -63,7 +63,7 @@ def put_before(model: Any, tables: TextTokenizer) -> Any:
     return model
 
 
-def session_runner(model: bytes | str, settings: Settings) -> Run:
+def session_runner(model: bytes | str, settings: TokenizerSettings) -> Tokenize:
     """What `prove` asks: a tokenizer's graph in ONNX Runtime."""
     import onnxruntime
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sbertconv.text.components import ANY, Component, Context, Json
+from sbertconv.text.components import ANY, Component, Json, TokenizerContext
 from sbertconv.text.framing import SPECIAL, Piece
 
 PLAIN: tuple[Piece, ...] = ((0, 0, 0), (1, 0, 1))  # without any post-processor
 
 
-def template(component: Json, context: Context) -> list[Piece]:
+def template(component: Json, context: TokenizerContext) -> list[Piece]:
     """TemplateProcessing's template for a single text, [CLS] $A [SEP], or for a pair."""
     ids = {name: special["ids"] for name, special in component["special_tokens"].items()}
     pieces: list[Piece] = []
@@ -21,21 +21,21 @@ def template(component: Json, context: Context) -> list[Piece]:
     return pieces
 
 
-def bert(component: Json, context: Context) -> list[Piece]:
+def bert(component: Json, context: TokenizerContext) -> list[Piece]:
     """BertProcessing: cls, text, sep; and text, sep of the other type."""
     cls, sep = component["cls"][1], component["sep"][1]
     pieces = [(SPECIAL, cls, 0), (0, 0, 0), (SPECIAL, sep, 0), (1, 0, 1), (SPECIAL, sep, 1)]
     return pieces if context.pair else pieces[:3]
 
 
-def roberta(component: Json, context: Context) -> list[Piece]:
+def roberta(component: Json, context: TokenizerContext) -> list[Piece]:
     """RobertaProcessing: cls, text, sep; and sep, text, sep; all of one type."""
     cls, sep = component["cls"][1], component["sep"][1]
     pieces = [(SPECIAL, cls, 0), (0, 0, 0), (SPECIAL, sep, 0), (SPECIAL, sep, 0), (1, 0, 0), (SPECIAL, sep, 0)]
     return pieces if context.pair else pieces[:3]
 
 
-def nothing(component: Json, context: Context) -> None:
+def nothing(component: Json, context: TokenizerContext) -> None:
     """A post-processor that mends offsets alone."""
 
 

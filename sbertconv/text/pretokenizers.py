@@ -10,7 +10,7 @@ import numpy as np
 
 from sbertconv.text.bytes import ByteLevel, SpacePrefix, byte_alphabet
 from sbertconv.text.characters import classify
-from sbertconv.text.components import ANY, Component, Context, Json, NotKnownError, Stages, parts, real, shown
+from sbertconv.text.components import ANY, Component, Json, NotKnownError, Stages, TokenizerContext, parts, real, shown
 from sbertconv.text.operations import END, Operations, Tensor
 from sbertconv.text.tables import PageTable
 from sbertconv.text.words import EXPRESSIONS, GPT_2, WordExpression
@@ -50,7 +50,7 @@ def _classes(component: str) -> np.ndarray:
     return classify(ask, lambda page: LETTER if len(split(f"a{page}a")) == 1 else None)
 
 
-def splitting(component: Json, context: Context) -> Stages:
+def splitting(component: Json, context: TokenizerContext) -> Stages:
     """A pre-tokenizer that looks at one character at a time."""
     return [Splitting(PageTable.of(_classes(json.dumps(component)), [ALONE] * context.pseudo))]
 
@@ -83,7 +83,7 @@ class Metaspace:
         return codes, starts | (codes == self.sign) if self.split else starts
 
 
-def metaspace(component: Json, context: Context) -> Stages:
+def metaspace(component: Json, context: TokenizerContext) -> Stages:
     """Metaspace; to know what begins a text, nothing may have been dropped before."""
     scheme = component["prepend_scheme"]
     if scheme == "first" and (parts("normalizer", context.tokenizer) or parts("pre_tokenizer", context.tokenizer)[1:]):
@@ -92,7 +92,7 @@ def metaspace(component: Json, context: Context) -> Stages:
     return [Metaspace(sign, scheme != "never", scheme == "first", component["split"])]
 
 
-def byte_level(component: Json, context: Context) -> Stages:
+def byte_level(component: Json, context: TokenizerContext) -> Stages:
     """ByteLevel: perhaps a space before each piece, perhaps words as GPT-2 has them, then bytes."""
     alphabet = np.array([ord(c) for c in byte_alphabet()], np.int32)
     prefix = [SpacePrefix()] if component["add_prefix_space"] else []
@@ -108,7 +108,7 @@ class AfterSpace:
         return codes, starts | ops.previous(codes == ord(" "), False)
 
 
-def split(component: Json, context: Context) -> Stages:
+def split(component: Json, context: TokenizerContext) -> Stages:
     """Split by one of the known expressions, or behind spaces."""
     expression = component["pattern"].get("Regex")
     removed = expression is not None and EXPRESSIONS[expression].removed

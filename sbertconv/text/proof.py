@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbertconv.artifact.json_reading import parse_json
-from sbertconv.artifact.text_input import UNLIMITED, Settings, Text
+from sbertconv.artifact.text_input import UNLIMITED, Text, TokenizerSettings
 from sbertconv.artifact.tokenizer_file import read_tokenizer, rust_errors
 from sbertconv.corpus.texts import CORPUS, long_text, sentences
 from sbertconv.errors import TokenizationError
@@ -21,11 +21,11 @@ from sbertconv.text.numpy_emitter import NumpyEmitter
 from sbertconv.text.operations import END
 
 if TYPE_CHECKING:
-    from sbertconv.text.tokenizer import TextTokenizer
+    from sbertconv.text.tokenizer import GraphTokenizer
 
 Tensors = Mapping[str, np.ndarray]
 Batch = Sequence[Text]
-Run = Callable[[Batch, int | None], Tensors]
+Tokenize = Callable[[Batch, int | None], Tensors]
 FUZZ = 20_000
 BATCH = 64
 LONGEST = 24  # pieces of a made-up text
@@ -87,7 +87,13 @@ class Proof:
 
 @rust_errors("tokenizer.json", TokenizationError)
 def prove(
-    run: Run, tokenizer_json: str, settings: Settings, tables: TextTokenizer, *, fuzz: int | None = None, seed: int = 0
+    run: Tokenize,
+    tokenizer_json: str,
+    settings: TokenizerSettings,
+    tables: GraphTokenizer,
+    *,
+    fuzz: int | None = None,
+    seed: int = 0,
 ) -> Proof:
     """Compare every tensor of every text.
 
@@ -124,7 +130,7 @@ def prove(
     return Proof(len(corpus), fuzz, tokens, seed, round(time.perf_counter() - begin, 1))
 
 
-def reference(tokenizer_json: str, settings: Settings) -> Any:
+def reference(tokenizer_json: str, settings: TokenizerSettings) -> Any:
     """The library's tokenizer with these settings."""
     tokenizer = read_tokenizer(tokenizer_json)
     tokenizer.no_padding()
@@ -134,7 +140,7 @@ def reference(tokenizer_json: str, settings: Settings) -> Any:
     return tokenizer
 
 
-def expected(tokenizer: Any, batch: Batch, settings: Settings) -> dict[str, np.ndarray]:
+def expected(tokenizer: Any, batch: Batch, settings: TokenizerSettings) -> dict[str, np.ndarray]:
     """The tensors that the library gives for a batch; the mask always."""
     encode = tokenizer.encode_batch if settings.pair else tokenizer.encode_batch_fast  # which forgets types of pairs
     encodings = encode(list(batch), add_special_tokens=settings.add_special_tokens)
@@ -206,7 +212,7 @@ def _batches(found: Batch) -> Iterator[Batch]:
         yield found[start : start + BATCH]
 
 
-def _difference(ours: Tensors, theirs: Tensors, row: int, settings: Settings) -> str | None:
+def _difference(ours: Tensors, theirs: Tensors, row: int, settings: TokenizerSettings) -> str | None:
     """The first tensor whose row is not the same."""
     for name in settings.tensors:
         a, b = ours[name], theirs[name]
@@ -230,8 +236,8 @@ def _report(
     ours: Tensors,
     theirs: Tensors,
     row: int,
-    settings: Settings,
-    tables: TextTokenizer,
+    settings: TokenizerSettings,
+    tables: GraphTokenizer,
     limit: int | None,
 ) -> str:
     def shown(tensors: Tensors) -> str:
@@ -246,7 +252,7 @@ def _report(
     )
 
 
-def at_fault(text: Text, tables: TextTokenizer, tokenizer: Any, settings: Settings, limit: int | None) -> str:
+def at_fault(text: Text, tables: GraphTokenizer, tokenizer: Any, settings: TokenizerSettings, limit: int | None) -> str:
     """The first component whose own result differs, as far as that can be told."""
     steps: dict[str, Any] = {}
     found = tables(NumpyEmitter(), settings.feeds([text], limit), steps)

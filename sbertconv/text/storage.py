@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.json_reading import parse_json
-from sbertconv.artifact.text_input import Settings
+from sbertconv.artifact.text_input import TokenizerSettings
 from sbertconv.text.added import AddedTokens
 from sbertconv.text.bpe import BPE, WholeWords
 from sbertconv.text.bytes import ByteLevel, SpacePrefix
@@ -20,26 +20,28 @@ from sbertconv.text.framing import Framing
 from sbertconv.text.normalizers import Prefix, SpaceRuns, Stripping
 from sbertconv.text.pretokenizers import AfterSpace, Metaspace, Splitting
 from sbertconv.text.tables import PageTable, SparseTable, Trie
-from sbertconv.text.tokenizer import TextTokenizer
+from sbertconv.text.tokenizer import GraphTokenizer
 from sbertconv.text.unigram import Unigram
 from sbertconv.text.wordpiece import WordPiece
 from sbertconv.text.words import Family, WordExpression
 
 CLASSES = (AddedTokens, AfterSpace, BPE, ByteLevel, CharacterMap, Charsmap, Composition, Family, Framing, Metaspace,
-           PageTable, Prefix, Reordering, Settings, SpacePrefix, SpaceRuns, SparseTable, Splitting, Stripping,
-           TextTokenizer, Trie, Unigram, WholeWords, WordExpression, WordPiece)  # fmt: skip
-STORED = {cls.__name__: cls for cls in CLASSES}
+           PageTable, Prefix, Reordering, TokenizerSettings, SpacePrefix, SpaceRuns, SparseTable, Splitting, Stripping,
+           GraphTokenizer, Trie, Unigram, WholeWords, WordExpression, WordPiece)  # fmt: skip
+# Class -> its name in a file, where that is another one
+NAMES: dict[type, str] = {GraphTokenizer: "TextTokenizer", TokenizerSettings: "Settings"}
+STORED = {NAMES.get(cls, cls.__name__): cls for cls in CLASSES}
 CLASS, ARRAY = "class", "array"
 
 
-def dumps(tables: TextTokenizer) -> bytes:
+def dumps(tables: GraphTokenizer) -> bytes:
     """A numpy .npz archive: the arrays by number, and how they hang together as JSON in `tree`."""
     arrays: list[np.ndarray] = []
 
     def plain(value: Any) -> Any:
         if is_dataclass(value):
             kept = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-            return {CLASS: type(value).__name__, **kept}
+            return {CLASS: NAMES.get(type(value), type(value).__name__), **kept}
         if isinstance(value, np.ndarray):
             arrays.append(value)
             return {ARRAY: len(arrays) - 1}
@@ -52,7 +54,7 @@ def dumps(tables: TextTokenizer) -> bytes:
     return buffer.getvalue()
 
 
-def loads(content: bytes) -> TextTokenizer:
+def loads(content: bytes) -> GraphTokenizer:
     """What `dumps` wrote."""
     with np.load(io.BytesIO(content)) as archive:
 
@@ -65,5 +67,5 @@ def loads(content: bytes) -> TextTokenizer:
                 return STORED[value[CLASS]](**{name: whole(part) for name, part in value.items() if name != CLASS})
             return value
 
-        found: TextTokenizer = whole(parse_json(archive["tree"].tobytes(), "the tokenizer's tables"))
+        found: GraphTokenizer = whole(parse_json(archive["tree"].tobytes(), "the tokenizer's tables"))
         return found

@@ -10,8 +10,8 @@ import numpy as np
 from sbertconv.text.operations import END, INT, Operations, State, Tensor
 
 if TYPE_CHECKING:
-    from sbertconv.text.proof import Batch, Run
-    from sbertconv.text.tokenizer import TextTokenizer
+    from sbertconv.text.proof import Batch, Tokenize
+    from sbertconv.text.tokenizer import GraphTokenizer
 
 
 class TensorFlowEmitter(Operations):
@@ -125,7 +125,7 @@ class TensorFlowEmitter(Operations):
         return tensors(found)
 
 
-def function_runner(tf: Any, tables: TextTokenizer) -> tuple[Run, dict[str, int]]:
+def function_runner(tf: Any, tables: GraphTokenizer) -> tuple[Tokenize, dict[str, int]]:
     """What `prove` asks, a tokenizer as a tf.function; and the size of its graph."""
     settings = tables.framing.settings
     specs = {name: tf.TensorSpec([None], dtype) for name, dtype in settings.inputs.items()}

@@ -10,12 +10,22 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.json_reading import parse_json
-from sbertconv.artifact.text_input import MAX_LENGTH, TEXT, TEXT_PAIR, Settings
+from sbertconv.artifact.text_input import MAX_LENGTH, TEXT, TEXT_PAIR, TokenizerSettings
 from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.errors import TokenizationError
 from sbertconv.text.added import AddedTokens
 from sbertconv.text.bpe import BPE
-from sbertconv.text.components import ANY, Component, Context, Json, NotKnownError, parts, problems, real, refuse
+from sbertconv.text.components import (
+    ANY,
+    Component,
+    Json,
+    NotKnownError,
+    TokenizerContext,
+    parts,
+    problems,
+    real,
+    refuse,
+)
 from sbertconv.text.framing import SPECIAL, Framing
 from sbertconv.text.normalizers import NORMALIZERS
 from sbertconv.text.operations import END, Operations, Tensor
@@ -54,7 +64,7 @@ Step = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class TextTokenizer:
+class GraphTokenizer:
     """A tokenizer as tables. Called, it makes a graph's part from texts to the model's tensors.
 
     Attributes:
@@ -95,7 +105,7 @@ class TextTokenizer:
         return self.framing(ops, self.model(ops, codes, starts), limits)
 
 
-def _added_ids(context: Context) -> np.ndarray:
+def _added_ids(context: TokenizerContext) -> np.ndarray:
     return np.array([token["id"] for token in context.tokenizer["added_tokens"]], np.int32)
 
 
@@ -117,7 +127,7 @@ def _equals(tokens: Mapping[int, str], added: Sequence[Json]) -> Iterator[str]:
 
 
 @rust_errors("tokenizer.json", TokenizationError)
-def compile_tokenizer(tokenizer_json: str, settings: Settings, refused: Sequence[str] = ()) -> TextTokenizer:
+def compile_tokenizer(tokenizer_json: str, settings: TokenizerSettings, refused: Sequence[str] = ()) -> GraphTokenizer:
     """The tables of a tokenizer.
 
     Args:
@@ -131,7 +141,7 @@ def compile_tokenizer(tokenizer_json: str, settings: Settings, refused: Sequence
     tokenizer: Json = parse_json(tokenizer_json, "tokenizer.json", dict)
     added = tokenizer["added_tokens"]
     found = [*refused, *problems(tokenizer, TABLES), *_overlaps(added)]
-    context = Context(tokenizer, 1 + len(added), settings.pair)
+    context = TokenizerContext(tokenizer, 1 + len(added), settings.pair)
 
     def compiled(section: str) -> list[Any]:
         """What each component of a section becomes; those that are not known are left out."""
@@ -165,4 +175,4 @@ def compile_tokenizer(tokenizer_json: str, settings: Settings, refused: Sequence
     pieces = frames[0] if frames else PLAIN[: 1 + settings.pair]
     kept = tuple(piece for piece in pieces if settings.add_special_tokens or piece[0] != SPECIAL)
     framing = Framing(kept, settings)
-    return TextTokenizer(raw, normalizer, normalized, pre_tokenizer, models[0], framing)
+    return GraphTokenizer(raw, normalizer, normalized, pre_tokenizer, models[0], framing)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from sbertconv.converters.keras.step import LayerStep
 
-ACTIVATIONS = {"Identity": "linear", "ReLU": "relu", "SiLU": "silu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
+KERAS_ACTIVATIONS = {"Identity": "linear", "ReLU": "relu", "SiLU": "silu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
 
 
 def convert_dense(module: torch.nn.Module, context: Context) -> LayerStep:
@@ -26,7 +26,7 @@ def convert_dense(module: torch.nn.Module, context: Context) -> LayerStep:
 
     name = context.name(module)
     activation = module.activation_function
-    own = type(activation).__module__.startswith("torch.nn") and ACTIVATIONS.get(type(activation).__name__)
+    own = type(activation).__module__.startswith("torch.nn") and KERAS_ACTIVATIONS.get(type(activation).__name__)
     dense = _dense(module.linear, name, own or "linear")
     state = {"linear.": dense}
     traced = None if own else _traced(activation, module, name, context)

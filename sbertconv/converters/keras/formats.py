@@ -143,7 +143,7 @@ def tidy_onnx(proto: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Format:
+class KerasFormat:
     """One form of a written model.
 
     Attributes:
@@ -162,10 +162,10 @@ class Format:
 
 
 FORMATS = {
-    "keras": Format("keras/{name}.keras", write_keras, ("keras",), False, True),
-    "saved_model": Format(f"saved_{{name}}/{SAVED_MODEL}", write_saved_model, ("tensorflow",), True, True),
-    "litert": Format("litert/{name}.tflite", write_litert, ("litert",), True),
-    "onnx": Format("onnx/{name}.onnx", write_onnx, ("onnxruntime",), True),
+    "keras": KerasFormat("keras/{name}.keras", write_keras, ("keras",), False, True),
+    "saved_model": KerasFormat(f"saved_{{name}}/{SAVED_MODEL}", write_saved_model, ("tensorflow",), True, True),
+    "litert": KerasFormat("litert/{name}.tflite", write_litert, ("litert",), True),
+    "onnx": KerasFormat("onnx/{name}.onnx", write_onnx, ("onnxruntime",), True),
 }
 
 

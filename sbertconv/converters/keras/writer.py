@@ -34,8 +34,8 @@ from sbertconv.plan.outputs import OUTPUTS
 from sbertconv.plan.planning import Plan
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.source.opening import Source
-from sbertconv.text import TextTokenizer
-from sbertconv.text.proof import Run
+from sbertconv.text import GraphTokenizer
+from sbertconv.text.proof import Tokenize
 from sbertconv.text.tf_emitter import function_runner
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def write_keras(
     return content, [partial(_write_models, models, manifests, content, staging.folder)]
 
 
-def _tokenizer(tables: TextTokenizer) -> tuple[Run, dict[str, int]]:
+def _tokenizer(tables: GraphTokenizer) -> tuple[Tokenize, dict[str, int]]:
     """A tokenizer as a function of TensorFlow, as a SavedModel has it, and its size."""
     return function_runner(import_tensorflow(["text input"]), tables)
 

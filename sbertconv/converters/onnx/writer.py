@@ -47,9 +47,9 @@ from sbertconv.runtime.model import ConvertedModel
 from sbertconv.runtime.opening import open_model
 from sbertconv.runtime.tokenization import load_tokenizer
 from sbertconv.source.opening import Source
-from sbertconv.text import TextTokenizer
+from sbertconv.text import GraphTokenizer
 from sbertconv.text.onnx_graph import put_before, session_runner, tokenizer_graph
-from sbertconv.text.proof import Run
+from sbertconv.text.proof import Tokenize
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -88,7 +88,7 @@ def write_onnx(
     return content, [partial(_finish, recipe, content, drafts, options, tables, staging) for recipe in recipes]
 
 
-def _tokenizer(tables: TextTokenizer) -> tuple[Run, dict[str, int]]:
+def _tokenizer(tables: GraphTokenizer) -> tuple[Tokenize, dict[str, int]]:
     """A tokenizer's graph alone, in ONNX Runtime, and its size."""
     graph = tokenizer_graph(tables)
     written = graph.SerializeToString()
@@ -159,7 +159,7 @@ def _to_openvino(made: Path, target: Path) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Form:
+class GraphFormat:
     """What a finished graph is written as.
 
     Attributes:
@@ -171,7 +171,7 @@ class Form:
     write: Callable[[Path, Path], list[Path]]
 
 
-FORMS = {"onnx": Form(GRAPH, _move), "openvino": Form("openvino/openvino_{name}.xml", _to_openvino)}
+FORMS = {"onnx": GraphFormat(GRAPH, _move), "openvino": GraphFormat("openvino/openvino_{name}.xml", _to_openvino)}
 
 
 def _batches(embedder: ConvertedModel, graph: Graph, calibration: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
