@@ -276,7 +276,7 @@ REFUSED = (
         "it takes the best tokens by a score that several of them share",
         "which of equal ones are taken is decided by the order in which PyTorch sorts, and differs between engines "
         "and between batches",
-        "`doge`, `deepseek_v32`, `glm_moe_dsa`, `axk2`",
+        "`doge`, beyond its window, where a word is repeated",
     ),
     (
         "it makes a Python list with an entry for each token",

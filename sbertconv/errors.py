@@ -25,6 +25,8 @@ HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e
 
 LONGEST_LINE, MOST_LINES = 4000, 200  # characters and lines of a message
 COLOURS = re.compile("\x1b\\[[0-9;]*m")
+AUTOGRAPH = "in user code:"  # how an error of TensorFlow's begins that lists the lines of a function first
+OF_A_TYPE = re.compile(r"\w+(Error|Exception): ")
 
 
 def visible(text: str) -> str:
@@ -131,4 +133,7 @@ def require(extra: str, *packages: str) -> None:
 def error_text(error: BaseException | None, lines: int = 1) -> str:
     """The type and the first lines of a library's error, in one line."""
     found = [line.strip() for line in COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    if found and found[0] == AUTOGRAPH:
+        reasons = [place for place, line in enumerate(found) if OF_A_TYPE.match(line)]
+        return " ".join(found[(reasons or [0])[-1] :][:lines])
     return f"{type(error).__name__}: {' '.join(found[:lines])}".rstrip(": ")

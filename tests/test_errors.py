@@ -31,6 +31,7 @@ from sbertconv import (
     UnsupportedOptionError,
 )
 from sbertconv.console.options import flags_of, in_command_words
+from sbertconv.errors import error_text
 from sbertconv.source.opening import open_source
 
 
@@ -575,3 +576,18 @@ def test_a_message_is_as_long_as_somebody_reads() -> None:
     assert text.endswith("\nMend it.")
     assert len(text) < 10_000
     assert "lines more" in text
+
+
+def test_the_reason_of_a_function_of_tensorflow_comes_before_its_lines() -> None:
+    import tensorflow as tf
+
+    @tf.function
+    def fails(x: Any) -> Any:
+        if tf.reduce_sum(x) > 0:
+            raise ValueError("the reason,\nand more")
+        return x
+
+    with pytest.raises(ValueError, match="in user code") as raised:
+        fails(tf.ones(2))
+    assert error_text(raised.value) == "ValueError: the reason,"
+    assert error_text(raised.value, 2) == "ValueError: the reason, and more"
