@@ -45,7 +45,7 @@ def decomposed(
             broken up.
     """
     if not _is_flat(program.graph) or not _without_writes(program.graph):
-        return program.run_decompositions(table)
+        return _without_views(program.run_decompositions(table))
     graph, signature = program.graph, program.graph_signature
     for node in list(graph.nodes):
         way = _way(node.target, table, is_kept) if node.op == "call_function" else None
@@ -57,6 +57,16 @@ def decomposed(
     _say_sizes(graph)
     _complete_users(graph)
     graph.eliminate_dead_code()
+    program.graph_module.recompile()
+    return program
+
+
+def _without_views(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program without views of whole tensors, which PyTorch's decompositions leave."""
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.prims.view_of.default):
+        node.replace_all_uses_with(node.args[0])
+        program.graph_signature.replace_all_uses(node.name, node.args[0].name)
+        program.graph.erase_node(node)
     program.graph_module.recompile()
     return program
 

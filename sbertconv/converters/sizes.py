@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from sbertconv.source.torch_compat import telling_numbers_of_sizes
+from sbertconv.source.torch_compat import is_from_data, telling_numbers_of_sizes
 
 SQUEEZES = ("squeeze.default", "squeeze.dim", "squeeze.dims")
 
@@ -30,11 +30,36 @@ def _quotient(number: Any, other: Any, **options: Any) -> Any:
     return number // other if sizes and options.get("rounding_mode") else torch.div(number, other, **options)
 
 
+def _every_place(values: Tensor, **options: Any) -> Any:
+    """Tensor.nonzero() of as many values as there are experts: models go through those that some token takes, and the
+    others, which no token takes, add nothing.
+    """
+    if options.get("as_tuple") or values.ndim != 1 or not isinstance(values.shape[0], int):
+        return torch.nonzero(values, **options)
+    return [torch.tensor([place]) for place in range(values.shape[0])]
+
+
+def _number(values: Tensor) -> Any:
+    """Tensor.numel(), 1 at least where only the data tells: models leave out tokens where there are none, and those add
+    nothing.
+    """
+    count = values.numel()
+    return torch.sym_max(count, 1) if is_from_data(count) else count
+
+
+def _written(number: Tensor, form: str = "") -> str:
+    """A number in a text, as an expert's in its name."""
+    return format(number.item(), form) if number.ndim == 0 else format(repr(number), form)
+
+
 # function -> the same with open sizes; its name is what a model's code is searched for
 OPEN: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.topk: _largest,
     Tensor.topk: _largest,
     torch.div: _quotient,
+    Tensor.nonzero: _every_place,
+    Tensor.numel: _number,
+    Tensor.__format__: _written,
 }
 
 

@@ -129,8 +129,32 @@ def unchanged(module: torch.nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def traceable(module: torch.nn.Module) -> Iterator[None]:
     """A module in the forms of its operations that a trace keeps open."""
-    with traceable_experts(module), traceable_scans(module), traceable_sizes(module), traceable_complex_numbers(module):
+    with (
+        traceable_experts(module),
+        traceable_scans(module),
+        traceable_sizes(module),
+        traceable_complex_numbers(module),
+        _dtypes_settled(),
+    ):
         yield
+
+
+@contextlib.contextmanager
+def _dtypes_settled() -> Iterator[None]:
+    """While tracing, a module in the dtype that it is moved to stays as it is: PyTorch would put other weights in their
+    places, which no trace can.
+    """
+    move = torch.nn.Module.to
+
+    def moved(module: torch.nn.Module, *args: object, **options: object) -> torch.nn.Module:
+        settled = len(args) == 1 and not options and all(weight.dtype == args[0] for weight in module.parameters())
+        return module if settled else move(module, *args, **options)
+
+    torch.nn.Module.to = moved
+    try:
+        yield
+    finally:
+        torch.nn.Module.to = move
 
 
 @contextlib.contextmanager

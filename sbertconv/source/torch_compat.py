@@ -64,6 +64,13 @@ def own_buffers(module: torch.nn.Module) -> MutableMapping[str, Any]:
     return cast(MutableMapping[str, Any], private(module, "_buffers", "torch"))
 
 
+def is_from_data(size: Any) -> bool:
+    """Whether only the data tells a size, as that of torch.nonzero."""
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+    return isinstance(size, torch.SymInt) and bool(free_unbacked_symbols(size))
+
+
 def settled(size: torch.SymInt) -> bool:
     """Whether a trace takes a size, open at first, for one number."""
     return size.node.maybe_as_int() is not None
