@@ -107,8 +107,8 @@ class Commands(TyperGroup):
             said = f"{what}: cannot be read or written: {error.strerror or error}.\nMake room, or check it."
             typer.echo(visible(said), err=True)
             raise typer.Exit(SbertconvError.exit_code) from error
-        except KeyboardInterrupt:
-            typer.echo("Interrupted. Nothing was written.", err=True)
+        except KeyboardInterrupt as stop:
+            typer.echo(stop.args[0] if stop.args else "Interrupted. Nothing was written.", err=True)
             raise typer.Exit(130) from None
 
 

@@ -118,7 +118,12 @@ def test_a_misspelt_word_gets_a_suggestion(
 
 
 def test_nothing_is_suggested_where_nothing_is_like_it() -> None:
-    for message in ("format 'x' is not there (have: onnx, keras).\nChoose.", "No list here.", "'a' is wrong"):
+    for message in (
+        "format 'x' is not there (have: onnx, keras).\nChoose.",
+        "No list here.",
+        "'a' is wrong",
+        "the column 'text' is int64 (have: text, bytes of images).\nChoose.",
+    ):
         assert with_suggestion(message) == message
 
 

@@ -37,9 +37,7 @@ def describe_image(module: Any) -> dict[str, Any]:
         config = {**config, **_part_of_a_larger_one(config)}
         section = {key: config.get(key) for key in IMAGE_SETTINGS}
         section["resample"] = None if section["resample"] is None else int(section["resample"])
-        section = parse_json(
-            json.dumps(section), "the image processor", dict
-        )  # the library has tuples, and arrays of numbers
+        section = parse_json(json.dumps(section), "the image processor", dict)  # it has tuples
         problems = problems_of_image(section)
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         problems = [error_text(error)]
