@@ -228,6 +228,15 @@ def test_a_signal_that_is_ignored_stays_so(name: str) -> None:
     assert run_python(f"{code}\n{COMMAND_LINE}", "engines").code == 0
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+@pytest.mark.parametrize("words", [["--help"], ["encode", "--help"], ["engines"], ["--version"]])
+def test_an_output_that_takes_nothing_is_one_error(words: list[str]) -> None:
+    code = f"import os\nos.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n{COMMAND_LINE}"
+    ran = run_python(code, *words)
+    assert (ran.code, "Traceback" in ran.err) == (1, False), ran.err
+    assert "No space left on device" in ran.err
+
+
 def test_an_interrupt_of_tables_says_what_stays(static_artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jsonl").write_text('{"text": "a fox"}\n', encoding="utf-8")
