@@ -237,6 +237,16 @@ def is_modality(value: Any) -> bool:
     )
 
 
+def is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_count, value))
+
+
+def replicates_few(value: Any) -> bool:
+    """Ranges of layers that an adapter has its base repeat, each of which becomes a copy."""
+    pairs = isinstance(value, list) and all(map(is_pair, value))
+    return pairs and len(value) <= MOST_LAYERS and sum(max(0, end - start) for start, end in value) <= MOST_LAYERS
+
+
 KEYWORDS = or_null(
     "an object without keywords that unpickle, fetch code or name places",
     lambda value: isinstance(value, dict) and not any(map(FOREIGN.fullmatch, value)),
@@ -294,6 +304,7 @@ KEYS: dict[str, Rule] = {
     "architectures": or_null("a list of texts", texts),
     "auto_map": or_null("an object", each(lambda value: True)),
     "id2label": or_null("an object of texts", each(is_text)),
+    "layer_replication": or_null(f"pairs of numbers of layers, up to {MOST_LAYERS:,} together", replicates_few),
     "kernel_sizes": ("a list of whole numbers", lambda value: isinstance(value, list) and all(map(is_count, value))),
     "pooling_mode": or_null("text, a list of texts", either(is_text, texts)),
     "modality_config": or_null(

@@ -511,7 +511,7 @@ def _read_modules(folder: Path) -> Iterator[ModuleSpec]:
 
 
 def check_preprocessing(folder: Path) -> None:
-    """Look at the files of tokenizers and processors that the library opens by itself.
+    """Look at the files of tokenizers, processors and adapters that the library opens by itself.
 
     Raises:
         SourceError: for what it would take for something else, or panic of.
@@ -523,6 +523,8 @@ def check_preprocessing(folder: Path) -> None:
     for name in VOCABULARIES:
         if is_there(folder / name):
             check_vocabulary(folder / name)
+    if is_there(folder / ADAPTER_CONFIG):
+        read_json(folder / ADAPTER_CONFIG)
     for name in PROCESSORS:
         if is_there(folder / name):
             check_processor(folder / name)
