@@ -92,7 +92,8 @@ class Commands(TyperGroup):
             if isinstance(error, ParityError):
                 print_parity(error.report.to_json(), open_console(stderr=True))
             known = flags_of(self.get_command(ctx, ctx.invoked_subcommand or ""))
-            typer.echo(with_suggestion(in_command_words(str(error), known)), err=True)
+            # As the command line has it, a value has no escapes
+            typer.echo(visible(with_suggestion(in_command_words(str(error), known))), err=True)
             raise typer.Exit(error.exit_code) from error
         except typer.BadParameter as error:
             error.message = with_suggestion(error.message)
@@ -100,16 +101,20 @@ class Commands(TyperGroup):
         except OSError as error:
             if ctx.params["debug"] or isinstance(error, BrokenPipeError):
                 raise
-            from sbertconv.console.files import discard_output
-
-            discard_output()
-            what = error.filename or "The output"
-            said = f"{what}: cannot be read or written: {error.strerror or error}.\nMake room, or check it."
-            typer.echo(visible(said), err=True)
+            _tell_unwritable(error)
             raise typer.Exit(SbertconvError.exit_code) from error
-        except KeyboardInterrupt:
-            typer.echo("Interrupted. Nothing was written.", err=True)
+        except KeyboardInterrupt as stop:
+            typer.echo(stop.args[0] if stop.args else "Interrupted. Nothing was written.", err=True)
             raise typer.Exit(130) from None
+
+
+def _tell_unwritable(error: OSError) -> None:
+    from sbertconv.console.files import discard_output
+
+    discard_output()
+    what = error.filename or "The output"
+    said = f"{what}: cannot be read or written: {error.strerror or error}.\nMake room, or check it."
+    typer.echo(visible(said), err=True)
 
 
 app = typer.Typer(
@@ -762,4 +767,10 @@ def main() -> None:
     # What is said on a stream that is closed goes nowhere
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stderr(sys.stderr or nowhere):
         tell_warnings()
-        app()
+        try:
+            app()
+        except OSError as error:  # of the help, which is printed before a command runs
+            if "--debug" in sys.argv:
+                raise
+            _tell_unwritable(error)
+            sys.exit(SbertconvError.exit_code)

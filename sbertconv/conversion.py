@@ -141,7 +141,8 @@ class Conversion:
                 except ArtifactError as error:  # the graph cannot be fused, loaded or run
                     if len(ways) == 1:
                         raise
-                    reason = str(error).splitlines()[0].replace(f"{staging.folder}{os.sep}", "")
+                    first, *others = str(error).splitlines()
+                    reason = " ".join([first, *others[: first.endswith(":")]]).replace(f"{staging.folder}{os.sep}", "")
                     continue
                 content = {**written, "notes": [*written["notes"], *filter(None, [note.format(reason=reason)])]}
                 if report.passed:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -518,6 +519,8 @@ def checked_value(entry: Field[Any], kind: Any, value: Any) -> Any:
                 f"{entry.name}={said} (have: {', '.join(map(str, facts.choices))}).\nChoose among these."
             )
     low, high = facts.low, facts.high
+    if isinstance(value, float) and math.isinf(value):  # which a manifest cannot record
+        raise UnsupportedOptionError(f"{entry.name}={value} is no number (have: finite ones).\nPass a large one.")
     if value is not None and not ((low is None or value >= low) and (high is None or value <= high)):
         due = f"{low:g} to {high:g}" if high is not None else f"{low:g} and more"
         raise UnsupportedOptionError(f"{entry.name}={value} (have: {due}).\nLeave it out for the default.")

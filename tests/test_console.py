@@ -118,7 +118,12 @@ def test_a_misspelt_word_gets_a_suggestion(
 
 
 def test_nothing_is_suggested_where_nothing_is_like_it() -> None:
-    for message in ("format 'x' is not there (have: onnx, keras).\nChoose.", "No list here.", "'a' is wrong"):
+    for message in (
+        "format 'x' is not there (have: onnx, keras).\nChoose.",
+        "No list here.",
+        "'a' is wrong",
+        "the column 'text' is int64 (have: text, bytes of images).\nChoose.",
+    ):
         assert with_suggestion(message) == message
 
 
@@ -329,3 +334,14 @@ def test_every_name_of_the_table_is_an_option() -> None:
     ours = {name for row in table.splitlines() for name in re.findall(r"`(--[\w-]+)", "|".join(row.split("|")[1:3]))}
     assert len(ours) > 10
     assert ours - known == set()
+
+
+@pytest.mark.parametrize("value", ["\u202eabc", "a\x1b[31m"])
+def test_a_value_of_the_command_line_is_said_without_what_a_terminal_obeys(
+    value: str, static_artifact: Path, cli: Callable[..., Ran], tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a fox"}\n', encoding="utf-8")
+    ran = cli("encode", static_artifact, "--input", tmp_path, "--output", tmp_path / "out/", "--keep", value)
+    assert ran.code == 1
+    assert "--keep" in ran.err
+    assert value not in ran.err

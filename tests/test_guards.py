@@ -137,3 +137,8 @@ def test_the_line_of_an_error_is_the_last_one_of_the_models_code() -> None:
     assert "test_guards.py" in place_of(raised.value)
     assert "return tokens.view(7)" in place_of(raised.value)
     assert place_of(ValueError()) == ""
+
+
+def test_a_limit_of_billions_is_not_looked_through() -> None:
+    guards = ["L['ids'].size()[1] <= 512"]
+    assert guarded_lengths(guards, {"max_length": 10**9, "task_max_length": {"query": 10**12}}) == [512, 513]

@@ -326,6 +326,28 @@ def test_the_way_back_says_where_no_weights_can_be_written(
         sbertconv.to_st(file, tmp_path / "st")
 
 
+@pytest.mark.parametrize("layers", [[[0, 2]] * 100_000, [[0, 10**9]], [[0]], "x", [[-1, 2]]])
+def test_an_adapter_repeats_no_thousands_of_layers(
+    layers: Any, bert_folder: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder = copy_of(bert_folder)
+    (folder / "adapter_config.json").write_text(json.dumps({"layer_replication": layers}), encoding="utf-8")
+    with pytest.raises(SourceError, match=r"layer_replication: .* \(have: pairs"):
+        sbertconv.inspect(folder)
+
+
+@pytest.mark.parametrize("length", [100, 10**9])
+def test_a_model_that_does_not_take_what_its_limit_says_is_one_error(
+    length: int, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = copy_of(bert_folder)
+    for name, key in (("tokenizer_config.json", "model_max_length"), ("sentence_bert_config.json", "max_seq_length")):
+        settings = json.loads((folder / name).read_text(encoding="utf-8"))
+        (folder / name).write_text(json.dumps({**settings, key: length}), encoding="utf-8")
+    with pytest.raises(SourceError, match=r"encode\(\) of the model itself fails: RuntimeError: The size of tensor"):
+        sbertconv.to_onnx(folder, tmp_path / "onnx")
+
+
 MODALITY = {"method": "forward", "method_output_name": "last_hidden_state"}
 UNASKABLE: dict[str, tuple[dict[str, Any], str]] = {
     "planned": (

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cases
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 from conftest import Ran
 from PIL import Image
+from transformers import CLIPImageProcessor
 
 import sbertconv
 from sbertconv.artifact.folder import read_artifact
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.plan.images import describe_image
 from sbertconv.runtime.images import opened_image
 from sbertconv.tables.embedding import EmbedTable
 
@@ -182,3 +185,25 @@ def test_images_come_as_dicts_and_as_paths(model: Any, clip_artifact: Path, tmp_
     ):
         with pytest.raises(UnsupportedOptionError, match=reason):
             converted.encode(inputs)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"resample": "x"},
+        {"resample": float("nan")},
+        {"rescale_factor": float("nan")},
+        {"rescale_factor": "x"},
+        {"size": {"height": 10**9, "width": 10**9}},
+        {"size": {"shortest_edge": -1}},
+        {"crop_size": None},
+        {"image_mean": (0.5,) * 1000},
+        {"image_std": [0, 0, 0]},
+        {"crop_pct": "x", "size": {"shortest_edge": 8}},
+    ],
+)
+def test_settings_of_images_that_no_folder_has_are_refused_before_anything_is_traced(wrong: dict[str, Any]) -> None:
+    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    vars(processor).update(wrong)
+    with pytest.raises(UnsupportedOptionError, match="image processor CLIPImageProcessor"):
+        describe_image(SimpleNamespace(processor=processor))

@@ -186,6 +186,70 @@ def test_an_interrupt_during_the_imports_is_quiet() -> None:
     assert (ran.code, ran.out, ran.err) == (130, "", "Interrupted. Nothing was written.\n")
 
 
+@pytest.mark.parametrize(
+    ("command", "name", "code"),
+    [
+        ("encode", "SIGINT", 130),
+        ("encode", "SIGTERM", 143),
+        ("encode", "SIGHUP", 129),
+        ("to_onnx", "SIGTERM", 143),
+        ("to_st", "SIGTERM", 143),
+    ],
+)
+def test_a_signal_leaves_nothing_behind(
+    command: str, name: str, code: int, bert_folder: Path, static_artifact: Path, bert_keras: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "texts.txt").write_text("a fox\n" * 100, encoding="utf-8")
+    place, temporary = tmp_path / "place", tmp_path / "temporary"
+    words, stop = {
+        "to_onnx": (["to-onnx", bert_folder, place / "o"], "sbertconv.converters.writing.write_module_configs"),
+        "encode": (
+            ["encode", static_artifact, "--input", tmp_path / "texts.txt", "--output", place / "o.npy"],
+            "sbertconv.runtime.graph.Graph.tensors",
+        ),
+        "to_st": (["to-st", bert_keras, place / "o"], "sbertconv.artifact.publishing.Staging.manifest"),
+    }[command]
+    place.mkdir()
+    temporary.mkdir()
+    code_of_stop = (
+        "import os, pkgutil, signal, sys\nfrom unittest import mock\n"
+        f"stop = lambda *rest, **more: os.kill(os.getpid(), signal.{name})\n"
+        f"with mock.patch({stop!r}, stop):\n    {COMMAND_LINE}"
+    )
+    ran = run_python(code_of_stop, *words, env={"TMPDIR": str(temporary)})
+    assert (ran.code, "Traceback" in ran.err) == (code, False), ran.err
+    assert [*place.iterdir(), *temporary.iterdir()] == []
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_that_is_ignored_stays_so(name: str) -> None:
+    ending = f"os.kill(os.getpid(), signal.{name})"
+    code = f"import atexit, os, signal\nsignal.signal(signal.{name}, signal.SIG_IGN)\natexit.register(lambda: {ending})"
+    assert run_python(f"{code}\n{COMMAND_LINE}", "engines").code == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+@pytest.mark.parametrize("words", [["--help"], ["encode", "--help"], ["engines"], ["--version"]])
+def test_an_output_that_takes_nothing_is_one_error(words: list[str]) -> None:
+    code = f"import os\nos.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n{COMMAND_LINE}"
+    ran = run_python(code, *words)
+    assert (ran.code, "Traceback" in ran.err) == (1, False), ran.err
+    assert "No space left on device" in ran.err
+
+
+def test_an_interrupt_of_tables_says_what_stays(static_artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text('{"text": "a fox"}\n', encoding="utf-8")
+    code = (
+        "import os, signal\nfrom unittest import mock\n"
+        "stop = lambda *rest, **more: os.kill(os.getpid(), signal.SIGINT)\n"
+        f"with mock.patch('sbertconv.tables.encoding.embed_tables', stop):\n    {COMMAND_LINE}"
+    )
+    ran = run_python(code, "encode", static_artifact, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert ran.code == 130
+    assert "out keeps what is done: the same command goes on there." in ran.err
+
+
 def test_an_error_of_the_engine_stands_in_its_message_alone(
     bert_artifact: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sentence_transformers.sentence_transformer import modules as st
 
 import sbertconv
 from sbertconv.errors import UnsupportedOptionError
-from sbertconv.plan.preprocessing import describe_input
+from sbertconv.plan.preprocessing import describe_input, token_limit
 from sbertconv.runtime.tokenization import load_tokenizer
 
 TEXTS = ["", "a fox", "How many people live in Berlin? [SEP] </s> " * 12, "The quick brown fox jumps over the dog."]
@@ -131,17 +132,33 @@ def test_a_folder_keeps_them(tmp_path: Path) -> None:
     ids=str,
 )
 def test_pixels_are_the_librarys(kwargs: dict[str, Any], tmp_path: Path) -> None:
-    from sbertconv.converters.writing import image_section
+    from sbertconv.plan.images import describe_image
     from sbertconv.runtime.images import pixel_values
     from sbertconv.source.routes import find_routes
 
     model = cases.MODULES["clip as a transformer"].build()
     model[0].processing_kwargs = kwargs
     (route,) = [route for route in find_routes(model) if route.modality == "image"]
-    section: Any = image_section(route)  # type: ignore[arg-type]  # its modules alone are looked at
+    section: Any = describe_image(route.modules[0][1])
     noise = np.random.default_rng(4).integers(0, 255, (50, 34, 3), dtype=np.uint8)
     theirs = model.preprocess([Image.fromarray(noise)])["pixel_values"]
     np.testing.assert_allclose(pixel_values([noise], section), theirs, atol=1e-5)
     model[0].processing_kwargs = {"image": {"do_pad": True}}
     with pytest.raises(UnsupportedOptionError, match="do_pad is not supported for images"):
-        image_section(route)  # type: ignore[arg-type]
+        describe_image(route.modules[0][1])
+
+
+@pytest.mark.parametrize("length", ["9", float("nan"), {}, [9], 0])
+def test_a_limit_that_is_no_number_of_tokens_is_refused(length: Any) -> None:
+    module = transformer(text={"max_length": length})
+    with pytest.raises(UnsupportedOptionError, match="tokens leaves nothing of a text"):
+        token_limit(module, module.tokenizer)
+
+
+@pytest.mark.parametrize("kwargs", [{"audio": None}, {"text": [1]}, [], "x", {"common": 5}])
+def test_what_is_no_object_of_keywords_is_refused(kwargs: Any, bert_folder: Path, copy_of: Any) -> None:
+    file = copy_of(bert_folder) / "sentence_bert_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**settings, "processing_kwargs": kwargs}), encoding="utf-8")
+    with pytest.raises(sbertconv.SourceError, match=r"processing_kwargs: .* an object of objects"):
+        sbertconv.inspect(file.parent)

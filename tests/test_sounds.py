@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,40 @@ EXTRACTORS: dict[str, Callable[[], Any]] = {
     "ast": lambda: ASTFeatureExtractor(num_mel_bins=64),
     "ast, short": lambda: ASTFeatureExtractor(num_mel_bins=64, max_length=50, do_normalize=False),
 }
+
+
+@pytest.mark.parametrize("name", ["hop_length", "sampling_rate", "n_samples", "feature_size"])
+@pytest.mark.parametrize("value", [0, -1, 10**12, float("nan"), "a", None, [2]])
+def test_settings_of_sounds_that_no_folder_has_are_refused_before_anything_is_traced(name: str, value: Any) -> None:
+    extractor = WhisperFeatureExtractor(feature_size=16, chunk_length=2)
+    setattr(extractor, name, value)
+    if (name, value) != ("n_samples", None):  # which is filled to nothing, and frames are missing then
+        with pytest.raises(UnsupportedOptionError, match="feature extractor WhisperFeatureExtractor: "):
+            describe_sound(SimpleNamespace(processor=extractor))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"feature_size": 10**9}, r"feature_size: 1000000000 \(have: a number from 0 to 1,024"),
+        ({"num_mel_bins": float("nan")}, r"num_mel_bins: NaN \(have"),
+        ({"n_fft": 10**9}, r"n_fft: 1000000000 \(have"),
+        ({"n_fft": 65536, "feature_size": 1024}, "1,024 mel filters of 65,536 samples are too many"),
+        ({"frame_length_ms": 60_000, "sampling_rate": 1_000_000}, "samples are too many"),
+        ({"win_length": -1}, r"win_length: -1 \(have"),
+        ({"sampling_rate": 10**9}, r"sampling_rate: 1000000000 \(have"),
+        ({"audio_tokenizer_name_or_path": "../other"}, "a model has its own parts"),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_mel_filters_that_would_fill_the_memory_are_refused_before_they_are_made(
+    settings: dict[str, Any], said: str, nested: bool, bert_folder: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder = copy_of(bert_folder)
+    name, content = ("processor_config.json", {"a": [settings]}) if nested else ("preprocessor_config.json", settings)
+    (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(sbertconv.SourceError, match=said):
+        sbertconv.inspect(folder)
 
 
 # The extractor's own arithmetic is float32 for Whisper, and its logarithm enlarges rounding

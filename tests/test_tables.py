@@ -731,3 +731,9 @@ def test_workers_share_one_part_and_its_rows_stay_in_order(
     ((part, table),) = pooled(reading.parts(find_inputs([str(tmp_path / "rows.parquet")])[0]), Here, 2)
     assert (part.rows, len(taken), len(set(taken))) == (1050, 11, 2)
     assert table.column("id").to_pylist() == list(range(1050))
+
+
+@pytest.mark.parametrize("options", [{"rows_per_file": 10**19}, {"workers": 10**19}, {"rows_per_file": 0}])
+def test_a_count_that_nothing_has_is_refused_before_a_file_is_read(options: dict[str, int]) -> None:
+    with pytest.raises(UnsupportedOptionError, match=r"\(have: 1 to "):
+        TableOptions(**options)

@@ -437,6 +437,16 @@ def problems_of(content: Any, *, closed: bool = False) -> list[str]:
     return found or list(_contradictions(content))
 
 
+def problems_of_image(section: Any) -> list[str]:
+    """The same of the `image` entry of a graph, before there is a manifest."""
+    return list(_problems(section, ImageSection, "", True)) or list(_image_problems(section))
+
+
+def problems_of_sound(section: Any) -> list[str]:
+    """The same of the `sound` entry of a graph, before there is a manifest."""
+    return list(_problems(section, SoundSection, "", True)) or list(_sound_problems(section))
+
+
 def _problems(value: Any, kind: Any, where: str, closed: bool) -> Iterator[str]:
     """Part by part, since the validator stops at the first problem of a value."""
     plain = _bare(kind)
@@ -530,10 +540,7 @@ def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
         if graph.get(needed) is None:
             yield f"{where}.{needed} is missing or null, and the graph takes {what}"
         yield from (f"{where}.sound.{problem}" for problem in _sound_problems(graph.get("sound")))
-        for step, settings in IMAGE_STEPS.items() if graph["image"] else ():
-            left = [name for name in settings if graph["image"][step] and graph["image"][name] is None]
-            yield from (f"{where}.image.{name} is null, and {step} is true" for name in left)
-        yield from (f"{where}.image.{problem}" for problem in _image_problems(graph["image"] or {}))
+        yield from (f"{where}.image.{problem}" for problem in _image_problems(graph["image"]))
         for tensors in ("inputs", "outputs"):
             given = [tensor["name"] for tensor in graph[tensors]]
             if len(set(given)) < len(given):
@@ -561,8 +568,13 @@ def _sound_problems(sound: SoundSection | None) -> Iterator[str]:
         yield f"mel: from {sound['mel']['lowest']} to {sound['mel']['highest']} Hz"
 
 
-def _image_problems(image: Mapping[str, Any]) -> Iterator[str]:
+def _image_problems(image: Mapping[str, Any] | None) -> Iterator[str]:
     """What is wrong with the parts of an `image` entry of the right types."""
+    if image is None:
+        return
+    for step, settings in IMAGE_STEPS.items():
+        left = [name for name in settings if image[step] and image[name] is None]
+        yield from (f"{name} is null, and {step} is true" for name in left)
     for name, ways in IMAGE_SIZES.items():
         if image.get(name) is not None and not any(way <= image[name].keys() for way in ways):
             due = "; ".join(", ".join(sorted(way)) for way in ways)

@@ -38,8 +38,11 @@ def with_suggestion(message: str) -> str:
     if found is None or "Did you mean" in message:
         return message
     listed = found["have"] or found["quoted"].replace("'", "")
+    names = listed.split(", ")
+    if found["wrong"] in names:  # a kind of thing that has the name of the thing
+        return message
     first, line_break, rest = message.partition("\n")
-    return f"{first}{did_you_mean(found['wrong'], listed.split(', '))}{line_break}{rest}"
+    return f"{first}{did_you_mean(found['wrong'], names)}{line_break}{rest}"
 
 
 def _entries(incomplete: str) -> Iterator[tuple[str, Path]]:

@@ -68,8 +68,11 @@ def encode_tables(
         load={name: value for name, value in load.items() if value is not None},
     )
     cluster = None if on is None else _cluster(on)
-    with _progress() as (on_start, on_part):
-        summary = embed_tables(embed, inputs, output, TableOptions(**options), on_part, on_start, cluster)
+    try:
+        with _progress() as (on_start, on_part):
+            summary = embed_tables(embed, inputs, output, TableOptions(**options), on_part, on_start, cluster)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"Interrupted. {output} keeps what is done: the same command goes on there.") from stop
     _tell(summary, output)
 
 

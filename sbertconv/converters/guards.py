@@ -18,6 +18,7 @@ GUARDS = "_guards_code"  # of an ExportedProgram: expressions of Python on the t
 ROWS, LENGTH = 3, 37  # of a batch, where the other of the two varies
 MOST_ROWS = 64
 SWEPT = 8192  # tokens, where texts have no limit
+MOST_SWEPT = 1 << 17  # tokens, far beyond what is compared, where a limit is any number of a file
 
 
 def guards_of(program: torch.export.ExportedProgram) -> list[str]:
@@ -80,7 +81,7 @@ def guarded_lengths(guards: Iterable[str], limits: Mapping[str, Any] | None) -> 
     if limits is None:
         return []
     named = [limits["max_length"], *limits["task_max_length"].values()]
-    most = max((int(limit) for limit in named if limit is not None), default=SWEPT)
+    most = min(max((int(limit) for limit in named if limit is not None), default=SWEPT), MOST_SWEPT)
     found: set[int] = set()
     for guard in guards:
         if len(set(_truths(guard, ((rows, LENGTH) for rows in range(2, MOST_ROWS + 1))))) > 1:

@@ -12,14 +12,13 @@ from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.kinds import EXACT
 from sbertconv.artifact.manifest import TokenizerSection
 from sbertconv.artifact.publishing import Staging
-from sbertconv.errors import UnsupportedOptionError
 from sbertconv.frameworks import version_of
+from sbertconv.plan.images import describe_image
 from sbertconv.plan.outputs import OUTPUTS
 from sbertconv.plan.planning import Plan
 from sbertconv.plan.preprocessing import token_limit
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.engines import ENGINES
-from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
 from sbertconv.source.hearing import table_rows
 from sbertconv.source.opening import Source, module_settings
 from sbertconv.source.st_compat import model_config
@@ -123,7 +122,7 @@ def route_content(
         "inputs": [{**entry, **bound(route, entry["name"])} for entry in inputs],
         "outputs": list(outputs),
         "tokenizer": tokenizer,
-        "image": image_section(route) if route.modality == "image" else None,
+        "image": describe_image(route.modules[0][1]) if route.modality == "image" else None,
         **({"sound": dict(route.input.section)} if route.modality == "audio" and route.input else {}),
     }
 
@@ -153,62 +152,6 @@ def write_tokenizer(route: PlannedRoute, is_default: bool, staging: Staging) -> 
     for name, text in files.items():
         staging.write(f"{folder}{name}", text)
     return {**section, "file": f"{folder}{section['file']}"}
-
-
-WARPED = 384  # pixels: from here on ConvNeXt's image processor crops nothing
-
-
-def image_section(route: PlannedRoute) -> dict[str, Any]:
-    """The image processor's settings, for `sbertconv.images`.
-
-    Raises:
-        UnsupportedOptionError: if it does anything else to an image than is known there.
-    """
-    module: Any = route.modules[0][1]
-    processor: Any = getattr(module, "processor", None)
-    processor = getattr(processor, "image_processor", processor)
-    processor = _called_with(processor, getattr(module, "processing_kwargs", None) or {})
-    config = processor.to_dict() if hasattr(processor, "to_dict") else {}
-    unknown = [key for key, value in config.items() if key.startswith("do_") and value and key not in IMAGE_SETTINGS]
-    if unknown or not config:
-        raise UnsupportedOptionError(
-            f"image processor {type(processor).__name__} does {', '.join(unknown) or 'unknown things'} "
-            f"(have: {', '.join(key for key in IMAGE_SETTINGS if key.startswith('do_'))}).\n"
-            "Convert the text tower alone."
-        )
-    config = {**config, **_part_of_a_larger_one(config)}
-    section = {key: config.get(key) for key in IMAGE_SETTINGS}
-    return {key: int(value) if key == "resample" and value is not None else value for key, value in section.items()}
-
-
-def _called_with(processor: Any, kwargs: Mapping[str, Mapping[str, Any]]) -> Any:
-    """The image processor with the settings that a module calls it with.
-
-    Raises:
-        UnsupportedOptionError: for others than are known there.
-    """
-    own, common = kwargs.get("image", {}), kwargs.get("common", {})
-    given = {**own, **{name: value for name, value in common.items() if name in IMAGE_SETTINGS}}
-    if unknown := [name for name in given if name not in IMAGE_SETTINGS]:
-        raise UnsupportedOptionError(
-            f"processing_kwargs: {', '.join(unknown)} is not supported for images (have: "
-            f"{', '.join(IMAGE_SETTINGS)}).\n"
-            "Convert the text tower alone."
-        )
-    return type(processor)(**{**processor.to_dict(), **given}) if given else processor
-
-
-def _part_of_a_larger_one(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The resizing of ConvNeXt's image processor, which has `crop_pct`: small images are the middle of a larger one,
-    large ones are warped.
-    """
-    edge, part = (config.get("size") or {}).get("shortest_edge"), config.get("crop_pct")
-    if not edge or not part or not config.get("do_resize"):
-        return {}
-    square = {"height": edge, "width": edge}
-    if edge >= WARPED:
-        return {"size": square}
-    return {"size": {"shortest_edge": int(edge / part)}, "do_center_crop": True, "crop_size": square}
 
 
 def write_module_configs(model: SentenceTransformer, staging: Staging) -> None:

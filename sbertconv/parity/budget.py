@@ -11,7 +11,7 @@ from sbertconv.artifact.scoring import TASKS
 from sbertconv.corpus.texts import CORPUS
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.parity.lengths import LONG, LONGEST_FORWARD, asked_limit, lengths_to_ask, texts_of_lengths
-from sbertconv.parity.questions import ALONE, COMPANY, Question, Side, ask, profiled
+from sbertconv.parity.questions import ALONE, COMPANY, Question, Side, answering, ask, profiled
 
 if TYPE_CHECKING:
     from sbertconv.runtime.graph import Graph
@@ -102,7 +102,9 @@ def _fitting(original: Side, embedder: ConvertedModel, graph: Graph, most: int, 
         return took if took > AGAIN else min(took, _timed(original, replace(alone, inputs=[text])))
 
     least = min(most, max(map(count, CORPUS)))
-    return max(least, fitting_length(most, original.numbers(), seconds_of, seconds))
+    with answering(embedder):
+        fitting = fitting_length(most, original.numbers(), seconds_of, seconds)
+    return max(least, fitting)
 
 
 def _timed(original: Side, question: Question) -> float:

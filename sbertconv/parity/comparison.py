@@ -16,7 +16,7 @@ import numpy as np
 
 from sbertconv.artifact.kinds import MODEL_CLASSES, ModelClass
 from sbertconv.corpus.texts import BATCH_SIZE
-from sbertconv.errors import ParityError, SourceError
+from sbertconv.errors import ParityError
 from sbertconv.memory import release_memory, trim_heap
 from sbertconv.parity.kinds import CLASS_PARITY
 from sbertconv.parity.quality import ALONE_STEP, GATES, Gate, QualityReport
@@ -30,6 +30,7 @@ from sbertconv.parity.questions import (
     Converted,
     Question,
     Side,
+    answering,
     ask,
     longest_forward,
     questions,
@@ -231,14 +232,8 @@ class Reference:
             SourceError: if the original cannot answer.
         """
         asked = questions(original, embedder, texts)
-        try:
+        with answering(embedder):
             return cls(asked, [ask(original, question) for question in asked], original.owner)
-        except Exception as error:
-            row = MODEL_CLASSES[embedder.artifact.manifest["model_class"]]
-            raise SourceError(
-                f"{row.method}() of the model itself fails: {type(error).__name__}: {error}\n"
-                f"Mend the model: {row.library} must be able to take every text."
-            ) from error
 
     @cached_property
     def wobble(self) -> tuple[float, str]:

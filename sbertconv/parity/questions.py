@@ -17,6 +17,7 @@ from sbertconv.artifact.kinds import EXACT, HEAD_OUTPUTS, HEADS, MODEL_CLASSES, 
 from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, images_to_convert, inputs_of, long_text, sentences
+from sbertconv.errors import SourceError
 from sbertconv.memory import trim_heap
 from sbertconv.parity.lengths import (
     LONGEST_BATCH,
@@ -233,6 +234,23 @@ def ask(side: Side, question: Question) -> list[Any]:
         answers = [np.asarray(result) for call in question.calls() for result in side.call(call)]
     trim_heap()  # every shape of a batch leaves buffers behind
     return answers
+
+
+@contextmanager
+def answering(embedder: ConvertedModel) -> Iterator[None]:
+    """In here, whatever the original of a converted folder raises is one kind of error.
+
+    Raises:
+        SourceError: with the library's words.
+    """
+    try:
+        yield
+    except Exception as error:
+        row = MODEL_CLASSES[embedder.artifact.manifest["model_class"]]
+        raise SourceError(
+            f"{row.method}() of the model itself fails: {type(error).__name__}: {error}\n"
+            f"Mend the model: {row.library} must be able to take every text."
+        ) from error
 
 
 def _as_arrays(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:

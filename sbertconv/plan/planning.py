@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sbertconv.errors import SbertconvError, SourceError, UnsupportedModuleError
 from sbertconv.plan.context import Context
+from sbertconv.plan.images import describe_image
 from sbertconv.plan.preprocessing import InputDescription, describe_input
 from sbertconv.plan.registry import Registry
 from sbertconv.plan.routes import DescribedRoute, PlannedRoute
@@ -112,10 +113,15 @@ def _fields(route: Route) -> dict[str, Any]:
     return {entry.name: getattr(route, entry.name) for entry in fields(route)}
 
 
-# Modality -> what describes its input; the settings of an image are read where they are written.
+def _image(module: Any) -> None:
+    """The settings of an image are read where they are written, and looked at here before anything is traced."""
+    describe_image(module)
+
+
+# Modality -> what describes its input
 INPUTS: dict[str, Callable[[Any], InputDescription | None]] = {
     "text": describe_input,
-    "image": lambda module: None,
+    "image": _image,
     "audio": lambda module: InputDescription({**describe_sound(module)}, {}),
 }
 

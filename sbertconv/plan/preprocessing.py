@@ -60,15 +60,21 @@ def describe_input(module: torch.nn.Module) -> InputDescription:
     )
 
 
-def limit(length: float | None) -> int | None:
+def limit(length: Any) -> int | None:
     """A length limit in tokens, None for the libraries' ways to say "none".
 
     Raises:
-        UnsupportedOptionError: for one that leaves nothing of a text.
+        UnsupportedOptionError: for one that is no number, or leaves nothing of a text.
     """
-    if length is not None and length < 1:
-        raise UnsupportedOptionError(f"a limit of {length} tokens leaves nothing of a text")
-    return None if length is None or length > LARGEST_LIMIT else int(length)
+    if length is None:
+        return None
+    try:
+        fits = bool(length >= 1)  # NaN does not
+    except TypeError:
+        fits = False
+    if not fits:
+        raise UnsupportedOptionError(f"a limit of {length!r} tokens leaves nothing of a text")
+    return None if length > LARGEST_LIMIT else int(length)
 
 
 def token_limit(module: torch.nn.Module, tokenizer: Any) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from sbertconv.artifact.manifest import Fill, SoundSection
+from sbertconv.artifact.manifest import Fill, SoundSection, problems_of_sound
 from sbertconv.errors import UnsupportedOptionError, error_text
 from sbertconv.runtime.sounds import mel_filters
 
@@ -32,6 +32,8 @@ def describe_sound(module: Any) -> SoundSection:
         raise UnsupportedOptionError(f"processing_kwargs: {', '.join(names)} is not supported for sounds")
     try:
         section, filters = describe(extractor)
+        if problems := problems_of_sound(section):
+            raise UnsupportedOptionError(f"feature extractor {type(extractor).__name__}: {'; '.join(problems)}")
         others = filters is not None and not np.allclose(filters, mel_filters(section), rtol=0, atol=CLOSE)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UnsupportedOptionError(

@@ -12,7 +12,7 @@ from sbertconv.artifact import json_reading
 from sbertconv.artifact.folder import inside
 from sbertconv.artifact.json_reading import Rule
 from sbertconv.artifact.kinds import COLBERT_VECS, LEXICAL_WEIGHTS
-from sbertconv.artifact.manifest import LONGEST_PROMPT, MOST_PROMPTS
+from sbertconv.artifact.manifest import LONGEST_PROMPT, MOST_PROMPTS, MOST_SPECTRUM
 from sbertconv.artifact.tokenizer_file import LARGEST_TOKEN_ID, tokenizer_problems
 from sbertconv.errors import ArtifactError, SourceError
 from sbertconv.source.chain import ModuleSpec
@@ -23,6 +23,7 @@ NEEDS_TOKENIZER = {"Transformer", "MLMTransformer", "StaticEmbedding", "SparseSt
 INDEX = ".index.json"  # of weights in several files
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+PROCESSORS = (*IMAGE_PROCESSORS, "video_preprocessor_config.json", "audio_tokenizer_config.json")
 COPY = "Get a complete copy of the model."
 HEAD_FILES = {LEXICAL_WEIGHTS: "sparse_linear.pt", COLBERT_VECS: "colbert_linear.pt"}  # output -> the file of its head
 ADAPTER_CONFIG = "adapter_config.json"
@@ -111,6 +112,27 @@ def check_vocabulary(path: Path) -> None:
         raise SourceError(
             f"{path}: the number of {beyond[0]!r:.60} is none of a token (have: 0 to {LARGEST_TOKEN_ID - 1:,}).\n{COPY}"
         )
+
+
+def check_processor(path: Path) -> None:
+    """Look at the settings of what the library makes of images and sounds.
+
+    Raises:
+        SourceError: for mel filters that would fill the memory, which the library makes while it opens them.
+    """
+    content = read_json(path)
+    for part in (content, *objects_in(content)):
+        json_reading.check_keys(part, SPECTRA, path, SourceError, advice=COPY)
+        numbers = {name: value for name, value in part.items() if is_number(value)}
+        rows = max([numbers[name] for name in FILTERS if name in numbers], default=0)
+        windows = [numbers[name] for name in WINDOWS if name in numbers]
+        rate = numbers.get("sampling_rate", USUAL_RATE)
+        windows += [numbers[name] * rate / 1000 for name in DURATIONS if name in numbers]
+        if max(rows, USUAL_FILTERS) * max(windows, default=0) > MOST_SPECTRUM:
+            raise SourceError(
+                f"{path}: {max(rows, USUAL_FILTERS):,} mel filters of {max(windows):,.0f} samples are too many (have: "
+                f"up to {MOST_SPECTRUM:,} numbers).\n{COPY}"
+            )
 
 
 def _stays(path: Path, file: str) -> None:
@@ -214,10 +236,40 @@ def is_modality(value: Any) -> bool:
     )
 
 
+def is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_count, value))
+
+
+def replicates_few(value: Any) -> bool:
+    """Ranges of layers that an adapter has its base repeat, each of which becomes a copy."""
+    pairs = isinstance(value, list) and all(map(is_pair, value))
+    return pairs and len(value) <= MOST_LAYERS and sum(max(0, end - start) for start, end in value) <= MOST_LAYERS
+
+
 KEYWORDS = or_null(
     "an object without keywords that unpickle, fetch code or name places",
     lambda value: isinstance(value, dict) and not any(map(FOREIGN.fullmatch, value)),
 )
+
+# Settings of spectrograms under the names of the library's feature extractors: filters, and samples of a window
+FILTERS = ("feature_size", "num_mel_bins", "num_mel_filters", "n_mels", "num_mels", "num_chroma")
+WINDOWS = ("n_fft", "fft_window_size", "fft_length", "win_length", "window_size", "frame_length", "num_frequency_bins",
+           "num_spectrogram_bins")  # fmt: skip
+DURATIONS = ("frame_length_ms", "win_length")  # in ms; the second one is in either
+USUAL_RATE, USUAL_FILTERS = 48_000, 128  # where a file leaves them out
+MOST_FILTERS, LONGEST_WINDOW, HIGHEST_RATE = 1024, 1 << 16, 1_000_000  # as a manifest has them
+
+
+def at_most(most: int) -> Rule:
+    """A number in a range; what is none, the library says itself."""
+    return f"a number from 0 to {most:,}", lambda value: not is_number(value) or 0 <= value <= most
+
+
+SPECTRA: dict[str, Rule] = {
+    **dict.fromkeys(FILTERS, at_most(MOST_FILTERS)),
+    **dict.fromkeys((*WINDOWS, *DURATIONS), at_most(LONGEST_WINDOW)),
+    "sampling_rate": at_most(HIGHEST_RATE),
+}
 
 # What a config says at any depth: counts of what models loop over, and code of the Hub
 NESTED: dict[str, Rule] = {
@@ -227,6 +279,7 @@ NESTED: dict[str, Rule] = {
                      "n_blocks", "num_stages", "depth", "num_repeat_blocks"), LAYERS),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len"), POSITIONS),
     "num_labels": LABELS,
+    "audio_tokenizer_name_or_path": ("null: a model has its own parts", lambda value: value is None),
 }  # fmt: skip
 
 # What is read of a model's files before the library reads them, or read in silence by it: key -> what it holds
@@ -250,12 +303,14 @@ KEYS: dict[str, Rule] = {
     "architectures": or_null("a list of texts", texts),
     "auto_map": or_null("an object", each(lambda value: True)),
     "id2label": or_null("an object of texts", each(is_text)),
+    "layer_replication": or_null(f"pairs of numbers of layers, up to {MOST_LAYERS:,} together", replicates_few),
     "kernel_sizes": ("a list of whole numbers", lambda value: isinstance(value, list) and all(map(is_count, value))),
     "pooling_mode": or_null("text, a list of texts", either(is_text, texts)),
     "modality_config": or_null(
         "an object of objects, each with a method, forward or get_*_features, and a method_output_name",
         lambda value: isinstance(value, dict) and bool(value) and all(map(is_modality, value.values())),
     ),
+    "processing_kwargs": or_null("an object of objects", each(lambda value: isinstance(value, dict))),
     "prompts": or_null(
         f"an object of up to {MOST_PROMPTS:,} texts of up to {LONGEST_PROMPT:,} characters",
         lambda value: each(lambda text: is_text(text) and len(text) <= LONGEST_PROMPT)(value)

@@ -21,8 +21,10 @@ from sbertconv.source.files import (
     ADAPTER_CONFIG,
     COPY,
     HEAD_FILES,
+    PROCESSORS,
     TOKENIZER,
     check_entries,
+    check_processor,
     check_tokenizer,
     check_vocabulary,
     heads_in,
@@ -455,7 +457,7 @@ def _bare_config(folder: Path, is_adapter: bool) -> Mapping[str, Any]:
     Raises:
         SourceError: if there is no PEFT, or the adapter does not say what its base is.
     """
-    check_tokenizers(folder)
+    check_preprocessing(folder)
     for file in (file for pattern in CONFIG_FILES for file in folder.glob(pattern)):
         read_json(file)
     if not is_adapter:
@@ -472,7 +474,7 @@ def _bare_config(folder: Path, is_adapter: bool) -> Mapping[str, Any]:
     if not given_path(base, SourceError).is_dir():
         return {"_name_or_path": base}
     check_entries(Path(base))
-    check_tokenizers(Path(base))
+    check_preprocessing(Path(base))
     config = read_json(Path(base) / CONFIG) if is_there(Path(base) / CONFIG) else {}
     return {**config, "_name_or_path": base}
 
@@ -508,8 +510,8 @@ def _read_modules(folder: Path) -> Iterator[ModuleSpec]:
         yield from _read_module(folder, str(entry.get("name", index)), type_, entry["path"])
 
 
-def check_tokenizers(folder: Path) -> None:
-    """Look at the files of a tokenizer that the library opens by itself.
+def check_preprocessing(folder: Path) -> None:
+    """Look at the files of tokenizers, processors and adapters that the library opens by itself.
 
     Raises:
         SourceError: for what it would take for something else, or panic of.
@@ -521,6 +523,11 @@ def check_tokenizers(folder: Path) -> None:
     for name in VOCABULARIES:
         if is_there(folder / name):
             check_vocabulary(folder / name)
+    if is_there(folder / ADAPTER_CONFIG):
+        read_json(folder / ADAPTER_CONFIG)
+    for name in PROCESSORS:
+        if is_there(folder / name):
+            check_processor(folder / name)
 
 
 def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[ModuleSpec]:
@@ -537,7 +544,7 @@ def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[Mo
     settings = read_json(files[0]) if files else {}
     if names is CONFIG_FILES and is_there(here / CONFIG):
         read_json(here / CONFIG)  # for its checks, as of what follows
-    check_tokenizers(here)
+    check_preprocessing(here)
     yield ModuleSpec(label, type_, path, settings)
     types = settings.get("types") or {}
     for route, nested in (settings.get("structure") or {}).items():

@@ -57,11 +57,12 @@ class TableOptions:
                 raise UnsupportedOptionError(
                     f"{name}={getattr(self, name)!r} (have: {', '.join(values)}).\nChoose one of these."
                 )
-        for name in ("rows_per_file", "workers"):
-            if getattr(self, name) < 1:
-                raise UnsupportedOptionError(f"{name}={getattr(self, name)} (have: 1 and more).\nPass a count.")
+        for name, most in MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise UnsupportedOptionError(f"{name}={getattr(self, name)} (have: 1 to {most:,}).\nPass a count.")
 
 
+MOST = {"rows_per_file": 2**31 - 1, "workers": 2**16}
 CHOICES: Mapping[str, Sequence[str]] = {"output_format": tuple(FORMS), "nulls": NULLS, "on_error": ON_ERROR}
 
 
