@@ -71,6 +71,21 @@ class UnsupportedOptionError(SbertconvError):
     """A setting of a module or an option of a command is not supported."""
 
 
+class UnreadableInputError(UnsupportedOptionError):
+    """An image or a sound that cannot be read, with its place among the inputs of a call.
+
+    Attributes:
+        index: of the first of them, from 0.
+    """
+
+    def __init__(self, message: str, index: int) -> None:
+        super().__init__(message, index)
+        self.index = index
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class MissingDependencyError(SbertconvError, ImportError):
     """A package of an optional extra is not installed."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from sbertconv.errors import UnsupportedOptionError
 from sbertconv.plan.images import describe_image
 from sbertconv.runtime.images import opened_image
 from sbertconv.tables.embedding import EmbedTable
+from sbertconv.tables.encoding import TableOptions, embed_tables
 
 ATOL = 1e-5
 TURNED = 6  # EXIF's number of a quarter turn
@@ -143,6 +145,51 @@ def test_a_column_holds_images(name: str, model: Any, clip_artifact: Path, pictu
     rows = found.column("embedding").to_pylist()
     assert rows[1] is None
     np.testing.assert_allclose([rows[0], rows[2]], model.encode([RGB, RGB]), ATOL, ATOL)
+
+
+BROKEN = PNG[:20]
+
+
+def test_a_column_of_errors_says_what_cannot_be_read(clip_artifact: Path, pictures: Path) -> None:
+    import pyarrow as pa
+
+    paths = [str(pictures / "plain.png"), None, "no/such.png", str(pictures / "plain.png")]
+    embed = EmbedTable(folder=str(clip_artifact), column="picture", errors="why")
+    found = embed(pa.table({"picture": paths}))
+    assert [row is None for row in found.column("embedding").to_pylist()] == [False, True, True, False]
+    assert found.column("why").to_pylist() == [None, None, "is str, and no image", None]
+    with pytest.raises(UnsupportedOptionError, match="Input 1 is str"):
+        replace(embed, errors=None)(pa.table({"picture": paths}))
+    with pytest.raises(UnsupportedOptionError, match="Input 1: an image of 20 bytes: cannot be read"):
+        sbertconv.load(clip_artifact).encode([PNG, BROKEN])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_broken_picture_of_a_table_is_named_or_left_out(
+    workers: int, model: Any, clip_artifact: Path, pictures: Path
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [PNG, None, PNG, BROKEN, BROKEN, PNG]
+    pq.write_table(pa.table({"id": range(6), "picture": rows}), pictures / "in.parquet")
+    embed = EmbedTable(folder=str(clip_artifact), column="picture")
+
+    def run(on_error: str) -> Any:
+        options = TableOptions(on_error=on_error, nulls="null", rows_per_file=2, workers=workers)
+        return embed_tables(embed, str(pictures / "in.parquet"), str(pictures / on_error), options)
+
+    with pytest.raises(UnsupportedOptionError, match=r"in\.parquet, row 3: an image of 20 bytes: cannot be read"):
+        run("fail")
+    summary = run("skip")
+    assert (summary.rows, [bad.row for _, bad in summary.bad]) == (6, [3, 4])
+    found = pa.concat_tables(pq.read_table(path) for path in sorted((pictures / "skip").glob("*.parquet")))
+    assert found.column_names == ["id", "picture", "embedding"]
+    assert found.column("id").to_pylist() == [0, 1, 2, 5]
+    expected = model.encode([RGB])[0]
+    for row, picture in zip(found.column("embedding").to_pylist(), found.column("picture").to_pylist(), strict=True):
+        assert (row is None) == (picture is None)
+        assert row is None or np.allclose(row, expected, ATOL, ATOL)
 
 
 def test_the_command_embeds_a_table_of_pictures(

@@ -63,7 +63,7 @@ def opened_image(source: str | bytes) -> Any:
         UnsupportedOptionError: for an address, since nothing here contacts a server, and for what is no complete image.
     """
     require("image", "PIL")
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if isinstance(source, str) and source.startswith(ADDRESSES):
         raise UnsupportedOptionError(f"{source:.200}: an address (have: files).\nDownload the image first.")
@@ -81,8 +81,9 @@ def opened_image(source: str | bytes) -> Any:
         raise
     except Exception as error:  # of many kinds, for each format has its own reader
         kinds = ", ".join(FORMATS)
+        reason = "its first bytes are of none" if isinstance(error, UnidentifiedImageError) else error_text(error)
         raise UnsupportedOptionError(
-            f"{told}: cannot be read as an image: {error_text(error)} (have: {kinds}).\nGet a complete copy of it."
+            f"{told}: cannot be read as an image: {reason} (have: {kinds}).\nGet a complete copy of it."
         ) from error
 
 

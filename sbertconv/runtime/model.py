@@ -14,7 +14,7 @@ from sbertconv.artifact.kinds import MODEL_CLASSES
 from sbertconv.artifact.manifest import TAKEN
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.artifact.text_input import TEXT
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.errors import UnreadableInputError, UnsupportedOptionError
 from sbertconv.runtime.batches import (
     BATCH_COST,
     TOKENS_AT_ONCE,
@@ -208,8 +208,25 @@ class ConvertedModel:
             if item is None or kind not in taken or (kind != chosen and chosen in taken):
                 names = [TAKEN[modality][1] for modality in taken]
                 have = " or ".join(names) + ", one kind at a time" * (len(names) > 1)
-                raise UnsupportedOptionError(f"Input {index} is {type(item).__name__} (have: {have}).\nPass these.")
+                said = f"Input {index} is {type(item).__name__} (have: {have}).\nPass these."
+                raise UnreadableInputError(said, index)
         return chosen
+
+    def unreadable(self, inputs: Sequence[Any], task: str | None = None) -> dict[int, str]:
+        """Index -> why, of the images and sounds among inputs that encode() cannot read; each is opened for that."""
+        found: dict[int, str] = {}
+        items = self._plain(inputs)
+        kinds = [modality_of(item, self.modalities) for item in items]
+        modality = next((kind for kind in kinds if kind in self.modalities and kind != "text"), "text")
+        for index, (item, kind) in enumerate(zip(items, kinds, strict=True)):
+            if item is None or kind != modality:
+                found[index] = f"is {type(item).__name__}, and no {modality}"
+            elif modality != "text":
+                try:
+                    self.graph(modality, task).prepared([item])
+                except UnsupportedOptionError as error:
+                    found[index] = str(error).partition("\n")[0].rstrip(".")
+        return found
 
     def _plain(self, items: Sequence[Any]) -> list[Any]:
         """The inputs of a call without their wrapping, see `inputs.plain`.
@@ -270,12 +287,24 @@ class ConvertedModel:
             for chosen in chunks(order, batch_size):
                 yield chosen, graph.text_tensors(texts(chosen), task, prompt)
         elif graph.section["modality"] != "text":
-            prepare = lambda part: graph.prepared([items[index] for index in part])  # noqa: E731
-            yield from prepared_ahead(chunks(order, batch_size), prepare)
+            yield from prepared_ahead(chunks(order, batch_size), lambda part: self._prepared(graph, items, part))
         else:
             tokenize = lambda part: graph.tokenizer.limited_ids(texts(part), task)  # noqa: E731
             for chosen, rows in token_batches(order, batch_size, tokenize, self._room()):
                 yield chosen, graph.tensors(rows, task, prompt)
+
+    @staticmethod
+    def _prepared(graph: Graph, items: list[Any], part: np.ndarray) -> Tensors:
+        """The tensors of a batch of images or sounds; an error names the first that cannot be read."""
+        try:
+            return graph.prepared([items[index] for index in part])
+        except UnsupportedOptionError:
+            for index in sorted(map(int, part)):
+                try:
+                    graph.prepared([items[index]])
+                except UnsupportedOptionError as error:
+                    raise UnreadableInputError(f"Input {index}: {error}", index) from error
+            raise
 
     def _room(self) -> Room | None:
         """What a batch has room for; None where batches are those of the library."""

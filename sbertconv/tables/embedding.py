@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbertconv.artifact.folder import folder_hash, folder_name
-from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.errors import UnreadableInputError, UnsupportedOptionError, require
 from sbertconv.runtime.keywords import check_fields
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.opening import load
@@ -53,6 +53,8 @@ class EmbedTable:
         encode: keywords of the model's `encode`, such as prompt_name, task, truncate_dim and normalize_embeddings.
         load: keywords of `sbertconv.load`, such as threads and device.
         name: of the model, in the schema's metadata; default: the folder's.
+        errors: a column to add, with the reason where an image or a sound cannot be read, whose vectors are null then;
+            None: that is an error.
     """
 
     folder: str
@@ -63,6 +65,7 @@ class EmbedTable:
     encode: Mapping[str, Any] = field(default_factory=dict)
     load: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
+    errors: str | None = None
 
     def __post_init__(self) -> None:
         """Raise UnsupportedOptionError for values of another type; a path becomes text, which travels everywhere."""
@@ -107,7 +110,8 @@ class EmbedTable:
         """The kept columns, and those of the vectors.
 
         Raises:
-            UnsupportedOptionError: for a column that is not there or of another type, or a name that is taken.
+            UnsupportedOptionError: for a column that is not there or of another type, or a name that is taken; for what
+                cannot be read, unless `errors` names a column.
         """
         require("tables", "pyarrow")
         import pyarrow as pa
@@ -128,8 +132,20 @@ class EmbedTable:
 
         places: dict[str | bytes, int] = {}
         rows = [None if text is None else places.setdefault(text, len(places)) for text in texts]
-        columns = self._columns(list(places))
-        return {name: column.take(pa.array(rows, pa.int64())) for name, column in columns.items()}
+        said: list[str | None] = [None] * len(rows)
+        try:
+            columns = self._columns(list(places))
+        except UnreadableInputError:
+            if self.errors is None:
+                raise
+            reasons = self.model.unreadable(list(places), self.options.get("task"))
+            kept = [place for place in range(len(places)) if place not in reasons]
+            found, moved = list(places), {place: number for number, place in enumerate(kept)}
+            columns = self._columns([found[place] for place in kept])
+            said = [None if row is None else reasons.get(row) for row in rows]
+            rows = [None if row is None else moved.get(row) for row in rows]
+        more = {} if self.errors is None else {self.errors: pa.array(said, pa.string())}
+        return {name: column.take(pa.array(rows, pa.int64())) for name, column in columns.items()} | more
 
     def _columns(self, texts: list[str | bytes]) -> dict[str, pa.Array]:
         import pyarrow as pa
@@ -185,8 +201,10 @@ class EmbedTable:
         """The same with the ranges of a sample; as it is, where the precision needs none."""
         if self.precision not in BUCKETS:
             return self
-        _ = self.options  # refuses first what cannot be
-        return replace(self, ranges=ranges_of(self.model.encode(list(texts), **self.options)))
+        options, found = self.options, list(texts)  # which refuses first what cannot be
+        bad = {} if self.errors is None else self.model.unreadable(found, options.get("task"))
+        found = [text for index, text in enumerate(found) if index not in bad]
+        return replace(self, ranges=ranges_of(self.model.encode(found, **options)))
 
 
 NARROW: tuple[tuple[type, tuple[str, ...]], ...] = (

@@ -62,6 +62,7 @@ class TableOptions:
                 raise UnsupportedOptionError(f"{name}={getattr(self, name)} (have: 1 to {most:,}).\nPass a count.")
 
 
+UNREADABLE = "_sbertconv_unreadable"  # a column, until a part is written
 MOST = {"rows_per_file": 2**31 - 1, "workers": 2**16}
 CHOICES: Mapping[str, Sequence[str]] = {"output_format": tuple(FORMS), "nulls": NULLS, "on_error": ON_ERROR}
 
@@ -122,6 +123,7 @@ def embed_tables(
         require(*form.needs)
     start = time.perf_counter()
     files = find_inputs([inputs] if isinstance(inputs, str) else list(inputs))
+    skip, embed = options.on_error == "skip", replace(embed, errors=UNREADABLE)
     with Ledger(output, arguments_of(embed, options)) as ledger:
         form.check(ledger.store)
         summary = Summary(files=len(files), there=sum(ledger.done(file).rows for file in files))
@@ -133,8 +135,9 @@ def embed_tables(
         )
         if on_start:
             on_start(files, ledger)
-        parts = missing_parts(files, reading, ledger, options.on_error == "skip", summary)
-        for part, table in answers(embed, parts, options.workers, cluster):
+        parts = missing_parts(files, reading, ledger, skip, summary)
+        for begun, answer in answers(embed, parts, options.workers, cluster):
+            part, table = _readable(begun, answer, options.rows_per_file, skip)
             name = output_name(part, options.output_format) if len(table) else None
             if name:
                 write_part(table, ledger.store, name, options.output_format)
@@ -147,6 +150,29 @@ def embed_tables(
             form.finish(ledger.store)
     summary.seconds = time.perf_counter() - start
     return summary
+
+
+def _readable(part: Part, table: pa.Table, size: int, skip: bool) -> tuple[Part, pa.Table]:
+    """A part and its vectors without the rows whose image or sound cannot be read, which are among its bad ones then.
+
+    Raises:
+        UnsupportedOptionError: for such a row, unless these are skipped.
+    """
+    reasons = table.column(UNREADABLE)
+    found = reasons.is_null()
+    if reasons.null_count < len(reasons):
+        left_out = {bad.row for bad in part.bad}
+        first = part.number * size
+        places = [row for row in range(first, first + part.rows) if row not in left_out]
+        bad = [Bad(row, why) for row, why in zip(places, reasons.to_pylist(), strict=True) if why is not None]
+        if not skip:
+            raise _refused(part.source, bad[0])
+        part = replace(part, bad=tuple(sorted((*part.bad, *bad), key=lambda one: one.row)))
+    return part, table.filter(found).drop_columns([UNREADABLE])
+
+
+def _refused(file: Input, bad: Bad) -> UnsupportedOptionError:
+    return UnsupportedOptionError(f"{file.path}, row {bad.row}: {bad.reason}.\nMend it, or pass on_error='skip'.")
 
 
 def answers(
@@ -182,10 +208,7 @@ def missing_parts(
         try:
             for part in reading.parts(file, done.front):
                 if part.bad and not skip:
-                    bad = part.bad[0]
-                    raise UnsupportedOptionError(
-                        f"{file.path}, row {bad.row}: {bad.reason}.\nMend it, or pass on_error='skip'."
-                    )
+                    raise _refused(file, part.bad[0])
                 if part.number not in done:
                     yield part
         except UnsupportedOptionError as error:
