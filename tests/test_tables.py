@@ -231,6 +231,12 @@ def test_tables_without_rows_have_the_columns(embed: EmbedTable) -> None:
 BAD = '{"id": 1, "text": "one"}\nnone\n{"id": 2, "text": null}\n{"id": "x", "text": "two"}\n{"id": 3, "text": 4}\n[]\n'
 
 
+def test_a_table_of_nothing_but_a_bad_row_says_what_is_wrong_with_it(embed: EmbedTable, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("none\n", encoding="utf-8")
+    with pytest.raises(UnsupportedOptionError, match=r"rows\.jsonl, row 0: not JSON"):
+        embed_tables(embed, str(tmp_path / "rows.jsonl"), tmp_path / "out")
+
+
 def test_bad_rows_are_told_with_file_and_row(embed: EmbedTable, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"id": 0, "text": "zero"}\n' * 1000 + BAD, encoding="utf-8")
     source, out = str(tmp_path / "rows.jsonl"), tmp_path / "out"

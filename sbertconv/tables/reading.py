@@ -480,7 +480,10 @@ def schema_of(source: Input, column: str, keep: Sequence[str] | None) -> pa.Sche
             if twice and (keep is None or set(twice) & set(keep)):
                 raise ValueError(f"several columns are called {twice[0]!r}")
         else:
-            rows = [row for row in sampled(ROWS[source.ending](file, column)) if isinstance(row, dict)]
+            found = list(sampled(ROWS[source.ending](file, column)))
+            rows = [row for row in found if isinstance(row, dict)]
+            if found and not rows:
+                raise UnsupportedOptionError(f"{source.path}, row 0: {found[0]}.\nMend it, or begin with another file.")
             names = dict.fromkeys(name for row in rows for name in row)
             table = pa.table({name: pa.array([row.get(name) for row in rows], from_pandas=False) for name in names})
     try:
