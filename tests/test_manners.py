@@ -371,3 +371,10 @@ def test_a_tokenizer_that_looks_further_reads_the_whole(change: dict[str, Any]) 
 def test_every_function_names_what_it_cannot_take(call: Any, said: str, static_artifact: Path) -> None:
     with pytest.raises(SbertconvError, match=said):
         call(static_artifact)
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_of_a_command_leave_their_cores_while_they_wait(given: dict[str, str], found: str) -> None:
+    code = "import atexit, os, sys, sbertconv; sys.argv = ['sbertconv', '--version']\n"
+    code += "atexit.register(lambda: print(os.environ['OMP_WAIT_POLICY'])); sbertconv.main()"
+    assert run_python(code, env=given).out.split()[-1] == found
