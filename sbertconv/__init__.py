@@ -78,7 +78,7 @@ def main() -> None:
     """Run the command line. An interrupt while it is imported, which takes a moment, ends it as quietly as later; what
     a job or a closed terminal ends it with leaves as little behind as an interrupt.
     """
-    # PyTorch's threads would wait for each other in a loop: where another process has a core, that takes ten times as long
+    # PyTorch's threads wait for each other in a loop: with another process on a core that takes ten times as long
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)

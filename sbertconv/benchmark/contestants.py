@@ -189,6 +189,7 @@ class Worker:
         self.name = contestant.name if contestant else "the machine's limit"
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         env = {**os.environ, "OMP_NUM_THREADS": str(threads), **(contestant.env if contestant else {})}
+        env.pop("OMP_WAIT_POLICY", None)  # of the command: PyTorch is measured as it comes
         started = time.time()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "sbertconv.benchmark.worker", str(threads)],
