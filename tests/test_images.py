@@ -164,6 +164,23 @@ def test_a_column_of_errors_says_what_cannot_be_read(clip_artifact: Path, pictur
         sbertconv.load(clip_artifact).encode([PNG, BROKEN])
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_pictures_of_a_dataset_are_embedded_in_every_precision(
+    precision: str, clip_artifact: Path, pictures: Path
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = str(pictures / "plain.png")
+    rows = [{"bytes": PNG, "path": None}, {"bytes": None, "path": None}, {"bytes": None, "path": path}]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"picture": pa.array(rows, kind)}), pictures / "in.parquet")
+    embed = EmbedTable(folder=str(clip_artifact), column="picture", precision=precision)
+    options = TableOptions(nulls="error", on_error="skip")
+    summary = embed_tables(embed, str(pictures / "in.parquet"), pictures / "out", options)
+    assert (summary.rows, [bad.row for _, bad in summary.bad]) == (3, [1])
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_broken_picture_of_a_table_is_named_or_left_out(
     workers: int, model: Any, clip_artifact: Path, pictures: Path

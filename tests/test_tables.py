@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -743,3 +744,60 @@ def test_workers_share_one_part_and_its_rows_stay_in_order(
 def test_a_count_that_nothing_has_is_refused_before_a_file_is_read(options: dict[str, int]) -> None:
     with pytest.raises(UnsupportedOptionError, match=r"\(have: 1 to "):
         TableOptions(**options)
+
+
+KINDS: dict[str, Callable[[], Any]] = {
+    "string_view": lambda: pa.array(["a", "b", "c"], pa.string_view()),
+    "binary_view": lambda: pa.array([b"a" * 20, b"b", None], pa.binary_view()),
+    "runs": lambda: pa.RunEndEncodedArray.from_arrays([2, 3], ["x", "y"]),
+    "union": lambda: pa.UnionArray.from_sparse(pa.array([0, 1, 0], pa.int8()), [pa.array([1, 2, 3]), pa.array("xyz")]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("texts", [["one", None, "three"], []])
+def test_a_bad_row_beside_columns_of_any_type_is_left_out_alone(
+    texts: list[str | None], kind: str, embed: EmbedTable, tmp_path: Path
+) -> None:
+    text = pa.array(texts, pa.string_view() if kind == "string_view" else pa.string())
+    write_arrow(tmp_path / "rows.arrow", pa.table({"text": text, "more": KINDS[kind]()[: len(texts)]}), 2)
+    options = TableOptions(nulls="error", on_error="skip", output_format="arrow")
+    summary = embed_tables(replace(embed, keep=None), str(tmp_path / "rows.arrow"), tmp_path / "out", options)
+    assert (summary.rows, [bad.row for _, bad in summary.bad], summary.broken) == (len(texts), [1] if texts else [], {})
+    if texts:
+        with pa.ipc.open_file(next((tmp_path / "out").glob("*.arrow"))) as file:
+            assert file.read_all().column("more").to_pylist() == [KINDS[kind]()[place].as_py() for place in (0, 2)]
+
+
+def test_a_first_file_without_rows_has_its_columns(embed: EmbedTable, tmp_path: Path) -> None:
+    pq.write_table(numbered(1).slice(1), tmp_path / "a.parquet")
+    pq.write_table(numbered(2), tmp_path / "b.parquet")
+    assert embed_tables(embed, str(tmp_path / "*.parquet"), tmp_path / "out").rows == 2
+
+
+def test_the_ranges_of_int8_need_no_file_that_is_skipped(static_artifact: Path, tmp_path: Path) -> None:
+    pq.write_table(numbered(3), tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:100])
+    embed, source = EmbedTable(folder=str(static_artifact), precision="int8"), str(tmp_path / "*.parquet")
+    with pytest.raises(UnsupportedOptionError, match=r"b\.parquet: cannot be read"):
+        embed_tables(embed, source, tmp_path / "other" / "out")
+    assert not (tmp_path / "other").exists()
+    summary = embed_tables(embed, source, tmp_path / "out", TableOptions(on_error="skip"))
+    assert (summary.rows, list(summary.broken)) == (3, [str(tmp_path / "b.parquet")])
+
+
+def test_a_run_that_ended_before_its_first_line_leaves_what_was_there(embed: EmbedTable, tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text("one\n", encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes").write_text("mine")
+    with pytest.raises(UnsupportedOptionError, match="keep='nothing'"):
+        embed_tables(replace(embed, keep=("nothing",)), str(tmp_path / "rows.txt"), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes"]
+    with Ledger(tmp_path / "out", {}), pytest.raises(UnsupportedOptionError, match="another run writes to it"):
+        Ledger(tmp_path / "out", {})
+
+
+@pytest.mark.parametrize("name", ["embedding", "embedding_indices", "embedding_values"])
+def test_reasons_do_not_take_the_place_of_vectors(name: str) -> None:
+    with pytest.raises(UnsupportedOptionError, match="a column of the vectors"):
+        EmbedTable(folder="folder", errors=name)

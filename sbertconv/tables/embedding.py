@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BLOCK = 2048  # texts embedded together, here or by a worker; one that stands several times among them is embedded once
 METADATA = b"sbertconv"  # the key of the schema's metadata
-EMBEDDING, INDICES, VALUES = "embedding", "embedding_indices", "embedding_values"
+VECTORS = EMBEDDING, INDICES, VALUES = "embedding", "embedding_indices", "embedding_values"
 PRECISIONS = ("float32", "float16", *BUCKETS, "binary", "ubinary")
 IDLE = (None, False)  # values of options that are not given
 
@@ -68,11 +68,15 @@ class EmbedTable:
     errors: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise UnsupportedOptionError for values of another type; a path becomes text, which travels everywhere."""
+        """Raise UnsupportedOptionError for values of another type, and for a column of errors in the place of vectors;
+        a path becomes text, which travels everywhere.
+        """
         given: Any = self.folder
         if isinstance(given, Path):
             object.__setattr__(self, "folder", str(given))
         check_fields(self)
+        if self.errors in VECTORS:
+            raise UnsupportedOptionError(f"errors={self.errors!r}: a column of the vectors.\nChoose another name.")
 
     def __getstate__(self) -> dict[str, Any]:
         """The options alone; what they lead to is found again."""

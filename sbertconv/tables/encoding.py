@@ -14,9 +14,9 @@ from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime.keywords import check_fields
 from sbertconv.runtime.options import default_threads
 from sbertconv.runtime.similarity import BUCKETS
-from sbertconv.tables.embedding import EmbedTable
+from sbertconv.tables.embedding import EmbedTable, input_column
 from sbertconv.tables.ledger import Ledger
-from sbertconv.tables.reading import Bad, Input, Part, Reading, find_inputs, schema_of
+from sbertconv.tables.reading import Bad, Input, Part, Reading, chosen_rows, find_inputs, schema_of
 from sbertconv.tables.workers import Process, Worker, pooled
 from sbertconv.tables.writing import FORMS, output_name, write_part
 
@@ -148,6 +148,7 @@ def embed_tables(
                 on_part(summary, part)
         if summary.rows or summary.there:
             form.finish(ledger.store)
+    summary.bad.sort(key=lambda one: (one[0], one[1].row))  # workers give parts as they get done
     summary.seconds = time.perf_counter() - start
     return summary
 
@@ -159,7 +160,7 @@ def _readable(part: Part, table: pa.Table, size: int, skip: bool) -> tuple[Part,
         UnsupportedOptionError: for such a row, unless these are skipped.
     """
     reasons = table.column(UNREADABLE)
-    found = reasons.is_null()
+    found = reasons.is_null().to_pylist()
     if reasons.null_count < len(reasons):
         left_out = {bad.row for bad in part.bad}
         first = part.number * size
@@ -168,7 +169,7 @@ def _readable(part: Part, table: pa.Table, size: int, skip: bool) -> tuple[Part,
         if not skip:
             raise _refused(part.source, bad[0])
         part = replace(part, bad=tuple(sorted((*part.bad, *bad), key=lambda one: one.row)))
-    return part, table.filter(found).drop_columns([UNREADABLE])
+    return part, chosen_rows(table, found).drop_columns([UNREADABLE])
 
 
 def _refused(file: Input, bad: Bad) -> UnsupportedOptionError:
@@ -238,19 +239,28 @@ def header_of(embed: EmbedTable, options: TableOptions, files: Sequence[Input]) 
     """What the first run says for all others: the arguments, the columns, and of int8 the ranges."""
     schema = schema_of(files[0], embed.column, embed.keep)
     if embed.ranges is None and embed.precision in BUCKETS:
-        embed = embed.with_ranges(sample(files, Reading(embed.column, SAMPLE, True, schema)))
+        reading = Reading(embed.column, SAMPLE, True, schema)
+        embed = embed.with_ranges(sample(files, reading, options.on_error == "skip"))
     content = base64.b64encode(schema.serialize().to_pybytes()).decode()
     return {"arguments": arguments_of(embed, options), "schema": content, "ranges": embed.ranges}
 
 
-def sample(files: Sequence[Input], reading: Reading) -> list[str]:
-    """The first texts of all files together."""
-    found: list[str] = []
+def sample(files: Sequence[Input], reading: Reading, skip: bool) -> list[str | bytes]:
+    """The first texts or images of all files together.
+
+    Raises:
+        UnsupportedOptionError: for a broken file, unless these are skipped.
+    """
+    found: list[str | bytes] = []
     for file in files:
-        for part in reading.parts(file):
-            found += part.table.column(reading.column).to_pylist()
-            if len(found) >= SAMPLE:
-                return found[:SAMPLE]
+        try:
+            for part in reading.parts(file):
+                found += (text for text in input_column(part.table, reading.column) if text is not None)
+                if len(found) >= SAMPLE:
+                    return found[:SAMPLE]
+        except UnsupportedOptionError:  # it is told of when its rows are due
+            if not skip:
+                raise
     return found
 
 

@@ -7,7 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.json_reading import parse_json
@@ -234,8 +234,8 @@ def read_csv(file: Any, column: str) -> Iterator[Any]:
 
 
 def read_parquet(file: Any, start: int, size: int) -> Iterator[pa.Table]:
-    """The rows from one on; row groups before it are not read. A text that comes often is in memory once until it is
-    known how large all of them are.
+    """The rows from one on, behind a table without any, which has the columns of every file; row groups before it are
+    not read. A text that comes often is in memory once until it is known how large all of them are.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -250,6 +250,7 @@ def read_parquet(file: Any, start: int, size: int) -> Iterator[pa.Table]:
             start -= parquet.metadata.row_group(group).num_rows
             group += 1
         groups = list(range(group, parquet.num_row_groups))
+        yield pa.Table.from_batches([], schema)
         for batch in parquet.iter_batches(size, row_groups=groups) if groups else ():
             batch.validate(full=True)  # ValueError: places of a broken file that lie outside of it
             skipped = min(start, batch.num_rows)
@@ -276,7 +277,7 @@ def plain_texts(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def read_arrow(file: Any, start: int, size: int) -> Iterator[pa.Table]:
-    """The rows from one on, of the file format or the stream format."""
+    """The rows from one on, of the file format or the stream format, behind a table without any."""
     import pyarrow as pa
 
     try:
@@ -284,7 +285,9 @@ def read_arrow(file: Any, start: int, size: int) -> Iterator[pa.Table]:
         batches = (opened.get_batch(number) for number in range(opened.num_record_batches))
     except pa.ArrowInvalid:
         file.seek(0)
-        batches = iter(pa.ipc.open_stream(file))
+        opened = pa.ipc.open_stream(file)
+        batches = iter(opened)
+    yield pa.Table.from_batches([], opened.schema)
     for batch in batches:
         batch.validate(full=True)
         skipped = min(start, batch.num_rows)
@@ -332,6 +335,8 @@ class Reading:
         Raises:
             UnsupportedOptionError: if the file is broken or has not the columns; the parts before that are whole.
         """
+        import pyarrow as pa
+
         with opened(source) as file:
             if source.ending in ROWS:
                 found = ROWS[source.ending](file, self.column)
@@ -341,7 +346,8 @@ class Reading:
                 chunks = resized(COLUMNS[source.ending](file, start * self.size, self.size), self.size)
             number, waiting, consumed = start, next(chunks, None), 0
             if waiting is None:
-                yield Part(source, number, self.schema.empty_table(), 0, last=True)
+                nothing = pa.Table.from_batches([], self.schema)
+                yield Part(source, number, nothing, 0, last=True)
             while waiting is not None:
                 following = next(chunks, None)
                 place = source.size if following is None else min(position(file, source), source.size)
@@ -362,12 +368,12 @@ class Reading:
             table, places = from_rows(rows, self.schema, bad, first)
         else:
             table = cast(rows, self.schema)
-        if self.nulls_are_bad and table.column(self.column).null_count:
-            import pyarrow.compute as pc
+        if self.nulls_are_bad:
+            from sbertconv.tables.embedding import input_column
 
-            mask = pc.is_valid(table.column(self.column))
-            bad += [Bad(place, "null") for place, valid in zip(places, mask.to_pylist(), strict=True) if not valid]
-            table = table.filter(mask)
+            valid = [text is not None for text in input_column(table, self.column)]
+            bad += [Bad(place, "null") for place, found in zip(places, valid, strict=True) if not found]
+            table = chosen_rows(table, valid)
         return Part(source, number, table, len(rows), tuple(sorted(bad, key=lambda one: one.row)), last)
 
 
@@ -415,6 +421,17 @@ def from_rows(rows: list[Any], schema: pa.Schema, bad: list[Bad], first: int) ->
             else:
                 fitting.append((place, row))
         return pa.Table.from_pylist([row for _, row in fitting], schema), [place for place, _ in fitting]
+
+
+def chosen_rows(table: pa.Table, chosen: Sequence[bool]) -> pa.Table:
+    """Some rows of a table. They are cut out of it, since Arrow's own filter has nothing for views and other types."""
+    import pyarrow as pa
+
+    if all(chosen):
+        return table
+    edges = [place for place in range(1, len(chosen)) if chosen[place] != chosen[place - 1]]
+    runs = [(start, end) for start, end in pairwise([0, *edges, len(chosen)]) if chosen[start]]
+    return pa.concat_tables([table.slice(0, 0), *(table.slice(start, end - start) for start, end in runs)])
 
 
 def cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -474,8 +491,7 @@ def schema_of(source: Input, column: str, keep: Sequence[str] | None) -> pa.Sche
 
     with opened(source) as file:
         if source.ending in COLUMNS:
-            first = next(COLUMNS[source.ending](file, 0, 1), None)
-            table = pa.table({}) if first is None else first
+            table = next(COLUMNS[source.ending](file, 0, 1))
             twice = [name for name, times in Counter(table.column_names).items() if times > 1 and name != column]
             if twice and (keep is None or set(twice) & set(keep)):
                 raise ValueError(f"several columns are called {twice[0]!r}")

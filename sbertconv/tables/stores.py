@@ -101,7 +101,9 @@ class LocalStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ledger = str(folder / LEDGER)
+        self.held = False
         try:
+            self.made = [one for one in (folder, *folder.parents) if not one.exists()]
             folder.mkdir(parents=True, exist_ok=True)
             self.file = open(self.ledger, "a+b", opener=no_link)  # noqa: SIM115  # closed by close()
         except (OSError, ValueError) as error:  # ValueError: a null in its name
@@ -116,6 +118,12 @@ class LocalStore:
             raise
 
     def close(self) -> None:
+        """Let it go. Of a run that ended before its first line, nothing stays."""
+        if self.held and not os.fstat(self.file.fileno()).st_size:
+            with suppress(OSError):  # something else may lie in the folder by now
+                os.unlink(self.ledger)
+                for folder in self.made:
+                    folder.rmdir()
         self.file.close()
 
     def _lock(self) -> None:
@@ -125,6 +133,9 @@ class LocalStore:
             return
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.held = os.path.samestat(os.fstat(self.file.fileno()), os.lstat(self.ledger))
+            if not self.held:  # who held it has removed it
+                raise FileNotFoundError(self.ledger)
         except OSError as error:
             raise UnsupportedOptionError(
                 f"{self.folder}: another run writes to it.\nWait for it, or choose another folder."
