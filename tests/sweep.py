@@ -427,14 +427,14 @@ def run(cases: Collection[tuple[str, str]], jobs: int, logs: Path, seconds: floa
                 process.kill()
                 process.join()
                 running.remove(entry)
-                yield _row_of(case, result, took, process.exitcode)
+                yield _row_of(case, result, took, process.exitcode, seconds)
 
 
-def _row_of(case: tuple[str, str], result: Path, took: float, code: int | None) -> Row:
+def _row_of(case: tuple[str, str], result: Path, took: float, code: int | None, seconds: float) -> Row:
     if result.is_file():
         row = Row(**json.loads(result.read_text(encoding="utf-8")))
     elif code in (-signal.SIGKILL, -signal.SIGXCPU):
-        row = Row(*case, "limit", "it took too long")
+        row = Row(*case, "limit", f"it took more than {seconds:g} s")
     else:
         row = Row(*case, "fails", f"the process ended with {code}")
     today = datetime.now(UTC).date().isoformat()
