@@ -193,7 +193,7 @@ def test_a_broken_picture_of_a_table_is_named_or_left_out(
     embed = EmbedTable(folder=str(clip_artifact), column="picture")
 
     def run(on_error: str) -> Any:
-        options = TableOptions(on_error=on_error, nulls="null", rows_per_file=2, workers=workers)
+        options = TableOptions(on_error=on_error, nulls="null", rows_per_file=3, workers=workers)
         return embed_tables(embed, str(pictures / "in.parquet"), str(pictures / on_error), options)
 
     with pytest.raises(UnsupportedOptionError, match=r"in\.parquet, row 3: an image of 20 bytes: cannot be read"):

@@ -215,9 +215,9 @@ class ConvertedModel:
     def unreadable(self, inputs: Sequence[Any], task: str | None = None) -> dict[int, str]:
         """Index -> why, of the images and sounds among inputs that encode() cannot read; each is opened for that."""
         found: dict[int, str] = {}
-        items = self._plain(inputs)
-        kinds = [modality_of(item, self.modalities) for item in items]
-        modality = next((kind for kind in kinds if kind in self.modalities and kind != "text"), "text")
+        items, taken = self._plain(inputs), self.modalities
+        kinds = [modality_of(item, taken) for item in items]
+        modality = next((kind for kind in kinds if kind in taken and kind != "text"), "text")
         for index, (item, kind) in enumerate(zip(items, kinds, strict=True)):
             if item is None or kind != modality:
                 found[index] = f"is {type(item).__name__}, and no {modality}"

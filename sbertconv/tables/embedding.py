@@ -136,20 +136,25 @@ class EmbedTable:
 
         places: dict[str | bytes, int] = {}
         rows = [None if text is None else places.setdefault(text, len(places)) for text in texts]
-        said: list[str | None] = [None] * len(rows)
+        columns, reasons = self._of_readable(list(places), self._columns)
+        said = [None if row is None else reasons.get(row) for row in rows]
+        kept = (place for place in range(len(places)) if place not in reasons)
+        moved = {place: number for number, place in enumerate(kept)}
+        rows = [None if row is None else moved.get(row) for row in rows]
+        more = {} if self.errors is None else {self.errors: pa.array(said, pa.string())}
+        return {name: column.take(pa.array(rows, pa.int64())) for name, column in columns.items()} | more
+
+    def _of_readable(self, inputs: list[Any], call: Callable[[list[Any]], Any]) -> tuple[Any, dict[int, str]]:
+        """What a call gives for the inputs that can be read, and index -> why of the others, which are looked for only
+        where the call meets one.
+        """
         try:
-            columns = self._columns(list(places))
+            return call(inputs), {}
         except UnreadableInputError:
             if self.errors is None:
                 raise
-            reasons = self.model.unreadable(list(places), self.options.get("task"))
-            kept = [place for place in range(len(places)) if place not in reasons]
-            found, moved = list(places), {place: number for number, place in enumerate(kept)}
-            columns = self._columns([found[place] for place in kept])
-            said = [None if row is None else reasons.get(row) for row in rows]
-            rows = [None if row is None else moved.get(row) for row in rows]
-        more = {} if self.errors is None else {self.errors: pa.array(said, pa.string())}
-        return {name: column.take(pa.array(rows, pa.int64())) for name, column in columns.items()} | more
+        reasons = self.model.unreadable(inputs, self.options.get("task"))
+        return call([one for index, one in enumerate(inputs) if index not in reasons]), reasons
 
     def _columns(self, texts: list[str | bytes]) -> dict[str, pa.Array]:
         import pyarrow as pa
@@ -205,10 +210,9 @@ class EmbedTable:
         """The same with the ranges of a sample; as it is, where the precision needs none."""
         if self.precision not in BUCKETS:
             return self
-        options, found = self.options, list(texts)  # which refuses first what cannot be
-        bad = {} if self.errors is None else self.model.unreadable(found, options.get("task"))
-        found = [text for index, text in enumerate(found) if index not in bad]
-        return replace(self, ranges=ranges_of(self.model.encode(found, **options)))
+        options = self.options  # which refuses first what cannot be
+        found, _ = self._of_readable(list(texts), lambda inputs: self.model.encode(inputs, **options))
+        return replace(self, ranges=ranges_of(found))
 
 
 NARROW: tuple[tuple[type, tuple[str, ...]], ...] = (

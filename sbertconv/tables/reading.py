@@ -356,6 +356,8 @@ class Reading:
                 number, waiting, consumed = number + 1, following, max(place, consumed)
 
     def _part(self, source: Input, number: int, rows: Any, last: bool) -> Part:
+        import pyarrow as pa
+
         bad: list[Bad] = []
         first = number * self.size
         places: Sequence[int] = range(first, first + len(rows))
@@ -368,7 +370,9 @@ class Reading:
             table, places = from_rows(rows, self.schema, bad, first)
         else:
             table = cast(rows, self.schema)
-        if self.nulls_are_bad:
+        column = table.column(self.column)
+        flat = pa.types.is_primitive(column.type) or pa.types.is_string(column.type) or pa.types.is_binary(column.type)
+        if self.nulls_are_bad and (column.null_count or not flat):  # which counts those of flat columns alone
             from sbertconv.tables.embedding import input_column
 
             valid = [text is not None for text in input_column(table, self.column)]
