@@ -58,6 +58,7 @@ _PUBLIC = {
     "SourceError": "sbertconv.errors",
     "UnsupportedModuleError": "sbertconv.errors",
     "UnsupportedOptionError": "sbertconv.errors",
+    "UnreadableInputError": "sbertconv.errors",
     "MissingDependencyError": "sbertconv.errors",
     "DuplicateConverterError": "sbertconv.errors",
     "ParityError": "sbertconv.errors",

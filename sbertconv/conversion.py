@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, folder_name, read_artifact
 from sbertconv.artifact.kinds import EXACT, HEAD_OUTPUTS, NORMALIZES
 from sbertconv.artifact.publishing import Staging, stage
-from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError
+from sbertconv.errors import CONVERT_AGAIN, ArtifactError, UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.memory import release_memory, settled_heap
 from sbertconv.options import GateOptions, ModelOptions, ProofOptions, RuleOptions
 from sbertconv.parity.quality import GATES
@@ -133,14 +133,15 @@ class Conversion:
             UnsupportedModuleError: if no way gives a folder that runs.
             ParityError: if the last one differs from the model.
         """
-        report, reason = None, ""
+        report, reason, broken = None, "", None
         with staged(target, overwrite=overwrite) as staging, self.policy():
             for note, write in ways.items():
                 try:
                     written, report, reference = self._written_and_compared(write, staging)
                 except ArtifactError as error:  # the graph cannot be fused, loaded or run
-                    if len(ways) == 1:
+                    if len(ways) == 1 and not str(error).endswith(CONVERT_AGAIN):  # it says what to do
                         raise
+                    broken = error
                     first, *others = str(error).splitlines()
                     reason = " ".join([first, *others[: first.endswith(":")]]).replace(f"{staging.folder}{os.sep}", "")
                     continue
@@ -154,7 +155,7 @@ class Conversion:
                 raise UnsupportedModuleError(
                     f"Cannot convert {self.source.name!r}: its graph does not run on every text of the corpus:\n"
                     f"  {reason}\n{WAYS_OUT}"
-                )
+                ) from broken
             if not report.passed:
                 report = located(report, reference, self.source, staging.manifest(content))
             return read_artifact(published(staging, content, report, self.on_stage))

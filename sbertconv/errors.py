@@ -4,6 +4,7 @@
     ├── SourceError                the model cannot be found, read or trusted
     ├── UnsupportedModuleError     a module of the chain has no converter and cannot be traced
     ├── UnsupportedOptionError     a setting of a module or an option of a command is not supported
+    │   └── UnreadableInputError   an image or a sound of a call cannot be read (has .index)
     ├── MissingDependencyError     an extra is not installed (also an ImportError)
     ├── DuplicateConverterError    a second converter for the same module type
     ├── ParityError                the converted model differs from encode() (has .report)
@@ -23,9 +24,11 @@ from typing import Any, Protocol
 # What a terminal obeys or hides: controls, turns of the writing direction, halves of characters
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+CONVERT_AGAIN = "Convert the model again with overwrite=True."  # for a folder of which a part is broken
 LONGEST_LINE, MOST_LINES = 4000, 200  # characters and lines of a message
 COLOURS = re.compile("\x1b\\[[0-9;]*m")
 AUTOGRAPH = "in user code:"  # how an error of TensorFlow's begins that lists the lines of a function first
+GRAPH_FAILED = "Graph execution error:"  # and one that lists where each node was made
 OF_A_TYPE = re.compile(r"\w+(Error|Exception): ")
 
 
@@ -152,3 +155,15 @@ def error_text(error: BaseException | None, lines: int = 1) -> str:
         reasons = [place for place, line in enumerate(found) if OF_A_TYPE.match(line)]
         return " ".join(found[(reasons or [0])[-1] :][:lines])
     return f"{type(error).__name__}: {' '.join(found[:lines])}".rstrip(": ")
+
+
+def engine_text(error: BaseException) -> str:
+    """The reason an engine gives for a failure, without the lines of Python that TensorFlow lists of where each node of
+    the graph was made.
+    """
+    first, *others = str(error).splitlines() or [""]
+    if first != GRAPH_FAILED:
+        return str(error)
+    places = [place for place, line in enumerate(others) if line.lstrip().startswith('File "')]
+    reason = others[places[-1] + 1 :] if places else others
+    return " ".join(line.strip() for line in reason if line.strip())

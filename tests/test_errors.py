@@ -31,7 +31,7 @@ from sbertconv import (
     UnsupportedOptionError,
 )
 from sbertconv.console.options import flags_of, in_command_words
-from sbertconv.errors import error_text
+from sbertconv.errors import engine_text, error_text
 from sbertconv.source.opening import open_source
 
 
@@ -591,3 +591,15 @@ def test_the_reason_of_a_function_of_tensorflow_comes_before_its_lines() -> None
         fails(tf.ones(2))
     assert error_text(raised.value) == "ValueError: the reason,"
     assert error_text(raised.value, 2) == "ValueError: the reason, and more"
+
+
+def test_the_reason_of_a_graph_of_tensorflow_stands_without_the_lines_that_made_its_nodes() -> None:
+    import keras
+    import tensorflow as tf
+
+    layer = keras.layers.Reshape((3, 5))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="most recent call last") as raised:
+        tf.function(layer, input_signature=[tf.TensorSpec([None, None])])(tf.ones([2, 7]))
+    assert engine_text(raised.value).startswith("Input to reshape is a tensor with 14 values")
+    assert "File" not in engine_text(raised.value)
+    assert engine_text(RuntimeError("one\ntwo")) == "one\ntwo"

@@ -48,6 +48,7 @@ PUBLIC = [
     "SourceError",
     "UnsupportedModuleError",
     "UnsupportedOptionError",
+    "UnreadableInputError",
     "MissingDependencyError",
     "DuplicateConverterError",
     "ParityError",
@@ -59,6 +60,7 @@ ERRORS = {
     "SourceError": ("SbertconvError", 1),
     "UnsupportedModuleError": ("SbertconvError", 1),
     "UnsupportedOptionError": ("SbertconvError", 1),
+    "UnreadableInputError": ("UnsupportedOptionError", 1),
     "MissingDependencyError": ("SbertconvError", 1),
     "DuplicateConverterError": ("SbertconvError", 1),
     "ParityError": ("SbertconvError", 3),
@@ -136,9 +138,9 @@ def test_exception_tree() -> None:
 @pytest.mark.parametrize("name", ERRORS)
 def test_an_error_comes_back_from_another_process(name: str) -> None:
     kind = getattr(errors, name)
-    given = ("what\nwhat to do", {"checks": []}) if kind is errors.ParityError else ("what\nwhat to do",)
-    came = pickle.loads(pickle.dumps(kind(*given)))
-    assert (type(came), str(came), getattr(came, "report", None)) == (kind, given[0], (*given, None)[1])
+    attributes = {"ParityError": {"report": {"checks": []}}, "UnreadableInputError": {"index": 3}}.get(name, {})
+    came = pickle.loads(pickle.dumps(kind("what\nwhat to do", *attributes.values())))
+    assert (type(came), str(came), vars(came)) == (kind, "what\nwhat to do", attributes)
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,23 @@ def test_what_pytorch_cannot_do_is_one_line(
     assert snapshot(tmp_path) == {}
 
 
+@pytest.mark.parametrize("convert", ["to_onnx", "to_torch", "to_tf"])
+def test_a_graph_that_fails_on_a_text_is_no_model_to_convert_again(
+    convert: str, static_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(feeds: Any) -> None:
+        raise RuntimeError("the input has 5 elements where 48 are due")
+
+    monkeypatch.setattr("sbertconv.runtime.graph.open_graph", lambda *arguments, **options: fail)
+    with pytest.raises(sbertconv.UnsupportedModuleError) as raised:
+        getattr(sbertconv, convert)(static_folder, tmp_path / "model")
+    what, why, do = str(raised.value).splitlines()
+    assert "its graph does not run on every text" in what
+    assert "5 elements where 48 are due" in why
+    assert "Try another backend" in do
+    assert snapshot(tmp_path) == {}
+
+
 def test_a_damaged_program_is_named(converted: Callable[[str], Artifact], copy_of: Any) -> None:
     folder = copy_of(converted("dropout").folder)
     file = folder / "torch" / "model.pt2"

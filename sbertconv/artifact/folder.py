@@ -21,7 +21,7 @@ from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.kinds import class_named
 from sbertconv.artifact.manifest import FORMAT_VERSION, Manifest, limit_of, problems_of
 from sbertconv.artifact.scratch import make_scratch
-from sbertconv.errors import ArtifactError, SbertconvError
+from sbertconv.errors import CONVERT_AGAIN, ArtifactError, SbertconvError
 
 MANIFEST = "sbertconv.json"
 KERAS_SUFFIX = ".keras"
@@ -102,7 +102,7 @@ class Artifact:
         path = inside(self.folder, name)
         expected = self.manifest["files"].get(name)
         if expected is None or not path.is_file():
-            raise ArtifactError(f"{path}: the file is missing.\nConvert the model again with overwrite=True.")
+            raise ArtifactError(f"{path}: the file is missing.\n{CONVERT_AGAIN}")
         size = _size(path)
         if size != expected["size"]:
             raise ArtifactError(

@@ -23,6 +23,7 @@ from sbertconv.artifact.manifest import GraphSection
 from sbertconv.artifact.naming import Arrays, Run, by_own_names, section_in_graph
 from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.errors import (
+    CONVERT_AGAIN,
     ArtifactError,
     MissingDependencyError,
     SbertconvError,
@@ -231,9 +232,7 @@ def cannot_load(place: Path, package: str, error: Exception) -> ArtifactError:
     """The error for a file that an engine does not take."""
     version = getattr(sys.modules.get(package), "__version__", "")
     reason = error_text(error, 2)[:LONGEST_REASON]
-    return ArtifactError(
-        f"{place}: {package} {version} cannot load it: {reason}\nConvert the model again with overwrite=True."
-    )
+    return ArtifactError(f"{place}: {package} {version} cannot load it: {reason}\n{CONVERT_AGAIN}")
 
 
 def narrow(array: np.ndarray) -> np.ndarray:
@@ -324,7 +323,7 @@ def open_openvino(artifact: Artifact, section: GraphSection, options: EngineOpti
             request.infer(feeds, share_inputs=True)
             found = {name: request.get_tensor(name).data.copy() for name in outputs}
             if any(map(is_marked, found.values())):
-                raise ArtifactError("it computed nothing.")
+                raise RuntimeError("it computed nothing")
             return found
         finally:
             idle.put(request)

@@ -16,7 +16,7 @@ from sbertconv.artifact.manifest import GraphSection, not_null
 from sbertconv.artifact.naming import Run
 from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.artifact.text_input import TEXT_PAIR, TokenizerSettings
-from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError
+from sbertconv.errors import CONVERT_AGAIN, ArtifactError, SbertconvError, UnsupportedOptionError, engine_text
 from sbertconv.runtime.engines import open_graph
 from sbertconv.runtime.feeds import checked_answer, checked_feeds, longest
 from sbertconv.runtime.images import pixel_values
@@ -172,9 +172,7 @@ class Graph:
             raise
         except Exception as error:
             shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in feeds.items())
-            raise ArtifactError(
-                f"{file} failed on {shapes}: {error}\nConvert the model again with overwrite=True."
-            ) from error
+            raise ArtifactError(f"{file} failed on {shapes}: {engine_text(error)}\n{CONVERT_AGAIN}") from error
         checked_answer(self.section["outputs"], found, feeds, file)
         return found
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.kinds import ACTIVATIONS
-from sbertconv.errors import ArtifactError, UnsupportedOptionError, require
+from sbertconv.errors import CONVERT_AGAIN, ArtifactError, UnsupportedOptionError, require
 from sbertconv.runtime.inputs import is_conversation
 from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.model import ConvertedModel, check_batch_size, check_device, check_inputs
@@ -98,7 +98,7 @@ class Predictor(ConvertedModel):
         if found.shape[1:] != (self.num_labels,):
             raise ArtifactError(
                 f"{self.artifact.folder}: its graph gives {list(found.shape[1:])} numbers for a text, and it has "
-                f"{self.num_labels} labels.\nConvert the model again with overwrite=True."
+                f"{self.num_labels} labels.\n{CONVERT_AGAIN}"
             )
         return found
 

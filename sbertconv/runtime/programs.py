@@ -15,7 +15,7 @@ from typing import Any
 
 from sbertconv.artifact.folder import opened_archive
 from sbertconv.artifact.json_reading import parse_json
-from sbertconv.errors import ArtifactError
+from sbertconv.errors import CONVERT_AGAIN, ArtifactError
 
 MEMBERS = re.compile(
     r"(models/model\.json"
@@ -72,9 +72,7 @@ def check_program(path: Path) -> None:
         AssertionError,
         ArtifactError,
     ) as error:
-        raise ArtifactError(
-            f"{path}: not a readable PyTorch program: {error}\nConvert the model again with overwrite=True."
-        ) from error
+        raise ArtifactError(f"{path}: not a readable PyTorch program: {error}\n{CONVERT_AGAIN}") from error
     if problems:
         raise ArtifactError(
             f"{path}: holds what no conversion writes, and opening it could run code:\n"

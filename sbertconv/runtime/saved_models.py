@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.artifact.json_reading import read_bytes
-from sbertconv.errors import ArtifactError
+from sbertconv.errors import CONVERT_AGAIN, ArtifactError
 
 REFUSED = re.compile(  # by the names of their operations
     r".*(PyFunc|ReadFile|WriteFile|MatchingFiles|Reader|Dataset|Iterator|Summary|TextFile|Rpc|Send|Recv|Worker|Remote"
@@ -53,9 +53,7 @@ def check_saved_model(file: Path) -> None:
     except ArtifactError:
         raise
     except Exception as error:  # DecodeError of protobuf, whose place differs by version
-        raise ArtifactError(
-            f"{file}: not a readable SavedModel: {error}\nConvert the model again with overwrite=True."
-        ) from error
+        raise ArtifactError(f"{file}: not a readable SavedModel: {error}\n{CONVERT_AGAIN}") from error
     problems = {f"the operation {name}" for meta in saved.meta_graphs for name in _operations(meta)}
     if file.name != OPENED:
         problems.add(f"{OPENED} beside it, which TensorFlow would open in its place")
@@ -142,9 +140,7 @@ def check_litert(file: Path) -> None:
     except ArtifactError:
         raise
     except Exception as error:  # struct.error, TypeError and others: the reader checks nothing
-        raise ArtifactError(
-            f"{file}: not a readable LiteRT model: {error}\nConvert the model again with overwrite=True."
-        ) from error
+        raise ArtifactError(f"{file}: not a readable LiteRT model: {error}\n{CONVERT_AGAIN}") from error
     _refuse(file, custom)
 
 

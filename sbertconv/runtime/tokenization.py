@@ -23,7 +23,7 @@ import numpy as np
 from sbertconv.artifact.json_reading import Rule, check_keys, read_bytes, read_json
 from sbertconv.artifact.manifest import TokenizerSection
 from sbertconv.artifact.tokenizer_file import COMPONENTS, part_of, read_tokenizer, rust_errors
-from sbertconv.errors import ArtifactError, TokenizationError, UnsupportedOptionError, require
+from sbertconv.errors import CONVERT_AGAIN, ArtifactError, TokenizationError, UnsupportedOptionError, require
 from sbertconv.runtime import long_texts
 from sbertconv.runtime.long_texts import MARGIN, is_local, shortened
 
@@ -32,7 +32,6 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 Tensors = dict[str, np.ndarray]
 Tokens = tuple[list[int], list[int]]  # of one text: ids, and types (empty: all 0)
 PROMPT = "prompt"
-AGAIN = "Convert the model again with overwrite=True."
 CUT = (
     "Texts are cut at {} tokens, because no longer ones were compared with encode() (the model's own limit: {}). "
     "beyond_proof=True lifts this; a conversion with a larger proof_budget= proves more."
@@ -155,11 +154,11 @@ class FastTokenizer(TextTokenizer):
 
     def __init__(self, section: TokenizerSection, path: Path) -> None:
         super().__init__(section, path)
-        with rust_errors(path, ArtifactError, AGAIN):
+        with rust_errors(path, ArtifactError, CONVERT_AGAIN):
             try:
-                self.backend = read_tokenizer(read_bytes(path, advice=AGAIN).decode("utf-8"))
+                self.backend = read_tokenizer(read_bytes(path, advice=CONVERT_AGAIN).decode("utf-8"))
             except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-                raise ArtifactError(f"{path}: not a readable tokenizer.json: {error}\n{AGAIN}") from error
+                raise ArtifactError(f"{path}: not a readable tokenizer.json: {error}\n{CONVERT_AGAIN}") from error
         self.backend.no_padding()
         self.backend.no_truncation()
         self.backend.encode_special_tokens = section["split_special_tokens"]
@@ -232,7 +231,7 @@ class FastTokenizer(TextTokenizer):
     def ids(self, texts: Sequence[Text], max_length: int | None) -> list[Tokens]:
         cut_after = self.section["cut"] == "slice"
         refuse_surrogates(texts)
-        with rust_errors(self.path, TokenizationError, AGAIN):
+        with rust_errors(self.path, TokenizationError, CONVERT_AGAIN):
             encodings = self._encoded(list(texts), max_length, cut_after)
         end = max_length if cut_after else None
         typed = "token_type_ids" in self.section["tensors"]  # reading them costs a list per text
