@@ -28,7 +28,7 @@ CONVERT_AGAIN = "Convert the model again with overwrite=True."  # for a folder o
 LONGEST_LINE, MOST_LINES = 4000, 200  # characters and lines of a message
 COLOURS = re.compile("\x1b\\[[0-9;]*m")
 AUTOGRAPH = "in user code:"  # how an error of TensorFlow's begins that lists the lines of a function first
-GRAPH_FAILED = "Graph execution error:"  # and one that lists where each node was made
+PLACES = ('File "', "Exception from ")  # how a line of an engine's error begins that is no reason
 OF_A_TYPE = re.compile(r"\w+(Error|Exception): ")
 
 
@@ -158,12 +158,9 @@ def error_text(error: BaseException | None, lines: int = 1) -> str:
 
 
 def engine_text(error: BaseException) -> str:
-    """The reason an engine gives for a failure, without the lines of Python that TensorFlow lists of where each node of
-    the graph was made.
+    """The reason an engine gives for a failure, in one line, without the places in Python and C++ that TensorFlow and
+    OpenVINO put before it.
     """
-    first, *others = str(error).splitlines() or [""]
-    if first != GRAPH_FAILED:
-        return str(error)
-    places = [place for place, line in enumerate(others) if line.lstrip().startswith('File "')]
-    reason = others[places[-1] + 1 :] if places else others
-    return " ".join(line.strip() for line in reason if line.strip())
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    places = [place for place, line in enumerate(lines) if line.startswith(PLACES)]
+    return " ".join(lines[places[-1] + 1 :] if places else lines)

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnx_ir
 import onnxruntime
+import openvino
 import pytest
 from onnxscript import optimizer
 
@@ -124,15 +125,19 @@ def one_attention(body: str) -> onnx.ModelProto:
     return model
 
 
-def run(model: onnx.ModelProto) -> np.ndarray[Any, Any]:
+def tensors() -> dict[str, Any]:
     random = np.random.default_rng(4)
     feed: dict[str, Any] = {name: random.normal(size=(BATCH, HEADS, LENGTH, SIZE)).astype(np.float32) for name in "qkv"}
     feed["bias"] = random.normal(size=(1, HEADS, LENGTH, LENGTH)).astype(np.float32)
     feed["angles"] = random.normal(size=(1, 1, LENGTH, SIZE // 2)).astype(np.float32)
     feed["hidden"] = np.arange(LENGTH) >= np.array([5, 3, 1]).reshape(BATCH, 1, 1, 1)
+    return feed
+
+
+def run(model: onnx.ModelProto) -> np.ndarray[Any, Any]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     used = {value.name for value in session.get_inputs()}
-    return np.asarray(session.run(None, {name: value for name, value in feed.items() if name in used})[0])
+    return np.asarray(session.run(None, {name: value for name, value in tensors().items() if name in used})[0])
 
 
 @pytest.mark.parametrize("name", [*FUSED, *NOT_FUSED])
@@ -153,6 +158,22 @@ def test_other_graphs(name: str) -> None:
     fuse(model)
     assert sum(node.op_type == operator for node in model.graph) == count
     np.testing.assert_allclose(run(onnx_ir.to_proto(model)), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_factor_transposed_with_its_first_axis_is_the_same_in_openvino() -> None:
+    original = one_attention(
+        """rows = Transpose <perm = [1, 2, 0, 3]> (q) columns = Transpose <perm = [1, 2, 3, 0]> (k)
+        values = Transpose <perm = [1, 2, 0, 3]> (v) p = MatMul (rows, columns) s = Div (p, half)
+        mixed = MatMul (s, values) result = Transpose <perm = [2, 0, 1, 3]> (mixed)"""
+    )
+    model = onnx_ir.from_proto(original)
+    fuse(model)
+    made = onnx_ir.to_proto(model)
+    assert "FusedMatMul" in {node.op_type for node in made.graph.node}
+    core, exact = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(made.SerializeToString()), "CPU", exact)
+    found = compiled({name: tensor for name, tensor in tensors().items() if name in "qkv"})[0]
+    np.testing.assert_allclose(found, run(original), atol=1e-6, rtol=1e-5)
 
 
 def test_a_softmax_that_weighs_nothing_is_no_attention() -> None:

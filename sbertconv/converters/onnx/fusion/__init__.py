@@ -23,7 +23,7 @@ from sbertconv.converters.onnx.fusion.heads import (
     SumOfBranches,
 )
 from sbertconv.converters.onnx.fusion.norms import NormOfSum, SplitSkipNorm
-from sbertconv.converters.onnx.fusion.products import LinearOnRows, OneBatchTransposed, PairEinsum
+from sbertconv.converters.onnx.fusion.products import BatchTransposed, LinearOnRows, PairEinsum
 from sbertconv.converters.onnx.fusion.rotary import Rotary
 from sbertconv.converters.onnx.fusion.scores import AttentionWithoutKernel, OneBias, UnmergedValues
 from sbertconv.converters.onnx.fusion.shapes import GatheredMask, GatheredRange, InputShape, ReshapedBack
@@ -85,7 +85,7 @@ FINISHING: tuple[pattern.RewriteRule, ...] = (
     AttentionAsRows.rule("MultiHeadAttention"),
     AttentionAsRows.rule("Attention"),
     AttentionAsRows.rule("GroupQueryAttention"),
-    OneBatchTransposed.rule(),
+    BatchTransposed.rule(),
     NormBetweenTransposes.rule(),
     RepeatedHeads.rule(),
     ReshapedBack.rule(),

@@ -106,9 +106,9 @@ class PairEinsum(pattern.RewriteRuleClassBase):
         return typed(op.Reshape(x, shape), x, [*(self._sizes[index] for index in kept), *last])
 
 
-class OneBatchTransposed(pattern.RewriteRuleClassBase):
-    """A product of factors with different numbers of axes, one of them transposed with its first axis, which ONNX
-    Runtime does for equal numbers alone: transposed before.
+class BatchTransposed(pattern.RewriteRuleClassBase):
+    """A product of a factor that is transposed with its first axis: transposed before. ONNX Runtime does this inside
+    the product for factors of equal numbers of axes alone, and OpenVINO exchanges other axes.
     """
 
     def pattern(self, op: Any, x: Any, y: Any) -> Any:
@@ -116,9 +116,7 @@ class OneBatchTransposed(pattern.RewriteRuleClassBase):
 
     def check(self, context: Any, x: Any, y: Any, product: Any, **_: Any) -> bool:
         attributes = product.producer().attributes
-        return len(dims(x)) != len(dims(y)) and any(
-            attributes.get_int(name, 0) for name in ("transBatchA", "transBatchB")
-        )
+        return any(attributes.get_int(name, 0) for name in ("transBatchA", "transBatchB"))
 
     def rewrite(self, op: Any, x: Any, y: Any, product: Any, **_: Any) -> Any:
         attributes = {name: attribute.value for name, attribute in product.producer().attributes.items()}
