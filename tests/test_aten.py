@@ -51,7 +51,9 @@ CASES: dict[str, list[Args]] = {
     "view.default": [(X, [3, 20]), (X, [-1, 2, 5]), (torch.tensor(2.0), [1, 1])],
     "_unsafe_view.default": [(X, [3, 20])],
     "reshape.default": [(X, [3, 20]), (X, [-1, 2, 5])],
-    "expand.default": [(real(3, 1, 5), [3, 4, 5]), (real(4, 1), [2, -1, 5]), (torch.tensor(1.0), [2, 3])],
+    "expand.default": [
+        (real(3, 1, 5), [3, 4, 5]), (real(4, 1), [2, -1, 5]), (torch.tensor(1.0), [2, 3]), (real(3, 1, 0), [3, 2, 0]),
+    ],
     "squeeze.default": [(real(1, 3, 1),), (X,)],
     "squeeze.dim": [(real(1, 3, 1), -1), (real(1, 3, 1), 0), (X, 1)],
     "squeeze.dims": [(real(1, 3, 1), [0, -1]), (real(1, 3, 1), [0, 1])],
@@ -115,6 +117,7 @@ CASES: dict[str, list[Args]] = {
         (INT, whole(3, 1), 1, 0, 1),
         (X, real(3, 4, 4), 2, 0, -1),
         (X, real(3, 4, 2), 2, 1, ALL, 2), (X, real(3, 2, 5), 1, 0, 3, 2), (X, real(1, 4, 5), 0, -2, -1, 3),
+        (X, real(3, 4, 0), 2, 1, 1, 3), (X, real(3, 0, 5), 1, 2, 2),
     ],
     "select_scatter.default": [(X, real(3, 5), 1, 2), (X, real(3, 4), -1, -1), (X, real(4, 5), 0, 0)],
     "index_put.default": [
@@ -338,6 +341,21 @@ def test_row(name: str) -> None:
 
 def test_empty() -> None:
     assert tuple(ATEN["aten.empty.memory_format"]([2, 3], dtype="float32").shape) == (2, 3)
+
+
+@pytest.mark.filterwarnings("ignore:[\\s\\S]*tf.lite.Interpreter is deprecated")
+def test_lite_rt_takes_a_slice_without_numbers() -> None:
+    """As of a rotary embedding whose sections are larger than its angles: the kernels end the process there."""
+    tf = pytest.importorskip("tensorflow")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 5])])
+    def written(x: Any) -> Any:
+        nothing = ATEN["aten.expand.default"](x[..., 1:1], [-1, -1, 0])
+        return ATEN["aten.slice_scatter.default"](x * 2, nothing, 2, 7, 5, 3)
+
+    made = tf.lite.TFLiteConverter.from_concrete_functions([written.get_concrete_function()], tf.Module()).convert()
+    (found,) = tf.lite.Interpreter(model_content=made).get_signature_runner()(x=np.ones((1, 3, 5), np.float32)).values()
+    np.testing.assert_array_equal(found, np.full((1, 3, 5), 2, np.float32))
 
 
 def test_every_row_has_cases() -> None:

@@ -62,9 +62,14 @@ def view(x: Tensor, shape: Sequence[Size]) -> Tensor:
 def expand(x: Tensor, shape: Sequence[Size], implicit: bool = False) -> Tensor:
     """-1 keeps a size."""
     own = (1,) * (len(shape) - len(x.shape)) + tuple(ops.shape(x))
-    return ops.broadcast_to(
-        x, tuple(o if isinstance(s, int) and s == -1 else s for s, o in zip(shape, own, strict=True))
-    )
+    return _broadcast(x, tuple(o if isinstance(s, int) and s == -1 else s for s, o in zip(shape, own, strict=True)))
+
+
+def _broadcast(x: Tensor, shape: Sequence[Size]) -> Tensor:
+    """X in a shape; a shape without numbers is made anew, since LiteRT broadcasts none."""
+    if any(isinstance(size, int) and size == 0 for size in shape):
+        return ops.zeros(tuple(shape), dtype_of(x))
+    return ops.broadcast_to(x, shape)
 
 
 def squeeze(x: Tensor, dims: int | Sequence[int] | None = None) -> Tensor:
@@ -240,7 +245,7 @@ def index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accum
     found = [ops.where(place < 0, place + size, place) for place, size in zip(found, sizes, strict=False)]
     places = ops.stack([sum(found) * 0 + place for place in found], axis=-1)  # broadcast against each other
     shape = (*ops.shape(places)[:-1], *sizes[len(indices) :])
-    values = ops.broadcast_to(ops.cast(values, dtype_of(x)), shape)
+    values = _broadcast(ops.cast(values, dtype_of(x)), shape)
     return ops.scatter_update(x, places, values, "add" if accumulate else None)
 
 
@@ -250,6 +255,8 @@ def slice_scatter(
     """X with source in place of x[start:end:step]."""
     axis = axis_of(x, dim)
     end = None if isinstance(end, int) and end >= 2**31 - 1 else end
+    if source.shape[axis] == 0:  # LiteRT's kernels, which write into nothing, end the process
+        return x
     if step == 1:
         parts = [] if start is None or (isinstance(start, int) and start == 0) else [slice_(x, axis, 0, start)]
         parts += [ops.cast(source, dtype_of(x))] + ([] if end is None else [slice_(x, axis, end)])
@@ -291,7 +298,7 @@ def masked_fill(x: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 def copy(x: Tensor, value: Any, *unused: Any) -> Tensor:
     """The value in x's shape and dtype."""
-    return ops.broadcast_to(ops.cast(value, dtype_of(x)), ops.shape(x))
+    return _broadcast(ops.cast(value, dtype_of(x)), ops.shape(x))
 
 
 def tri(x: Tensor, diagonal: int, *, upper: bool) -> Tensor:
