@@ -34,6 +34,10 @@ CHOOSING = (
     "It takes the best of the tokens by scores: equal ones may be chosen otherwise in another batch, by the library "
     "too, so texts are batched as encode() does."
 )
+BRANCHING = (
+    "Of a branch on data it has the side that its example took, and every text was compared with that: {lines}. A text "
+    "of another kind may take the other side in the library."
+)
 OnStage = Callable[[str], None]
 
 
@@ -209,6 +213,8 @@ class Conversion:
             drafted = open_model(staging.manifest(content), beyond_proof=True)
             chooses = any(graph.get("chooses_tokens") for graph in content["graphs"])
             content["notes"] += [CHOOSING] if chooses else []
+            sides = dict.fromkeys(side for graph in content["graphs"] for side in graph.get("sides", ()))
+            content["notes"] += [BRANCHING.format(lines="; ".join(sides))] if sides else []
             proven = proven_length(original, drafted, self.bounds.seconds, time.monotonic() - start)
             if proven is not None and (note := cut_note(drafted, proven)):
                 content["notes"].append(note)

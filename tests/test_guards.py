@@ -11,7 +11,7 @@ import torch
 from sbertconv import MissingDependencyError, UnsupportedModuleError
 from sbertconv.converters.guards import chooses_tokens, forget_guards, guarded_lengths, guards_of
 from sbertconv.converters.onnx.backend import _translate_scripted
-from sbertconv.converters.traced import place_of
+from sbertconv.converters.places import place_of
 
 LIMITS = {"max_length": 128, "task_max_length": {"query": 32}}
 
@@ -91,7 +91,7 @@ def test_a_traced_layer_of_keras_keeps_the_guards_of_its_trace() -> None:
             return {"found": Switch()(features["input_ids"])}
 
     layer = traced_layer(Features(), {"input_ids": torch.ones(3, 11, dtype=torch.int64)}, "switch", "", {})
-    assert guarded_lengths(layer.guards, LIMITS) == [20, 21]
+    assert guarded_lengths(layer.facts.guards, LIMITS) == [20, 21]
 
 
 def test_a_program_without_guards_where_they_are_looked_for_is_an_error() -> None:

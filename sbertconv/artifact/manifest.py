@@ -220,6 +220,7 @@ class GraphSection(TypedDict):
     attention: NotRequired[Annotated[Attention, internal("how many attentions are fused")]]
     profile: NotRequired[Annotated[dict[Name, ShapeRange], key("input -> shapes, for TensorRT")]]
     chooses_tokens: NotRequired[Annotated[bool, internal("whether it takes the best of the tokens, by scores")]]
+    sides: NotRequired[Annotated[list[str], internal("lines of the model with a branch on data: one side is in it")]]
     guarded: NotRequired[Annotated[list[Count], internal("lengths that the trace's guards name, which were compared")]]
     modality: Annotated[Literal["text", "image", "audio"], key("what it takes")]
     tasks: Annotated[list[Task | None], key("the tasks that lead to it; empty: every one; null: when none is said")]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sbertconv.converters.branches import SIDES
 from sbertconv.converters.traced import WAYS_OUT
 from sbertconv.errors import UnsupportedModuleError
 from sbertconv.frameworks import private
@@ -13,6 +15,7 @@ from sbertconv.frameworks import private
 if TYPE_CHECKING:
     import torch
 
+FACTS = "facts"  # in the meta of a graph of ONNX: those of its trace
 CHOOSES = "chooses_tokens"  # of the manifest's entry of a graph
 GUARDS = "_guards_code"  # of an ExportedProgram: expressions of Python on the tensors of `L`
 ROWS, LENGTH = 3, 37  # of a batch, where the other of the two varies
@@ -44,9 +47,42 @@ def chooses_tokens(program: torch.export.ExportedProgram) -> bool:
     return False
 
 
-def facts_of_sizes(guarded: list[int], chooses: bool) -> dict[str, Any]:
-    """The manifest's keys of a graph for these two, where there is anything to say."""
-    return {**({"guarded": guarded} if guarded else {}), **({CHOOSES: True} if chooses else {})}
+@dataclass(frozen=True)
+class TraceFacts:
+    """What a trace takes for granted.
+
+    Attributes:
+        guards: conditions on sizes, see `guards_of`.
+        chooses: whether it takes the best of the tokens, see `chooses_tokens`.
+        sides: the lines of the model's code with a branch on data, of which it has one side.
+    """
+
+    guards: tuple[str, ...] = ()
+    chooses: bool = False
+    sides: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, program: torch.export.ExportedProgram) -> TraceFacts:
+        """Of a traced program, as `sbertconv.converters.sizes.exported` gives it."""
+        sides = program.graph_module.meta.get(SIDES, ())
+        return cls(tuple(guards_of(program)), chooses_tokens(program), sides)
+
+    @classmethod
+    def together(cls, facts: Iterable[TraceFacts]) -> TraceFacts:
+        """Of several traces that make one graph."""
+        every = list(facts)
+        guards = [guard for one in every for guard in one.guards]
+        sides = [side for one in every for side in one.sides]
+        return cls(tuple(guards), any(one.chooses for one in every), tuple(dict.fromkeys(sides)))
+
+    def section(self, limits: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The manifest's keys of a graph, where there is anything to say.
+
+        Args:
+            limits: see `guarded_lengths`, whose errors it raises.
+        """
+        keys = {"guarded": guarded_lengths(self.guards, limits), CHOOSES: self.chooses, SIDES: list(self.sides)}
+        return {key: value for key, value in keys.items() if value}
 
 
 def forget_guards(program: torch.export.ExportedProgram) -> None:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from sbertconv.source.torch_compat import is_from_data, telling_numbers_of_sizes
+from sbertconv.converters.branches import SIDES, answered, answers_of
+from sbertconv.converters.places import line_running
+from sbertconv.source.torch_compat import BranchOnData, is_from_data, telling_numbers_of_sizes
 
 SQUEEZES = ("squeeze.default", "squeeze.dim", "squeeze.dims")
 
@@ -97,9 +99,13 @@ def exported(
         Exception: whatever the trace meets; a note names the lines of code that hold for the example's sizes only.
     """
     lines: dict[str, None] = {}
+
+    def tell() -> None:
+        lines.update(dict.fromkeys(filter(None, [line_running()])))
+
     try:
-        with telling_numbers_of_sizes(lambda: lines.update(_line_of_model())):
-            program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
+        with telling_numbers_of_sizes(tell):
+            program = _program(module, args, kwargs or {}, shapes)
     except Exception as error:
         if lines:
             error.add_note(f"a size of the example is taken for a number in {'; '.join(lines)}")
@@ -109,14 +115,20 @@ def exported(
     return program
 
 
-def _line_of_model() -> dict[str, None]:
-    """The innermost line of the model's own code that is running, if there is one."""
-    from sbertconv.converters.traced import is_of_a_model, line_of
-
-    frame = inspect.currentframe()
-    while frame is not None and not is_of_a_model(frame.f_code.co_filename):
-        frame = frame.f_back
-    return {} if frame is None else {line_of(frame.f_code.co_filename, frame.f_lineno): None}
+def _program(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any
+) -> torch.export.ExportedProgram:
+    """A module traced with the sides that it takes of branches on the data of its example, if it has any."""
+    try:
+        return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
+    except BranchOnData:
+        answers = answers_of(module, args, kwargs)
+        if not answers:
+            raise
+    with answered(answers) as lines:
+        program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
+    program.graph_module.meta[SIDES] = tuple(lines)
+    return program
 
 
 def _squeeze_what_is_one(graph: torch.fx.Graph) -> None:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import linecache
 import logging
-import sysconfig
-import traceback
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
@@ -27,7 +23,6 @@ WAYS_OUT = (
     "Try another backend, which may take it, or write what is named there as operations on tensors and register a "
     "converter: docs/extending.md"
 )
-TRACERS = ("torch", "sbertconv", "onnxscript", "onnx_ir", "sentence_transformers")  # where no line is the model's own
 PLACEHOLDERS = (FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool)  # of a tracer, for numbers it does not have
 
 
@@ -60,34 +55,6 @@ class TracedStep(torch.nn.Module):
     def forward(self, features: Features) -> Features:
         result: Features = self.module(features, **self.options)
         return result
-
-
-def place_of(error: BaseException) -> str:
-    """The last line of the model's own code that an error of a tracer went through, or its notes on lines before, in
-    brackets; empty without either.
-    """
-    frames: list[traceback.FrameSummary] = []
-    notes: list[str] = []
-    seen: BaseException | None = error
-    while seen is not None:
-        frames += traceback.extract_tb(seen.__traceback__)
-        notes += getattr(seen, "__notes__", [])
-        seen = seen.__cause__
-    models = [frame for frame in frames if is_of_a_model(frame.filename)]
-    found = line_of(models[-1].filename, models[-1].lineno or 0) if models else "; ".join(notes)
-    return f" [{found}]" if found else ""
-
-
-def is_of_a_model(file: str) -> bool:
-    """Whether code is neither a tracer's, nor this package's, nor Python's own."""
-    parts = Path(file).parts
-    own = "site-packages" in parts or not Path(file).is_relative_to(sysconfig.get_path("stdlib"))
-    return own and not set(TRACERS) & set(parts) and not file.startswith("<")
-
-
-def line_of(file: str, number: int) -> str:
-    """A line of code with the name of its file, without the folders of this machine."""
-    return f"{Path(file).name}:{number}: {linecache.getline(file, number).strip()}"
 
 
 @contextlib.contextmanager

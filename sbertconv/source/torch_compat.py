@@ -8,12 +8,21 @@ from typing import Any, cast
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode as BranchOnData
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_map_only, tree_unflatten
 
 from sbertconv.frameworks import private
 
-__all__ = ["FakeTensor", "TorchDispatchMode", "tree_flatten", "tree_map", "tree_map_only", "tree_unflatten"]
+__all__ = [
+    "BranchOnData",
+    "FakeTensor",
+    "TorchDispatchMode",
+    "tree_flatten",
+    "tree_map",
+    "tree_map_only",
+    "tree_unflatten",
+]
 
 Operator = private(private(torch, "_ops", "torch"), "OpOverload", "torch")
 CAST: Any = private(torch.ops.aten, "_to_copy", "torch").default  # of a tensor to another dtype or device

@@ -16,7 +16,7 @@ import torch
 from torch.export.graph_signature import InputKind, OutputKind
 
 from sbertconv.converters.decomposing import decomposed
-from sbertconv.converters.guards import chooses_tokens, guards_of
+from sbertconv.converters.guards import TraceFacts
 from sbertconv.converters.sizes import exported
 from sbertconv.converters.traced import quiet, traceable, unchanged
 from sbertconv.errors import UnsupportedModuleError, error_text
@@ -74,7 +74,7 @@ def traced_layer(
     reasons = []
     for mode, train in MODES.items():
         try:
-            program, guards, chooses = _export(module, example, options, train=train)
+            program, facts = _export(module, example, options, train=train)
             lowering = Lowering(program, prefix, tensors_of(example))
             lowering.run()
         except Exception as error:
@@ -83,7 +83,7 @@ def traced_layer(
         missing = {op: where for op, where in lowering.operations.items() if op not in OPERATIONS}
         if not missing:
             layer = lowering.layer(name, mode)
-            layer.guards, layer.chooses = tuple(guards), chooses
+            layer.facts = facts
             return layer
         lines = "\n".join(f"    {op} in {where}" for op, where in missing.items())
         reasons.append(
@@ -113,10 +113,8 @@ def _export(
     options: Mapping[str, Any],
     *,
     train: Callable[[torch.nn.Module], bool],
-) -> tuple[torch.export.ExportedProgram, list[str], bool]:
-    """The functional graph of a module, which is left in the mode it was in; its guards; and whether it chooses tokens:
-    see `guards_of` and `chooses_tokens`.
-    """
+) -> tuple[torch.export.ExportedProgram, TraceFacts]:
+    """The functional graph of a module, which is left in the mode it was in, and the facts of its trace."""
     traced = NewFeatures(module, tensors_of(example), options)
     modes = [(part, part.training) for part in module.modules()]
     shapes = tuple(dict.fromkeys(range(SIZE_AXES.get(name, 1)), torch.export.Dim.DYNAMIC) for name in traced.names)
@@ -125,8 +123,8 @@ def _export(
             part.training = train(part)
         with torch.no_grad(), quiet(), unchanged(module), traceable(module):
             program = exported(traced, tuple(example[name] for name in traced.names), shapes=(shapes,))
-            guards, chooses = guards_of(program), chooses_tokens(program)
-            return decomposed(program, _decompositions(), _has_a_line), guards, chooses
+            facts = TraceFacts.of(program)
+            return decomposed(program, _decompositions(), _has_a_line), facts
     finally:
         for part, mode in modes:
             part.training = mode

@@ -12,7 +12,7 @@ from sbertconv.artifact.kinds import ModelClass
 from sbertconv.artifact.manifest import FORMAT_VERSION
 from sbertconv.artifact.publishing import Staging
 from sbertconv.artifact.scratch import scratch_folder
-from sbertconv.converters.guards import facts_of_sizes, guarded_lengths
+from sbertconv.converters.guards import TraceFacts
 from sbertconv.converters.keras.backend import KerasSettings, build_model, describe_inputs, describe_outputs
 from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.tracing import TRAINING
@@ -66,9 +66,8 @@ def write_keras(
         formats = {form: FORMATS[form].file.format(name=name) for form in options.formats}
         inputs = describe_inputs(route)
         entry = {"inputs": inputs} if text is None else text.section(inputs)
-        guards = [guard for layer, _ in _stated_layers(route) for guard in getattr(layer, "guards", ())]
-        chooses = any(getattr(layer, "chooses", False) for layer, _ in _stated_layers(route))
-        entry |= facts_of_sizes(guarded_lengths(guards, section), chooses)
+        facts = TraceFacts.together(getattr(layer, "facts", TraceFacts()) for layer, _ in _stated_layers(route))
+        entry |= facts.section(section)
         graphs.append({**route_content(route, formats, inputs, outputs, section), **entry})
     write_module_configs(model, staging)
     engines = {form: FORMATS[form].engines for form in options.formats}

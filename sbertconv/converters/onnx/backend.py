@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from sbertconv.artifact.kinds import EXACT, NOT_ZERO, ModelClass
-from sbertconv.converters.guards import CHOOSES, GUARDS, chooses_tokens, guards_of
+from sbertconv.converters.guards import FACTS, TraceFacts
 from sbertconv.converters.onnx.compat import exact_constants, quick_exporter, rules_by_anchor
 from sbertconv.converters.onnx.fusion.padding import zero_unattended
 from sbertconv.converters.onnx.fusion.weights import pick_rows
@@ -25,6 +25,7 @@ from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
 from sbertconv.converters.onnx.saving import lazy
 from sbertconv.converters.onnx.tensorrt import OPSET, prepare
 from sbertconv.converters.onnx.tensorrt import PRECISIONS as TENSORRT_PRECISIONS
+from sbertconv.converters.places import is_of_a_model, line_of, place_of
 from sbertconv.converters.sizes import exported
 from sbertconv.converters.torch.backend import (
     Pipeline,
@@ -33,7 +34,7 @@ from sbertconv.converters.torch.backend import (
     example_tensors,
     root_cause,
 )
-from sbertconv.converters.traced import WAYS_OUT, is_of_a_model, line_of, place_of, quiet, traceable, unchanged
+from sbertconv.converters.traced import WAYS_OUT, quiet, traceable, unchanged
 from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
 from sbertconv.options import GRAPH_ENGINES, OnnxOptions
 from sbertconv.plan.routes import PlannedRoute
@@ -263,7 +264,7 @@ def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], optio
     dynamic = tuple(dynamic_shapes(tuple(example)).values())
     with stand_ins(chain) as widened:
         program = exported(chain, tuple(example.values()), shapes=(dynamic,))
-        guards, chooses = guards_of(program), chooses_tokens(program)
+        facts = TraceFacts.of(program)
         with quick_exporter():
             translated = torch.onnx.export(
                 program,
@@ -279,7 +280,7 @@ def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], optio
             value.const_value = lazy(name, value, partial(_float32, widened[name]))
     if not options.optimize:
         translated.optimize()
-    translated.model.meta.update({GUARDS: guards, CHOOSES: chooses})
+    translated.model.meta[FACTS] = facts
     return translated.model
 
 

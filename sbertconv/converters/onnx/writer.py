@@ -14,7 +14,7 @@ import onnx_ir
 from sbertconv.artifact.kinds import MODEL_CLASSES
 from sbertconv.artifact.publishing import Staging
 from sbertconv.artifact.text_input import TEXT
-from sbertconv.converters.guards import CHOOSES, GUARDS, facts_of_sizes, guarded_lengths
+from sbertconv.converters.guards import FACTS, TraceFacts
 from sbertconv.converters.onnx.backend import GraphSettings, describe_tensors, exported_graph
 from sbertconv.converters.onnx.fusion.counting import count_attention
 from sbertconv.converters.onnx.naming import rename_graph
@@ -210,7 +210,7 @@ def _write_route(
         attention = count_attention(graph)
         inputs, outputs = describe_tensors(graph.graph.inputs), describe_tensors(graph.graph.outputs)
         refused[route.name] = refused_nodes(graph)
-        facts = facts_of_sizes(guarded_lengths(graph.meta.get(GUARDS, ()), section), bool(graph.meta.get(CHOOSES)))
+        facts = graph.meta.get(FACTS, TraceFacts()).section(section)
     more: dict[str, Any] = (
         {"profile": shape_profile(inputs, largest_shape(section, options.max_shape))} if options.for_tensorrt else {}
     )

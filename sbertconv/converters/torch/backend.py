@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from sbertconv.artifact.kinds import HEAD_OUTPUTS
-from sbertconv.converters.guards import forget_guards, guards_of
+from sbertconv.converters.guards import TraceFacts, forget_guards
+from sbertconv.converters.places import place_of
 from sbertconv.converters.sizes import exported
-from sbertconv.converters.traced import WAYS_OUT, place_of, quiet, traceable, unchanged
+from sbertconv.converters.traced import WAYS_OUT, quiet, traceable, unchanged
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.plan.context import Features
 from sbertconv.plan.examples import examples, other_example, token_example
@@ -129,9 +130,9 @@ def dynamic_shapes(names: Sequence[str]) -> dict[str, dict[int, object]]:
 
 def exported_program(
     pipeline: Pipeline, route: PlannedRoute, example: Mapping[str, Tensor]
-) -> tuple[torch.export.ExportedProgram, list[str]]:
-    """The pipeline as a traced program with named inputs and outputs, without weights that lead to no output; and its
-    guards, see `guards_of`.
+) -> tuple[torch.export.ExportedProgram, TraceFacts]:
+    """The pipeline as a traced program with named inputs and outputs, without weights that lead to no output; and the
+    facts of its trace.
 
     Raises:
         UnsupportedModuleError: if it cannot be traced with batch and sequence open.
@@ -140,7 +141,7 @@ def exported_program(
     with _explained("trace", route), torch.no_grad(), quiet(), unchanged(pipeline), traceable(pipeline):
         program = exported(pipeline, (), dict(example), shapes=dynamic_shapes(tuple(example)))
         # With an empty table no operation is broken up, but vmap, which cannot be saved, is resolved.
-        return pruned(program.run_decompositions({})), guards_of(program)
+        return pruned(program.run_decompositions({})), TraceFacts.of(program)
 
 
 def save_program(program: torch.export.ExportedProgram, route: PlannedRoute, path: Path) -> None:

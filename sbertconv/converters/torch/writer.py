@@ -10,7 +10,6 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from sbertconv.artifact.kinds import NOT_ZERO
 from sbertconv.artifact.publishing import Staging
-from sbertconv.converters.guards import chooses_tokens, facts_of_sizes, guarded_lengths
 from sbertconv.converters.torch.backend import Pipeline, example_tensors, exported_program, save_program
 from sbertconv.converters.writing import (
     Finish,
@@ -56,13 +55,12 @@ def _write_route(
     tokenizer = None if section is None else load_tokenizer(section, staging.folder)
     pipeline = Pipeline(route, model, options.outputs).eval()
     example = example_tensors(route, pipeline.inputs, tokenizer)
-    program, guards = exported_program(pipeline, route, example)
-    more = facts_of_sizes(guarded_lengths(guards, section), chooses_tokens(program))
+    program, facts = exported_program(pipeline, route, example)
     file = FILE.format(name=graph_name(route.name, is_default))
     save_program(program, route, staging.folder / file)
     taken = zip(example, (node.meta["val"] for node in _user_inputs(program)), strict=True)
     given = zip(pipeline.outputs, (node.meta["val"] for node in program.graph.output_node().args[0]), strict=True)
-    return route_content(route, {FORMAT: file}, _described(taken), _described(given), section, **more)
+    return route_content(route, {FORMAT: file}, _described(taken), _described(given), section, **facts.section(section))
 
 
 def _user_inputs(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
