@@ -486,8 +486,18 @@ def choose_engine(artifact: Artifact, form: str, engine: str = AUTO) -> str:
 
 
 def proven_engines(artifact: Artifact, form: str) -> list[str]:
-    """The engines that a format of an artifact was proven on; of these, those that are installed, if any is."""
-    proven = [name for name, found in ENGINES.items() if form in found.opens and name in artifact.engines(form)]
+    """The engines that a format of an artifact was proven on; of these, those that are installed, if any is.
+
+    Raises:
+        ArtifactError: if its manifest names none that opens the format.
+    """
+    able = [name for name, found in ENGINES.items() if form in found.opens]
+    proven = [name for name in able if name in artifact.engines(form)]
+    if not proven:
+        raise ArtifactError(
+            f"{artifact.folder}: its manifest has {form} proven on {', '.join(artifact.engines(form))}, and none of "
+            f"these opens it (have: {', '.join(able)}).\n{CONVERT_AGAIN}"
+        )
     return [name for name in proven if importlib.util.find_spec(ENGINES[name].package)] or proven
 
 
