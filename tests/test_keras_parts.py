@@ -156,7 +156,9 @@ def test_two_converted_models_in_one_are_refused(bert_keras: Path, tmp_path: Pat
             sbertconv.load(tmp_path / "both.keras", part=part)
 
 
-def test_another_part_is_refused(bert_keras: Path, static_folder: Path, tmp_path: Path) -> None:
+def test_another_part_is_refused(bert_keras: Path, static_folder: Path, static_artifact: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedOptionError, match=r"part='encoder': .* is no \.keras file"):
+        sbertconv.load(static_artifact, part="encoder")
     with pytest.raises(UnsupportedOptionError, match=r"part='head' is not known \(have: encoder\)"):
         sbertconv.load(bert_keras / "keras/model.keras", part="head")
     with pytest.raises(UnsupportedOptionError, match="no Keras model of to-tf"):

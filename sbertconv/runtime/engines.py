@@ -38,6 +38,7 @@ from sbertconv.runtime.openvino_compat import keep_bfloat16
 from sbertconv.runtime.options import CPU, EngineOptions
 from sbertconv.runtime.programs import check_program
 from sbertconv.runtime.saved_models import check_litert, check_saved_model
+from sbertconv.runtime.tokenization import SURROGATE
 
 LONGEST_REASON = 400  # Keras prints whole models
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -229,7 +230,12 @@ def load_keras_model(path: Path, named: Path | None = None) -> Any:
 
 
 def cannot_load(place: Path, package: str, error: Exception) -> ArtifactError:
-    """The error for a file that an engine does not take."""
+    """The error for a file that an engine does not take, or for a path that it may not know how to read."""
+    if SURROGATE.search(str(place)):  # what Python makes of bytes that are no text in this locale
+        return ArtifactError(
+            f"{place}: {package} cannot load it, and its path is not UTF-8 here.\n"
+            "Rename the folder, or set PYTHONUTF8=1 if its name is UTF-8."
+        )
     version = getattr(sys.modules.get(package), "__version__", "")
     reason = error_text(error, 2)[:LONGEST_REASON]
     return ArtifactError(f"{place}: {package} {version} cannot load it: {reason}\n{CONVERT_AGAIN}")
