@@ -980,6 +980,13 @@ def test_places_that_cannot_be_are_one_error(static_folder: Path, static_artifac
             sbertconv.inspect(place)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file systems elsewhere have no such names")
+def test_a_path_that_is_no_text_is_said_where_an_engine_does_not_open_it(static_artifact: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(static_artifact, tmp_path / "caf\udce9")
+    with pytest.raises(ArtifactError, match=r"its path is not UTF-8 here\.\nRename the folder"):
+        sbertconv.load(folder).encode(TEXTS)
+
+
 LINES = "a\n---\n# owned\n\x1b[2J"
 
 

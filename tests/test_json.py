@@ -178,6 +178,14 @@ def test_routers_that_lead_back_to_themselves_end(bert_folder: Path, copy_of: Ca
         sbertconv.inspect(folder)
 
 
+def test_a_small_file_is_no_module_a_thousand_times(bert_folder: Path, copy_of: Callable[[Path], Path]) -> None:
+    folder = copy_of(bert_folder)
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps([*modules, *[modules[1]] * 1000]))
+    with pytest.raises(SourceError, match=r"modules\.json: more than 100 modules"):
+        sbertconv.inspect(folder)
+
+
 def test_what_takes_the_name_of_a_file_a_moment_later_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

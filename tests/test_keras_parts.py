@@ -133,6 +133,17 @@ def test_a_whole_that_is_no_classifier_names_its_layers(bert_keras: Path, tmp_pa
     assert sbertconv.load(tmp_path / "two.keras", part="encoder").encode(TEXTS).shape == (len(TEXTS), 16)
 
 
+def test_a_whole_that_gives_a_number_for_each_token_is_no_classifier(bert_keras: Path, tmp_path: Path) -> None:
+    import keras
+
+    model = load_keras_model(bert_keras / "keras/model.keras")
+    tokens = keras.layers.Rescaling(1.0)(model.inputs[0])
+    added = keras.layers.Add(name="added")([keras.layers.Dense(1, name="score")(model.output), tokens])
+    keras.Model(model.inputs, added).save(tmp_path / "tokens.keras")
+    with pytest.raises(ArtifactError, match="As a whole it is no classifier"):
+        sbertconv.load(tmp_path / "tokens.keras")
+
+
 def test_two_converted_models_in_one_are_refused(bert_keras: Path, tmp_path: Path) -> None:
     import keras
 
@@ -145,7 +156,9 @@ def test_two_converted_models_in_one_are_refused(bert_keras: Path, tmp_path: Pat
             sbertconv.load(tmp_path / "both.keras", part=part)
 
 
-def test_another_part_is_refused(bert_keras: Path, static_folder: Path, tmp_path: Path) -> None:
+def test_another_part_is_refused(bert_keras: Path, static_folder: Path, static_artifact: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedOptionError, match=r"part='encoder': .* is no \.keras file"):
+        sbertconv.load(static_artifact, part="encoder")
     with pytest.raises(UnsupportedOptionError, match=r"part='head' is not known \(have: encoder\)"):
         sbertconv.load(bert_keras / "keras/model.keras", part="head")
     with pytest.raises(UnsupportedOptionError, match="no Keras model of to-tf"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import class_cases
 import numpy as np
 import pytest
 from conftest import TEXTS
@@ -15,7 +17,9 @@ from conftest import TEXTS
 import sbertconv
 from sbertconv import ArtifactError, SbertconvError
 from sbertconv.artifact.folder import MANIFEST, read_artifact
+from sbertconv.artifact.kinds import MODEL_CLASSES
 from sbertconv.artifact.manifest import MOST_PARTS, problems_of
+from sbertconv.runtime.maxsim import SIMILARITIES
 
 MISSING = object()
 # what is wrong -> (the keys that lead to the value, the value, what the message says)
@@ -59,8 +63,43 @@ WRONG: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
         ["attention_mask"],
         "graphs[0].tokenizer.tensors has no input_ids",
     ),
+    "another size": (
+        ("embedding_dimension",),
+        7,
+        "embedding_dimension: 7, and sentence_embedding of graphs[0] has 32 numbers",
+    ),
+    "a size in words": (("embedding_dimension",), "dim", "embedding_dimension: 'dim', and sentence_embedding of "),
+    "a size of gigabytes": (("embedding_dimension",), 2**31 - 1, "embedding_dimension: expected int <= 16777216"),
+    "an expansion of gigabytes": (
+        ("graphs", 0, "tokenizer", "query_expansion"),
+        {"strategy": "fixed", "attend": False, "length": 2**31 - 1, "token_id": 0},
+        "graphs[0].tokenizer.query_expansion.length: expected int <= 1048576",
+    ),
+    "a chat without templates": (
+        ("graphs", 0, "tokenizer", "kind"),
+        "chat",
+        "graphs[0].tokenizer.templates is missing, and kind is chat",
+    ),
+    "half of a sparse vector": (
+        ("graphs", 0, "outputs", 0, "name"),
+        "values",
+        "graphs[0].outputs has no indices",
+    ),
     "a check": (("parity", "checks", 0, "texts"), MISSING, "parity.checks[0].texts is missing"),
     "a size": (("files", "onnx/model.onnx", "size"), "big", "files.onnx/model.onnx.size: expected int, got str"),
+}
+
+
+# the class of the model -> what is wrong with its folder, as above
+OF_CLASSES: list[tuple[str, tuple[str | int, ...], Any, str]] = [
+    ("MultiVectorEncoder", ("similarity_fn_name",), "cosine", "similarity_fn_name: 'cosine' (have: maxsim, "),
+    ("MultiVectorEncoder", ("graphs", 0, "outputs", 1), MISSING, "graphs[0].outputs has no scoring_mask"),
+    ("SparseEncoder", ("embedding_dimension",), 1, "embedding_dimension: 1, and sentence_embedding of graphs[0] has "),
+    ("SparseEncoder", ("embedding_dimension",), "dim", "embedding_dimension: 'dim', and sentence_embedding of "),
+]
+CLASSES: dict[str, Callable[[], Any]] = {
+    "MultiVectorEncoder": class_cases.colbert,
+    "SparseEncoder": lambda: class_cases.splade("bert"),
 }
 
 
@@ -94,6 +133,40 @@ def test_a_wrong_value_is_named_with_its_key_and_what_is_allowed(
     with pytest.raises(ArtifactError) as caught:
         sbertconv.load(folder)
     assert f"  {said}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "keys", "value", "said"), OF_CLASSES)
+def test_what_a_class_of_models_does_not_have_is_named(
+    name: str, keys: tuple[str | int, ...], value: Any, said: str, built_once: Any, copy_of: Any
+) -> None:
+    kept = built_once(f"manifest-{name}", lambda where: sbertconv.to_onnx(CLASSES[name](), where))
+    wrong = changed(json.loads((kept / MANIFEST).read_text(encoding="utf-8")), keys, value)
+    folder = copy_of(kept)
+    (folder / MANIFEST).write_text(json.dumps(wrong))
+    with pytest.raises(ArtifactError, match=f"  {re.escape(said)}"):
+        sbertconv.load(folder)
+
+
+def test_a_chat_names_its_slots(content: dict[str, Any]) -> None:
+    section = {**content["graphs"][0]["tokenizer"], "kind": "chat", "restore_suffix": True}
+    section["templates"] = [{"slots": ["text"], "pieces": ["a", {"slot": "text"}]}]
+    assert not problems_of(changed(content, ("graphs", 0, "tokenizer"), section))
+    section["templates"][0]["pieces"].append({"slot": "zzz"})
+    (problem,) = problems_of(changed(content, ("graphs", 0, "tokenizer"), section))
+    assert problem == "graphs[0].tokenizer.templates[0].pieces: zzz is none of its slots"
+
+
+def test_engines_that_do_not_open_a_format_are_named(
+    content: dict[str, Any], static_artifact: Path, copy_of: Any
+) -> None:
+    folder = copy_of(static_artifact)
+    (folder / MANIFEST).write_text(json.dumps(changed(content, ("engines", "onnx"), ["keras"])))
+    with pytest.raises(ArtifactError, match=r"onnx proven on keras, and none of these opens it \(have: .*onnxruntime"):
+        sbertconv.load(folder)
+
+
+def test_the_functions_that_compare_are_those_of_the_run_time() -> None:
+    assert MODEL_CLASSES["MultiVectorEncoder"].similarities == tuple(SIMILARITIES)
 
 
 def test_every_label_has_a_name(content: dict[str, Any]) -> None:

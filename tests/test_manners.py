@@ -23,6 +23,7 @@ from sbertconv import ArtifactError, SbertconvError, UnsupportedOptionError
 from sbertconv.artifact import scratch
 from sbertconv.artifact.publishing import stage
 from sbertconv.benchmark import Settings, benchmark
+from sbertconv.console import files
 from sbertconv.console.printing import json_text
 from sbertconv.plan.registry import Registry
 from sbertconv.runtime import long_texts
@@ -172,6 +173,21 @@ def test_an_output_that_nobody_reads_is_no_traceback(stdout: str, static_artifac
     ran = run_python(f"{code}; {start}", wrapped, "encode", static_artifact, "a text")
     assert "Traceback" not in ran.err
     assert (ran.code, ran.err) == (0, "") if stdout == "broken" else "The output is closed" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("blocks", "said"), [(0, "Nothing was written"), (2, "Of the rows 2 are printed, the others are not")]
+)
+def test_an_interrupt_says_what_was_printed(
+    blocks: int, said: str, static_artifact: Path, cli: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*rest: Any) -> Iterator[list[str]]:
+        yield from [["a text"]] * blocks
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "blocks_of", stopped)
+    ran = cli("encode", static_artifact, "a text")
+    assert (ran.code, ran.err, len(ran.out.splitlines())) == (130, f"Interrupted. {said}.\n", blocks)
 
 
 def test_an_interrupt_during_the_imports_is_quiet() -> None:

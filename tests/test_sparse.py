@@ -207,6 +207,17 @@ def test_the_graph_gives_rows_and_columns_of_what_is_not_0(tmp_path: Path) -> No
     np.testing.assert_allclose(dense(sbertconv.load(artifact.folder).encode(TEXTS)), expected, **CLOSE)
 
 
+def test_a_column_that_no_vector_has_is_one_error(tmp_path: Path) -> None:
+    """scipy writes where a column says, without looking."""
+    folder = sbertconv.to_onnx(static(), tmp_path / "onnx", sparse=True).folder
+    content = json.loads((folder / "sbertconv.json").read_text(encoding="utf-8"))
+    (folder / "sbertconv.json").write_text(json.dumps({**content, "embedding_dimension": 7}), encoding="utf-8")
+    model = sbertconv.load(folder)
+    for asked in (model.rows, model.encode):
+        with pytest.raises(sbertconv.ArtifactError, match=r"a value in column .* its vectors have 7 numbers"):
+            asked(TEXTS)
+
+
 def test_a_limit_of_values_is_encode_s_own_and_pads(tmp_path: Path) -> None:
     model = static()
     model.save_pretrained(str(tmp_path / "saved"))

@@ -33,6 +33,7 @@ class ModelClass:
         no_text_input: why the tokenizer cannot be inside the graph; empty: it can.
         text_pair: whether a graph with its tokenizer inside takes two texts; else it takes one.
         whole: whether a graph gives all of the outputs or is of no use.
+        similarities: the functions that alone compare its vectors; empty: any.
         also: other names that files call the class by.
         loads: the Python expression that opens a folder of this class; `{library}` and `{folder}` are filled in.
     """
@@ -46,6 +47,7 @@ class ModelClass:
     no_text_input: str = ""
     text_pair: bool = False
     whole: bool = False
+    similarities: tuple[str, ...] = ()
     token_outputs: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     loads: str = "{library}({folder!r})"
@@ -163,6 +165,7 @@ MODEL_CLASSES = {
             pairs=False,
             no_text_input="pads queries in a way of its own, which such a graph does not",
             whole=True,
+            similarities=("maxsim", "meanmaxsim"),
             also=("ColBERT",),
         ),
     )

@@ -23,7 +23,7 @@ from typing import (
 
 import msgspec
 
-from sbertconv.artifact.kinds import ACTIVATIONS, EXACT, MODEL_CLASSES
+from sbertconv.artifact.kinds import ACTIVATIONS, EXACT, MODEL_CLASSES, SPARSE_OUTPUTS
 
 
 def one_of(*names: str) -> str:
@@ -74,6 +74,7 @@ Fill = Literal["zeros", "repeat", "repeat and zeros"]
 Task = Annotated[str, msgspec.Meta(max_length=200)]
 FormatName = Annotated[str, msgspec.Meta(pattern=FORM)]
 EngineName = Annotated[str, msgspec.Meta(pattern=ENGINE)]
+Dimension = Annotated[int, msgspec.Meta(ge=1, le=2**24)]  # of a vector: of a sparse one, the tokens of a vocabulary
 LONGEST_PROMPT = 1 << 16  # characters, that stand before every text
 MOST_PROMPTS = 1000  # of which each is compared
 Prompt = Annotated[str, msgspec.Meta(max_length=LONGEST_PROMPT)]
@@ -95,7 +96,7 @@ class QueryExpansion(TypedDict):
 
     strategy: Annotated[str, key("`fixed`, or another name of the library's")]
     attend: Annotated[bool, key("whether the attention mask covers the filled places")]
-    length: Annotated[Positive, key("tokens that a query is filled up to")]
+    length: Annotated[Forwarded, key("tokens that a query is filled up to")]
     token_id: Annotated[Count, key("the token that fills")]
 
 
@@ -360,7 +361,7 @@ class Manifest(TypedDict):
     do_lower_case: Annotated[bool, key("of the default route")]
     prompts: Annotated[dict[str, Prompt], key("prompt name -> prompt", max_length=MOST_PROMPTS)]
     default_prompt_name: Annotated[str | None, key("the prompt where none is asked for")]
-    embedding_dimension: NotRequired[Annotated[Positive | str, key("the size of its vectors")]]
+    embedding_dimension: NotRequired[Annotated[Dimension | str, key("the size of its vectors")]]
     truncate_dim: NotRequired[Annotated[Positive | None, key("the size that vectors are cut to")]]
     normalized: NotRequired[Annotated[bool, key("whether vectors are normalized after they are cut")]]
     unweighted_ids: NotRequired[
@@ -417,6 +418,7 @@ IMAGE_STEPS = {
     "do_normalize": ("image_mean", "image_std"),
 }
 CHANNELS = 3
+CHAT_KEYS = ("templates", "restore_suffix")
 TAKEN = {"text": ("tokenizer", "texts"), "image": ("image", "images"), "audio": ("sound", "sounds")}  # its entry
 MOST_SPECTRUM = 2**24  # numbers of a spectrum, 128 MiB as float64; Whisper's has 1.2 million
 MOST_PARTS = 1000  # of a list or an object that is wrong, each of which is looked at by itself
@@ -531,12 +533,14 @@ def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
     default = manifest["default_prompt_name"]
     if default is not None and default not in manifest["prompts"]:
         yield f"default_prompt_name: {default!r} is none of the prompts ({', '.join(manifest['prompts']) or 'none'})"
+    yield from _class_problems(manifest)
     for index, graph in enumerate(graphs):
         where = f"graphs[{index}]"
         if set(graph["formats"]) != set(manifest["engines"]):
             yield f"{where}.formats: {', '.join(graph['formats'])}, and engines has {', '.join(manifest['engines'])}"
         if graph["tokenizer"] and "input_ids" not in graph["tokenizer"]["tensors"]:
             yield f"{where}.tokenizer.tensors has no input_ids"
+        yield from (f"{where}.tokenizer.{problem}" for problem in _chat_problems(graph["tokenizer"]))
         needed, what = TAKEN[graph["modality"]]
         if graph.get(needed) is None:
             yield f"{where}.{needed} is missing or null, and the graph takes {what}"
@@ -546,6 +550,43 @@ def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
             given = [tensor["name"] for tensor in graph[tensors]]
             if len(set(given)) < len(given):
                 yield f"{where}.{tensors}: a name is there twice"
+
+
+def _class_problems(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What does not fit its class of models: how vectors are compared, their size, outputs that go together."""
+    kind = MODEL_CLASSES[manifest["model_class"]]
+    similarity = manifest.get("similarity_fn_name")
+    if kind.similarities and similarity is not None and similarity not in kind.similarities:
+        yield f"similarity_fn_name: {similarity!r} (have: {', '.join(kind.similarities)})"
+    due = set(kind.outputs if kind.whole else SPARSE_OUTPUTS)
+    for index, graph in enumerate(manifest["graphs"]):
+        given = {output["name"] for output in graph["outputs"]} & due
+        if (given or kind.whole) and given != due:
+            yield f"graphs[{index}].outputs has no {', '.join(sorted(due - given))}"
+    if "embedding_dimension" in kind.keys and "embedding_dimension" in manifest:
+        yield from _size_problems(manifest)
+
+
+def _size_problems(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """A size that the vectors of the default route do not have: memory is made, and columns are placed, by it."""
+    size, outputs = manifest["embedding_dimension"], manifest["graphs"][0]["outputs"]
+    output = next((one for one in outputs if one["name"] == "sentence_embedding"), outputs[0])
+    axis = None if output["name"] in SPARSE_OUTPUTS or not output["shape"] else output["shape"][-1]
+    if isinstance(axis, int) and axis != size:
+        yield f"embedding_dimension: {size!r}, and {output['name']} of graphs[0] has {axis} numbers"
+    elif isinstance(size, str) and size != axis:
+        yield f"embedding_dimension: {size!r} is no axis of {output['name']} of graphs[0]"
+
+
+def _chat_problems(tokenizer: Mapping[str, Any] | None) -> Iterator[str]:
+    """What a tokenizer of the kind `chat` lacks."""
+    if tokenizer is None or tokenizer["kind"] != "chat":
+        return
+    yield from (f"{name} is missing, and kind is chat" for name in CHAT_KEYS if name not in tokenizer)
+    for index, template in enumerate(tokenizer.get("templates", ())):
+        named = {piece["slot"] for piece in template["pieces"] if not isinstance(piece, str)}
+        if strange := sorted(named - set(template["slots"])):
+            yield f"templates[{index}].pieces: {', '.join(strange)} is none of its slots"
 
 
 def _sound_problems(sound: SoundSection | None) -> Iterator[str]:

@@ -248,6 +248,9 @@ def _write_json_lines() -> Iterator[WriteRows]:
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has enough
         discard_output()
+    except KeyboardInterrupt as stop:
+        said = (f"Interrupted. Of the rows {count} are printed, the others are not.",) if count else stop.args
+        raise KeyboardInterrupt(*said) from stop
 
 
 def discard_output() -> None:

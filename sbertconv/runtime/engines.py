@@ -38,6 +38,7 @@ from sbertconv.runtime.openvino_compat import keep_bfloat16
 from sbertconv.runtime.options import CPU, EngineOptions
 from sbertconv.runtime.programs import check_program
 from sbertconv.runtime.saved_models import check_litert, check_saved_model
+from sbertconv.runtime.tokenization import SURROGATE
 
 LONGEST_REASON = 400  # Keras prints whole models
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -229,7 +230,12 @@ def load_keras_model(path: Path, named: Path | None = None) -> Any:
 
 
 def cannot_load(place: Path, package: str, error: Exception) -> ArtifactError:
-    """The error for a file that an engine does not take."""
+    """The error for a file that an engine does not take, or for a path that it may not know how to read."""
+    if SURROGATE.search(str(place)):  # what Python makes of bytes that are no text in this locale
+        return ArtifactError(
+            f"{place}: {package} cannot load it, and its path is not UTF-8 here.\n"
+            "Rename the folder, or set PYTHONUTF8=1 if its name is UTF-8."
+        )
     version = getattr(sys.modules.get(package), "__version__", "")
     reason = error_text(error, 2)[:LONGEST_REASON]
     return ArtifactError(f"{place}: {package} {version} cannot load it: {reason}\n{CONVERT_AGAIN}")
@@ -486,8 +492,18 @@ def choose_engine(artifact: Artifact, form: str, engine: str = AUTO) -> str:
 
 
 def proven_engines(artifact: Artifact, form: str) -> list[str]:
-    """The engines that a format of an artifact was proven on; of these, those that are installed, if any is."""
-    proven = [name for name, found in ENGINES.items() if form in found.opens and name in artifact.engines(form)]
+    """The engines that a format of an artifact was proven on; of these, those that are installed, if any is.
+
+    Raises:
+        ArtifactError: if its manifest names none that opens the format.
+    """
+    able = [name for name, found in ENGINES.items() if form in found.opens]
+    proven = [name for name in able if name in artifact.engines(form)]
+    if not proven:
+        raise ArtifactError(
+            f"{artifact.folder}: its manifest has {form} proven on {', '.join(artifact.engines(form))}, and none of "
+            f"these opens it (have: {', '.join(able)}).\n{CONVERT_AGAIN}"
+        )
     return [name for name in proven if importlib.util.find_spec(ENGINES[name].package)] or proven
 
 

@@ -345,8 +345,17 @@ class TaskEncoder(ConvertedModel):
         return {task for graph in self.graphs for task in graph.section["tasks"] if task is not None}
 
     def get_embedding_dimension(self) -> int:
-        """The length of a vector."""
-        return int(self.artifact.manifest["embedding_dimension"])
+        """The length of a vector.
+
+        Raises:
+            UnsupportedOptionError: if it varies.
+        """
+        size = self.artifact.manifest["embedding_dimension"]
+        if isinstance(size, str):
+            raise UnsupportedOptionError(
+                f"{self.artifact.folder}: the size of its vectors varies ({size}).\nTake it from what encode() gives."
+            )
+        return int(size)
 
     def token_output(self, texts: list[str], output: str, task: str | None = None) -> list[np.ndarray]:
         """An output with a row for each token, [tokens, dim] for each text, with the default prompt as `encode`."""

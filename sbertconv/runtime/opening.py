@@ -123,11 +123,19 @@ def tell_small(artifact: Artifact) -> None:
 
 
 def artifact_at(folder: str | Path, part: str | None = None) -> Artifact:
-    """A converted folder, or the one in a .keras file, as `load` reads it."""
+    """A converted folder, or the one in a .keras file, as `load` reads it.
+
+    Raises:
+        ArtifactError: if it is none.
+        UnsupportedOptionError: for a part of what has none.
+    """
     path = given_path(folder)
     if path.suffix == KERAS_SUFFIX and not path.is_dir():
         return read_packed(keras_file(path, part))
-    return read_artifact(folder)
+    artifact = read_artifact(folder)
+    if part is not None:
+        raise UnsupportedOptionError(f"part={part!r}: {path} is no .keras file.\nLeave the option out.")
+    return artifact
 
 
 def open_model(

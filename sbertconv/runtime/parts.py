@@ -177,7 +177,8 @@ def _classifier(model: Any, manifest: Mapping[str, Any], says: str) -> Any:
     taken = {tensor.name: tensor for tensor in getattr(model, "inputs", None) or ()}
     names = [tensor["name"] for tensor in graph["inputs"]]
     outputs: list[Any] = list(getattr(model, "outputs", None) or ())
-    if set(taken) != set(names) or len(outputs) != 1 or len(outputs[0].shape) != 2:
+    sized = len(outputs) == 1 and len(outputs[0].shape) == 2 and outputs[0].shape[1] is not None
+    if set(taken) != set(names) or not sized:
         raise ArtifactError(
             f"{says}. As a whole it is no classifier of texts, which takes {', '.join(names)} and gives one output "
             f"[batch, labels].\nPass part={ENCODER!r} for the converted model alone."

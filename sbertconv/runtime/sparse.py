@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.errors import CONVERT_AGAIN, ArtifactError, UnsupportedOptionError, require
 from sbertconv.runtime import similarity as similarity_functions
 from sbertconv.runtime.inputs import as_list, is_single, task_of
 from sbertconv.runtime.keywords import checked
@@ -131,7 +131,18 @@ class SparseEmbedder(TaskEncoder):
         resolved = self._resolve_prompt(prompt, prompt_name)
         output = VECTOR if VECTOR in self.graphs[0].outputs else "values"
         rows = self._run(items, resolved, batch_size, bool(show_progress_bar), output, task)
+        self._check_columns(rows)
         return [row.largest(limit) for row in rows]
+
+    def _check_columns(self, rows: Sequence[SparseRow]) -> None:
+        """Raise ArtifactError for a column that no vector of this size has: scipy writes there without looking."""
+        size = self.get_embedding_dimension()
+        ends = {int(row.columns[end]) for row in rows if len(row.columns) for end in (0, -1)}  # they are in order
+        if strange := [column for column in sorted(ends) if not 0 <= column < size]:
+            raise ArtifactError(
+                f"{self.artifact.folder}: its graph gives a value in column {strange[0]}, and its vectors have {size} "
+                f"numbers.\n{CONVERT_AGAIN}"
+            )
 
     def _limit(self, asked: int | None) -> int | None:
         """How many values stay of what the graph gives."""

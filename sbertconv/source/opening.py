@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -52,6 +53,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 VOCABULARIES = ("vocab.json", "added_tokens.json")  # token -> its number
 CONFIG = "config.json"
 DEEPEST_ROUTER = 4
+MOST_MODULES = 100  # models have up to ten; each may be the same small file again
 HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py", *HEAD_FILES.values()]
 
 
@@ -424,7 +426,12 @@ def _from_folder(
     config: Mapping[str, Any] = {} if has_modules else _bare_config(folder, is_adapter)
     model_class = _recognised(folder, settings, config, wanted)
     if has_modules:
-        specs = tuple(_read_modules(folder))
+        specs = tuple(itertools.islice(_read_modules(folder), MOST_MODULES + 1))
+        if len(specs) > MOST_MODULES:
+            raise SourceError(
+                f"{folder / 'modules.json'}: more than {MOST_MODULES} modules, those of routers counted.\n"
+                "Do not use this model."
+            )
         notes: tuple[str, ...] = ()
         if settings.get("model_type") in model_class.also:
             specs, notes = (
