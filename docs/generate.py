@@ -284,9 +284,10 @@ REFUSED = (
         "`cpmant`, `funnel`",
     ),
     (
-        "it branches, or loops over what it finds, on numbers that only the data has",
+        "it makes tensors of a size that only the data has, and goes on by what that is",
         "a graph would hold one way for all texts; the reason names the line",
-        "`blt`, `longformer`, `led`, `reformer`, `longcat_flash`, `switch_transformers`, `qwen4_exp_text`",
+        "`blt`, `reformer`, `qwen4_exp_text`; `longcat_flash`, `switch_transformers`, `jetmoe` and `xmod` in Keras, whose "
+        "backends have no such sizes",
     ),
     (
         "it goes through the tokens in a loop, or in blocks whose number it counts",

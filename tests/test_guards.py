@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from sbertconv import MissingDependencyError, UnsupportedModuleError
-from sbertconv.converters.guards import chooses_tokens, forget_guards, guarded_lengths, guards_of
+from sbertconv.converters.exporting import exported as exported_program
+from sbertconv.converters.guards import TraceFacts, chooses_tokens, forget_guards, guarded_lengths, guards_of
 from sbertconv.converters.onnx.backend import _translate_scripted
 from sbertconv.converters.places import place_of
+from sbertconv.converters.sizes import traceable_sizes
+from sbertconv.source.torch_compat import BranchOnData
 
 LIMITS = {"max_length": 128, "task_max_length": {"query": 32}}
 
@@ -142,3 +145,55 @@ def test_the_line_of_an_error_is_the_last_one_of_the_models_code() -> None:
 def test_a_limit_of_billions_is_not_looked_through() -> None:
     guards = ["L['ids'].size()[1] <= 512"]
     assert guarded_lengths(guards, {"max_length": 10**9, "task_max_length": {"query": 10**12}}) == [512, 513]
+
+
+class Asking(torch.nn.Module):
+    """Hides numbers where any is marked, as a mask of padding; and adds to those above a limit, which none is."""
+
+    def forward(self, x: torch.Tensor, marked: torch.Tensor) -> torch.Tensor:
+        if marked.any():
+            x = x.masked_fill_(marked, 0)
+        above = (x > 100).any().item()
+        return x + 1 if above else x * 2
+
+
+def test_a_branch_on_data_has_the_side_of_the_example_and_says_so() -> None:
+    dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    example = torch.ones(3, 11), torch.ones(3, 11) > 2
+    example[1][0, 7:] = True
+    program = exported_program(Asking(), example, shapes=(dynamic, dynamic))
+    given, marked = torch.rand(2, 5), torch.zeros(2, 5, dtype=torch.bool)
+    before = given.clone()
+    torch.testing.assert_close(program.module()(given, marked), before * 2)
+    torch.testing.assert_close(given, before)  # nothing is written into an input
+    sides = TraceFacts.of(program).section(LIMITS)["sides"]
+    assert [side.partition(": ")[2] for side in sides] == ["if marked.any():", "above = (x > 100).any().item()"]
+
+
+def test_an_answer_of_the_data_that_the_model_cannot_give_ends_the_trace() -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not torch.compiler.is_compiling():
+                raise RuntimeError("weights that only stand in for others")
+            return x * 2 if (x > 0).all() else x
+
+    with pytest.raises(BranchOnData):
+        exported_program(Broken(), (torch.ones(3),), shapes=None)
+
+
+def test_strides_hold_for_other_sizes_and_orders_of_numbers() -> None:
+    """Chunks that overlap by half of a tensor whose axes lie in another order, as in windowed attention."""
+
+    class Chunks(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.transpose(0, 1).reshape(x.shape[1], x.shape[0] // 4, 4)
+            size, stride = list(x.shape), list(x.stride())
+            return x.as_strided([size[0], size[1] * 2 - 1, 4], [stride[0], stride[1] // 2, stride[2]])
+
+    dynamic = {0: 4 * torch.export.Dim("chunks", min=2), 1: torch.export.Dim.DYNAMIC}
+    with traceable_sizes(Chunks()):
+        program = exported_program(Chunks(), (torch.rand(12, 3),), shapes=(dynamic,))
+    assert not program.graph.find_nodes(op="call_function", target=torch.ops.aten.as_strided.default)
+    for shape in ((12, 3), (8, 2), (24, 1), (12, 5)):
+        x = torch.rand(shape)
+        torch.testing.assert_close(program.module()(x), Chunks()(x))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sbertconv.converters.sizes import exported
+from sbertconv.converters.exporting import exported
 from sbertconv.converters.traced import traceable
 
 EXAMPLE = (3, 11)  # rows and tokens of what is traced

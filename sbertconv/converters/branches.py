@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sbertconv.converters.places import line_running
+from sbertconv.source.torch_compat import tree_map_only
 
 SIDES = "sides"  # in the meta of a traced module: the lines of its branches on data
 ASKING: tuple[Callable[..., Any], ...] = (Tensor.__bool__, Tensor.item)  # a tensor for a number of Python
@@ -52,13 +53,14 @@ class _Said(TorchFunctionMode):
 
 
 def answers_of(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Answers:
-    """The answers that a module gets from its data on an example; none where it cannot run, as with weights that only
-    stand in for others.
+    """The answers that a module gets from its data on a copy of an example; none where it cannot run, as with weights
+    that only stand in for others.
     """
     heard = _Heard()
+    own_args, own_kwargs = tree_map_only(Tensor, Tensor.clone, (args, dict(kwargs)))
     try:
         with torch.no_grad(), heard:
-            module(*args, **kwargs)
+            module(*own_args, **own_kwargs)
     except Exception:
         return {}
     return heard.answers

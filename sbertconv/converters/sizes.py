@@ -1,22 +1,19 @@
-"""Sizes in a trace: operations in forms that hold for all of them, and the lines of code that hold for one only."""
+"""Sizes in a trace: operations in forms that hold for all of them."""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from sbertconv.converters.branches import SIDES, answered, answers_of
-from sbertconv.converters.places import line_running
-from sbertconv.source.torch_compat import BranchOnData, is_from_data, telling_numbers_of_sizes
-
-SQUEEZES = ("squeeze.default", "squeeze.dim", "squeeze.dims")
+from sbertconv.source.torch_compat import in_example, is_from_data
 
 
 def _largest(values: Tensor, k: Any, dim: int = -1, *args: Any, **options: Any) -> Any:
@@ -54,6 +51,20 @@ def _written(number: Tensor, form: str = "") -> str:
     return format(number.item(), form) if number.ndim == 0 else format(repr(number), form)
 
 
+def _strided(values: Tensor, size: Sequence[Any], stride: Sequence[Any], offset: Any = None) -> Tensor:
+    """Tensor.as_strided() as numbers at their places: exporters know nothing of the order that numbers lie in."""
+    steps = [in_example(step) for step in values.stride()]
+    order = sorted(range(values.ndim), key=steps.__getitem__, reverse=True)
+    lying = values.permute(order)
+    counts = [in_example(count) for count in lying.shape]
+    if offset or [steps[axis] for axis in order] != [math.prod(counts[axis + 1 :]) for axis in range(values.ndim)]:
+        return torch.as_strided(values, size, stride, offset)
+    places: Any = torch.zeros((), dtype=torch.int64)
+    for count, step in zip(size, stride, strict=True):
+        places = places[..., None] + torch.arange(count) * step
+    return lying.reshape(-1)[places]
+
+
 # function -> the same with open sizes; its name is what a model's code is searched for
 OPEN: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.topk: _largest,
@@ -61,6 +72,7 @@ OPEN: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.div: _quotient,
     Tensor.nonzero: _every_place,
     Tensor.numel: _number,
+    Tensor.as_strided: _strided,
     Tensor.__format__: _written,
 }
 
@@ -82,63 +94,3 @@ def sources(module: torch.nn.Module) -> list[str]:
     """The code of the files that the classes of a module's parts stand in."""
     files = [sys.modules[name] for name in {type(part).__module__ for part in module.modules()} if name in sys.modules]
     return [inspect.getsource(file) for file in files if getattr(file, "__file__", None)]
-
-
-def exported(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, shapes: Any
-) -> torch.export.ExportedProgram:
-    """A module traced by torch.export on an example.
-
-    Args:
-        module: to trace, in a form that can be: see `sbertconv.converters.traced.traceable`.
-        args: of its forward.
-        kwargs: of its forward.
-        shapes: the axes whose sizes stay open, as torch.export takes them; None: none does.
-
-    Raises:
-        Exception: whatever the trace meets; a note names the lines of code that hold for the example's sizes only.
-    """
-    lines: dict[str, None] = {}
-
-    def tell() -> None:
-        lines.update(dict.fromkeys(filter(None, [line_running()])))
-
-    try:
-        with telling_numbers_of_sizes(tell):
-            program = _program(module, args, kwargs or {}, shapes)
-    except Exception as error:
-        if lines:
-            error.add_note(f"a size of the example is taken for a number in {'; '.join(lines)}")
-        raise
-    _squeeze_what_is_one(program.graph)
-    program.graph_module.recompile()
-    return program
-
-
-def _program(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any
-) -> torch.export.ExportedProgram:
-    """A module traced with the sides that it takes of branches on the data of its example, if it has any."""
-    try:
-        return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
-    except BranchOnData:
-        answers = answers_of(module, args, kwargs)
-        if not answers:
-            raise
-    with answered(answers) as lines:
-        program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
-    program.graph_module.meta[SIDES] = tuple(lines)
-    return program
-
-
-def _squeeze_what_is_one(graph: torch.fx.Graph) -> None:
-    """Leave out the axes that are of size 1 whatever the input, and no others: a batch of one text has one more."""
-    for name in SQUEEZES:
-        packet, overload = name.split(".")
-        for node in graph.find_nodes(op="call_function", target=getattr(getattr(torch.ops.aten, packet), overload)):
-            sizes = node.args[0].meta["val"].shape
-            asked = node.args[1] if len(node.args) > 1 else range(len(sizes))
-            axes = [asked] if isinstance(asked, int) else list(asked)
-            kept = [axis for axis in axes if isinstance(sizes[axis], int) and sizes[axis] == 1]
-            if kept != axes or name == SQUEEZES[0]:
-                node.target, node.args = torch.ops.aten.squeeze.dims, (node.args[0], kept)

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import torch
 
 from sbertconv.converters.complex_numbers import traceable_complex_numbers
+from sbertconv.converters.exporting import exported
 from sbertconv.converters.scans import traceable_scans
-from sbertconv.converters.sizes import exported, traceable_sizes
+from sbertconv.converters.sizes import traceable_sizes
 from sbertconv.errors import UnsupportedModuleError, error_text
 from sbertconv.plan.context import Context, Features, Step
 from sbertconv.source.torch_compat import FakeTensor, own_buffers

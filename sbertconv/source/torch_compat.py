@@ -80,6 +80,11 @@ def is_from_data(size: Any) -> bool:
     return isinstance(size, torch.SymInt) and bool(free_unbacked_symbols(size))
 
 
+def in_example(size: int | torch.SymInt) -> int:
+    """The number that a size is in the example of a trace."""
+    return int(private(size.node, "hint", "torch")) if isinstance(size, torch.SymInt) else size
+
+
 def settled(size: torch.SymInt) -> bool:
     """Whether a trace takes a size, open at first, for one number."""
     return size.node.maybe_as_int() is not None

@@ -16,8 +16,8 @@ import torch
 from torch.export.graph_signature import InputKind, OutputKind
 
 from sbertconv.converters.decomposing import decomposed
+from sbertconv.converters.exporting import exported
 from sbertconv.converters.guards import TraceFacts
-from sbertconv.converters.sizes import exported
 from sbertconv.converters.traced import quiet, traceable, unchanged
 from sbertconv.errors import UnsupportedModuleError, error_text
 from sbertconv.source.torch_compat import Operator, tree_unflatten

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from sbertconv.artifact.kinds import EXACT, NOT_ZERO, ModelClass
+from sbertconv.converters.exporting import exported
 from sbertconv.converters.guards import FACTS, TraceFacts
 from sbertconv.converters.onnx.compat import exact_constants, quick_exporter, rules_by_anchor
 from sbertconv.converters.onnx.fusion.padding import zero_unattended
@@ -26,7 +27,6 @@ from sbertconv.converters.onnx.saving import lazy
 from sbertconv.converters.onnx.tensorrt import OPSET, prepare
 from sbertconv.converters.onnx.tensorrt import PRECISIONS as TENSORRT_PRECISIONS
 from sbertconv.converters.places import is_of_a_model, line_of, place_of
-from sbertconv.converters.sizes import exported
 from sbertconv.converters.torch.backend import (
     Pipeline,
     dynamic_axes,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sbertconv.artifact.kinds import HEAD_OUTPUTS
+from sbertconv.converters.exporting import exported
 from sbertconv.converters.guards import TraceFacts, forget_guards
 from sbertconv.converters.places import place_of
-from sbertconv.converters.sizes import exported
 from sbertconv.converters.traced import WAYS_OUT, quiet, traceable, unchanged
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.plan.context import Features
