@@ -286,8 +286,8 @@ REFUSED = (
     (
         "it makes tensors of a size that only the data has, and goes on by what that is",
         "a graph would hold one way for all texts; the reason names the line",
-        "`blt`, `reformer`, `qwen4_exp_text`; `longcat_flash`, `switch_transformers`, `jetmoe` and `xmod` in Keras, whose "
-        "backends have no such sizes",
+        "`blt`, `reformer`, `qwen4_exp_text`; in Keras, whose backends have no such sizes, `longcat_flash`, "
+        "`switch_transformers`, `jetmoe` and `xmod` too",
     ),
     (
         "it goes through the tokens in a loop, or in blocks whose number it counts",
