@@ -197,3 +197,22 @@ def test_strides_hold_for_other_sizes_and_orders_of_numbers() -> None:
     for shape in ((12, 3), (8, 2), (24, 1), (12, 5)):
         x = torch.rand(shape)
         torch.testing.assert_close(program.module()(x), Chunks()(x))
+
+
+def test_what_is_cut_off_the_end_may_be_nothing() -> None:
+    """A padding to whole windows, where the example has one."""
+
+    class Windows(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            more = (4 - x.shape[1] % 4) % 4
+            if more > 0:
+                x = torch.nn.functional.pad(x, (0, more))
+            x = (x.view(x.shape[0], -1, 4) * 2).view(x.shape)
+            return x[:, :-more] if more > 0 else x
+
+    dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    program = exported_program(Windows(), (torch.rand(3, 11),), shapes=(dynamic,))
+    forget_guards(program)
+    for length in (11, 8, 5):
+        x = torch.rand(2, length)
+        torch.testing.assert_close(program.module()(x), x * 2)

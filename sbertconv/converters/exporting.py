@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from sbertconv.converters.places import line_running
 from sbertconv.source.torch_compat import (
     BranchOnData,
     Operator,
+    in_example,
     storage_of,
     telling_numbers_of_sizes,
     tree_map_only,
@@ -50,6 +52,7 @@ def exported(
             error.add_note(f"a size of the example is taken for a number in {'; '.join(lines)}")
         raise
     _squeeze_what_is_one(program.graph)
+    _slice_from_the_front(program.graph)
     program.graph_module.recompile()
     return program
 
@@ -110,3 +113,17 @@ def _squeeze_what_is_one(graph: torch.fx.Graph) -> None:
             kept = [axis for axis in axes if isinstance(sizes[axis], int) and sizes[axis] == 1]
             if kept != axes or name == SQUEEZES[0]:
                 node.target, node.args = torch.ops.aten.squeeze.dims, (node.args[0], kept)
+
+
+def _slice_from_the_front(graph: torch.fx.Graph) -> None:
+    """Values[:-n] as values[:size - n]: models cut off their padding where there is any, and n is 0 elsewhere."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.slice.Tensor):
+        values, axis, *ends = node.args
+        for place, end in enumerate(ends[:2]):
+            if isinstance(end, torch.fx.Node) and in_example(end.meta["val"]) < 0:
+                with graph.inserting_before(node):
+                    size = graph.call_function(torch.ops.aten.sym_size.int, (values, axis))
+                    ends[place] = graph.call_function(operator.add, (size, end))
+                size.meta["val"] = values.meta["val"].shape[axis]
+                ends[place].meta["val"] = size.meta["val"] + end.meta["val"]
+        node.args = (values, axis, *ends)

@@ -8,6 +8,7 @@ import sysconfig
 import traceback
 from pathlib import Path
 
+OWN = str(Path(__file__).parent.parent)
 TRACERS = ("torch", "sbertconv", "onnxscript", "onnx_ir", "sentence_transformers")  # where no line is the model's own
 
 
@@ -40,8 +41,16 @@ def line_of(file: str, number: int) -> str:
 
 
 def line_running() -> str | None:
-    """The innermost line of a model's own code that is running, if there is one."""
+    """The innermost line of a model's own code that is running, if there is one. The code that asked this package for
+    something is none.
+    """
     frame = inspect.currentframe()
-    while frame is not None and not is_of_a_model(frame.f_code.co_filename):
+    while frame is not None and _is_own(frame.f_code.co_filename):
         frame = frame.f_back
+    while frame is not None and not is_of_a_model(frame.f_code.co_filename):
+        frame = None if _is_own(frame.f_code.co_filename) else frame.f_back
     return None if frame is None else line_of(frame.f_code.co_filename, frame.f_lineno)
+
+
+def _is_own(file: str) -> bool:
+    return file.startswith(OWN)

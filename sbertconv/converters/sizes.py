@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from sbertconv.converters.places import line_running
 from sbertconv.source.torch_compat import in_example, is_from_data
 
 
@@ -78,8 +79,11 @@ OPEN: dict[Callable[..., Any], Callable[..., Any]] = {
 
 
 class _InOpenSizes(TorchFunctionMode):
+    """While code of a model runs: before, PyTorch makes views of weights with strides."""
+
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return OPEN.get(function, function)(*args, **(kwargs or {}))
+        is_of_model = function in OPEN and line_running() is not None
+        return (OPEN[function] if is_of_model else function)(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager
