@@ -120,7 +120,7 @@ def _slice_from_the_front(graph: torch.fx.Graph) -> None:
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.slice.Tensor):
         values, axis, *ends = node.args
         for place, end in enumerate(ends[:2]):
-            if isinstance(end, torch.fx.Node) and in_example(end.meta["val"]) < 0:
+            if isinstance(end, torch.fx.Node) and (in_example(end.meta["val"]) or 0) < 0:
                 with graph.inserting_before(node):
                     size = graph.call_function(torch.ops.aten.sym_size.int, (values, axis))
                     ends[place] = graph.call_function(operator.add, (size, end))

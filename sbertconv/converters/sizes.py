@@ -54,10 +54,10 @@ def _written(number: Tensor, form: str = "") -> str:
 
 def _strided(values: Tensor, size: Sequence[Any], stride: Sequence[Any], offset: Any = None) -> Tensor:
     """Tensor.as_strided() as numbers at their places: exporters know nothing of the order that numbers lie in."""
-    steps = [in_example(step) for step in values.stride()]
+    steps = [in_example(step) or 0 for step in values.stride()]
     order = sorted(range(values.ndim), key=steps.__getitem__, reverse=True)
     lying = values.permute(order)
-    counts = [in_example(count) for count in lying.shape]
+    counts = [in_example(count) or 0 for count in lying.shape]
     if offset or [steps[axis] for axis in order] != [math.prod(counts[axis + 1 :]) for axis in range(values.ndim)]:
         return torch.as_strided(values, size, stride, offset)
     places: Any = torch.zeros((), dtype=torch.int64)

@@ -80,9 +80,11 @@ def is_from_data(size: Any) -> bool:
     return isinstance(size, torch.SymInt) and bool(free_unbacked_symbols(size))
 
 
-def in_example(size: int | torch.SymInt) -> int:
-    """The number that a size is in the example of a trace."""
-    return int(private(size.node, "hint", "torch")) if isinstance(size, torch.SymInt) else size
+def in_example(size: int | torch.SymInt) -> int | None:
+    """The number that a size is in the example of a trace, or None where only the data tells it."""
+    if not isinstance(size, torch.SymInt):
+        return size
+    return None if is_from_data(size) else int(private(size.node, "hint", "torch"))
 
 
 def settled(size: torch.SymInt) -> bool:
