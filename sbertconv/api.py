@@ -666,7 +666,7 @@ def verify(
     on_stage: OnStage = say_nothing,
     **options: Unpack[keywords.Verify],
 ) -> ParityReport:
-    """Compare an existing artifact with its model again, hashes first.
+    """Compare an existing artifact with its model again: hashes first, then the settings that come from the model.
 
     Args:
         model: a Hub id, a folder, or a live SentenceTransformer.
@@ -678,7 +678,7 @@ def verify(
         The report; `report.passed` says whether every check held.
 
     Raises:
-        SourceError, ArtifactError: if one of the two cannot be loaded.
+        SourceError, ArtifactError: if one of the two cannot be loaded, or the manifest has other settings.
     """
     model = model_name(model)
     require("onnx", "torch", "sentence_transformers")
@@ -689,6 +689,7 @@ def verify(
     if by_module:
         check_inside(artifact)
     on_stage("loading the model")
+    from sbertconv.converters.settings import check_settings
     from sbertconv.parity.comparison import Reference, compare_formats
     from sbertconv.parity.kinds import CLASS_PARITY
     from sbertconv.source.opening import open_source
@@ -700,15 +701,17 @@ def verify(
         try:
             source = open_source(model, **{**how, "model_class": wanted, "pooling": pooling})
         except UnsupportedOptionError as error:
-            raise SourceError(
-                f"{source.name}: is a {source.model_class.name}, the folder a {wanted}.\nPass its own model."
-            ) from error
+            own = f"is a {source.model_class.name}, the folder a {wanted}"
+            if wanted == source.model_class.name:
+                own = f"has its own pooling, the folder {pooling!r}, chosen for a checkpoint without one"
+            raise SourceError(f"{source.name}: {own}.\nPass its own model.") from error
     source.check_classes()
     manifest = artifact.manifest
     cut = manifest.get("options", {}).get("truncate_dim")
     given = [output["name"] for output in manifest["graphs"][0]["outputs"]]
     source = with_changes(source, manifest.get("top_k"), cut, manifest.get("normalized", False), given)
     with source.loaded(widened_late=True) as loaded:
+        check_settings(source, loaded, artifact)
         on_stage(f"comparing with {source.model_class.method}()")
         original = CLASS_PARITY[source.model_class.name].original(loaded)
         reference = Reference.of(original, open_model(artifact, beyond_proof=True))

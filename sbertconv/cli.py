@@ -709,6 +709,7 @@ def bench_command(
     from dataclasses import replace
 
     from sbertconv.benchmark import QUICK, Settings, benchmark, html_page
+    from sbertconv.console.files import write_file
     from sbertconv.conversion import default_directory
 
     given: dict[str, Any] = {"rounds": rounds, "batch_sizes": batch_sizes, "lengths": lengths, "texts": texts}
@@ -734,7 +735,7 @@ def bench_command(
         )
     print_bench(report)
     for file, render in files:
-        file.write_text(render(report), encoding="utf-8")
+        write_file(file, render(report))
         typer.echo(visible(f"Written to {file}"))
 
 

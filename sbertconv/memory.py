@@ -8,6 +8,7 @@ import gc
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 # Tracers, the tolerances of the graph's optimizer, warnings, file descriptor 2 and the frozen heap are the process's.
 CONVERSION = threading.RLock()
@@ -52,3 +53,28 @@ def trim_heap() -> None:
     """Give back what is free: glibc keeps it, for each thread, until it is told not to."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def bounded_memory(room: int) -> Iterator[None]:
+    """Let nothing in here map more than `room` bytes beyond what the process has by now.
+
+    The limit is the process's: other threads meet it too. Where the system knows none, as outside Linux, there is none.
+
+    Raises:
+        MemoryError: by what asks for more.
+    """
+    try:
+        import resource
+
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        least = min((limit for limit in before if limit != resource.RLIM_INFINITY), default=mapped + room)
+        resource.setrlimit(resource.RLIMIT_AS, (min(least, mapped + room), before[1]))
+    except (ImportError, OSError, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

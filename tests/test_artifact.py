@@ -20,6 +20,7 @@ import sbertconv
 from sbertconv import ArtifactError
 from sbertconv.artifact.folder import MANIFEST, read_artifact
 from sbertconv.artifact.publishing import Staging, stage
+from sbertconv.artifact.scratch import make_scratch
 from sbertconv.console.options import flags_of, in_command_words
 from sbertconv.conversion import default_directory
 from sbertconv.runtime.graph import Graph
@@ -429,6 +430,70 @@ def test_hashes_are_verified_on_request(name: str, static_artifact: Path, copy_o
         sbertconv.load(folder, verify=True)
     with pytest.raises(ArtifactError, match=f"{name}: its sha256"):
         sbertconv.verify(folder, folder)
+
+
+def with_settings(folder: Path, changes: Mapping[str, Any]) -> Path:
+    """The folder, whose manifest has other values at these places: "graphs.0.tokenizer.pad_id"."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    for place, value in changes.items():
+        *way, last = [int(key) if key.isdecimal() else key for key in place.split(".")]
+        section: Any = manifest
+        for key in way:
+            section = section[key]
+        section[last] = value
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("similarity_fn_name", "dot"),
+        ("default_prompt_name", None),
+        ("prompts", {"document": "another: "}),
+        ("truncate_dim", 8),
+        ("max_seq_length", 7),
+        ("padding_side", "left"),
+        ("do_lower_case", True),
+        ("architecture", "bert"),
+        ("chain", ["StaticEmbedding"]),
+        ("graphs.0.name", "other"),
+        ("graphs.0.tasks", ["query"]),
+        ("graphs.0.tokenizer.pad_id", 7),
+        ("graphs.0.tokenizer.pad_type_id", 1),
+        ("graphs.0.tokenizer.special_ids", [1, 2]),
+        ("graphs.0.tokenizer.truncation_side", "left"),
+    ],
+)
+def test_verify_compares_what_a_manifest_says_of_its_model(
+    place: str, value: Any, static_folder: Path, static_artifact: Path, copy_of: Any
+) -> None:
+    folder = with_settings(copy_of(static_artifact), {place: value})
+    named = place.replace("graphs.0", r"graphs\[0\]")
+    with pytest.raises(ArtifactError, match=rf"(?s)what .*static does not:\n  {named}.*Pass its own model, or"):
+        sbertconv.verify(static_folder, folder)
+
+
+def test_verify_says_that_a_gate_is_lower_than_usual(static_folder: Path, static_artifact: Path, copy_of: Any) -> None:
+    gate = {"min_cosine": -1.0, "min_spearman": 0.5, "min_top10": 0.9}
+    folder = with_settings(copy_of(static_artifact), {"precision": "int8", "gate": gate})
+    (note,) = [note for note in sbertconv.verify(static_folder, folder).notes if "gate" in note]
+    assert note.endswith("lower than that of int8: min_cosine -1 (usual: 0.99), min_spearman 0.5 (usual: 0.99).")
+
+
+def test_a_pooling_that_was_not_chosen_is_named(static_folder: Path, static_artifact: Path, copy_of: Any) -> None:
+    folder = with_settings(copy_of(static_artifact), {"pooling": "max"})
+    with pytest.raises(sbertconv.SourceError, match="has its own pooling, the folder 'max'"):
+        sbertconv.verify(static_folder, folder)
+
+
+def test_no_place_for_temporary_files_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    with pytest.raises(ArtifactError, match=r"no temporary folder can be made: No usable .*\n.*set TMPDIR"):
+        make_scratch()
 
 
 def test_verify_finds_a_graph_that_reads_padding(

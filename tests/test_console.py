@@ -16,6 +16,7 @@ from conftest import COMMAND, ROOT, Ran, run_process, run_python, snapshot
 import sbertconv
 from sbertconv import SourceError
 from sbertconv.console.estimates import FIXED, Estimate, Measured
+from sbertconv.console.files import write_file
 from sbertconv.console.hints import complete_converted, complete_engine, complete_model, with_suggestion
 from sbertconv.source.naming import model_name
 
@@ -345,3 +346,15 @@ def test_a_value_of_the_command_line_is_said_without_what_a_terminal_obeys(
     assert ran.code == 1
     assert "--keep" in ran.err
     assert value not in ran.err
+
+
+def test_a_file_is_written_whole_and_through_no_link(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("mine", encoding="utf-8")
+    (tmp_path / "page.html").symlink_to(tmp_path / "other")
+    write_file(tmp_path / "page.html", "new")
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {
+        "other": "mine",
+        "page.html": "new",
+    }
+    with pytest.raises(sbertconv.UnsupportedOptionError, match=r"gone.page\.html: cannot be written: No such file"):
+        write_file(tmp_path / "gone" / "page.html", "new")

@@ -326,6 +326,25 @@ def test_the_way_back_says_where_no_weights_can_be_written(
         sbertconv.to_st(file, tmp_path / "st")
 
 
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda manifest: manifest.pop("torch_weights"), "has no torch_weights"),
+        (
+            lambda manifest: manifest["torch_weights"].update(input_ids=manifest["torch_weights"]["dense"]),
+            "input_ids: a layer InputLayer has no weights",
+        ),
+    ],
+)
+def test_the_way_back_says_where_no_weights_are(
+    edit: Callable[[dict[str, Any]], Any], said: str, bert_keras: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    file = copy_of(bert_keras) / "keras/model.keras"
+    edit_packed(file, edit)
+    with pytest.raises(ArtifactError, match=said):
+        sbertconv.to_st(file, tmp_path / "st")
+
+
 @pytest.mark.parametrize("layers", [[[0, 2]] * 100_000, [[0, 10**9]], [[0]], "x", [[-1, 2]]])
 def test_an_adapter_repeats_no_thousands_of_layers(
     layers: Any, bert_folder: Path, copy_of: Callable[[Path], Path]

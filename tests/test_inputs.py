@@ -145,3 +145,9 @@ def test_a_reranker_takes_messages_and_dicts(tmp_path: Path) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
     with pytest.raises(UnsupportedOptionError, match="Input 0"):
         converted.predict([{"text": "a"}, {"text": "b"}])
+
+
+@pytest.mark.parametrize("item", [None, 3, b"a", ["a"], ("a", None)])
+def test_tokens_are_of_texts(item: Any, static_artifact: Path) -> None:
+    with pytest.raises(sbertconv.UnsupportedOptionError, match=r"Input 1 is \w+ \(have: texts\)"):
+        sbertconv.load(static_artifact).tokenize(["a", item])

@@ -33,7 +33,7 @@ def module() -> Any:
     return causal_reranker(num_hidden_layers=1)[0]
 
 
-def templated(module: Any, template: str, **options: Any) -> Any:
+def templated(module: Any, template: Any, **options: Any) -> Any:
     """The module as if it had been loaded with this template."""
     module.tokenizer.chat_template = template
     module.input_formatter = InputFormatter(module.config.model_type, processor=module.tokenizer)
@@ -98,9 +98,13 @@ def test_tokens_are_the_librarys(
         ("{{ task }}{% for m in messages %}{{ m.content }}{% endfor %}", "asks for the task"),
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "cannot carry a query and a doc"),
         ("{{ raise_exception('no') }}", "cannot carry a query and a document: .*no"),
+        ("{{ 'x' * 10**10 }}" + ALL, "takes more than 512 MiB of memory"),
+        ("{% set a = '%1000000000s' % 3 %}" + ALL, "takes more than 512 MiB of memory"),
+        ("".join(f"{{{{ '{number}' }}}}" for number in range(200)) + ALL, "200 strings .have: up to 150"),
+        ({"default": ALL, "other": "{{"}, "cannot be read: .*'end of temp"),
     ],
 )
-def test_what_is_not_literal_is_refused(template: str, reason: str, module: Any, tmp_path: Path) -> None:
+def test_what_is_not_literal_is_refused(template: Any, reason: str, module: Any, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedOptionError, match=reason):
         described(templated(module, template), tmp_path)
 

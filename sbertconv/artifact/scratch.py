@@ -12,14 +12,26 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from sbertconv.errors import ArtifactError
+
 PREFIX = "sbertconv"
 SCRATCH = re.compile(rf"{PREFIX}-(?P<host>[0-9a-f]{{8}})-(?P<pid>\d+)-.+")
 
 
 def make_scratch() -> Path:
-    """A new folder among the temporary files; those that killed processes of this machine left there are removed."""
-    sweep(Path(tempfile.gettempdir()))
-    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{_host()}-{os.getpid()}-"))
+    """A new folder among the temporary files; those that killed processes of this machine left there are removed.
+
+    Raises:
+        ArtifactError: if none can be made.
+    """
+    try:
+        sweep(Path(tempfile.gettempdir()))
+        return Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{_host()}-{os.getpid()}-"))
+    except OSError as error:
+        raise ArtifactError(
+            f"{error.filename or 'TMPDIR'}: no temporary folder can be made: {error.strerror or error}\n"
+            "Make room, or set TMPDIR to a folder that you may write."
+        ) from error
 
 
 @contextlib.contextmanager

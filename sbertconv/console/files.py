@@ -479,6 +479,24 @@ def _writer(output: Path | None, writers: Mapping[str, Any]) -> Iterator[WriteRo
             hidden.unlink()
 
 
+def write_file(output: Path, text: str) -> None:
+    """Write a text, whole or not at all; what a link of this name leads to stays.
+
+    Raises:
+        UnsupportedOptionError: if it cannot be written.
+    """
+    with _writer(output, {output.suffix: _write_text}) as write:
+        write(text)
+
+
+@contextmanager
+def _write_text(path: Path) -> Iterator[WriteRows]:
+    def write(text: str) -> None:
+        path.write_text(text, encoding="utf-8")
+
+    yield write
+
+
 @contextmanager
 def _counter(progress: bool) -> Iterator[Callable[[int], None]]:
     if not progress:

@@ -12,9 +12,8 @@ from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.kinds import EXACT
 from sbertconv.artifact.manifest import TokenizerSection
 from sbertconv.artifact.publishing import Staging
+from sbertconv.converters.settings import model_settings, route_settings
 from sbertconv.frameworks import version_of
-from sbertconv.plan.images import describe_image
-from sbertconv.plan.outputs import OUTPUTS
 from sbertconv.plan.planning import Plan
 from sbertconv.plan.preprocessing import token_limit
 from sbertconv.plan.routes import PlannedRoute
@@ -62,23 +61,13 @@ def manifest_content(
         packages: whose versions it says.
         more: what only this backend says.
     """
-    first = graphs[0]
-    tokenizer = first["tokenizer"] or {}
     return {
         "sbertconv": version_of("sbertconv"),
         "model_class": source.model_class.name,
         "backend": plan.backend,
         "source": {"name": source.name, "revision": source.revision, "license": license_in(source.folder)},
-        "architecture": plan.routes[0].architecture,
-        "chain": [step.name for step in plan.steps],
         "notes": list(dict.fromkeys([*source.notes, *source.heard])),
-        **({"pooling": source.pooling} if source.pooling else {}),
-        "max_seq_length": tokenizer.get("max_length"),
-        "padding_side": tokenizer.get("padding_side"),
-        "do_lower_case": tokenizer.get("do_lower_case", False),
-        "prompts": dict(model.prompts),
-        "default_prompt_name": model.default_prompt_name,
-        **OUTPUTS[source.model_class.name].content(model, graphs),
+        **model_settings(source, model, plan.routes[0].architecture, graphs),
         "precision": EXACT,
         "sees_padding": True,  # until it was measured
         "engines": {form: list(names) for form, names in engines.items()},
@@ -114,16 +103,11 @@ def route_content(
         more: what only this backend says.
     """
     return {
-        "name": route.name,
         "formats": dict(formats),
         **more,
-        "modality": route.modality,
-        "tasks": list(route.tasks),
         "inputs": [{**entry, **bound(route, entry["name"])} for entry in inputs],
         "outputs": list(outputs),
-        "tokenizer": tokenizer,
-        "image": describe_image(route.modules[0][1]) if route.modality == "image" else None,
-        **({"sound": dict(route.input.section)} if route.modality == "audio" and route.input else {}),
+        **route_settings(route, tokenizer),
     }
 
 

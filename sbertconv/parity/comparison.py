@@ -316,6 +316,7 @@ def compare(
             "this model sees the padding; only equal batches are compared."
         )
     notes += [note for question, _ in asked if (note := _missing(question))]
+    notes += [note for note in [lowered(rule, embedder.artifact.manifest["precision"])] if note]
     over = [
         np.size(answers[-1].get("input_ids", ()))
         for question, answers in asked
@@ -334,6 +335,19 @@ def compare(
         tuple(quality),
         method,
     )
+
+
+def lowered(rule: Tolerance | Gate, precision: str) -> str | None:
+    """What to say of a gate below the usual one: a folder names its own, and nobody may have looked at it."""
+    if not isinstance(rule, Gate):
+        return None
+    usual, names = GATES[precision], ("min_cosine", "min_spearman", "min_top10")
+    lower = [
+        f"{name} {getattr(rule, name):g} (usual: {getattr(usual, name):g})"
+        for name in names
+        if getattr(rule, name) < getattr(usual, name)
+    ]
+    return f"The folder's own gate is lower than that of {precision}: {', '.join(lower)}." if lower else None
 
 
 def _missing(question: Question) -> str | None:

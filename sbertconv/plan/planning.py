@@ -126,11 +126,20 @@ INPUTS: dict[str, Callable[[Any], InputDescription | None]] = {
 }
 
 
+def described(route: Route) -> DescribedRoute:
+    """The route with the description of its input.
+
+    Raises:
+        UnsupportedOptionError: for an input that cannot be reproduced.
+    """
+    return DescribedRoute(**_fields(route), input=INPUTS[route.modality](route.modules[0][1]))
+
+
 def _described(route: Route, problems: dict[str, str]) -> DescribedRoute:
-    """The route with the description of its input."""
-    label, module = route.modules[0]
+    """The same; what cannot be described is a problem of the route's first module."""
+    label = route.modules[0][0]
     try:
-        return DescribedRoute(**_fields(route), input=INPUTS[route.modality](module))
+        return described(route)
     except SbertconvError as error:
         problems.setdefault(label, str(error))
         return DescribedRoute(**_fields(route), input=None)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sbertconv.corpus.texts import CORPUS
 from sbertconv.errors import UnsupportedOptionError, error_text
+from sbertconv.memory import bounded_memory
 from sbertconv.runtime.tokenization import PROMPT, SLOTS, render
 from sbertconv.source.st_compat import template_declares_task
 
@@ -33,6 +34,8 @@ HOSTILE = (
     "x" * 5000,
 )
 OF_TOKENIZING = ("padding", "truncation", "max_length", "return_tensors", "restore_suffix")  # not of rendering
+ROOM = 1 << 29  # bytes that a template may take; what it repeats is as long as it says
+MOST_STRINGS = 150  # of a template's expressions: they are tried in pairs, and 150 take 10 seconds
 CLOCK = "strftime_now"  # what transformers calls it in a template
 
 
@@ -44,7 +47,24 @@ def compiled_templates(module: torch.nn.Module) -> list[dict[str, Any]]:
 
     Raises:
         UnsupportedOptionError: if the library does not take what the model is for, texts or pairs, or a template does
-            more than to put them between pieces of its own.
+            more than to put them between pieces of its own, is no template, or takes too much memory.
+    """
+    import jinja2
+
+    try:
+        with bounded_memory(ROOM):
+            return _compiled(module)
+    except MemoryError as error:
+        raise UnsupportedOptionError(f"its chat template takes more than {ROOM >> 20} MiB of memory") from error
+    except jinja2.TemplateError as error:
+        raise UnsupportedOptionError(f"its chat template cannot be read: {error_text(error)}") from error
+
+
+def _compiled(module: torch.nn.Module) -> list[dict[str, Any]]:
+    """See `compiled_templates`.
+
+    Raises:
+        MemoryError, TemplateError: of Python, and of Jinja.
     """
     options = _rendering_options(module)
     constants = _constants(module)
@@ -53,6 +73,8 @@ def compiled_templates(module: torch.nn.Module) -> list[dict[str, Any]]:
     for slots in (names for case in SLOTS for names in (case, (PROMPT, *case))):
         try:
             pieces = _pieces(module, slots, options)
+        except MemoryError:
+            raise
         except Exception as error:  # templates raise what they like for a role that they do not know
             if slots == needed:
                 raise UnsupportedOptionError(
@@ -139,4 +161,9 @@ def _constants(module: Any) -> list[str]:
     tokens = [(kind, value) for _, kind, value in jinja2.Environment().lex(source)]
     if ("name", CLOCK) in tokens:
         raise UnsupportedOptionError("its chat template writes the date of the day, which an artifact does not know")
-    return sorted({ast.literal_eval(value) for kind, value in tokens if kind == "string"} - {""})
+    found = sorted({ast.literal_eval(value) for kind, value in tokens if kind == "string"} - {""})
+    if len(found) > MOST_STRINGS:
+        raise UnsupportedOptionError(
+            f"its chat template compares or writes {len(found):,} strings (have: up to {MOST_STRINGS})"
+        )
+    return found

@@ -30,6 +30,12 @@ def modality_of(item: Any, taken: Collection[str]) -> str:
     return "audio" if is_sound(item) and "audio" in taken else next(iter(others), "image")
 
 
+def is_text(item: Any) -> bool:
+    """Whether a tokenizer takes this: a text, a pair of texts, or messages of a chat."""
+    pair = isinstance(item, (list, tuple)) and len(item) == 2 and all(isinstance(part, str) for part in item)
+    return pair or isinstance(item, (str, Conversation))
+
+
 def is_message(value: Any) -> bool:
     """Whether this is one message of a chat."""
     return isinstance(value, Mapping) and "role" in value and "content" in value

@@ -30,7 +30,7 @@ from sbertconv.runtime.batches import (
 )
 from sbertconv.runtime.engines import AUTO, ENGINES, check_options, choose_engine
 from sbertconv.runtime.graph import Graph
-from sbertconv.runtime.inputs import modality_of, plain
+from sbertconv.runtime.inputs import is_text, modality_of, plain
 from sbertconv.runtime.options import CPU, EngineOptions
 from sbertconv.runtime.tokenization import Conversation, Tensors, Text
 
@@ -181,6 +181,12 @@ class ConvertedModel:
         """
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise UnsupportedOptionError(f"{texts!r:.60} is no list of texts or pairs.\nPass a list, such as [text].")
+        texts = list(texts)
+        for index, text in enumerate(texts):
+            if not is_text(text):
+                raise UnreadableInputError(
+                    f"Input {index} is {type(text).__name__} (have: {TAKEN['text'][1]}).\nPass these.", index
+                )
         graph = self.graph("text", task)
         prompted = [graph.tokenizer.prompted(text, prompt) for text in texts]
         rows = graph.tokenizer.limited_ids(prompted, task)

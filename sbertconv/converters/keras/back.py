@@ -24,7 +24,7 @@ from sbertconv.artifact.folder import (
 from sbertconv.artifact.publishing import Staging
 from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.converters.keras.formats import FORMATS, write_format
-from sbertconv.converters.keras.weights import weights
+from sbertconv.converters.keras.weights import has_weights, weights
 from sbertconv.converters.keras.writer import SKELETON, WEIGHTS
 from sbertconv.converters.writing import graph_name
 from sbertconv.errors import ArtifactError
@@ -130,7 +130,7 @@ def write_sentence_transformers(embedder: ConvertedModel, name: str, staging: St
     files: dict[str, dict[str, np.ndarray]] = {}
     problems: list[str] = []
     for graph in embedder.graphs:
-        _read_weights(_model(graph), graph.artifact.manifest["torch_weights"], files, problems)
+        _read_weights(_model(graph), _origins(graph.artifact, name), files, problems)
     targets = {place: inside(staging.folder, place, name) for place in files}
     if problems:
         raise ArtifactError(
@@ -165,6 +165,17 @@ def write_sentence_transformers(embedder: ConvertedModel, name: str, staging: St
         ) from error
 
 
+def _origins(artifact: Artifact, name: str) -> Mapping[str, Any]:
+    """Where the weights of each layer belong. Raises ArtifactError if the manifest does not say it."""
+    origins: Mapping[str, Any] | None = artifact.manifest.get("torch_weights")
+    if origins is None:
+        raise ArtifactError(
+            f"{name}: its {MANIFEST} has no torch_weights, the places of the weights in the model.\n"
+            "Pass a file that to-tf wrote, or the Keras model saved of it."
+        )
+    return origins
+
+
 def _read_weights(
     model: Any, origins: Mapping[str, Any], files: dict[str, dict[str, np.ndarray]], problems: list[str]
 ) -> None:
@@ -174,7 +185,11 @@ def _read_weights(
         if layer_name not in names:
             problems.append(f"{layer_name}: the layer is missing")
             continue
-        found = {weight.name: weight for weight in weights(model.get_layer(layer_name), origin["prefix"])}
+        layer = model.get_layer(layer_name)
+        if not has_weights(layer):
+            problems.append(f"{layer_name}: a layer {type(layer).__name__} has no weights of the model")
+            continue
+        found = {weight.name: weight for weight in weights(layer, origin["prefix"])}
         held = files.setdefault(origin["file"], {})
         for name, shape in origin["shapes"].items():
             if name not in found:

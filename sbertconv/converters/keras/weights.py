@@ -64,6 +64,11 @@ class Weight:
         self.variable.assign(array.T if self.attribute == REVERSED else array)
 
 
+def has_weights(layer: Any) -> bool:
+    """Whether `weights` knows the layer's class."""
+    return hasattr(layer, "state") or type(layer).__name__ in NAMES
+
+
 def weights(layer: Any, prefix: str = "") -> Iterator[Weight]:
     """Every weight of a layer under its PyTorch name: a stock layer by the table, one of our own by its `state()`."""
     if hasattr(layer, "state"):
