@@ -324,7 +324,9 @@ def architectures_page() -> list[str]:
         f"time of one core that is told below, or in {sweep.MEMORY >> 30} GiB. *Fails*: an error that is none of",
         "sbertconv's. *Not run*: not tried yet.",
         "",
-        *table(["", "proven", "refused", "library", "wrong", "limit", "fails", "not run", "of those run, proven"], totals),
+        *table(
+            ["", "proven", "refused", "library", "wrong", "limit", "fails", "not run", "of those run, proven"], totals
+        ),
         "",
         "The aim is 97 % in ONNX and PyTorch, 92 % in Keras, and none wrong. What is missing does what a graph",
         "cannot hold for every text, in the kinds under [Reasons](#reasons), or is *library*: its vectors differ by",
