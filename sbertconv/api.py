@@ -678,7 +678,7 @@ def verify(
         The report; `report.passed` says whether every check held.
 
     Raises:
-        SourceError, ArtifactError: if one of the two cannot be loaded, or the manifest has other settings.
+        SourceError, ArtifactError: if one of the two cannot be loaded.
     """
     model = model_name(model)
     require("onnx", "torch", "sentence_transformers")
@@ -689,7 +689,7 @@ def verify(
     if by_module:
         check_inside(artifact)
     on_stage("loading the model")
-    from sbertconv.converters.settings import check_settings
+    from sbertconv.converters.settings import other_settings
     from sbertconv.parity.comparison import Reference, compare_formats
     from sbertconv.parity.kinds import CLASS_PARITY
     from sbertconv.source.opening import open_source
@@ -711,11 +711,11 @@ def verify(
     given = [output["name"] for output in manifest["graphs"][0]["outputs"]]
     source = with_changes(source, manifest.get("top_k"), cut, manifest.get("normalized", False), given)
     with source.loaded(widened_late=True) as loaded:
-        check_settings(source, loaded, artifact)
+        others = other_settings(source, loaded, artifact)
         on_stage(f"comparing with {source.model_class.method}()")
         original = CLASS_PARITY[source.model_class.name].original(loaded)
         reference = Reference.of(original, open_model(artifact, beyond_proof=True))
-    report = compare_formats(reference, artifact, **vars(subject(RuleOptions, options)))
+    report = compare_formats(reference, artifact, **vars(subject(RuleOptions, options))).with_settings(others)
     if by_module:
         on_stage("comparing module by module")
         report = located(report, reference, source, artifact)

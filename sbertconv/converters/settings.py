@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.artifact.folder import Artifact, listed
-from sbertconv.errors import ArtifactError
+from sbertconv.artifact.folder import Artifact
 from sbertconv.plan.images import describe_image
 from sbertconv.plan.outputs import OUTPUTS
 from sbertconv.plan.planning import described
@@ -58,7 +57,7 @@ def route_settings(route: DescribedRoute, tokenizer: Mapping[str, Any] | None) -
     }
 
 
-def check_settings(source: Source, model: SentenceTransformer, artifact: Artifact) -> None:
+def other_settings(source: Source, model: SentenceTransformer, artifact: Artifact) -> list[str]:
     """Compare a manifest with what a conversion of the model would write now, as far as it comes from the model.
 
     Args:
@@ -66,8 +65,10 @@ def check_settings(source: Source, model: SentenceTransformer, artifact: Artifac
         model: the loaded model.
         artifact: the converted folder.
 
+    Returns:
+        A line for every key that differs.
+
     Raises:
-        ArtifactError: naming every key that differs.
         UnsupportedOptionError: if the model's input cannot be described.
     """
     routes, graphs = [described(route) for route in find_routes(model)], artifact.manifest["graphs"]
@@ -80,11 +81,7 @@ def check_settings(source: Source, model: SentenceTransformer, artifact: Artifac
     found += _differences("", expected, artifact.manifest)
     for index, (entry, graph) in enumerate(pairs):
         found += _differences(f"graphs[{index}].", entry, graph)
-    if found:
-        raise ArtifactError(
-            f"{artifact.folder}: its manifest says what {source.name} does not:\n{listed(found)}\n"
-            "Pass its own model, or convert the model again with overwrite=True."
-        )
+    return found
 
 
 def _entry(route: DescribedRoute, graph: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 BELOW_GATE = "Choose a precision= with more bits, or lower the gate if that is good enough for you: docs/precision.md"
 BEYOND_RULE = "Allow more with atol= and rtol= if that is good enough for you: docs/verification.md"
 OTHER_ANSWER = "That is a defect of the conversion, not of rounding: report it with the text and the model."
+SETTINGS = "settings"  # the check of what a manifest says of its model
 NAMED = 8  # lengths in one note
 SEES_PADDING = 1e-3  # float32 noise between batch sizes stays below 1e-5, a model that sees its padding is far above
 
@@ -150,12 +151,22 @@ class ParityReport:
         if problems := [problem for quality in self.quality for problem in quality.problems]:
             return f"The quality is below the gate: {'; '.join(problems)}."
         worst = self.worst
+        if worst.name == SETTINGS:
+            return f"The manifest says what the model does not: {worst.problem}."
         what = worst.problem or f"max abs diff {worst.max_abs_diff:.1e}, cosine {worst.min_cosine:.6f}"
         return (
             f"Parity failed for {self.backend!r}: {what} in {worst.name!r} on text {shorten(worst.worst_text)!r}, "
             f"{worst.worst_tokens} tokens. The rule is {self.rule}."
             + "".join(f"\n  {parting}" for parting in self.partings)
         )
+
+    def with_settings(self, others: Sequence[str]) -> ParityReport:
+        """The same with a check that failed, if a manifest says otherwise than its model: a line for each key."""
+        if not others:
+            return self
+        problem = "; ".join(others)
+        check = Check(SETTINGS, 0, 0.0, "", 0, 1.0, 0, (), "", passed=False, problem=problem)
+        return replace(self, checks=(*self.checks, check))
 
     def raise_if_failed(self) -> None:
         """Raise ParityError, naming the worst text, unless every check passed."""
