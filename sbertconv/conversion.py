@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, folder_name, read_artifact
 from sbertconv.artifact.kinds import EXACT, HEAD_OUTPUTS, NORMALIZES
 from sbertconv.artifact.publishing import Staging, stage
-from sbertconv.errors import CONVERT_AGAIN, ArtifactError, UnsupportedModuleError, UnsupportedOptionError
+from sbertconv.errors import CONVERT_AGAIN, WAYS_OUT, ArtifactError, UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.memory import release_memory, settled_heap
 from sbertconv.options import GateOptions, ModelOptions, ProofOptions, RuleOptions
 from sbertconv.parity.quality import GATES
@@ -154,8 +154,6 @@ class Conversion:
                     break
                 reason = report.failure
             if report is None:
-                from sbertconv.converters.traced import WAYS_OUT
-
                 raise UnsupportedModuleError(
                     f"Cannot convert {self.source.name!r}: its graph does not run on every text of the corpus:\n"
                     f"  {reason}\n{WAYS_OUT}"

@@ -25,6 +25,10 @@ from typing import Any, Protocol
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 CONVERT_AGAIN = "Convert the model again with overwrite=True."  # for a folder of which a part is broken
+WAYS_OUT = (  # for a model that a backend cannot hold
+    "Try another backend, which may take it, or write what is named there as operations on tensors and register a "
+    "converter: docs/extending.md"
+)
 LONGEST_LINE, MOST_LINES = 4000, 200  # characters and lines of a message
 COLOURS = re.compile("\x1b\\[[0-9;]*m")
 AUTOGRAPH = "in user code:"  # how an error of TensorFlow's begins that lists the lines of a function first

@@ -31,7 +31,7 @@ from sbertconv import (
     UnsupportedOptionError,
 )
 from sbertconv.console.options import flags_of, in_command_words
-from sbertconv.errors import engine_text, error_text
+from sbertconv.errors import WAYS_OUT, engine_text, error_text
 from sbertconv.source.opening import open_source
 
 
@@ -347,7 +347,7 @@ def test_every_gap_is_named_at_once(name: str, convert: Callable[..., Any], tmp_
     message = str(raised.value)
     assert message.startswith("Cannot convert "), message
     assert all(word in message for word in words), message
-    assert message.splitlines()[-1] == "Register a converter: docs/extending.md"
+    assert message.splitlines()[-1] == WAYS_OUT
     assert snapshot(tmp_path) == {}
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.converters.branches import SIDES
-from sbertconv.converters.traced import WAYS_OUT
-from sbertconv.errors import UnsupportedModuleError
+from sbertconv.errors import WAYS_OUT, UnsupportedModuleError
 from sbertconv.frameworks import private
 
 if TYPE_CHECKING:

@@ -20,10 +20,6 @@ from sbertconv.source.torch_compat import FakeTensor, own_buffers
 from sbertconv.source.transformers_compat import chooses_experts
 from sbertconv.source.widening import stand_ins
 
-WAYS_OUT = (
-    "Try another backend, which may take it, or write what is named there as operations on tensors and register a "
-    "converter: docs/extending.md"
-)
 PLACEHOLDERS = (FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool)  # of a tracer, for numbers it does not have
 
 

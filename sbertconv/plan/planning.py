@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.errors import SbertconvError, SourceError, UnsupportedModuleError
+from sbertconv.errors import WAYS_OUT, SbertconvError, SourceError, UnsupportedModuleError
 from sbertconv.plan.context import Context
 from sbertconv.plan.images import describe_image
 from sbertconv.plan.preprocessing import InputDescription, describe_input
@@ -65,7 +65,7 @@ class Plan:
             f"Cannot convert {self.source!r} to {self.backend!r}: "
             f"{len(self.gaps)} of {count} module{'s' if count > 1 else ''} "
             f"{'are' if len(self.gaps) > 1 else 'is'} unsupported.\n" + "\n".join(lines) + "\n"
-            "Register a converter: docs/extending.md"
+            f"{WAYS_OUT}"
         )
 
 

@@ -18,6 +18,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from sbertconv.converters.decomposing import decomposed
 from sbertconv.converters.exporting import exported
 from sbertconv.converters.guards import TraceFacts
+from sbertconv.converters.places import place_of
 from sbertconv.converters.traced import quiet, traceable, unchanged
 from sbertconv.errors import UnsupportedModuleError, error_text
 from sbertconv.source.torch_compat import Operator, tree_unflatten
@@ -78,7 +79,7 @@ def traced_layer(
             lowering = Lowering(program, prefix, tensors_of(example))
             lowering.run()
         except Exception as error:
-            reasons.append(f"tracing it failed: {error_text(error)}")
+            reasons.append(f"tracing it failed: {error_text(error)}{place_of(error)}")
             continue
         missing = {op: where for op, where in lowering.operations.items() if op not in OPERATIONS}
         if not missing:

@@ -34,8 +34,8 @@ from sbertconv.converters.torch.backend import (
     example_tensors,
     root_cause,
 )
-from sbertconv.converters.traced import WAYS_OUT, quiet, traceable, unchanged
-from sbertconv.errors import ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
+from sbertconv.converters.traced import quiet, traceable, unchanged
+from sbertconv.errors import WAYS_OUT, ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
 from sbertconv.options import GRAPH_ENGINES, OnnxOptions
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.engines import ENGINES

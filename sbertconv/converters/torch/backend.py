@@ -14,8 +14,8 @@ from sbertconv.artifact.kinds import HEAD_OUTPUTS
 from sbertconv.converters.exporting import exported
 from sbertconv.converters.guards import TraceFacts, forget_guards
 from sbertconv.converters.places import place_of
-from sbertconv.converters.traced import WAYS_OUT, quiet, traceable, unchanged
-from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError, error_text
+from sbertconv.converters.traced import quiet, traceable, unchanged
+from sbertconv.errors import WAYS_OUT, UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.plan.context import Features
 from sbertconv.plan.examples import examples, other_example, token_example
 from sbertconv.plan.outputs import OUTPUTS
