@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from sbertconv.artifact.folder import Artifact
 from sbertconv.plan.images import describe_image
@@ -94,7 +95,7 @@ def _entry(route: DescribedRoute, graph: Mapping[str, Any]) -> dict[str, Any]:
 
 def _differences(place: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
     """A line for every key of the model that a manifest has otherwise, or not at all."""
-    for key, value in json.loads(json.dumps(ours, default=str)).items():
+    for key, value in msgspec.to_builtins(ours, enc_hook=str).items():
         found: Any = theirs.get(key, ABSENT)
         if isinstance(value, dict) and isinstance(found, Mapping) and key != "prompts":
             yield from _differences(f"{place}{key}.", value, found)
