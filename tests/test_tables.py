@@ -30,7 +30,7 @@ import pyarrow.dataset as pads  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
 from sbertconv.tables.embedding import EmbedTable  # noqa: E402
-from sbertconv.tables.encoding import TableOptions, embed_tables  # noqa: E402
+from sbertconv.tables.encoding import TableOptions, embed_tables, ranges_in  # noqa: E402
 from sbertconv.tables.ledger import Ledger  # noqa: E402
 from sbertconv.tables.reading import Reading, find_inputs, schema_of  # noqa: E402
 from sbertconv.tables.stores import LEDGER  # noqa: E402
@@ -490,6 +490,45 @@ def test_a_ledger_that_no_run_wrote_is_one_error(line: str, static_artifact: Pat
         ledger.write(line + "\n")
     with pytest.raises(SbertconvError, match=r"_sbertconv\.jsonl: (not as it should be|the path)"):
         embed_tables(embed, str(source), output, TableOptions())
+
+
+def test_what_a_run_wrote_is_no_input_of_the_next(embed: EmbedTable, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
+    for there in (0, 2, 2):
+        summary = embed_tables(embed, str(tmp_path), tmp_path / "out")
+        assert (summary.files, summary.there, summary.rows + summary.there) == (1, there, 2)
+    with pytest.raises(UnsupportedOptionError, match="every input lies in the output's folder"):
+        embed_tables(embed, str(tmp_path), tmp_path)
+    with pytest.raises(UnsupportedOptionError, match="every input lies in the output's folder"):
+        embed_tables(embed, f"{tmp_path}/out/*.parquet", tmp_path / "out")
+
+
+def test_a_folder_that_may_not_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("a.txt", "deep/b.txt"):
+        (tmp_path / name).write_text("one\n", encoding="utf-8")
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("deep"))
+    with pytest.raises(UnsupportedOptionError, match=r"cannot be read: .*deep: permission denied"):
+        find_inputs([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [[[], []], [[0.0]], [[1.0, 2.0], [3.0]], [[float("nan")], [1.0]], [[0.0], [float("inf")]], [[1.0], [0.0]], "ab",
+     [[10**400], [10**401]], [["a"], ["b"]], {"a": 1}, 7],
+)  # fmt: skip
+def test_ranges_that_no_sample_gives_are_one_error(ranges: Any) -> None:
+    with pytest.raises(UnsupportedOptionError, match="ranges"):
+        ranges_in({"ranges": ranges})
+    assert ranges_in({"ranges": [[-1.0, 0.0], [1, 0.0]]}) == ((-1.0, 0.0), (1, 0.0))
+
+
+def test_an_interrupt_at_the_terminal_is_not_for_the_workers(static_artifact: Path) -> None:
+    worker = Process(EmbedTable(folder=str(static_artifact)))
+    try:
+        assert os.getpgid(worker.process.pid) != os.getpgrp()
+    finally:
+        worker.close()
 
 
 def test_a_key_of_json_lines_that_no_column_has_is_a_bad_row(static_artifact: Path, tmp_path: Path) -> None:

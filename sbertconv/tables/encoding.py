@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sbertconv.artifact.folder import folder_hash
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.runtime.keywords import check_fields
@@ -16,7 +18,7 @@ from sbertconv.runtime.options import default_threads
 from sbertconv.runtime.similarity import BUCKETS
 from sbertconv.tables.embedding import EmbedTable, input_column
 from sbertconv.tables.ledger import Ledger
-from sbertconv.tables.reading import Bad, Input, Part, Reading, chosen_rows, find_inputs, schema_of
+from sbertconv.tables.reading import Bad, Input, Part, Reading, apart_from, chosen_rows, find_inputs, schema_of
 from sbertconv.tables.workers import Process, Worker, pooled
 from sbertconv.tables.writing import FORMS, output_name, write_part
 
@@ -122,7 +124,7 @@ def embed_tables(
     if form.needs:
         require(*form.needs)
     start = time.perf_counter()
-    files = find_inputs([inputs] if isinstance(inputs, str) else list(inputs))
+    files = apart_from(find_inputs([inputs] if isinstance(inputs, str) else list(inputs)), str(output))
     skip, embed = options.on_error == "skip", replace(embed, errors=UNREADABLE)
     with Ledger(output, arguments_of(embed, options)) as ledger:
         form.check(ledger.store)
@@ -265,9 +267,22 @@ def sample(files: Sequence[Input], reading: Reading, skip: bool) -> list[str | b
 
 
 def ranges_in(header: Mapping[str, Any]) -> Any:
-    """The ranges of a ledger's header, or None."""
+    """The ranges of a ledger's header, or None.
+
+    Raises:
+        UnsupportedOptionError: for other than a smallest and a largest number of every dimension.
+    """
     ranges = header.get("ranges")
-    return ranges and tuple(tuple(side) for side in ranges)
+    if ranges is None:
+        return None
+    try:
+        low, high = np.asarray(ranges, np.float64)
+        sound = low.ndim == 1 and low.size and np.isfinite([low, high]).all() and (low <= high).all()
+    except (ValueError, TypeError, OverflowError):
+        sound = False
+    if not sound:
+        raise UnsupportedOptionError("the ledger has ranges that are none of vectors.\nChoose another --output.")
+    return tuple(tuple(side) for side in ranges)
 
 
 def schema_in(header: Mapping[str, Any]) -> pa.Schema:

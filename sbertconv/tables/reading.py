@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -99,7 +100,7 @@ def find_inputs(patterns: Sequence[str]) -> list[Input]:
             system, path = fsspec.core.url_to_fs(str(pattern))
             folder = system.isdir(path)
             if folder or (set(MAGIC) & set(path) and not system.isfile(path)):
-                listed = (system.find if folder else system.glob)(path, detail=True)
+                listed = _every_file(system, path) if folder else system.glob(path, detail=True)
             else:
                 listed = {path: system.info(path)}
             infos = [(name, listed[name]) for name in sorted(listed) if not folder or is_table(name, path)]
@@ -121,6 +122,43 @@ def find_inputs(patterns: Sequence[str]) -> list[Input]:
             whole = name if "://" not in str(pattern) else system.unstrip_protocol(name)
             found[whole] = Input(whole, int(info["size"] or 0), stamp)
     return list(found.values())
+
+
+def _every_file(system: Any, folder: str) -> dict[str, Any]:
+    """The files of a folder and of those in it, by name.
+
+    Raises:
+        PermissionError: for a folder on this machine that may not be read, which fsspec takes for an empty one.
+    """
+    local = "file" in system.protocol
+    found: dict[str, Any] = system.find(folder, detail=True, withdirs=local)
+    for name, info in found.items():
+        if local and info["type"] == "directory" and not os.access(name, os.R_OK | os.X_OK):
+            raise PermissionError(f"{name}: permission denied")
+    return found
+
+
+def apart_from(files: Sequence[Input], output: str) -> list[Input]:
+    """The inputs without what lies in the output's folder: an earlier run wrote it.
+
+    Raises:
+        UnsupportedOptionError: if none is left.
+    """
+    import fsspec
+
+    try:
+        system, root = fsspec.core.url_to_fs(output)
+    except (ValueError, ImportError):  # the ledger, which is opened next, says why
+        return list(files)
+    begin = f"{root.rstrip('/')}/"
+    places = ((file, fsspec.core.url_to_fs(file.path)) for file in files)
+    found = [file for file, (own, path) in places if own is not system or not path.startswith(begin)]
+    if not found:
+        raise UnsupportedOptionError(
+            f"{output}: every input lies in the output's folder, whose files would be input the next time.\n"
+            "Choose another folder for the output."
+        )
+    return found
 
 
 def is_table(name: str, folder: str) -> bool:

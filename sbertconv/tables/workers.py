@@ -74,6 +74,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": paths},
+            process_group=0 if os.name == "posix" else None,  # an interrupt at the terminal is for this process alone
         )
         self.unsaid = [pickle.dumps(embed)]  # what is sent before the first table
 
