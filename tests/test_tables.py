@@ -492,15 +492,14 @@ def test_a_ledger_that_no_run_wrote_is_one_error(line: str, static_artifact: Pat
         embed_tables(embed, str(source), output, TableOptions())
 
 
-def test_what_a_run_wrote_is_no_input_of_the_next(embed: EmbedTable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["out", "."], ids=["below the inputs", "beside them"])
+def test_what_a_run_wrote_is_no_input_of_the_next(place: str, embed: EmbedTable, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
     for there in (0, 2, 2):
-        summary = embed_tables(embed, str(tmp_path), tmp_path / "out")
+        summary = embed_tables(embed, str(tmp_path), tmp_path / place)
         assert (summary.files, summary.there, summary.rows + summary.there) == (1, there, 2)
-    with pytest.raises(UnsupportedOptionError, match="every input lies in the output's folder"):
-        embed_tables(embed, str(tmp_path), tmp_path)
-    with pytest.raises(UnsupportedOptionError, match="every input lies in the output's folder"):
-        embed_tables(embed, f"{tmp_path}/out/*.parquet", tmp_path / "out")
+    with pytest.raises(UnsupportedOptionError, match="every input is a part that an earlier run wrote"):
+        embed_tables(embed, f"{tmp_path / place}/*.parquet", tmp_path / place)
 
 
 def test_a_folder_that_may_not_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
