@@ -16,7 +16,7 @@ from sbertconv.artifact.publishing import Staging, stage
 from sbertconv.errors import CONVERT_AGAIN, WAYS_OUT, ArtifactError, UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.memory import release_memory, settled_heap
 from sbertconv.options import GateOptions, ModelOptions, ProofOptions, RuleOptions
-from sbertconv.parity.quality import GATES
+from sbertconv.parity.quality import BOUNDS, GATES
 from sbertconv.runtime.opening import open_model
 from sbertconv.source.files import HEAD_FILES, heads_in
 from sbertconv.source.naming import path_is_there
@@ -82,7 +82,7 @@ class Bounds:
     @property
     def _gate(self) -> dict[str, Any]:
         asked = self.asked
-        names = ("min_cosine", "min_spearman", "min_top10", "texts") if isinstance(asked, GateOptions) else ()
+        names = (*BOUNDS, "texts") if isinstance(asked, GateOptions) else ()
         return {name: getattr(asked, name) for name in names}
 
     @property

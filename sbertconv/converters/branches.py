@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -37,8 +36,12 @@ class _Heard(TorchFunctionMode):
         return found
 
 
-class _Said(TorchFunctionMode):
-    """Gives answers to what is asked on the same line, in the same order."""
+class Said(TorchFunctionMode):
+    """Gives a trace these answers to what is asked on the same lines, in the same order.
+
+    Attributes:
+        used: the lines that asked so far.
+    """
 
     def __init__(self, answers: Answers) -> None:
         super().__init__()
@@ -64,10 +67,3 @@ def answers_of(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[s
     except Exception:
         return {}
     return heard.answers
-
-
-@contextlib.contextmanager
-def answered(answers: Answers) -> Iterator[Mapping[str, None]]:
-    """Trace with these answers; gives the lines on which they were asked for so far."""
-    with _Said(answers) as said:
-        yield said.used

@@ -98,7 +98,7 @@ def _without_writes(graph: torch.fx.Graph) -> bool:
     """
     seen: Counter[int] = Counter()  # tensors so far by where their numbers lie: views lie where their bases do
     for node in graph.nodes:
-        if node.op == "call_function" and isinstance(node.target, Operator) and writes(node.target):
+        if writes(node.target):
             into = node.args[0]
             way = without_writing(node.target)
             others = len(into.users) > 1 or seen[storage_of(into.meta["val"])] > 1

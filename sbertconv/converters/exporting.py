@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sbertconv.converters.branches import SIDES, Answers, answered, answers_of
+from sbertconv.converters.branches import SIDES, Answers, Said, answers_of
 from sbertconv.converters.places import line_running
 from sbertconv.source.torch_compat import (
     BranchOnData,
-    Operator,
     in_example,
     storage_of,
     telling_numbers_of_sizes,
@@ -83,9 +82,9 @@ def _program(
 
 def _on_one_side(export: Callable[[], torch.export.ExportedProgram], answers: Answers) -> torch.export.ExportedProgram:
     """A program with these answers of the data, and with the lines that asked for them in its meta."""
-    with answered(answers) as lines:
+    with Said(answers) as said:
         program = export()
-    program.graph_module.meta[SIDES] = tuple(lines)
+    program.graph_module.meta[SIDES] = tuple(said.used)
     return program
 
 
@@ -93,7 +92,7 @@ def _writes_into_inputs(program: torch.export.ExportedProgram) -> bool:
     given = set(program.graph_signature.user_inputs)
     inputs = [node.meta["val"] for node in program.graph.find_nodes(op="placeholder") if node.name in given]
     places = {storage_of(value) for value in inputs if isinstance(value, Tensor)}
-    writing = [node for node in program.graph.nodes if isinstance(node.target, Operator) and writes(node.target)]
+    writing = [node for node in program.graph.nodes if writes(node.target)]
     return any(storage_of(node.args[0].meta["val"]) in places for node in writing)
 
 

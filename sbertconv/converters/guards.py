@@ -62,7 +62,7 @@ class TraceFacts:
 
     @classmethod
     def of(cls, program: torch.export.ExportedProgram) -> TraceFacts:
-        """Of a traced program, as `sbertconv.converters.sizes.exported` gives it."""
+        """Of a traced program, as `sbertconv.converters.exporting.exported` gives it."""
         sides = program.graph_module.meta.get(SIDES, ())
         return cls(tuple(guards_of(program)), chooses_tokens(program), sides)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import linecache
+import os
 import sysconfig
 import traceback
+from functools import cache
 from pathlib import Path
+from types import FrameType
 
-OWN = str(Path(__file__).parent.parent)
+OWN = f"{Path(__file__).parent.parent}{os.sep}"
 TRACERS = ("torch", "sbertconv", "onnxscript", "onnx_ir", "sentence_transformers")  # where no line is the model's own
 
 
@@ -28,6 +31,7 @@ def place_of(error: BaseException) -> str:
     return f" [{found}]" if found else ""
 
 
+@cache
 def is_of_a_model(file: str) -> bool:
     """Whether code is neither a tracer's, nor this package's, nor Python's own."""
     parts = Path(file).parts
@@ -41,15 +45,24 @@ def line_of(file: str, number: int) -> str:
 
 
 def line_running() -> str | None:
-    """The innermost line of a model's own code that is running, if there is one. The code that asked this package for
-    something is none.
-    """
+    """The innermost line of a model's own code that is running, if there is one."""
+    frame = _frame_of_model()
+    return None if frame is None else line_of(frame.f_code.co_filename, frame.f_lineno)
+
+
+def is_model_running() -> bool:
+    """Whether a model's own code is running."""
+    return _frame_of_model() is not None
+
+
+def _frame_of_model() -> FrameType | None:
+    """The innermost frame of a model's own code. The code that asked this package for something is none."""
     frame = inspect.currentframe()
     while frame is not None and _is_own(frame.f_code.co_filename):
         frame = frame.f_back
     while frame is not None and not is_of_a_model(frame.f_code.co_filename):
         frame = None if _is_own(frame.f_code.co_filename) else frame.f_back
-    return None if frame is None else line_of(frame.f_code.co_filename, frame.f_lineno)
+    return frame
 
 
 def _is_own(file: str) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from sbertconv.converters.places import line_running
+from sbertconv.converters.places import is_model_running
 from sbertconv.source.torch_compat import in_example, is_from_data
 
 
@@ -82,7 +82,7 @@ class _InOpenSizes(TorchFunctionMode):
     """While code of a model runs: before, PyTorch makes views of weights with strides."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        is_of_model = function in OPEN and line_running() is not None
+        is_of_model = function in OPEN and is_model_running()
         return (OPEN[function] if is_of_model else function)(*args, **(kwargs or {}))
 
 

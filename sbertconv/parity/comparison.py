@@ -19,7 +19,7 @@ from sbertconv.corpus.texts import BATCH_SIZE
 from sbertconv.errors import ParityError
 from sbertconv.memory import release_memory, trim_heap
 from sbertconv.parity.kinds import CLASS_PARITY
-from sbertconv.parity.quality import ALONE_STEP, GATES, Gate, QualityReport
+from sbertconv.parity.quality import ALONE_STEP, BOUNDS, GATES, Gate, QualityReport
 from sbertconv.parity.questions import (
     ALONE,
     BATCH,
@@ -352,10 +352,10 @@ def lowered(rule: Tolerance | Gate, precision: str) -> str | None:
     """What to say of a gate below the usual one: a folder names its own, and nobody may have looked at it."""
     if not isinstance(rule, Gate):
         return None
-    usual, names = GATES[precision], ("min_cosine", "min_spearman", "min_top10")
+    usual = GATES[precision]
     lower = [
         f"{name} {getattr(rule, name):g} (usual: {getattr(usual, name):g})"
-        for name in names
+        for name in BOUNDS
         if getattr(rule, name) < getattr(usual, name)
     ]
     return f"The folder's own gate is lower than that of {precision}: {', '.join(lower)}." if lower else None

@@ -21,6 +21,8 @@ ALONE_STEP = 8  # one in so many sentences is also embedded alone
 RANKED = 50  # inputs in a list
 LEAST_SPREAD = 1e-3  # of all logits; a list with less is in no order that the original would give it
 
+BOUNDS = ("min_cosine", "min_spearman", "min_top10")  # of a gate
+
 
 @dataclass(frozen=True)
 class Gate:

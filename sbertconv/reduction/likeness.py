@@ -12,7 +12,7 @@ import numpy as np
 from sbertconv.corpus.texts import sentences
 from sbertconv.errors import ParityError, SourceError, UnsupportedOptionError, error_text
 from sbertconv.options import LikenessOptions
-from sbertconv.parity.quality import Gate, QualityReport, measure_quality
+from sbertconv.parity.quality import BOUNDS, Gate, QualityReport, measure_quality
 from sbertconv.reduction.reports import ANY, Likeness, Proof, proof
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def held(
     Raises:
         ParityError: if they stay below the bounds.
     """
-    given = {name: getattr(asked, name) for name in ("min_cosine", "min_spearman", "min_top10")}
+    given = {name: getattr(asked, name) for name in BOUNDS}
     found = measure_quality(texts, list(original), list(smaller), {0: smaller[0]}, LEAST.changed(given))
     values = {one.name: getattr(found, one.name) for one in fields(QualityReport)}
     report = proof((), [Likeness(**values, one_space=one_space)], "the similarities of texts", "encode")

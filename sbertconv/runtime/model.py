@@ -184,9 +184,7 @@ class ConvertedModel:
         texts = list(texts)
         for index, text in enumerate(texts):
             if not is_text(text):
-                raise UnreadableInputError(
-                    f"Input {index} is {type(text).__name__} (have: {TAKEN['text'][1]}).\nPass these.", index
-                )
+                raise not_taken(index, text, TAKEN["text"][1])
         graph = self.graph("text", task)
         prompted = [graph.tokenizer.prompted(text, prompt) for text in texts]
         rows = graph.tokenizer.limited_ids(prompted, task)
@@ -214,8 +212,7 @@ class ConvertedModel:
             if item is None or kind not in taken or (kind != chosen and chosen in taken):
                 names = [TAKEN[modality][1] for modality in taken]
                 have = " or ".join(names) + ", one kind at a time" * (len(names) > 1)
-                said = f"Input {index} is {type(item).__name__} (have: {have}).\nPass these."
-                raise UnreadableInputError(said, index)
+                raise not_taken(index, item, have)
         return chosen
 
     def unreadable(self, inputs: Sequence[Any], task: str | None = None) -> dict[int, str]:
@@ -383,6 +380,11 @@ class TaskEncoder(ConvertedModel):
         if options.get("prompt") is None and options.get("prompt_name") is None:
             options["prompt_name"] = next((name for name in names if name in self.prompts), None)
         return self.encode(inputs, task=task, **options)
+
+
+def not_taken(index: int, item: Any, have: str) -> UnreadableInputError:
+    """The error for an input of a kind that the model does not take."""
+    return UnreadableInputError(f"Input {index} is {type(item).__name__} (have: {have}).\nPass these.", index)
 
 
 def check_inputs(inputs: Any, have: str = "texts") -> None:

@@ -35,8 +35,8 @@ def wrapper(kind: type, like: torch.Tensor, dtype: torch.dtype) -> Any:
 
 
 def writes(operator: Any) -> bool:
-    """Whether an operator changes one of its inputs."""
-    return bool(private(operator, "_schema", "torch").is_mutable)
+    """Whether this is an operator, and changes one of its inputs."""
+    return isinstance(operator, Operator) and bool(private(operator, "_schema", "torch").is_mutable)
 
 
 def allocates(operator: Any) -> bool:

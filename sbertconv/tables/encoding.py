@@ -18,9 +18,9 @@ from sbertconv.runtime.options import default_threads
 from sbertconv.runtime.similarity import BUCKETS
 from sbertconv.tables.embedding import EmbedTable, input_column
 from sbertconv.tables.ledger import Ledger
-from sbertconv.tables.reading import Bad, Input, Part, Reading, apart_from, chosen_rows, find_inputs, schema_of
+from sbertconv.tables.reading import Bad, Input, Part, Reading, chosen_rows, find_inputs, schema_of
 from sbertconv.tables.workers import Process, Worker, pooled
-from sbertconv.tables.writing import FORMS, output_name, write_part
+from sbertconv.tables.writing import FORMS, apart_from, output_name, write_part
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-PART = r"[^/]+-[0-9a-f]{12}-\d{6}\.(parquet|arrow)"  # the name of an output: see `writing.output_name`
 MAGIC = "*?["
 SAMPLE = 1000  # rows of JSON lines that say the types of their columns
 LONGEST_LINE = 1 << 26  # bytes or characters of a line or a cell; the csv module's own limit is 131,072
@@ -137,29 +135,6 @@ def _every_file(system: Any, folder: str) -> dict[str, Any]:
     for name, info in found.items():
         if local and info["type"] == "directory" and not os.access(name, os.R_OK | os.X_OK):
             raise PermissionError(f"{name}: permission denied")
-    return found
-
-
-def apart_from(files: Sequence[Input], output: str) -> list[Input]:
-    """The inputs without the parts in the output's folder, which an earlier run wrote.
-
-    Raises:
-        UnsupportedOptionError: if none is left.
-    """
-    import fsspec
-
-    try:
-        system, root = fsspec.core.url_to_fs(output)
-    except (ValueError, ImportError):  # the ledger, which is opened next, says why
-        return list(files)
-    part = re.compile(re.escape(f"{root.rstrip('/')}/") + PART)
-    places = ((file, fsspec.core.url_to_fs(file.path)) for file in files)
-    found = [file for file, (own, path) in places if own is not system or not part.fullmatch(path)]
-    if not found:
-        raise UnsupportedOptionError(
-            f"{output}: every input is a part that an earlier run wrote to this folder.\n"
-            "Choose another folder for the output."
-        )
     return found
 
 

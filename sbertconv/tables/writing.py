@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.errors import ArtifactError, UnsupportedOptionError, error_text
-from sbertconv.tables.reading import Part
+from sbertconv.tables.reading import Input, Part
 from sbertconv.tables.stores import LocalStore, Store
 
 if TYPE_CHECKING:
@@ -119,6 +120,32 @@ def output_name(part: Part, form: str) -> str:
     name = part.source.path.replace("\\", "/").rsplit("/", 1)[-1].lstrip("._")
     stem = name.partition(".")[0][:100] or "rows"
     return f"{stem}-{part.source.code}-{part.number:06d}.{form}"
+
+
+PART = rf"[^/]+-[0-9a-f]{{12}}-\d{{6}}\.({'|'.join(FORMS)})"  # what `output_name` gives
+
+
+def apart_from(files: Sequence[Input], output: str) -> list[Input]:
+    """The inputs without the parts in the output's folder, which an earlier run wrote.
+
+    Raises:
+        UnsupportedOptionError: if none is left.
+    """
+    import fsspec
+
+    try:
+        system, root = fsspec.core.url_to_fs(output)
+    except (ValueError, ImportError):  # the ledger, which is opened next, says why
+        return list(files)
+    part = re.compile(re.escape(f"{root.rstrip('/')}/") + PART)
+    places = ((file, fsspec.core.url_to_fs(file.path)) for file in files)
+    found = [file for file, (own, path) in places if own is not system or not part.fullmatch(path)]
+    if not found:
+        raise UnsupportedOptionError(
+            f"{output}: every input is a part that an earlier run wrote to this folder.\n"
+            "Choose another folder for the output."
+        )
+    return found
 
 
 def write_part(table: pa.Table, store: Store, name: str, form: str) -> None:
