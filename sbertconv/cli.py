@@ -379,6 +379,9 @@ def to_st_command(
 ) -> None:
     """Write a Keras model's weights, fine-tuned perhaps, back into a sentence-transformers folder."""
     if dry_run:
+        from sbertconv.converters.keras.back import keras_files
+
+        keras_files(model)
         _show_plan(Course("to_st", model, options), directory, "st", "", as_json)
         return
     from sbertconv.api import to_st

@@ -140,7 +140,15 @@ class TokenizationError(SbertconvError):
 
 def missing_packages(*packages: str) -> list[str]:
     """Those of the packages that are not installed."""
-    return [package for package in packages if importlib.util.find_spec(package) is None]
+    return [package for package in packages if not is_installed(package)]
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package is there, by its name with dots, without importing more than those around it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # of a package around it
+        return False
 
 
 def require(extra: str, *packages: str) -> None:

@@ -382,6 +382,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "manifest is empty": (lambda folder: (folder / MANIFEST).write_text(""), "not readable as JSON"),
     "manifest is binary": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\x00" * 9), "not readable as JSON"),
     "manifest is a list": (lambda folder: (folder / MANIFEST).write_text("[1, 2]"), "holds a list, not an object"),
+    "a format of no version": (lambda folder: edit(folder, format_version="1"), "format version '1'.*\n.*overwrite"),
     "newer format": (lambda folder: edit(folder, format_version=2), "format version 2.*\n.*Update sbertconv"),
     "no version": (lambda folder: drop(folder, "format_version"), "format version None"),
     "no graphs": (lambda folder: drop(folder, "graphs", "files"), "graphs is missing\n  files is missing"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fnmatch
 import json
 import re
 import threading
@@ -89,6 +90,7 @@ class Hub:
     files: dict[str, bytes] = field(default_factory=dict)
     tokens: set[str] = field(default_factory=set)
     refuses: bool = False
+    ignores: str = ""  # a pattern of the repository's .gitignore
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -107,7 +109,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/api/repos/create":
             return self.answer({"url": f"{self.hub.address}/owner/model", "name": "owner/model"})
         if "/preupload/" in self.path:
-            files = [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in lines[0]["files"]]
+            ignored = fnmatch.filter((file["path"] for file in lines[0]["files"]), self.hub.ignores)
+            ignored = ignored if lines[0].get("gitIgnore") is None else []  # what the client says comes first
+            files = [
+                {**file, "uploadMode": "regular", "shouldIgnore": file["path"] in ignored} for file in lines[0]["files"]
+            ]
             return self.answer({"files": files})
         if "/commit/" in self.path:
             for line in lines[1:]:
@@ -163,6 +169,12 @@ def test_a_folder_is_pushed(static_artifact: Path, hub: Hub, tmp_path: Path) -> 
         (tmp_path / name).write_bytes(content)
     assert snapshot(tmp_path) == snapshot(static_artifact)
     sbertconv.load(tmp_path).encode("a text")
+
+
+def test_files_that_the_repository_ignores_are_pushed_too(static_artifact: Path, hub: Hub) -> None:
+    hub.ignores = "*.onnx"
+    sbertconv.push(static_artifact, "owner/model", token="hf_secret", endpoint=hub.address)
+    assert any(name.endswith(".onnx") for name in hub.files)
 
 
 def test_a_pull_request_is_opened(static_artifact: Path, hub: Hub) -> None:

@@ -137,6 +137,21 @@ def test_maxsim_is_the_library_s(name: str, queries: Any, documents: Any, masks:
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+NO_TOKENS = [None, "a", b"a", 3, {"a": 1}, [1, 2], ["a"], [None], np.ones(8), np.ones((1, 2, 3, 8)), [np.ones((3, 7))],
+             [[[1.0] * 8, [1.0]]]]  # fmt: skip
+
+
+@pytest.mark.parametrize("other", NO_TOKENS, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("function", [sbertconv.maxsim, sbertconv.maxsim_pairwise])
+def test_anything_else_than_vectors_of_tokens_is_one_error(function: Any, other: Any) -> None:
+    for pair in ((vectors(3), other), (other, vectors(3))):
+        with pytest.raises(sbertconv.UnsupportedOptionError):
+            function(*pair)
+    for mask in (1, "a", [[[1]]], [None], [[1], [1]]):
+        with pytest.raises(sbertconv.UnsupportedOptionError):
+            function(vectors(3), vectors(3), a_mask=mask)
+
+
 @pytest.mark.parametrize("digits", [7, 1], ids=["distinct", "ties"])
 @pytest.mark.parametrize("count", [2, 3, 7, 60])
 def test_the_clusters_are_those_of_scipy(count: int, digits: int) -> None:

@@ -115,6 +115,19 @@ def test_decode_sparsity_and_similarity_are_the_library_s(bert: tuple[SparseEnco
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["dot", "cosine"])
+def test_anything_else_than_vectors_is_one_error(name: str, bert: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    converted = bert[2]
+    monkeypatch.setattr(converted, "similarity_fn_name", name)
+    ours = converted.encode(TEXTS[:2])
+    strange = (None, "a", 3, {}, np.ones((1, 2, 3)), [1, [2]], [ours[[0], :], None], ours[:, :7], np.ones((2, 7)))
+    for other in strange:
+        for pair in ((ours, other), (other, ours)):
+            for function in (converted.similarity, converted.similarity_pairwise):
+                with pytest.raises(sbertconv.UnsupportedOptionError):
+                    function(*pair)
+
+
 @pytest.mark.parametrize("name", ["dot", "cosine", "euclidean", "manhattan"])
 @pytest.mark.parametrize("sparse", [True, False])
 def test_lists_of_rows_are_compared_as_a_matrix_is(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import lzma
 import os
@@ -21,18 +22,19 @@ import pytest
 from conftest import COMMAND, TEXTS, snapshot
 
 import sbertconv
-from sbertconv import SbertconvError, UnsupportedOptionError
+from sbertconv import MissingDependencyError, SbertconvError, UnsupportedOptionError
 from sbertconv.runtime.model import ConvertedModel
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("fsspec")
+import fsspec  # noqa: E402
 import pyarrow.dataset as pads  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
 from sbertconv.tables.embedding import EmbedTable  # noqa: E402
 from sbertconv.tables.encoding import TableOptions, embed_tables, ranges_in  # noqa: E402
 from sbertconv.tables.ledger import Ledger  # noqa: E402
-from sbertconv.tables.reading import Reading, find_inputs, schema_of  # noqa: E402
+from sbertconv.tables.reading import Reading, columns_of, find_inputs, schema_of  # noqa: E402
 from sbertconv.tables.stores import LEDGER  # noqa: E402
 from sbertconv.tables.workers import Process, WorkerDiedError, pooled  # noqa: E402
 
@@ -228,6 +230,8 @@ def test_tables_without_rows_have_the_columns(embed: EmbedTable) -> None:
         table = embed(pa.table({"text": pa.array(texts, pa.string())}))
         assert (table.num_rows, table.schema.field("embedding").type.list_size) == (len(texts), 32)
 
+
+zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
 BAD = '{"id": 1, "text": "one"}\nnone\n{"id": 2, "text": null}\n{"id": "x", "text": "two"}\n{"id": 3, "text": 4}\n[]\n'
 
@@ -518,8 +522,100 @@ def test_a_folder_that_may_not_be_read_is_an_error(tmp_path: Path, monkeypatch: 
 )  # fmt: skip
 def test_ranges_that_no_sample_gives_are_one_error(ranges: Any) -> None:
     with pytest.raises(UnsupportedOptionError, match="ranges"):
-        ranges_in({"ranges": ranges})
-    assert ranges_in({"ranges": [[-1.0, 0.0], [1, 0.0]]}) == ((-1.0, 0.0), (1, 0.0))
+        ranges_in({"ranges": ranges}, "ledger")
+    assert ranges_in({"ranges": [[-1.0, 0.0], [1, 0.0]]}, "ledger") == ((-1.0, 0.0), (1, 0.0))
+
+
+def parts_of(folder: Path, size: int = 3, keep: Any = None) -> tuple[list[Any], dict[str, Any], str]:
+    """The texts of a folder, the bad rows by file, and the reason of a break, all in order."""
+    sources = find_inputs([str(folder)])
+    reading = Reading("text", size, False, columns_of(sources, "text", keep, skip=True), keep is None)
+    texts: list[Any] = []
+    bad: dict[str, Any] = {}
+    for source in sources:
+        try:
+            for part in reading.parts(source):
+                texts += part.table.column("text").to_pylist()
+                bad |= {Path(source.path).name: [one.row for one in part.bad]} if part.bad else {}
+        except UnsupportedOptionError as error:
+            return texts, bad, str(error)
+    return texts, bad, ""
+
+
+# What stands in a folder -> its texts, and its bad rows
+ROWS_OF_FILES: dict[str, tuple[dict[str, bytes], list[str], dict[str, list[int]]]] = {
+    "a line that is not UTF-8": ({"a.txt": b"b\ncaf\xe9\nd\n"}, ["b", "d"], {"a.txt": [1]}),
+    "a cell that is not": ({"a.csv": b"id,text\n1,b\n2,caf\xe9\n3,d\n"}, ["b", "d"], {"a.csv": [1]}),
+    "an object that is not": ({"a.jsonl": b'"b"\n"caf\xe9"\n"d"\n'}, ["b", "d"], {"a.jsonl": [1]}),
+    "names alone": ({"a.csv": b"text\n", "b.csv": b"text\nb\n"}, ["b"], {}),
+    "an empty file first": ({"a.jsonl": b"", "b.csv": b"text,id\nb,1\n"}, ["b"], {}),
+    "a mark and no line": ({"a.txt": b"\xef\xbb\xbf", "b.txt": b"\xef\xbb\xbfb\n"}, ["b"], {}),
+    "a broken file first": ({"a.parquet": b"none", "b.txt": b"b\n"}, [], {}),
+    "two frames of zstd": ({"a.txt.zst": zstd.compress(b"b\n") + zstd.compress(b"d\n")}, ["b", "d"], {}),
+}
+
+
+@pytest.mark.parametrize("name", ROWS_OF_FILES)
+def test_rows_are_read_whatever_stands_beside_them(name: str, tmp_path: Path) -> None:
+    files, texts, bad = ROWS_OF_FILES[name]
+    for file, content in files.items():
+        (tmp_path / file).write_bytes(content)
+    found = parts_of(tmp_path)
+    assert found[:2] == (texts, bad)
+    assert bool(found[2]) == ("broken" in name)
+
+
+@pytest.mark.parametrize("ending", ["txt.gz", "txt.zst", "parquet"])
+def test_rows_before_a_break_are_kept(ending: str, tmp_path: Path) -> None:
+    """Of a file that was cut in two, wherever its parts would have ended."""
+    random, rows = np.random.default_rng(0), 40_000
+    lines = [f"row {number} {random.integers(1 << 60)}" for number in range(rows)]
+    file = tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.table({"text": lines}), file, row_group_size=4_000, use_dictionary=False, compression=None)
+        content = bytearray(file.read_bytes())
+        middle = content.index(lines[rows // 2].encode())
+        content[middle - 4 : middle + 1000] = bytes(1004)  # lengths of texts, so that they lie outside of it
+    else:
+        packed = {"gz": gzip, "zst": zstd}[ending[4:]].compress("".join(f"{line}\n" for line in lines).encode())
+        content = bytearray(packed[: len(packed) // 2])
+    file.write_bytes(content)
+    texts, _, reason = parts_of(tmp_path, size=15_000)
+    assert "cannot be read" in reason
+    assert len(texts) > rows // 4
+    assert texts == lines[: len(texts)]
+
+
+def test_files_of_zstd_need_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt.zst").write_bytes(zstd.compress(b"b\n"))
+    monkeypatch.delitem(fsspec.utils.compressions, "zst")
+    monkeypatch.setattr("sbertconv.errors.is_installed", lambda package: package != "backports.zstd")
+    with pytest.raises(MissingDependencyError, match=r"backports\.zstd"):
+        parts_of(tmp_path)
+
+
+def test_columns_of_later_files_are_none_that_vanish(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "text": ["a"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"id": [2], "text": ["b"], "more": [0]}), tmp_path / "b.parquet")
+    texts, _, reason = parts_of(tmp_path)
+    assert texts == ["a"]
+    assert "'more' is none of the columns" in reason
+    assert parts_of(tmp_path, keep=("id",))[::2] == (["a", "b"], "")
+
+
+def test_columns_of_one_name_may_be_left_out(tmp_path: Path) -> None:
+    pq.write_table(pa.table([[1], ["a"], ["x"], ["y"]], names=["id", "text", "x", "x"]), tmp_path / "a.parquet")
+    assert parts_of(tmp_path, keep=("id",)) == (["a"], {}, "")
+    with pytest.raises(UnsupportedOptionError, match="several columns are called 'x'"):
+        parts_of(tmp_path)
+
+
+@pytest.mark.parametrize("nulls", [{"b": None}, [None], {"b": None, "c": 1}, [{"b": None}]])
+def test_columns_that_hold_a_type_of_nulls_are_read_in_any_parts(nulls: Any, tmp_path: Path) -> None:
+    table = pa.table({"text": [f"{row}" for row in range(20)], "nulls": [nulls] * 20})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=7)
+    for size in (3, 7, 8, 20):
+        assert parts_of(tmp_path, size) == (table.column("text").to_pylist(), {}, "")
 
 
 def test_an_interrupt_at_the_terminal_is_not_for_the_workers(static_artifact: Path) -> None:

@@ -222,8 +222,10 @@ def _read_manifest(file: Path, path: Path) -> Any:
     manifest = read_json(file, dict, advice=AGAIN, where=path)
     version = manifest.get("format_version")
     if version != FORMAT_VERSION:
+        is_newer = type(version) is int and version > FORMAT_VERSION
         raise ArtifactError(
-            f"{path}: format version {version!r}, this sbertconv reads version {FORMAT_VERSION}.\nUpdate sbertconv."
+            f"{path}: format version {version!r}, this sbertconv reads version {FORMAT_VERSION}.\n"
+            f"{'Update sbertconv.' if is_newer else AGAIN}"
         )
     return manifest
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from sbertconv.artifact.folder import MANIFEST, read_artifact
 from sbertconv.errors import ArtifactError, error_text, require
 
+IGNORE_NOTHING = "# A converted folder is uploaded whole\n"  # a .gitignore without a pattern
+
 
 def push(
     folder: str | Path,
@@ -48,11 +50,12 @@ def push(
         repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None and not create_pr:
             api.create_branch(repo, branch=revision, exist_ok=True)
+        files = [CommitOperationAdd(name, artifact.folder / name) for name in (*artifact.manifest["files"], MANIFEST)]
+        # Asked so first, the server says of no file that the repository's own .gitignore leaves it out, in silence
+        api.preupload_lfs_files(repo, files, revision=revision, create_pr=create_pr, gitignore_content=IGNORE_NOTHING)
         commit = api.create_commit(
             repo_id=repo,
-            operations=[
-                CommitOperationAdd(name, artifact.folder / name) for name in (*artifact.manifest["files"], MANIFEST)
-            ],
+            operations=files,
             revision=revision,
             create_pr=create_pr,
             commit_message=message or f"{Path(artifact.manifest['source']['name']).name} converted by sbertconv",

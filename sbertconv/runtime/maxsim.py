@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.runtime.similarity import array_of
 
 AT_ONCE = 4_000_000  # dot products held at once, 16 MB: more no longer fit into the caches
 EMPTY_DOCUMENT = -1e9  # the score of a document without a token that counts: the library's own
@@ -43,9 +44,10 @@ def maxsim(
         float32 [n, m]; -1e9 for a document without a token.
 
     Raises:
-        UnsupportedOptionError: if a mask does not have the length of its tokens.
+        UnsupportedOptionError: for anything else than vectors of tokens, of one length, or if a mask does not have the
+            length of its tokens.
     """
-    queries, documents = tokens_of(a, a_mask, "a_mask"), tokens_of(b, b_mask, "b_mask")
+    queries, documents = _both(a, a_mask, b, b_mask)
     budget = AT_ONCE if chunk_elements is None else chunk_elements
     scores = np.zeros((len(queries), len(documents)), np.float32)
     longest = max([1, *map(len, documents)])
@@ -73,7 +75,7 @@ def maxsim_pairwise(
     Raises:
         UnsupportedOptionError: also if there are not as many queries as documents.
     """
-    queries, documents = tokens_of(a, a_mask, "a_mask"), tokens_of(b, b_mask, "b_mask")
+    queries, documents = _both(a, a_mask, b, b_mask)
     if len(queries) != len(documents):
         raise UnsupportedOptionError(
             f"{len(queries)} queries and {len(documents)} documents are no pairs.\nPass as many of each."
@@ -86,25 +88,40 @@ def maxsim_pairwise(
 SIMILARITIES = {"maxsim": False, "meanmaxsim": True}  # whether a score is divided by the number of the query's tokens
 
 
+def _both(a: Any, a_mask: Any, b: Any, b_mask: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The tokens of the queries and of the documents; UnsupportedOptionError for vectors of several lengths."""
+    queries, documents = tokens_of(a, a_mask, "a_mask"), tokens_of(b, b_mask, "b_mask")
+    if len(lengths := {rows.shape[1] for rows in (*queries, *documents)}) > 1:
+        raise UnsupportedOptionError(
+            f"vectors of several lengths: {', '.join(map(str, sorted(lengths)))}.\nPass embeddings of one model."
+        )
+    return queries, documents
+
+
 def tokens_of(side: Any, mask: Any, name: str) -> list[np.ndarray]:
     """The tokens that count of each text, float [tokens, dim].
 
     Raises:
         UnsupportedOptionError: for anything else than vectors, or if a mask does not have the length of its tokens.
     """
-    if isinstance(side, str) or np.isscalar(side) or side is None:
+    if isinstance(side, (str, bytes, dict)) or not np.iterable(side):
         raise UnsupportedOptionError(
             f"{type(side).__name__} where vectors of tokens are due.\nPass what encode_query() gives."
         )
-    if not isinstance(side, list) and np.ndim(side) == 2:
+    if getattr(side, "ndim", 0) == 2:
         side, mask = [side], None if mask is None else np.atleast_2d(mask)
-    found = [_floating(np.asarray(rows)) for rows in side]
+    found = [_floating(array_of(rows)) for rows in side]
+    if strange := [rows.shape for rows in found if rows.ndim != 2]:
+        raise UnsupportedOptionError(
+            f"an array of the shape {strange[0]}, where the vectors of a text's tokens are due, [tokens, dim].\n"
+            "Pass what encode_query() and encode_document() give."
+        )
     if mask is None:
         return found if isinstance(side, list) else [rows[rows.any(axis=-1)] for rows in found]
-    masks = [np.asarray(one) != 0 for one in mask]
+    masks = [array_of(one) != 0 for one in (mask if np.iterable(mask) else [mask])]
     if isinstance(side, list) and len(masks) == len(found):  # a mask may go on over padding that a list has not
-        masks = [one[: len(rows)] for one, rows in zip(masks, found, strict=True)]
-    if [len(one) for one in masks] != [len(rows) for rows in found]:
+        masks = [np.atleast_1d(one)[: len(rows)] for one, rows in zip(masks, found, strict=True)]
+    if [one.shape for one in masks] != [(len(rows),) for rows in found]:
         raise UnsupportedOptionError(f"{name} has another length than its tokens.\nPass one number for each token.")
     return [rows[one] for rows, one in zip(found, masks, strict=True)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,11 @@ def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def euclidean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Negative distances, so that more is more similar; row by row, exact for near neighbours."""
-    return -np.stack([np.linalg.norm(row - b, axis=-1) for row in a])
+    return -np.array([np.linalg.norm(row - b, axis=-1) for row in a]).reshape(len(a), len(b))
 
 
 def manhattan(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return -np.stack([np.abs(row - b).sum(axis=-1) for row in a])
+    return -np.array([np.abs(row - b).sum(axis=-1) for row in a]).reshape(len(a), len(b))
 
 
 SIMILARITIES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -53,13 +53,18 @@ def similarity(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         raise UnsupportedOptionError(
             f"similarity function {name!r} is not known (have: {', '.join(SIMILARITIES)})\nChoose one of these."
         )
-    a, b = np.atleast_2d(numbers(a)), np.atleast_2d(numbers(b))
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+    a, b = np.atleast_2d(array_of(a)), np.atleast_2d(array_of(b))
+    check_shapes(a.shape, b.shape)
+    return SIMILARITIES[name](a, b)
+
+
+def check_shapes(a: Sequence[int], b: Sequence[int]) -> None:
+    """Raise UnsupportedOptionError unless these are the shapes of vectors [n, dim] and [m, dim]."""
+    if len(a) != 2 or len(b) != 2 or a[1] != b[1]:
         raise UnsupportedOptionError(
-            f"vectors of the shapes {a.shape} and {b.shape}, where [n, dim] and [m, dim] are due.\n"
+            f"vectors of the shapes {tuple(a)} and {tuple(b)}, where [n, dim] and [m, dim] are due.\n"
             "Pass embeddings of one model, cut to the same dimensions."
         )
-    return SIMILARITIES[name](a, b)
 
 
 def numbers(vectors: Any) -> np.ndarray:
@@ -82,8 +87,9 @@ def similarity_pairwise(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Raises:
         UnsupportedOptionError: for an unknown function, or if there are not as many rows of each.
     """
-    single = np.ndim(a) == np.ndim(b) == 1
-    first, second = np.atleast_2d(numbers(a)), np.atleast_2d(numbers(b))
+    given = array_of(a), array_of(b)
+    single = given[0].ndim == given[1].ndim == 1
+    first, second = map(np.atleast_2d, given)
     if len(first) != len(second):
         raise UnsupportedOptionError(
             f"{len(first)} and {len(second)} embeddings are no pairs.\nPass as many of each, or call similarity()."
@@ -150,13 +156,15 @@ def array_of(values: Any) -> np.ndarray:
     """
     if isinstance(values, (list, tuple)):
         try:
-            return numbers(np.stack([array_of(value) for value in values]) if np.ndim(values[0]) else values)
+            several = bool(values) and np.ndim(values[0])
+            return numbers(np.stack([array_of(value) for value in values]) if several else values)
         except ValueError as error:
             raise UnsupportedOptionError(
                 f"embeddings of several shapes are no matrix: {error}.\nPass vectors of one length."
             ) from error
     if hasattr(values, "detach"):
         values = values.detach().cpu()
+        values = values.to_dense() if values.is_sparse else values
         values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
     return numbers(values)
 

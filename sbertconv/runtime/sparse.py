@@ -190,11 +190,15 @@ class SparseEmbedder(TaskEncoder):
     def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
         """All pairs under the model's similarity function: [n, dim], [m, dim] or lists of rows, sparse or not ->
         float32 [n, m].
+
+        Raises:
+            UnsupportedOptionError: for anything else than vectors, or vectors of two lengths.
         """
         a, b = _stacked(embeddings1), _stacked(embeddings2)
         if self.similarity_fn_name == "dot":  # without the zeros
-            found: np.ndarray = _array(_matrix(a) @ _matrix(b).T)
-            return found
+            a, b = _matrix(a), _matrix(b)
+            similarity_functions.check_shapes(a.shape, b.shape)
+            return _array(a @ b.T)
         return similarity_functions.similarity(self.similarity_fn_name, _array(a), _array(b))
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
@@ -287,11 +291,19 @@ class SparseEmbedder(TaskEncoder):
 
 
 def _stacked(vectors: Any) -> Any:
-    """A list of rows as one matrix; anything else as it is."""
-    if not isinstance(vectors, list):
+    """A list of rows as one matrix, sparse if they are; anything else as it is.
+
+    Raises:
+        UnsupportedOptionError: for anything else than vectors, or vectors of several lengths.
+    """
+    if hasattr(vectors, "tocsr"):
         return vectors
-    if not vectors or not hasattr(vectors[0], "tocsr"):
-        return np.asarray(vectors)
+    if not (isinstance(vectors, list) and vectors and all(hasattr(row, "tocsr") for row in vectors)):
+        return similarity_functions.array_of(vectors)
+    if len(lengths := {row.shape[-1] for row in vectors}) > 1:
+        raise UnsupportedOptionError(
+            f"vectors of several lengths: {', '.join(map(str, sorted(lengths)))}.\nPass embeddings of one model."
+        )
     from scipy.sparse import vstack
 
     return vstack([_matrix(row) for row in vectors], format="csr")

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbertconv.artifact.folder import folder_hash
-from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.errors import UnsupportedOptionError, error_text, require
 from sbertconv.runtime.keywords import check_fields
 from sbertconv.runtime.options import default_threads
 from sbertconv.runtime.similarity import BUCKETS
 from sbertconv.tables.embedding import EmbedTable, input_column
 from sbertconv.tables.ledger import Ledger
-from sbertconv.tables.reading import Bad, Input, Part, Reading, chosen_rows, find_inputs, schema_of
+from sbertconv.tables.reading import Bad, Input, Part, Reading, chosen_rows, columns_of, find_inputs
 from sbertconv.tables.workers import Process, Worker, pooled
 from sbertconv.tables.writing import FORMS, apart_from, output_name, write_part
 
@@ -131,10 +131,10 @@ def embed_tables(
         summary = Summary(files=len(files), there=sum(ledger.done(file).rows for file in files))
         if not ledger.header:
             ledger.begin(header_of(embed, options, files))
-        embed = replace(embed, ranges=ranges_in(ledger.header))
-        reading = Reading(
-            embed.column, options.rows_per_file, options.nulls == "error", schema_in(ledger.header), embed.keep is None
-        )
+        where = ledger.store.ledger
+        embed = replace(embed, ranges=ranges_in(ledger.header, where))
+        schema, nulls_are_bad = schema_in(ledger.header, where), options.nulls == "error"
+        reading = Reading(embed.column, options.rows_per_file, nulls_are_bad, schema, embed.keep is None)
         if on_start:
             on_start(files, ledger)
         parts = missing_parts(files, reading, ledger, skip, summary)
@@ -239,10 +239,11 @@ def arguments_of(embed: EmbedTable, options: TableOptions) -> dict[str, Any]:
 
 def header_of(embed: EmbedTable, options: TableOptions, files: Sequence[Input]) -> dict[str, Any]:
     """What the first run says for all others: the arguments, the columns, and of int8 the ranges."""
-    schema = schema_of(files[0], embed.column, embed.keep)
+    skip = options.on_error == "skip"
+    schema = columns_of(files, embed.column, embed.keep, skip)
     if embed.ranges is None and embed.precision in BUCKETS:
         reading = Reading(embed.column, SAMPLE, True, schema)
-        embed = embed.with_ranges(sample(files, reading, options.on_error == "skip"))
+        embed = embed.with_ranges(sample(files, reading, skip))
     content = base64.b64encode(schema.serialize().to_pybytes()).decode()
     return {"arguments": arguments_of(embed, options), "schema": content, "ranges": embed.ranges}
 
@@ -266,7 +267,7 @@ def sample(files: Sequence[Input], reading: Reading, skip: bool) -> list[str | b
     return found
 
 
-def ranges_in(header: Mapping[str, Any]) -> Any:
+def ranges_in(header: Mapping[str, Any], where: str) -> Any:
     """The ranges of a ledger's header, or None.
 
     Raises:
@@ -281,15 +282,15 @@ def ranges_in(header: Mapping[str, Any]) -> Any:
     except (ValueError, TypeError, OverflowError):
         sound = False
     if not sound:
-        raise UnsupportedOptionError("the ledger has ranges that are none of vectors.\nChoose another --output.")
+        raise UnsupportedOptionError(f"{where}: ranges that are none of vectors.\nChoose another --output.")
     return tuple(tuple(side) for side in ranges)
 
 
-def schema_in(header: Mapping[str, Any]) -> pa.Schema:
+def schema_in(header: Mapping[str, Any], where: str) -> pa.Schema:
     """The columns of a ledger's header."""
     import pyarrow as pa
 
     try:
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(header.get("schema", ""), validate=True)))
     except (ValueError, OSError) as error:
-        raise UnsupportedOptionError(f"the ledger has no schema: {error}.\nChoose another --output.") from error
+        raise UnsupportedOptionError(f"{where}: no schema: {error_text(error)}.\nChoose another --output.") from error

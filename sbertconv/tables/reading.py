@@ -18,14 +18,17 @@ from sbertconv.runtime.tokenization import SURROGATE
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+ZSTD = ".zst"
+COMPRESSED = (".gz", ".bz2", ".xz", ZSTD)
+BOM = b"\xef\xbb\xbf"
+NOT_UTF8 = "not UTF-8"
 MAGIC = "*?["
 SAMPLE = 1000  # rows of JSON lines that say the types of their columns
 LONGEST_LINE = 1 << 26  # bytes or characters of a line or a cell; the csv module's own limit is 131,072
 LARGEST_PART = 1 << 30  # bytes of the texts of a part
 MOST_CELLS = 1 << 25  # of a part: a line of JSON that has no key still has its column
 SPLIT = "its next rows hold more than {:,} {}, which is too much for one part; take fewer rows_per_file"
-MORE = "{!r} is none of the columns, which the first rows of the first file say; choose those that stay with --keep"
+MORE = "{!r} is none of the columns, which the first rows of the first file say; choose those that stay with keep="
 
 
 @dataclass(frozen=True)
@@ -145,13 +148,12 @@ def is_table(name: str, folder: str) -> bool:
 
 
 def lines_of(file: Any) -> Iterator[str]:
-    """The lines of a file as text.
-
-    Raises:
-        ValueError: for one that is not UTF-8.
+    """The lines of a file as text, with their ends. Bytes that are not UTF-8 become halves of surrogate pairs, which no
+    UTF-8 gives, so that they cost their row alone.
     """
     for number, line in enumerate(bounded_lines(file)):
-        yield line.decode("utf-8-sig" if number == 0 else "utf-8").rstrip("\r\n")
+        if content := line if number else line.removeprefix(BOM):
+            yield content.decode("utf-8", "surrogateescape")
 
 
 def bounded_lines(file: Any) -> Iterator[Any]:
@@ -172,19 +174,28 @@ def bounded_lines(file: Any) -> Iterator[Any]:
 
 
 def bounded_rows(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    """Rows in lists of so many.
+    """Rows in lists of so many; those before a break of the file come before its error.
 
     Raises:
         ValueError: for those whose texts are larger than `LARGEST_PART` together.
     """
-    for first in rows:
-        found, taken = [first], text_size(first)
-        for row in islice(rows, size - 1):
-            found.append(row)
-            taken += text_size(row)
-            if taken > LARGEST_PART:
-                raise ValueError(SPLIT.format(LARGEST_PART, "bytes"))
+    found: list[Any] = []
+    taken = 0
+    while True:
+        row, broken = next_or_error(rows)
+        if row is None:
+            break
+        found.append(row)
+        taken += text_size(row)
+        if taken > LARGEST_PART:
+            raise ValueError(SPLIT.format(LARGEST_PART, "bytes"))
+        if len(found) == size:
+            yield found
+            found, taken = [], 0
+    if found:
         yield found
+    if broken:
+        raise broken
 
 
 def sampled(rows: Iterator[Any]) -> Iterator[Any]:
@@ -208,13 +219,19 @@ def text_size(value: Any) -> int:
 
 def read_txt(file: Any, column: str) -> Iterator[Any]:
     """Each line is a row."""
-    yield from ({column: line} for line in lines_of(file))
+    yield [column]
+    for line in lines_of(file):
+        yield NOT_UTF8 if SURROGATE.search(line) else {column: line.rstrip("\r\n")}
 
 
 def read_jsonl(file: Any, column: str) -> Iterator[Any]:
     """Each line is an object, or a text alone; blank ones are no rows."""
+    yield []
     for line in lines_of(file):
         if not line.strip():
+            continue
+        if SURROGATE.search(line):
+            yield NOT_UTF8
             continue
         try:
             row = parse_json(line, "the line", error=UnsupportedOptionError)
@@ -228,11 +245,13 @@ def read_jsonl(file: Any, column: str) -> Iterator[Any]:
 def read_csv(file: Any, column: str) -> Iterator[Any]:
     """The first row has the names. Every cell is text: a number keeps its zeros."""
     csv.field_size_limit(LONGEST_LINE)
-    lines = (line.decode("utf-8" if number else "utf-8-sig") for number, line in enumerate(bounded_lines(file)))
-    rows = csv.reader(lines, strict=True)
+    rows = csv.reader(lines_of(file), strict=True)
     names = next(rows, [])
     if len(set(names)) != len(names):
         raise ValueError("two columns have the same name")
+    if any(map(SURROGATE.search, names)):
+        raise ValueError(f"its first row is {NOT_UTF8}")
+    yield names
     while True:
         try:
             cells = next(rows)
@@ -244,8 +263,10 @@ def read_csv(file: Any, column: str) -> Iterator[Any]:
         if not cells and len(names) != 1:
             continue  # an empty line
         cells = cells or [""]
-        due = f"{len(cells)} cells, where {len(names)} are due"
-        yield dict(zip(names, cells, strict=True)) if len(cells) == len(names) else due
+        if len(cells) != len(names):
+            yield f"{len(cells)} cells, where {len(names)} are due"
+        else:
+            yield NOT_UTF8 if any(map(SURROGATE.search, cells)) else dict(zip(names, cells, strict=True))
 
 
 def read_parquet(file: Any, start: int, size: int) -> Iterator[pa.Table]:
@@ -257,7 +278,7 @@ def read_parquet(file: Any, start: int, size: int) -> Iterator[pa.Table]:
 
     with pq.ParquetFile(file) as plain:
         schema = plain.schema_arrow
-    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    texts = [field.name for field in schema if pa.types.is_string(field.type) and schema.names.count(field.name) == 1]
     file.seek(0)
     with pq.ParquetFile(file, read_dictionary=texts) as parquet:
         group = 0
@@ -282,13 +303,12 @@ def plain_texts(table: pa.Table, schema: pa.Schema) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    was = [name for name in table.column_names if pa.types.is_string(schema.field(name).type)]
-    packed = [name for name in was if pa.types.is_dictionary(table.schema.field(name).type)]
-    texts = [chunk for name in packed for chunk in table.column(name).chunks]
+    was = [column for column, field in zip(table.columns, schema, strict=True) if pa.types.is_string(field.type)]
+    texts = [chunk for column in was if pa.types.is_dictionary(column.type) for chunk in column.chunks]
     sizes = (pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0 for chunk in texts)
     if sum(sizes) > LARGEST_PART:
         raise ValueError(SPLIT.format(LARGEST_PART, "bytes"))
-    return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+    return with_types(table, schema)
 
 
 def read_arrow(file: Any, start: int, size: int) -> Iterator[pa.Table]:
@@ -310,7 +330,8 @@ def read_arrow(file: Any, start: int, size: int) -> Iterator[pa.Table]:
         yield pa.table(batch).slice(skipped)
 
 
-# Formats that are read row by row, so that a bad one is known, and formats of columns.
+# Formats that are read row by row, so that a bad one is known, and formats of columns. First each says its columns: by
+# the names of those that hold texts, or by a table without rows.
 ROWS: Mapping[str, Callable[[Any, str], Iterator[Any]]] = {
     ".csv": read_csv,
     ".jsonl": read_jsonl,
@@ -348,14 +369,15 @@ class Reading:
         """The parts of a file from one on.
 
         Raises:
-            UnsupportedOptionError: if the file is broken or has not the columns; the parts before that are whole.
+            UnsupportedOptionError: if the file is broken or has other columns; all rows before that are in parts.
         """
         import pyarrow as pa
 
         with opened(source) as file:
             if source.ending in ROWS:
                 found = ROWS[source.ending](file, self.column)
-                next(islice(found, start * self.size, start * self.size), None)
+                behind = 1 + start * self.size  # the names, and the rows of the parts before
+                next(islice(found, behind, behind), None)
                 chunks: Iterator[Any] = bounded_rows(found, self.size)
             else:
                 chunks = resized(COLUMNS[source.ending](file, start * self.size, self.size), self.size)
@@ -364,10 +386,13 @@ class Reading:
                 nothing = pa.Table.from_batches([], self.schema)
                 yield Part(source, number, nothing, 0, last=True)
             while waiting is not None:
-                following = next(chunks, None)
-                place = source.size if following is None else min(position(file, source), source.size)
-                part = self._part(source, number, waiting, following is None)
+                following, broken = next_or_error(chunks)
+                last = following is None and broken is None
+                place = source.size if last else min(position(file, source), source.size)
+                part = self._part(source, number, waiting, last)
                 yield replace(part, consumed=max(0, place - consumed))
+                if broken:
+                    raise broken
                 number, waiting, consumed = number + 1, following, max(place, consumed)
 
     def _part(self, source: Input, number: int, rows: Any, last: bool) -> Part:
@@ -384,6 +409,8 @@ class Reading:
             rows = [MORE.format(min(extra)) if extra else row for row, extra in zip(rows, more, strict=True)]
             table, places = from_rows(rows, self.schema, bad, first)
         else:
+            if self.whole and (extra := set(rows.column_names) - set(self.schema.names)):
+                raise ValueError(MORE.format(min(extra)))
             table = cast(rows, self.schema)
         column = table.column(self.column)
         flat = pa.types.is_primitive(column.type) or pa.types.is_string(column.type) or pa.types.is_binary(column.type)
@@ -396,6 +423,14 @@ class Reading:
         return Part(source, number, table, len(rows), tuple(sorted(bad, key=lambda one: one.row)), last)
 
 
+def next_or_error(chunks: Iterator[Any]) -> tuple[Any, Exception | None]:
+    """The next of an iterator, None behind the last, or the error that it ends with: what came before is whole."""
+    try:
+        return next(chunks, None), None
+    except Exception as error:
+        return None, error
+
+
 def position(file: Any, source: Input) -> int:
     """How far into a file its reader is, in bytes as it is stored."""
     raw = file if source.path.endswith(ending_of(source.path)) else getattr(file, "fileobj", None)
@@ -403,11 +438,14 @@ def position(file: Any, source: Input) -> int:
 
 
 def resized(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
-    """The same rows in tables of so many."""
+    """The same rows in tables of so many; those before a break of the file come before its error."""
     import pyarrow as pa
 
     held: list[Any] = []
-    for table in tables:
+    while True:
+        table, broken = next_or_error(tables)
+        if table is None:
+            break
         held.append(table)
         while sum(map(len, held)) >= size:
             whole = pa.concat_tables(held)
@@ -415,6 +453,8 @@ def resized(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
             held = [whole.slice(size)] if len(whole) > size else []
     if sum(map(len, held)):
         yield pa.concat_tables(held)
+    if broken:
+        raise broken
 
 
 def from_rows(rows: list[Any], schema: pa.Schema, bad: list[Bad], first: int) -> tuple[pa.Table, list[int]]:
@@ -462,7 +502,23 @@ def cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
     counts = Counter(table.column_names)
     if missing := [name for name in schema.names if counts[name] != 1]:
         raise ValueError(f"has no one column {', '.join(missing)} (have: {', '.join(table.column_names)})")
-    return table.select(schema.names).cast(schema)
+    return with_types(table.select(schema.names), schema)
+
+
+def with_types(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the same columns in the types of a schema. A column that has its type is not touched: Arrow's cast
+    gives rows cut out of a struct of nulls too few of them.
+
+    Raises:
+        ValueError: for nulls in a column that the schema says has none; pyarrow.ArrowException for other types.
+    """
+    import pyarrow as pa
+
+    pairs = list(zip(table.columns, schema, strict=True))
+    if nulls := [field.name for column, field in pairs if column.null_count and not field.nullable]:
+        raise ValueError(f"the column {nulls[0]!r} has nulls, where the first file can have none")
+    columns = [column if column.type == field.type else column.cast(field.type) for column, field in pairs]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 class opened:  # noqa: N801  # a context manager
@@ -474,6 +530,8 @@ class opened:  # noqa: N801  # a context manager
     def __enter__(self) -> Any:
         import fsspec
 
+        if self.source.path.endswith(ZSTD) and fsspec.utils.infer_compression(self.source.path) is None:
+            require("tables", "backports.zstd")  # without it fsspec reads the packed bytes as they are
         try:
             self.file = fsspec.open(self.source.path, "rb", compression="infer").open()
         except (OSError, ValueError) as error:
@@ -488,7 +546,7 @@ class opened:  # noqa: N801  # a context manager
 
         self.file.close()
         broken = (OSError, ValueError, EOFError, KeyError, OverflowError, csv.Error, zlib.error, lzma.LZMAError)
-        if isinstance(error, (*broken, pa.ArrowException)) or type(error).__module__.startswith("zstandard"):
+        if isinstance(error, (*broken, pa.ArrowException)) or type(error).__name__ == "ZstdError":  # of two packages
             raise self._broken(error) from error
 
     def _broken(self, error: BaseException) -> UnsupportedOptionError:
@@ -498,8 +556,35 @@ class opened:  # noqa: N801  # a context manager
         )
 
 
-def schema_of(source: Input, column: str, keep: Sequence[str] | None) -> pa.Schema:
-    """The columns that are read, with their types, as the first file has them.
+def columns_of(sources: Sequence[Input], column: str, keep: Sequence[str] | None, skip: bool = False) -> pa.Schema:
+    """The columns that are read, with their types, as the first file says them that has a row or names its columns.
+
+    Args:
+        sources: the files.
+        column: of the texts.
+        keep: the columns that stay; None: all.
+        skip: whether a file that cannot be read is passed over.
+
+    Raises:
+        UnsupportedOptionError: if that file is broken or has not the columns, or no file says any.
+    """
+    said: UnsupportedOptionError | None = None
+    for source in sources:
+        try:
+            if (schema := schema_of(source, column, keep)) is not None:
+                return schema
+        except UnsupportedOptionError as error:
+            if not skip:
+                raise
+            said = said or error
+    if said:
+        reason = str(said).partition("\n")[0]
+        raise UnsupportedOptionError(f"{reason}\nNo file says what the columns are: mend this one.")
+    raise UnsupportedOptionError(f"{sources[0].path}: no row, and nothing says the columns.\nGive a file with a row.")
+
+
+def schema_of(source: Input, column: str, keep: Sequence[str] | None) -> pa.Schema | None:
+    """The columns of one file; None, if nothing in it says them.
 
     Raises:
         UnsupportedOptionError: if it is broken, or has not the columns.
@@ -513,19 +598,24 @@ def schema_of(source: Input, column: str, keep: Sequence[str] | None) -> pa.Sche
             table = next(COLUMNS[source.ending](file, 0, 1))
             twice = [name for name, times in Counter(table.column_names).items() if times > 1 and name != column]
             if twice and (keep is None or set(twice) & set(keep)):
-                raise ValueError(f"several columns are called {twice[0]!r}")
+                raise ValueError(f"several columns are called {twice[0]!r}; choose those that stay with keep=")
         else:
-            found = list(sampled(ROWS[source.ending](file, column)))
-            rows = [row for row in found if isinstance(row, dict)]
-            if found and not rows:
-                raise UnsupportedOptionError(f"{source.path}, row 0: {found[0]}.\nMend it, or begin with another file.")
-            names = dict.fromkeys(name for row in rows for name in row)
-            table = pa.table({name: pa.array([row.get(name) for row in rows], from_pandas=False) for name in names})
+            found = ROWS[source.ending](file, column)
+            texts = dict.fromkeys(next(found), pa.string())
+            first = list(sampled(found))
+            rows = [row for row in first if isinstance(row, dict)]
+            if first and not rows:
+                raise UnsupportedOptionError(f"{source.path}, row 0: {first[0]}.\nMend it, or begin with another file.")
+            names = dict.fromkeys([*texts, *(name for row in rows for name in row)])
+            if not names:
+                return None
+            columns = {name: [row.get(name) for row in rows] for name in names}
+            table = pa.table({name: pa.array(columns[name], texts.get(name), from_pandas=False) for name in names})
     try:
         input_column(table, column)
         kept = set(kept_columns(table.column_names, keep))
     except UnsupportedOptionError as error:
         raise UnsupportedOptionError(f"{source.path}: {error}") from error
     fields = [table.schema.field(name) for name in table.column_names if name in kept or name == column]
-    texts = pa.field(column, pa.string())
-    return pa.schema([texts if one.name == column and pa.types.is_null(one.type) else one for one in fields])
+    texts_field = pa.field(column, pa.string())
+    return pa.schema([texts_field if one.name == column and pa.types.is_null(one.type) else one for one in fields])
