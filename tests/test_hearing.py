@@ -111,6 +111,37 @@ def test_tokens_without_a_row_of_the_table_are_a_note(static_folder: Path, copy_
     assert notes(folder) == [f"[0] The embedding table has {rows:,} rows, and none for the tokens 'beyond'."]
 
 
+@pytest.mark.parametrize(
+    "silence",
+    [
+        lambda: logging.disable(logging.CRITICAL),
+        lambda: logging.getLogger("sentence_transformers.base.model").setLevel(logging.CRITICAL),
+        lambda: setattr(logging.getLogger("sentence_transformers.base.model"), "disabled", True),
+        lambda: setattr(logging.getLogger("sentence_transformers.base.model"), "propagate", False),
+        lambda: logging.getLogger("sentence_transformers").addFilter(lambda record: False),
+    ],
+    ids=["all logging", "a level", "a logger", "its way up", "a filter"],
+)
+def test_what_a_process_has_silenced_is_heard(
+    silence: Callable[[], Any], static_folder: Path, copy_of: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of(static_folder)
+    change(folder / "config_sentence_transformers.json", __version__={"sentence_transformers": "99.0.0"})
+    loggers = [logging.getLogger(name) for name in ("sentence_transformers", "sentence_transformers.base.model")]
+    for logger in loggers:
+        for name in ("level", "disabled", "propagate", "filters"):
+            monkeypatch.setattr(logger, name, getattr(logger, name))
+    monkeypatch.setattr(loggers[0], "filters", [])
+    monkeypatch.setattr(logging.root.manager, "disable", 0)
+    silence()
+    before = [dict(vars(logger)) for logger in loggers]
+    assert len(notes(folder)) == 1
+    state = ("level", "disabled", "propagate", "filters", "handlers")
+    assert [[vars(logger)[name] for name in state] for logger in loggers] == [
+        [was[name] for name in state] for was in before
+    ]
+
+
 def test_listening_shows_nothing_and_leaves_everything_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
     before = [(logger.level, list(logger.handlers), logger.propagate) for logger in loggers]

@@ -25,6 +25,7 @@ CHANGES = re.compile(
     r"falling back to the default|fall back to its default|Ignoring (unrecognized|unknown)|silently ignored"
     r"|Could not parse"
 )
+LOGGED = ("level", "handlers", "filters", "propagate", "disabled")  # what says where a logger's messages go
 LONGEST = 300  # characters of a warning
 ADAPTED = (
     "weights of its adapter that the library makes up anew instead of reading them, so that encode() is random (merge "
@@ -102,6 +103,31 @@ class _Ear(logging.Handler):
 
 
 @contextlib.contextmanager
+def _all_said_to(ear: logging.Handler) -> Iterator[None]:
+    """What the libraries log goes to one handler alone, whatever the process has silenced of it: a setting that was
+    left out must be heard of where logging is off, too.
+    """
+    known = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    children = [logger for logger in known if logger.name.startswith(tuple(f"{name}." for name in LIBRARIES))]
+    loggers = [*map(logging.getLogger, LIBRARIES), *children]
+    before = [{name: getattr(logger, name) for name in LOGGED} for logger in loggers]
+    silenced = logging.root.manager.disable
+    logging.disable(logging.NOTSET)
+    for logger in loggers:
+        is_child = logger in children
+        logger.setLevel(logging.NOTSET if is_child else logging.WARNING)  # a child's is that of the library then
+        logger.handlers, logger.filters = [] if is_child else [ear], []
+        logger.propagate, logger.disabled = is_child, False
+    try:
+        yield
+    finally:
+        logging.disable(silenced)
+        for logger, state in zip(loggers, before, strict=True):
+            vars(logger).update(state)
+            logger.setLevel(state["level"])  # which forgets what was enabled
+
+
+@contextlib.contextmanager
 def listening() -> Iterator[Heard]:
     """Collects what transformers and sentence-transformers say in here, in place of showing it; no progress bars.
 
@@ -121,22 +147,14 @@ def listening() -> Iterator[Heard]:
         return report(*args, **kwargs)
 
     bars = transformers_logging.is_progress_bar_enabled()
-    loggers = [logging.getLogger(name) for name in LIBRARIES]
-    before = [(logger.level, logger.handlers, logger.propagate) for logger in loggers]
     modeling_utils.log_state_dict_report = listen
     transformers_logging.disable_progress_bar()
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-        logger.handlers, logger.propagate = [_Ear(said)], False
     try:
-        with warnings.catch_warnings(record=True) as raised:
+        with _all_said_to(_Ear(said)), warnings.catch_warnings(record=True) as raised:
             warnings.simplefilter("default")
             yield heard
     finally:
         modeling_utils.log_state_dict_report = report
-        for logger, (level, handlers, propagate) in zip(loggers, before, strict=True):
-            logger.setLevel(level)
-            logger.handlers, logger.propagate = handlers, propagate
         if bars:
             transformers_logging.enable_progress_bar()
         said += [str(one.message) for one in raised if not issubclass(one.category, NO_NEWS)]
