@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import Ran
@@ -13,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 import sbertconv
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.parity.by_module import distance
 
 CHANGED = "0.model.encoder.layer.1.output.dense"
 
@@ -52,6 +54,15 @@ def test_the_command_shows_the_modules_around_the_place(
     assert ran.code == 3
     assert f"apart at {CHANGED} (Linear" in " ".join(ran.out.split())
     assert "0.model.encoder.layer.0 " not in ran.out
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "due"),
+    [([1, 2], [1, 4], 2), ([np.nan, 1], [np.nan, 1], 0), ([np.inf], [np.inf], 0), ([np.nan], [1], None),
+     ([np.inf], [-np.inf], None), ([], [], 0)],
+)  # fmt: skip
+def test_a_distance_is_a_number_where_both_sides_have_one(ours: Any, theirs: Any, due: float | None) -> None:
+    assert distance(np.array(ours, np.float32), np.array(theirs, np.float32)) == due
 
 
 def test_a_format_that_shows_no_values_is_said(static_folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from conftest import COMMAND, TEXTS, Ran, run_process, snapshot
 import sbertconv
 from sbertconv import Embedder, SbertconvError, UnsupportedOptionError
 from sbertconv.console import files
-from sbertconv.console.files import encode_texts, read_texts
+from sbertconv.console.files import encode_texts, read_inputs, read_texts
 from sbertconv.console.options import in_command_words
 
 HARD = [*TEXTS, 'a "quoted" text, with commas', "tabs\tand\u2028separators\x85", " spaces ", "機械学習", "x" * 200_000]
@@ -294,3 +294,23 @@ def test_a_reader_that_stops_early_is_no_error(static_artifact: Path, tmp_path: 
     ran = run_process("sh", "-c", pipe, COMMAND, static_artifact, tmp_path / "in.txt")
     assert len(json.loads(ran.out)) == 32
     assert ran.err == ""
+
+
+def test_a_text_is_no_pair(tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"q": "one", "d": "two"}\n"three"\n', encoding="utf-8")
+    with pytest.raises(UnsupportedOptionError, match="line 2: a text, where an object with two texts is due"):
+        list(read_inputs(file, ["q", "d"]))
+
+
+def test_a_parquet_file_with_fewer_rows_than_it_says_is_broken(tmp_path: Path, monkeypatch: Any) -> None:
+    file = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"text": ["one", "two"], "other": ["1", "2"]}), file)
+    plain = pq.ParquetFile.iter_batches
+    lacking = lambda self, *args, columns=None, **options: (  # noqa: E731
+        batch.slice(columns == ["text"]) for batch in plain(self, *args, columns=columns, **options)
+    )
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lacking)
+    for columns in (["text"], ["other", "text"]):
+        with pytest.raises(UnsupportedOptionError, match=r"has 1 rows fewer than it says|other numbers of rows"):
+            list(read_inputs(file, columns))

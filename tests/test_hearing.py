@@ -12,11 +12,15 @@ from typing import Any
 import cases
 import numpy as np
 import pytest
+import torch
 from conftest import TEXTS, Ran
 from safetensors.numpy import load_file, save_file
 
 import sbertconv
 from sbertconv import SourceError
+from sbertconv.parity.comparison import Reference
+from sbertconv.parity.questions import Question
+from sbertconv.source.adapters import passed_over
 from sbertconv.source.hearing import listening
 from sbertconv.source.opening import open_source
 
@@ -98,6 +102,44 @@ def test_what_a_library_warns_of_is_a_note(static_folder: Path, copy_of: Callabl
     change(folder / "config_sentence_transformers.json", __version__={"sentence_transformers": "99.0.0"})
     (note,) = notes(folder)
     assert note.startswith("Said while loading: This model was created with Sentence Transformers version 99.0.0")
+
+
+# What the file of an adapter holds -> what the library made up or left out of it, without saying so
+READ_IN_PART = {
+    "all of it": ({"query.lora_A.weight": 1.0, "query.lora_B.weight": 2.0}, []),
+    "one weight": ({"query.lora_A.weight": 1.0}, ["query.lora_B.default.weight"]),
+    "other numbers": ({"query.lora_A.weight": 3.0, "query.lora_B.weight": 2.0}, ["query.lora_A.weight"]),
+    "names of a live model": (
+        {"query.lora_A.default.weight": 1.0, "query.lora_B.weight": 2.0},
+        ["query.lora_A.default.weight", "query.lora_A.default.weight"],
+    ),
+    "a head, too": ({"query.lora_A.weight": 1.0, "query.lora_B.weight": 2.0, "classifier.weight": 0.0}, []),
+}
+
+
+@pytest.mark.parametrize("name", READ_IN_PART)
+def test_the_weights_of_an_adapter_are_those_of_its_file(name: str, tmp_path: Path) -> None:
+    stored, expected = READ_IN_PART[name]
+    base = "base_model.model."
+    save_file({f"{base}{key}": np.full((2, 2), value, np.float32) for key, value in stored.items()},
+              tmp_path / "adapter_model.safetensors")  # fmt: skip
+    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
+    model = torch.nn.Module()
+    model.peft_config = {"default": None}  # type: ignore[assignment]
+    model.query = torch.nn.Module()
+    for part, value in (("lora_A", 1.0), ("lora_B", 2.0)):
+        layer = torch.nn.Linear(2, 2, bias=False)
+        torch.nn.init.constant_(layer.weight, value)
+        model.query.add_module(part, torch.nn.ModuleDict({"default": layer}))
+    assert [key.removeprefix(base) for key in passed_over(model, tmp_path)] == expected
+
+
+def test_a_model_without_an_answer_that_is_a_number_is_refused() -> None:
+    """NaN is equal to NaN: nothing would be compared."""
+    rows = [np.array([np.nan, np.inf]), np.array([-np.inf, np.nan])]
+    with pytest.raises(SourceError, match="2 in all, is NaN or infinite"):
+        Reference([Question("each text alone", ["a", "b"])], [rows]).check_numbers()
+    Reference([Question("each text alone", ["a", "b"])], [[rows[0], np.array([0.0, np.nan])]]).check_numbers()
 
 
 def test_tokens_without_a_row_of_the_table_are_a_note(static_folder: Path, copy_of: Callable[[Path], Path]) -> None:

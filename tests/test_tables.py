@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ import fsspec  # noqa: E402
 import pyarrow.dataset as pads  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
+from sbertconv.tables import reading  # noqa: E402
 from sbertconv.tables.embedding import EmbedTable  # noqa: E402
 from sbertconv.tables.encoding import TableOptions, embed_tables, ranges_in  # noqa: E402
 from sbertconv.tables.ledger import Ledger  # noqa: E402
@@ -566,8 +568,8 @@ def test_rows_are_read_whatever_stands_beside_them(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("ending", ["txt.gz", "txt.zst", "parquet"])
-def test_rows_before_a_break_are_kept(ending: str, tmp_path: Path) -> None:
-    """Of a file that was cut in two, wherever its parts would have ended."""
+def test_the_parts_before_a_break_are_whole(ending: str, tmp_path: Path) -> None:
+    """Fewer rows than a part must not count as one: another run goes on behind it, and the file may be whole then."""
     random, rows = np.random.default_rng(0), 40_000
     lines = [f"row {number} {random.integers(1 << 60)}" for number in range(rows)]
     file = tmp_path / f"a.{ending}"
@@ -580,9 +582,10 @@ def test_rows_before_a_break_are_kept(ending: str, tmp_path: Path) -> None:
         packed = {"gz": gzip, "zst": zstd}[ending[4:]].compress("".join(f"{line}\n" for line in lines).encode())
         content = bytearray(packed[: len(packed) // 2])
     file.write_bytes(content)
-    texts, _, reason = parts_of(tmp_path, size=15_000)
+    texts, _, reason = parts_of(tmp_path, size=3_000)
     assert "cannot be read" in reason
     assert len(texts) > rows // 4
+    assert len(texts) % 3_000 == 0
     assert texts == lines[: len(texts)]
 
 
@@ -601,6 +604,59 @@ def test_columns_of_later_files_are_none_that_vanish(tmp_path: Path) -> None:
     assert texts == ["a"]
     assert "'more' is none of the columns" in reason
     assert parts_of(tmp_path, keep=("id",))[::2] == (["a", "b"], "")
+
+
+@pytest.mark.parametrize(
+    ("late", "texts", "bad", "reason"),
+    [
+        ({"b.csv": b"id,Text\n2,b\n"}, ["a"], {}, "has no one column text"),
+        ({"b.csv": b"2,b\n"}, ["a"], {}, "has no one column id, text"),
+        ({"b.jsonl": b'{"id": "2", "Text": "b"}\n{"id": "3", "text": null}\n'}, ["a", None], {"b.jsonl": [0]}, ""),
+    ],
+    ids=["another name", "no names", "another key"],
+)
+def test_a_later_file_without_the_texts_gives_no_rows_without_text(
+    late: dict[str, bytes], texts: list[Any], bad: dict[str, list[int]], reason: str, tmp_path: Path
+) -> None:
+    for name, content in {"a.csv": b"id,text\n1,a\n", **late}.items():
+        (tmp_path / name).write_bytes(content)
+    for keep in (None, ("id",)):
+        found = parts_of(tmp_path, keep=keep)
+        assert found[:2] == (texts, bad)
+        assert reason in found[2]
+
+
+def test_a_file_is_read_once_however_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("one\n", encoding="utf-8")
+    (tmp_path / "c.txt").symlink_to("a.txt")
+    file = tmp_path / "a.txt"
+    named = [str(file), f"file://{file}", f"{tmp_path}/x/../a.txt", f"{tmp_path}//a.txt", str(tmp_path)]
+    assert [Path(one.path).name for one in find_inputs(named)] == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_a_break_that_passes_costs_no_row(embed: EmbedTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that fails once in the middle of a file, which is the same one afterwards."""
+    source = tmp_path / "a.txt"
+    source.write_text("".join(f"row {number}\n" for number in range(1000)), encoding="utf-8")
+    plain, opened = reading.bounded_lines, count()
+
+    def failing(file: Any) -> Any:
+        fails = next(opened) > 0  # not while its columns are asked for
+        for number, line in enumerate(plain(file)):
+            if fails and number == 250:
+                raise OSError("the connection was lost")
+            yield line
+
+    options = TableOptions(rows_per_file=100)
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "bounded_lines", failing)
+        with pytest.raises(UnsupportedOptionError, match="the connection was lost"):
+            embed_tables(embed, str(source), tmp_path / "out", options)
+    summary = embed_tables(embed, str(source), tmp_path / "out", options)
+    assert (summary.there, summary.rows) == (200, 800)
+    assert read(tmp_path / "out").column("text").to_pylist() == [f"row {number}" for number in range(1000)]
 
 
 def test_columns_of_one_name_may_be_left_out(tmp_path: Path) -> None:

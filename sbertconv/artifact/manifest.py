@@ -278,7 +278,7 @@ class CheckSection(TypedDict):
     """One comparison of one list of texts."""
 
     name: Annotated[str, key("what was compared")]
-    max_abs_diff: Annotated[float | None, key("the largest difference; null: the shapes are others")]
+    max_abs_diff: Annotated[float | None, key("the largest difference; null: of other shapes, or no number")]
     texts: Annotated[Count, key("how many")]
     worst_text: NotRequired[Annotated[str, key("the text that it came from")]]
 

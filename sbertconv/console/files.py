@@ -20,7 +20,7 @@ import numpy as np
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.scratch import is_running
 from sbertconv.errors import UnsupportedOptionError, require, visible
-from sbertconv.tables.reading import LONGEST_LINE, bounded_lines
+from sbertconv.tables.reading import FEWER, LONGEST_LINE, bounded_lines
 
 if TYPE_CHECKING:
     from sbertconv.runtime.sparse import SparseEmbedder, SparseRow
@@ -55,9 +55,10 @@ def _read_lines(path: Path, column: str) -> Iterator[str]:
             yield line.rstrip("\r\n")
 
 
-def _read_jsonl(path: Path, column: str) -> Iterator[str]:
-    """Each line is a row. Blank lines end a file; one with a row behind it is no row, and all behind it would move up.
-    A key that stands twice in an object is refused: JSON does not say which of them counts.
+def _read_jsonl(path: Path, column: str, alone: bool = True) -> Iterator[str]:
+    """Each line is a row: an object or, where the column stands `alone`, a text. Blank lines end a file; one with a row
+    behind it is no row, and all behind it would move up. A key that stands twice in an object is refused: JSON does not
+    say which of them counts.
     """
     blank = None
     for number, line in enumerate(_read_lines(path, column), 1):
@@ -69,7 +70,10 @@ def _read_jsonl(path: Path, column: str) -> Iterator[str]:
                 f'{path}, line {blank}: blank, where a row is due.\nRemove the line, or write "" for an empty text.'
             )
         where = f"{path}, line {number}"
-        yield _cell(parse_json(line, where, error=UnsupportedOptionError, advice="Mend the line."), column, where)
+        row = parse_json(line, where, error=UnsupportedOptionError, advice="Mend the line.")
+        if isinstance(row, str) and not alone:
+            raise UnsupportedOptionError(f"{where}: a text, where an object with two texts is due.\nMend the line.")
+        yield _cell(row, column, where)
 
 
 def _read_csv(path: Path, column: str) -> Iterator[str]:
@@ -136,8 +140,12 @@ def _rows_of_parquet(path: Path, column: str) -> Iterator[str | bytes]:
     with pq.ParquetFile(path, read_dictionary=packed) as file:  # a text that comes often is in memory once
         batches = file.iter_batches(BLOCK, columns=[column])
         texts = (text.as_py() for batch in batches for text in _checked(batch).column(0))
-        for number, text in enumerate(texts):
-            yield text if isinstance(text, bytes) else _cell({column: text}, column, f"{path}, row {number}")
+        rows = 0
+        for text in texts:
+            yield text if isinstance(text, bytes) else _cell({column: text}, column, f"{path}, row {rows}")
+            rows += 1
+        if rows != file.metadata.num_rows:
+            raise ValueError(FEWER.format(file.metadata.num_rows - rows))
 
 
 def _checked(batch: Any) -> Any:
@@ -162,7 +170,8 @@ def _cell(row: Any, column: str, where: str) -> str:
     return str(row[column])
 
 
-READERS: dict[str, Callable[[Path, str], Iterator[str | bytes]]] = {
+Reader = Callable[[Path, str], Iterator[str | bytes]]
+READERS: dict[str, Reader] = {
     ".txt": _read_lines,
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,
@@ -170,34 +179,34 @@ READERS: dict[str, Callable[[Path, str], Iterator[str | bytes]]] = {
 }
 
 
-def read_texts(path: Path, column: str = "text") -> Iterator[str]:
+def read_texts(path: Path, column: str = "text", readers: Mapping[str, Reader] | None = None) -> Iterator[str]:
     """The texts of a file: the lines of .txt or of standard input ("-"), one column or key of .jsonl, .csv and
-    .parquet. Text i is that of row i: a row without one stops the reading.
+    .parquet. Text i is that of row i: a row without one stops the reading. `readers` may stand for `READERS`.
 
     Raises:
         UnsupportedOptionError: for an unknown ending, a missing or broken file, a missing column, or a row
             without text.
     """
-    rows = _checked_rows(path, column)
+    rows = _checked_rows(path, column, readers or READERS)
     return (
         row if isinstance(row, str) else _cell({column: row}, column, f"{path}, row {number}")
         for number, row in enumerate(rows)
     )
 
 
-def _checked_rows(path: Path, column: str) -> Iterator[str | bytes]:
+def _checked_rows(path: Path, column: str, readers: Mapping[str, Reader]) -> Iterator[str | bytes]:
     """The texts of a file, or the bytes of images in a column of Parquet."""
     if path != STDIN and path.suffix not in READERS:
         raise UnsupportedOptionError(f"{path}: cannot read {path.suffix!r} (have: {', '.join(READERS)}).\nConvert it.")
     if path != STDIN and not path.is_file():
         raise UnsupportedOptionError(f"{path}: no such file.\nCheck the path.")
-    return _read(path, column)
+    return _read(path, column, readers[".txt" if path == STDIN else path.suffix])
 
 
-def _read(path: Path, column: str) -> Iterator[str | bytes]:
+def _read(path: Path, column: str, reader: Reader) -> Iterator[str | bytes]:
     """What the reader of this ending gives; a broken file is one kind of error, whichever library tells of it."""
     try:
-        yield from READERS[".txt" if path == STDIN else path.suffix](path, column)
+        yield from reader(path, column)
     except (OSError, ValueError, csv.Error) as error:  # ValueError: text that is not UTF-8, and pyarrow's ArrowInvalid
         raise UnsupportedOptionError(
             f"{path}: cannot be read: {error}\nCheck that the file is complete and, if it is text, saved as UTF-8."
@@ -211,12 +220,23 @@ def read_inputs(path: Path, columns: Sequence[str]) -> Iterator[Any]:
         UnsupportedOptionError: for more columns, for two of a file that has none, and what `read_texts` raises.
     """
     if len(columns) == 1:
-        return _checked_rows(path, columns[0])
+        return _checked_rows(path, columns[0], READERS)
     if len(columns) > 2 or path.suffix == ".txt" or path == STDIN:
         raise UnsupportedOptionError(
             f"{path}: {len(columns)} columns (have: one, or two of .jsonl, .csv and .parquet).\nPass --column so."
         )
-    return zip(*(read_texts(path, column) for column in columns), strict=True)
+    return _pairs(path, columns)
+
+
+def _pairs(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The texts of two columns, row by row."""
+    paired: dict[str, Reader] = {**READERS, ".jsonl": partial(_read_jsonl, alone=False)}
+    try:
+        yield from zip(*(read_texts(path, column, paired) for column in columns), strict=True)
+    except ValueError as error:  # of a broken file
+        raise UnsupportedOptionError(
+            f"{path}: its columns {' and '.join(columns)} have other numbers of rows.\nCheck that the file is complete."
+        ) from error
 
 
 WriteRows = Callable[[Any], None]  # takes rows: an array, or what JSON has for each

@@ -41,7 +41,7 @@ class ModuleDiff:
     Attributes:
         path: its name in the model, as `named_modules` has it.
         type: its class.
-        max_abs_diff: to the nearest of the values of the same number of elements; None: there is none.
+        max_abs_diff: to the nearest of the values of the same number of elements; None: there is none, or no number.
         found: whether that is within the rule, ten times.
     """
 
@@ -108,17 +108,23 @@ def parting(original: Side, embedder: ConvertedModel, question: Question, atol: 
     modules = []
     for path, kind, answer in answers:
         flat = answer.reshape(-1)
-        with np.errstate(invalid="ignore"):
-            diffs = [float(np.nanmax(np.abs(value - flat))) for value in by_size.get(flat.size, ())]
-        nearest = min(diffs, default=None)
+        diffs = [distance(value, flat) for value in by_size.get(flat.size, ())]
+        nearest = min((diff for diff in diffs if diff is not None), default=None)
         allowed = SLACK * (atol + rtol * float(np.sqrt(np.square(flat, dtype=np.float64).mean())))
         modules.append(ModuleDiff(path, kind, nearest, nearest is not None and nearest <= allowed))
     # The last one is the answer itself: something may stand behind the last module.
-    diff = float(np.abs(ours - theirs).max()) if ours.shape == theirs.shape else None
-    held = diff is not None and bool((np.abs(ours - theirs) <= atol + rtol * np.abs(theirs)).all())
+    diff = distance(ours, theirs) if ours.shape == theirs.shape else None
+    held = diff is not None and bool(np.isclose(ours, theirs, rtol, atol, equal_nan=True).all())
     modules.append(ModuleDiff("the answer", question.method, diff, held))
     text = item if isinstance(item, str) else " | ".join(item)
     return Parting(embedder.engine, text, tuple(modules))
+
+
+def distance(ours: np.ndarray, theirs: np.ndarray) -> float | None:
+    """The largest difference of two arrays of one shape; None where one side alone has a number. NaN is as NaN."""
+    with np.errstate(invalid="ignore"):
+        diffs = np.abs(ours - theirs)[~((ours == theirs) | (np.isnan(ours) & np.isnan(theirs)))]
+    return float(diffs.max(initial=0)) if np.isfinite(diffs).all() else None
 
 
 def can_look_inside(artifact: Artifact, form: str) -> bool:

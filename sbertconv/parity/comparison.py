@@ -16,7 +16,7 @@ import numpy as np
 
 from sbertconv.artifact.kinds import MODEL_CLASSES, ModelClass
 from sbertconv.corpus.texts import BATCH_SIZE
-from sbertconv.errors import ParityError
+from sbertconv.errors import ParityError, SourceError
 from sbertconv.memory import release_memory, trim_heap
 from sbertconv.parity.kinds import CLASS_PARITY
 from sbertconv.parity.quality import ALONE_STEP, BOUNDS, GATES, Gate, QualityReport
@@ -244,7 +244,19 @@ class Reference:
         """
         asked = questions(original, embedder, texts)
         with answering(embedder):
-            return cls(asked, [ask(original, question) for question in asked], original.owner)
+            found = cls(asked, [ask(original, question) for question in asked], original.owner)
+        found.check_numbers()
+        return found
+
+    def check_numbers(self) -> None:
+        """Raise SourceError if no answer to any question is a number: NaN would be equal to NaN everywhere."""
+        pairs = zip(self.questions, self.answers, strict=True)
+        answers = [row for question, rows in pairs if question.method != TOKENS for row in rows if row.size]
+        if answers and not any(np.isfinite(row).any() for row in answers):
+            raise SourceError(
+                f"Every answer of the model itself, {len(answers)} in all, is NaN or infinite: there is nothing to "
+                "compare.\nCheck the numbers of its settings and weights."
+            )
 
     @cached_property
     def wobble(self) -> tuple[float, str]:

@@ -60,6 +60,8 @@ def check_saved_model(file: Path) -> None:
     if len(saved.meta_graphs) != 1 or not saved.meta_graphs[0].HasField("object_graph_def"):
         problems.add("a graph of TensorFlow 1")
     problems.update(f"a shape of {list(shape)}" for shape in _shapes(saved) if _is_beyond(shape))
+    inside = (path for path in sorted(file.parent.rglob("*")) if not path.is_file() and not path.is_dir())
+    problems.update(f"{path.name}, which is no file and may never end" for path in inside)
     _refuse(file, sorted(problems))
 
 

@@ -28,8 +28,9 @@ CHANGES = re.compile(
 LOGGED = ("level", "handlers", "filters", "propagate", "disabled")  # what says where a logger's messages go
 LONGEST = 300  # characters of a warning
 ADAPTED = (
-    "weights of its adapter that the library makes up anew instead of reading them, so that encode() is random (merge "
-    "it with PEFT: PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(another))"
+    "weights of its adapter that the library makes up anew or leaves out instead of reading them, so that encode() is "
+    "that of another model (mend its files, or merge it with PEFT: "
+    "PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(another))"
 )
 
 
@@ -41,7 +42,7 @@ class Heard:
         missing: (model, name) of every weight that was not found and made up.
         unexpected: (model, name) of every weight of the files that the model has no place for.
         warnings: what the libraries warned of.
-        passed_over: weights of an adapter's file that the model has other numbers for.
+        passed_over: weights of an adapter that its file and the model do not both have.
     """
 
     missing: list[tuple[Any, str]] = field(default_factory=list)

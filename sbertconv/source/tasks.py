@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.errors import SourceError, UnsupportedOptionError, error_text
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -53,8 +53,14 @@ def adapters(model: Any) -> dict[str, bool]:
     """The adapters that PEFT has in a model, and whether each is active."""
     found: dict[str, bool] = {}
     for holder in _holders(model):
-        active = holder.active_adapters
-        active = active() if callable(active) else active
+        try:
+            active = holder.active_adapters
+            active = active() if callable(active) else active
+        except Exception as error:  # of a kind of adapter that transformers takes and does not know
+            raise SourceError(
+                f"its adapters cannot be asked for: {error_text(error)}\n"
+                "Merge them with PEFT: PeftModel.from_pretrained(base, folder).merge_and_unload()."
+            ) from error
         found |= {name: name in active for name in holder.peft_config}
     return found
 

@@ -28,6 +28,7 @@ LONGEST_LINE = 1 << 26  # bytes or characters of a line or a cell; the csv modul
 LARGEST_PART = 1 << 30  # bytes of the texts of a part
 MOST_CELLS = 1 << 25  # of a part: a line of JSON that has no key still has its column
 SPLIT = "its next rows hold more than {:,} {}, which is too much for one part; take fewer rows_per_file"
+FEWER = "has {:,} rows fewer than it says"
 MORE = "{!r} is none of the columns, which the first rows of the first file say; choose those that stay with keep="
 
 
@@ -123,8 +124,16 @@ def find_inputs(patterns: Sequence[str]) -> list[Input]:
                 raise UnsupportedOptionError(f"{name}: cannot be read (have: {', '.join(FORMATS)}).\nConvert it.")
             stamp = next((str(info[key]) for key in ("ETag", "etag", "mtime", "LastModified") if key in info), "")
             whole = name if "://" not in str(pattern) else system.unstrip_protocol(name)
-            found[whole] = Input(whole, int(info["size"] or 0), stamp)
+            found.setdefault(_place(system, name), Input(whole, int(info["size"] or 0), stamp))
     return list(found.values())
+
+
+def _place(system: Any, name: str) -> str:
+    """Where a file is, however its path is spelt; a link is a file of its own."""
+    if "file" not in system.protocol:
+        return str(system.unstrip_protocol(name))
+    folder, _, last = name.rpartition("/")
+    return f"{os.path.realpath(folder or '/')}/{last}"
 
 
 def _every_file(system: Any, folder: str) -> dict[str, Any]:
@@ -174,28 +183,19 @@ def bounded_lines(file: Any) -> Iterator[Any]:
 
 
 def bounded_rows(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    """Rows in lists of so many; those before a break of the file come before its error.
+    """Rows in lists of so many.
 
     Raises:
         ValueError: for those whose texts are larger than `LARGEST_PART` together.
     """
-    found: list[Any] = []
-    taken = 0
-    while True:
-        row, broken = next_or_error(rows)
-        if row is None:
-            break
-        found.append(row)
-        taken += text_size(row)
-        if taken > LARGEST_PART:
-            raise ValueError(SPLIT.format(LARGEST_PART, "bytes"))
-        if len(found) == size:
-            yield found
-            found, taken = [], 0
-    if found:
+    for first in rows:
+        found, taken = [first], text_size(first)
+        for row in islice(rows, size - 1):
+            found.append(row)
+            taken += text_size(row)
+            if taken > LARGEST_PART:
+                raise ValueError(SPLIT.format(LARGEST_PART, "bytes"))
         yield found
-    if broken:
-        raise broken
 
 
 def sampled(rows: Iterator[Any]) -> Iterator[Any]:
@@ -287,11 +287,15 @@ def read_parquet(file: Any, start: int, size: int) -> Iterator[pa.Table]:
             group += 1
         groups = list(range(group, parquet.num_row_groups))
         yield pa.Table.from_batches([], schema)
+        due = sum(parquet.metadata.row_group(number).num_rows for number in groups)
         for batch in parquet.iter_batches(size, row_groups=groups) if groups else ():
             batch.validate(full=True)  # ValueError: places of a broken file that lie outside of it
+            due -= batch.num_rows
             skipped = min(start, batch.num_rows)
             start -= skipped
             yield plain_texts(pa.table(batch), schema).slice(skipped)
+        if due:
+            raise ValueError(FEWER.format(due))
 
 
 def plain_texts(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -369,15 +373,16 @@ class Reading:
         """The parts of a file from one on.
 
         Raises:
-            UnsupportedOptionError: if the file is broken or has other columns; all rows before that are in parts.
+            UnsupportedOptionError: if the file is broken or has other columns; the parts before that are whole. Rows
+                that are fewer than a part come with none: a file that can be read again goes on behind a whole one.
         """
         import pyarrow as pa
 
         with opened(source) as file:
             if source.ending in ROWS:
                 found = ROWS[source.ending](file, self.column)
-                behind = 1 + start * self.size  # the names, and the rows of the parts before
-                next(islice(found, behind, behind), None)
+                self._check(next(found))
+                next(islice(found, start * self.size, start * self.size), None)
                 chunks: Iterator[Any] = bounded_rows(found, self.size)
             else:
                 chunks = resized(COLUMNS[source.ending](file, start * self.size, self.size), self.size)
@@ -395,6 +400,14 @@ class Reading:
                     raise broken
                 number, waiting, consumed = number + 1, following, max(place, consumed)
 
+    def _check(self, names: Sequence[str]) -> None:
+        """Raise ValueError for a file with other columns than the first; no names are those of JSON lines."""
+        counts = Counter(names)
+        if names and (missing := [name for name in self.schema.names if counts[name] != 1]):
+            raise ValueError(f"has no one column {', '.join(missing)} (have: {', '.join(names)})")
+        if self.whole and (extra := counts.keys() - set(self.schema.names)):
+            raise ValueError(MORE.format(min(extra)))
+
     def _part(self, source: Input, number: int, rows: Any, last: bool) -> Part:
         import pyarrow as pa
 
@@ -404,14 +417,11 @@ class Reading:
         if isinstance(rows, list):
             if len(rows) * len(self.schema) > MOST_CELLS:
                 raise ValueError(SPLIT.format(MOST_CELLS, "cells"))
-            known = set(self.schema.names)
-            more = [set(row) - known if self.whole and isinstance(row, dict) else set() for row in rows]
-            rows = [MORE.format(min(extra)) if extra else row for row, extra in zip(rows, more, strict=True)]
+            rows = [self._checked(row) for row in rows]
             table, places = from_rows(rows, self.schema, bad, first)
         else:
-            if self.whole and (extra := set(rows.column_names) - set(self.schema.names)):
-                raise ValueError(MORE.format(min(extra)))
-            table = cast(rows, self.schema)
+            self._check(rows.column_names)
+            table = with_types(rows.select(self.schema.names), self.schema)
         column = table.column(self.column)
         flat = pa.types.is_primitive(column.type) or pa.types.is_string(column.type) or pa.types.is_binary(column.type)
         if self.nulls_are_bad and (column.null_count or not flat):  # which counts those of flat columns alone
@@ -422,9 +432,18 @@ class Reading:
             table = chosen_rows(table, valid)
         return Part(source, number, table, len(rows), tuple(sorted(bad, key=lambda one: one.row)), last)
 
+    def _checked(self, row: Any) -> Any:
+        """A row, or why it is none: it has no text at all, or a key more than the columns."""
+        if not isinstance(row, dict):
+            return row
+        if self.column not in row:
+            return f"no {self.column!r} (have: {', '.join(map(str, row)) or 'none'})"
+        extra = row.keys() - set(self.schema.names) if self.whole else ()
+        return MORE.format(min(extra)) if extra else row
+
 
 def next_or_error(chunks: Iterator[Any]) -> tuple[Any, Exception | None]:
-    """The next of an iterator, None behind the last, or the error that it ends with: what came before is whole."""
+    """The next of an iterator, None behind the last, or the error that it ends with."""
     try:
         return next(chunks, None), None
     except Exception as error:
@@ -438,14 +457,11 @@ def position(file: Any, source: Input) -> int:
 
 
 def resized(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
-    """The same rows in tables of so many; those before a break of the file come before its error."""
+    """The same rows in tables of so many."""
     import pyarrow as pa
 
     held: list[Any] = []
-    while True:
-        table, broken = next_or_error(tables)
-        if table is None:
-            break
+    for table in tables:
         held.append(table)
         while sum(map(len, held)) >= size:
             whole = pa.concat_tables(held)
@@ -453,8 +469,6 @@ def resized(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
             held = [whole.slice(size)] if len(whole) > size else []
     if sum(map(len, held)):
         yield pa.concat_tables(held)
-    if broken:
-        raise broken
 
 
 def from_rows(rows: list[Any], schema: pa.Schema, bad: list[Bad], first: int) -> tuple[pa.Table, list[int]]:
@@ -491,18 +505,6 @@ def chosen_rows(table: pa.Table, chosen: Sequence[bool]) -> pa.Table:
     edges = [place for place in range(1, len(chosen)) if chosen[place] != chosen[place - 1]]
     runs = [(start, end) for start, end in pairwise([0, *edges, len(chosen)]) if chosen[start]]
     return pa.concat_tables([table.slice(0, 0), *(table.slice(start, end - start) for start, end in runs)])
-
-
-def cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table with the columns of the first file.
-
-    Raises:
-        ValueError: if it has others.
-    """
-    counts = Counter(table.column_names)
-    if missing := [name for name in schema.names if counts[name] != 1]:
-        raise ValueError(f"has no one column {', '.join(missing)} (have: {', '.join(table.column_names)})")
-    return with_types(table.select(schema.names), schema)
 
 
 def with_types(table: pa.Table, schema: pa.Schema) -> pa.Table:
