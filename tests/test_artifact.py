@@ -23,6 +23,7 @@ from sbertconv.artifact.publishing import Staging, stage
 from sbertconv.artifact.scratch import make_scratch
 from sbertconv.console.options import flags_of, in_command_words
 from sbertconv.conversion import default_directory
+from sbertconv.parity.comparison import Reference
 from sbertconv.runtime.graph import Graph
 from sbertconv.runtime.images import SETTINGS
 
@@ -509,6 +510,15 @@ def test_verify_finds_a_graph_that_reads_padding(
     monkeypatch.setattr(Graph, "run", unmasked)
     checks = {check.name: check.passed for check in sbertconv.verify(bert_folder, bert_artifact).checks}
     assert (checks["each text alone"], checks["padded batch"]) == (True, False)
+
+
+def test_verify_knows_whether_batches_must_be_the_library_s(
+    static_folder: Path, static_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reference, "sees_padding", property(lambda reference: True))
+    report = sbertconv.verify(static_folder, static_artifact)
+    assert not report.passed
+    assert "sees_padding: False" in report.worst.problem
 
 
 def test_every_file_that_differs_is_named(static_artifact: Path, copy_of: Any) -> None:

@@ -644,6 +644,17 @@ def test_nothing_calls_what_saves_the_variables_of_a_saved_model(calls: str, tmp
         check_saved_model(saved_model(tmp_path / "saved_model.pb", calls))
 
 
+@pytest.mark.parametrize("name", ["fingerprint.pb", "variables/variables.index"])
+def test_a_pipe_beside_a_saved_model_is_one_error(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    from sbertconv.runtime.saved_models import check_saved_model
+
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ArtifactError, match="which is no file and may never end"):
+        check_saved_model(saved_model(tmp_path / "saved_model.pb"))
+
+
 def test_the_saved_model_that_is_looked_at_is_the_one_that_is_opened(tmp_path: Path) -> None:
     """TensorFlow takes a folder, and the file in it that has its name."""
     from sbertconv.runtime.saved_models import check_saved_model
