@@ -298,6 +298,21 @@ def test_the_gate_of_a_smaller_reranker_is_about_ranked_lists(
     assert quality["of"] == "lists"
 
 
+@pytest.mark.parametrize("documents", [5, None, 1.5, object()])
+def test_documents_that_are_none_are_an_error_of_ours(documents: Any, bert: tuple[Any, Path, Reranker]) -> None:
+    with pytest.raises(sbertconv.UnsupportedOptionError, match="is not supported"):
+        bert[2].rank("a query", documents)
+
+
+@pytest.mark.parametrize("activation", [5, [], b"sigmoid"])
+def test_an_activation_that_is_no_function_is_an_error_of_ours(
+    activation: Any, bert: tuple[Any, Path, Reranker]
+) -> None:
+    for call in (bert[2].predict, lambda pairs, **options: bert[2].rank(*pairs, **options)):
+        with pytest.raises(sbertconv.UnsupportedOptionError, match="activation_fn="):
+            call(("a query", "a document"), activation_fn=activation)
+
+
 def test_bench_asks_a_reranker_pairs(bert: tuple[CrossEncoder, Path, Reranker]) -> None:
     _, folder, converted = bert
     report = benchmark(folder, [converted.artifact.folder], settings=QUICK, threads=1)

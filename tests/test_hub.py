@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import huggingface_hub
 import pytest
@@ -91,6 +92,7 @@ class Hub:
     tokens: set[str] = field(default_factory=set)
     refuses: bool = False
     ignores: str = ""  # a pattern of the repository's .gitignore
+    insists: bool = False  # on that, whatever the client says
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -104,13 +106,18 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.tokens.add(self.headers.get("Authorization", ""))
         if self.hub.refuses:
             return self.answer({"error": "You may not."}, 403)
+        if "/paths-info/" in self.path:
+            names = parse_qs(body.decode())["paths"]
+            found = [{"type": "file", "path": name, "size": 1, "oid": "1" * 40} for name in names]
+            return self.answer([one for one in found if one["path"] in self.hub.files])
         lines = [json.loads(line) for line in body.splitlines() if line.strip()]
         self.hub.calls.append((*self.path.partition("?")[::2], lines[0]))
         if self.path == "/api/repos/create":
             return self.answer({"url": f"{self.hub.address}/owner/model", "name": "owner/model"})
         if "/preupload/" in self.path:
             ignored = fnmatch.filter((file["path"] for file in lines[0]["files"]), self.hub.ignores)
-            ignored = ignored if lines[0].get("gitIgnore") is None else []  # what the client says comes first
+            if lines[0].get("gitIgnore") is not None and not self.hub.insists:  # what the client says comes first
+                ignored = []
             files = [
                 {**file, "uploadMode": "regular", "shouldIgnore": file["path"] in ignored} for file in lines[0]["files"]
             ]
@@ -175,6 +182,10 @@ def test_files_that_the_repository_ignores_are_pushed_too(static_artifact: Path,
     hub.ignores = "*.onnx"
     sbertconv.push(static_artifact, "owner/model", token="hf_secret", endpoint=hub.address)
     assert any(name.endswith(".onnx") for name in hub.files)
+    hub.files.clear()
+    hub.insists = True
+    with pytest.raises(sbertconv.ArtifactError, match=r"the server left out onnx/model\.onnx, 1 of \d+ files"):
+        sbertconv.push(static_artifact, "owner/model", token="hf_secret", endpoint=hub.address)
 
 
 def test_a_pull_request_is_opened(static_artifact: Path, hub: Hub) -> None:

@@ -120,6 +120,11 @@ def test_anything_else_than_vectors_is_one_error(name: str, bert: Any, monkeypat
     converted = bert[2]
     monkeypatch.setattr(converted, "similarity_fn_name", name)
     ours = converted.encode(TEXTS[:2])
+    with pytest.raises(sbertconv.UnsupportedOptionError, match="no row of values"):
+        converted.tokens("a text")
+    for top_k in ("x", 1.5, []):
+        with pytest.raises(sbertconv.UnsupportedOptionError, match="top_k="):
+            converted.decode(ours, top_k=top_k)
     strange = (None, "a", 3, {}, np.ones((1, 2, 3)), [1, [2]], [ours[[0], :], None], ours[:, :7], np.ones((2, 7)))
     for other in strange:
         for pair in ((ours, other), (other, ours)):

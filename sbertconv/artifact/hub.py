@@ -60,11 +60,18 @@ def push(
             create_pr=create_pr,
             commit_message=message or f"{Path(artifact.manifest['source']['name']).name} converted by sbertconv",
         )
+        names = {operation.path_in_repo for operation in files}
+        there = {entry.path for entry in api.get_paths_info(repo, sorted(names), revision=commit.oid)}
     except Exception as error:  # of the server, of the connection, or of an answer that is none
         raise ArtifactError(
             f"{repo_id}: the server did not take the folder: {error_text(error, 2)}\n"
             "Log in with `hf auth login`, or pass a token that may write there."
         ) from error
+    if missing := sorted(names - there):
+        raise ArtifactError(
+            f"{repo_id}: the server left out {', '.join(missing[:4])}, {len(missing)} of {len(names)} files, of "
+            f"{commit.commit_url}.\nRemove that commit, mend the repository's .gitignore and push again."
+        )
     return str(commit.pr_url or commit.commit_url)
 
 

@@ -81,7 +81,9 @@ def load(
             option.
         MissingDependencyError: if the device is not there.
     """
-    if not isinstance(session_options or {}, Mapping) or not isinstance(providers, (list, tuple)):
+    if not isinstance({} if session_options is None else session_options, Mapping) or not isinstance(
+        providers, (list, tuple)
+    ):
         raise UnsupportedOptionError(
             f"session_options={session_options!r:.80}, providers={providers!r:.80} (have: a dict, and a list of names)."
             "\nPass these."

@@ -199,6 +199,7 @@ class Reranker(Predictor):
             raise UnsupportedOptionError(
                 f"rank() needs a model with one score, this one has {self.num_labels} labels.\nCall predict()."
             )
+        check_inputs(documents)
         scores = self.predict(
             [(query, document) for document in documents],
             prompt_name,
@@ -290,8 +291,12 @@ def activation_of(activation: str | Activation) -> Activation:
     """The function of an activation on arrays.
 
     Raises:
-        UnsupportedOptionError: for a name that is not one of `ACTIVATIONS`.
+        UnsupportedOptionError: for a name that is not one of `ACTIVATIONS`, or what is no function.
     """
+    if not isinstance(activation, str) and not callable(activation):
+        raise UnsupportedOptionError(
+            f"activation_fn={activation!r:.40}: no function (have: {', '.join(BY_NAME)}, or a function).\nPass one."
+        )
     if isinstance(activation, str):
         if activation not in BY_NAME:
             raise UnsupportedOptionError(

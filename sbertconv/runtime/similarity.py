@@ -136,6 +136,8 @@ def quantize_embeddings(
         return []
     several = is_list and parts[0].ndim == 2
     vectors = floats(np.concatenate(parts) if several else array_of(parts or embeddings))
+    if vectors.ndim not in (1, 2):
+        raise UnsupportedOptionError(f"an array of {vectors.ndim} axes (have: [dim], [n, dim]).\nPass embeddings.")
     if precision in BUCKETS and vectors.size:
         found = _ranges(vectors, precision, ranges, calibration_embeddings)
         quantized = _bucketed(vectors, found, precision)

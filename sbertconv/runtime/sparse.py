@@ -238,6 +238,7 @@ class SparseEmbedder(TaskEncoder):
         common.eliminate_zeros()
         return common.reshape(shapes[1])
 
+    @checked
     def decode(self, embeddings: Any, top_k: int | None = None) -> Weights | list[Weights]:
         """The tokens of a vocabulary's vector with their weights, the heaviest first.
 
@@ -260,7 +261,13 @@ class SparseEmbedder(TaskEncoder):
         return found[0] if embeddings.ndim == 1 else found
 
     def tokens(self, row: SparseRow) -> dict[str | None, float]:
-        """Token -> weight of one text, the heaviest first. Raises: see `decode`."""
+        """Token -> weight of one text, the heaviest first.
+
+        Raises:
+            UnsupportedOptionError: for anything else than a row that `rows` gave, and what `decode` raises.
+        """
+        if not isinstance(row, SparseRow):
+            raise UnsupportedOptionError(f"{type(row).__name__} is no row of values.\nPass one that rows() gave.")
         return dict(self._decoded(row, None))
 
     def _decoded(self, row: SparseRow, top_k: int | None) -> Weights:
