@@ -26,7 +26,12 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    ColPaliConfig,
+    ColPaliForRetrieval,
+    ColPaliProcessor,
+    PaliGemmaConfig,
     PreTrainedTokenizerFast,
+    SiglipImageProcessor,
 )
 
 import sbertconv
@@ -223,6 +228,23 @@ def multi_vector_encoder(
     return MultiVectorEncoder(modules=[transformer, dense, *end], device="cpu", **options)
 
 
+def colpali(*, patches_alone: bool = False) -> MultiVectorEncoder:
+    """Pages as images and questions as texts, with a vector for every token, or of a page for every patch."""
+    tokenizer, images = tiny.tokenizer("bpe", max_length=64), SiglipImageProcessor(size={"height": 32, "width": 32})
+    images.image_seq_length = 16
+    processor = ColPaliProcessor(images, tokenizer)
+    image = processor.tokenizer.convert_tokens_to_ids("<image>")
+    text = {"model_type": "gemma", **cases.LANGUAGE, "vocab_size": len(processor.tokenizer)}
+    vision = {"model_type": "siglip_vision_model", **cases.EYES}
+    sizes = {"projection_dim": 32, "hidden_size": 32, "image_token_index": image}
+    torch.manual_seed(4)
+    inside = PaliGemmaConfig(text_config=text, vision_config=vision, **sizes)
+    model = ColPaliForRetrieval(ColPaliConfig(vlm_config=inside, embedding_dim=8))
+    module = st.Transformer(cases.with_processor(model, processor), transformer_task="retrieval")
+    mask = mv.MultiVectorMask(keep_only_token_ids=[image] if patches_alone else None)
+    return MultiVectorEncoder(modules=[module, mask], device="cpu")
+
+
 def token_vectors(model: Any) -> list[Any]:
     return [vectors for encode in (model.encode_query, model.encode_document) for vectors in encode(TEXTS)]
 
@@ -292,6 +314,7 @@ CLASSES = {
             "modernbert, kept tokens of documents": lambda: multi_vector_encoder(
                 "modernbert", mask={"keep_only_token_ids": list(range(5, 200))}, similarity_fn_name="meanmaxsim"
             ),
+            "colpali, patches alone": lambda: colpali(patches_alone=True),
         },
     ),
 }

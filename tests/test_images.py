@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import cases
+import class_cases
 import numpy as np
 import pytest
 from conftest import Ran
@@ -249,6 +250,83 @@ def test_images_come_as_dicts_and_as_paths(model: Any, clip_artifact: Path, tmp_
     ):
         with pytest.raises(UnsupportedOptionError, match=reason):
             converted.encode(inputs)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A model of pages and questions, and its folder."""
+    model = class_cases.colpali(patches_alone=True)
+    return model, sbertconv.to_onnx(model, tmp_path_factory.mktemp("pages") / "onnx").folder
+
+
+@pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
+def test_a_page_has_the_vectors_of_the_library(method: str, pages: tuple[Any, Path], pictures: Path) -> None:
+    model, converted = pages[0], sbertconv.load(pages[1])
+    given = [RGBA, RGBA.convert("L"), RGB.convert("P"), RGB.resize((9, 70)), str(pictures / "TURNED.JPG"), URI]
+    ours, theirs = (getattr(side, method)(given) for side in (converted, model))
+    assert [len(one) for one in ours] == [29 if method == "encode_query" else 16] * len(given)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, np.asarray(other), ATOL, ATOL)
+    np.testing.assert_allclose(getattr(converted, method)(RGB), np.asarray(getattr(model, method)(RGB)), ATOL, ATOL)
+
+
+def test_a_question_finds_a_page_as_in_the_library(pages: tuple[Any, Path]) -> None:
+    questions, images = ["a fox", "how many people live in Berlin?"], [RGB, RGB.resize((9, 70))]
+    ours, theirs = (
+        np.asarray(side.similarity(side.encode_query(questions), side.encode_document(images)))
+        for side in (sbertconv.load(pages[1]), pages[0])
+    )
+    np.testing.assert_allclose(ours, theirs, 1e-4, 1e-4)  # sums of the products of 29 tokens
+
+
+def test_a_table_of_pages_is_embedded(pages: tuple[Any, Path], pictures: Path) -> None:
+    import pyarrow as pa
+
+    table = pa.table({"picture": [str(pictures / "plain.png"), str(pictures / "plain.png")]})
+    rows = (
+        EmbedTable(folder=str(pages[1]), column="picture", encode={"task": "document"})(table)
+        .column("embedding")
+        .to_pylist()
+    )
+    for row in rows:
+        np.testing.assert_allclose(row, np.asarray(pages[0].encode_document(RGB)), ATOL, ATOL)
+
+
+def test_a_prompt_before_an_image_is_that_of_the_graph(tmp_path: Path) -> None:
+    model = cases.llava(prompts=cases.PROMPTS, default_prompt_name="query")
+    converted = sbertconv.load(sbertconv.to_onnx(model, tmp_path / "onnx").folder)
+    for options in ({}, {"prompt_name": "query"}, {"prompt": cases.PROMPTS["query"]}):
+        np.testing.assert_allclose(converted.encode(RGB, **options), model.encode(RGB, **options), ATOL, ATOL)
+    for options in ({"prompt_name": "passage"}, {"prompt": ""}):
+        with pytest.raises(UnsupportedOptionError, match=r"before an image \(have: 'query: '"):
+            converted.encode(RGB, **options)
+        np.testing.assert_allclose(converted.encode("a", **options), model.encode("a", **options), ATOL, ATOL)
+
+
+class OfItsOwn:
+    """A module that gives other tensors beside the pixels than any processor of the table."""
+
+    def __init__(self, module: Any, **given: Callable[[Any], Any]) -> None:
+        self.module, self.given = module, given
+        self.processor = module.processor
+
+    def preprocess(self, images: list[Any], **options: Any) -> dict[str, Any]:
+        found = self.module.preprocess(images, **options)
+        return {**found, **{name: make(found) for name, make in self.given.items()}}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"sizes": lambda found: found["pixel_values"].sum((1, 2))}, r"CLIPProcessor.*for each image, sizes"),
+        ({"pixel_values": lambda found: found["pixel_values"][:, None]}, r"pixel_values \[1, 1, 3, 32, 32\]"),
+        ({"pixel_values": lambda found: found["pixel_values"] + 1}, "other pixel values of an image of 64 x 64"),
+        ({"pixel_values": lambda found: found["none"]}, "takes no image alone: KeyError"),
+    ],
+)
+def test_what_is_made_of_an_image_beside_its_settings_is_refused(given: Any, said: str, model: Any) -> None:
+    with pytest.raises(UnsupportedOptionError, match=f"(?s){said}"):
+        describe_image(OfItsOwn(model[0], **given))
 
 
 @pytest.mark.parametrize(

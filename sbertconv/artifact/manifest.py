@@ -157,6 +157,12 @@ class ImageSection(TypedDict):
     do_normalize: Annotated[bool | None, key("whether the mean is taken off and the rest divided")]
     image_mean: Annotated[list[Value] | Value | None, key("the mean of each channel")]
     image_std: Annotated[list[Divisor] | Divisor | None, key("the divisor of each channel")]
+    tokens: NotRequired[
+        Annotated[dict[Name, list[int]], key("what the model is given with every image, as constants of the graph")]
+    ]
+    prompt: NotRequired[
+        Annotated[str | None, key("the prompt before every image, for models that take an image as a message")]
+    ]
 
 
 class MelSection(TypedDict):

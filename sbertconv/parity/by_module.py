@@ -114,7 +114,7 @@ def parting(original: Side, embedder: ConvertedModel, question: Question, atol: 
         allowed = SLACK * (atol + rtol * float(np.sqrt(np.square(flat, dtype=np.float64).mean())))
         modules.append(ModuleDiff(path, kind, nearest, nearest is not None and nearest <= allowed))
     # The last one is the answer itself: something may stand behind the last module.
-    diff = float(np.abs(ours - theirs).max()) if ours.shape == theirs.shape else None
+    diff = float(np.abs(ours - theirs).max(initial=0)) if ours.shape == theirs.shape else None
     held = diff is not None and bool((np.abs(ours - theirs) <= atol + rtol * np.abs(theirs)).all())
     modules.append(ModuleDiff("the answer", question.method, diff, held))
     text = item if isinstance(item, str) else " | ".join(item)

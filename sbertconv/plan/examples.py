@@ -14,6 +14,7 @@ from sbertconv.plan.routes import DescribedRoute
 from sbertconv.runtime.sounds import feature_shape
 from sbertconv.runtime.tokenization import Text
 from sbertconv.source.asking import asking
+from sbertconv.source.routes import PER_TEXT
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -59,7 +60,7 @@ class Walk:
 def example_features(route: DescribedRoute, model: SentenceTransformer) -> dict[str, Any]:
     """The library's own features of a few texts; padded tokens are replaced by a batch that suits tracing."""
     if route.modality != "text":
-        return {**other_example(route), "modality": route.modality}
+        return {**with_tokens(route, other_example(route)), "modality": route.modality}
     task = route.tasks[0] if route.tasks else None
     templates = route.input.section.get("templates") if route.input else None
     texts = examples(not templates or any(case["slots"] == ["text"] for case in templates))
@@ -109,15 +110,23 @@ def token_example(route: DescribedRoute, section: Mapping[str, Any], known: Sequ
 
 
 def other_example(route: DescribedRoute) -> dict[str, torch.Tensor]:
-    """The tensor of three images or sounds, float32 [3, ...]."""
-    return {name: torch.rand(3, *tensor_shape(route, name)) for name in route.inputs}
+    """The tensors of three images or sounds: theirs, float32 [3, ...], and is_query, int64 [3]."""
+    numbers = torch.arange(3) % 2
+    return {name: numbers if name in PER_TEXT else torch.rand(3, *tensor_shape(route, name)) for name in route.inputs}
 
 
 def tensor_shape(route: DescribedRoute, name: str) -> tuple[int, ...]:
     """The sizes of an image's or sound's tensor: [channels, height, width], or those of its spectrogram."""
-    if route.input is None:
+    if route.modality == "image" or route.input is None:
         return (CHANNELS, *image_size(route))
     return feature_shape(cast("SoundSection", route.input.section))
+
+
+def with_tokens(route: DescribedRoute, features: dict[str, Any]) -> dict[str, Any]:
+    """The features of images with those that are the same for every image, int64 [batch, tokens]."""
+    rows = next(iter(features.values())).shape[0]
+    found = {name: torch.tensor([numbers]).expand(rows, -1) for name, numbers in route.tokens.items()}
+    return {**features, **found}
 
 
 def _configs(route: DescribedRoute) -> Iterator[Mapping[str, Any]]:

@@ -4,18 +4,91 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
+import torch
 
 from sbertconv.artifact.json_reading import parse_json
-from sbertconv.artifact.manifest import problems_of_image
+from sbertconv.artifact.manifest import ImageSection, problems_of_image
+from sbertconv.corpus.texts import random_images
 from sbertconv.errors import UnsupportedOptionError, error_text
+from sbertconv.runtime.images import PIXELS, pixel_values
 from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
 
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
 WARPED = 384  # pixels: from here on ConvNeXt's image processor crops nothing
+# Between pixel values of both sides, most of them below 3: rounding of float32
+CLOSE = 1e-4
+AXES = ("images", "channels", "height", "width")
+ROW = ("images", "tokens")  # of what is the same for every image
 
 
-def describe_image(module: Any) -> dict[str, Any]:
+def describe_image(module: Any, prompt: str | None = None) -> dict[str, Any]:
+    """The settings of the image processor of a module, and the tensors that the library gives it beside the pixels.
+
+    Args:
+        module: the first of a route.
+        prompt: the model's default one, which is a message before the image where the library sends messages.
+
+    Returns:
+        The manifest's `image` entry.
+
+    Raises:
+        UnsupportedOptionError: see `_settings` and `_tokens`.
+    """
+    section = _settings(module)
+    if not hasattr(module, "preprocess"):
+        return section
+    takes_messages = "message" in getattr(module, "modality_config", ())
+    tokens = _tokens(module, section, prompt if takes_messages else None)
+    return {**section, **({"tokens": tokens} if tokens else {}), **({"prompt": prompt} if takes_messages else {})}
+
+
+def _tokens(module: Any, section: Mapping[str, Any], prompt: str | None) -> dict[str, list[int]]:
+    """The tensors that the library gives a model with every image alike, such as the ids of an instruction and of the
+    places that an image takes among them.
+
+    Raises:
+        UnsupportedOptionError: if there are some that differ from image to image, or its pixel values are others than
+            the settings say.
+    """
+    given = [_given(module, image, prompt) for image in random_images()]
+    first = given[0]
+    unlike = [name for name in first if any(not torch.equal(one[name], first[name]) for one in given)]
+    strange = [name for name in first if name != PIXELS and (name in unlike or first[name].ndim > len(ROW))]
+    shape = list(first[PIXELS].shape) if PIXELS in first else []
+    if strange or len(shape) != len(AXES):
+        raise UnsupportedOptionError(
+            f"{type(module.processor).__name__} gives {PIXELS} {shape or 'nowhere'}"
+            f"{' and, for each image, ' * bool(strange)}{', '.join(strange)} "
+            f"(have: {PIXELS} [{', '.join(AXES)}], and tensors [{', '.join(ROW)}] that are the same for every image).\n"
+            "Convert the text tower alone."
+        )
+    for image, one in zip(random_images(), given, strict=True):
+        ours, theirs = pixel_values([image], cast("ImageSection", section)), np.asarray(one[PIXELS])
+        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=CLOSE, atol=CLOSE):
+            raise UnsupportedOptionError(
+                f"{type(module.processor).__name__} makes other pixel values of an image of {image.shape[1]} x "
+                f"{image.shape[0]} pixels than its settings say.\nConvert the text tower alone."
+            )
+    # One of a single axis is a count for the library itself
+    return {name: tensor[0].tolist() for name, tensor in first.items() if name != PIXELS and tensor.ndim > 1}
+
+
+def _given(module: Any, image: np.ndarray, prompt: str | None) -> dict[str, torch.Tensor]:
+    """The tensors that the library makes of one image."""
+    try:
+        found = module.preprocess([image], prompt=prompt)
+    except Exception as error:  # of many kinds: each processor checks in its own way what it is given
+        raise UnsupportedOptionError(
+            f"{type(module.processor).__name__} takes no image alone: {error_text(error)}\n"
+            "Convert the text tower alone."
+        ) from error
+    return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
+
+
+def _settings(module: Any) -> dict[str, Any]:
     """The settings of the image processor of a module.
 
     Raises:

@@ -59,11 +59,27 @@ class Graph:
         self._tokenizer: TextTokenizer | None = None
         _GRAPHS.add(self)
 
-    def prepared(self, items: Sequence[Any]) -> Tensors:
+    def prepared(self, items: Sequence[Any], task: str | None = None) -> Tensors:
         """The tensors of images or sounds."""
         if self.section["modality"] == "image":
-            return {self.inputs[0]: pixel_values(items, not_null(self.section["image"]))}
-        return {self.inputs[0]: sound_features(items, self.section["sound"])}
+            found = pixel_values(items, not_null(self.section["image"]))
+        else:
+            found = sound_features(items, self.section["sound"])
+        return {self.inputs[0]: found, **self._per_text(len(items), task, None)}
+
+    def check_prompt(self, prompt: str | None) -> None:
+        """Raise UnsupportedOptionError for another prompt before images or sounds than the graph holds, where the
+        library sends it with them.
+        """
+        section = self.section["image"]
+        if section is None or "prompt" not in section:
+            return
+        own = section["prompt"]
+        if (prompt or None) != (own or None):
+            raise UnsupportedOptionError(
+                f"The prompt {prompt or ''!r:.80} before an image (have: {own or ''!r:.80}, which is in the graph).\n"
+                "Pass that, or convert the model again with another default_prompt_name."
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in OPENED}

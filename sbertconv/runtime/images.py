@@ -19,6 +19,7 @@ from sbertconv.errors import UnsupportedOptionError, error_text, require
 
 SETTINGS = ("do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale",
             "rescale_factor", "do_normalize", "image_mean", "image_std")  # fmt: skip
+PIXELS = "pixel_values"  # the input of a graph
 # A string that is an image and not a text (`is_image_url_or_path` of sentence_transformers.base.modality)
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
 ADDRESSES, INLINE = ("http://", "https://"), "data:image/"
@@ -113,8 +114,8 @@ def _prepare(image: Any, section: ImageSection) -> np.ndarray:
     if section["do_center_crop"]:
         pixels = _center_crop(pixels, not_null(section["crop_size"]))
     values = pixels.astype(np.float32)
-    if section["do_rescale"]:
-        values = values * np.float32(not_null(section["rescale_factor"]))
+    if section["do_rescale"]:  # in float64, as the library does
+        values = (pixels.astype(np.float64) * not_null(section["rescale_factor"])).astype(np.float32)
     if section["do_normalize"]:
         mean, std = (np.asarray(section[name], np.float32) for name in ("image_mean", "image_std"))
         values = (values - mean) / std

@@ -17,7 +17,7 @@ from sbertconv.converters.places import place_of
 from sbertconv.converters.traced import quiet, traceable, unchanged
 from sbertconv.errors import WAYS_OUT, UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.plan.context import Features
-from sbertconv.plan.examples import examples, other_example, token_example
+from sbertconv.plan.examples import examples, other_example, token_example, with_tokens
 from sbertconv.plan.outputs import OUTPUTS
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.tokenization import TextTokenizer
@@ -47,6 +47,7 @@ class Pipeline(torch.nn.Module):
         for (name, _), step in zip(model.named_children(), route.steps, strict=True):
             self.add_module(name, step)
         self._chain = tuple(name for name, _ in model.named_children())
+        self._route = route
         self.inputs = route.inputs
         self.outputs = model_class.choose_outputs(outputs)
         self._known = OUTPUTS[model_class.name].outputs
@@ -98,6 +99,7 @@ class Pipeline(torch.nn.Module):
         features: Features = {name: given[name] for name in self.inputs if given[name] is not None}
         if "token_type_ids" in self.inputs and token_type_ids is None:
             features["token_type_ids"] = torch.zeros_like(features["input_ids"])
+        features = with_tokens(self._route, features)
         for name in self._chain:
             features = self.get_submodule(name)(features)
         made_of = self._made_of
