@@ -44,6 +44,10 @@ from transformers import (
     LlavaModel,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2ImageProcessor,
+    Siglip2Model,
+    Siglip2Processor,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -207,6 +211,19 @@ def siglip() -> SentenceTransformer:
     images = SiglipImageProcessor(size={"height": 32, "width": 32})
     SiglipProcessor(images, text_tokenizer).save_pretrained(folder)
     return chain(st.Transformer(folder))
+
+
+def siglip2(**processing: Any) -> SentenceTransformer:
+    """A dual encoder of images in patches of any number, with places that are resized to each image."""
+    tokenizer = tiny.tokenizer("bpe", max_length=64)
+    size = {"intermediate_size": 48, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    text = {**size, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": 64, "projection_size": 32}
+    torch.manual_seed(23)
+    model = Siglip2Model(Siglip2Config(text_config=text, vision_config={**size, "num_patches": 16, "patch_size": 16}))
+    torch.nn.init.normal_(model.vision_model.embeddings.position_embedding.weight)
+    folder = with_processor(model, Siglip2Processor(Siglip2ImageProcessor(), tokenizer))
+    return chain(st.Transformer(folder, processing_kwargs=processing or None))
 
 
 def image_encoder(model: Any, processor: Any) -> SentenceTransformer:
@@ -470,6 +487,7 @@ MODULES = {
     "router with a static route": Case(static_router, checks=("encode_query", "encode_document")),
     "clip": Case(clip, expected={"graphs": ["text", "image"], "dimension": 24}, checks=("images",)),
     "siglip": Case(siglip),
+    "siglip2": Case(siglip2, expected={"graphs": ["text", "image"]}, checks=("images",)),
     "dinov2": Case(dinov2),
     "convnext": Case(convnext),
     "llava": Case(
@@ -526,8 +544,8 @@ TORCH_ARCHITECTURES = (
 TORCH_MODULES = (
     "pooling max", "pooling without prompt", "dense gelu residual", "dense on tokens", "layer norm", "dropout",
     "weighted layers", "cnn", "cnn with strides", "lstm", "word embeddings, subwords", "word weights",
-    "bag of words, once each", "static embedding, truncated", "router with a static route", "clip", "llava", "ast",
-    "truncate_dim", "token embeddings",
+    "bag of words, once each", "static embedding, truncated", "router with a static route", "clip", "llava", "siglip2",
+    "ast", "truncate_dim", "token embeddings",
 )  # fmt: skip
 
 CASES: OrderedDict[str, Case] = OrderedDict({**ARCHITECTURES, **MODULES})

@@ -14,15 +14,17 @@ import cases
 import class_cases
 import numpy as np
 import pytest
+import torch
 from conftest import Ran
 from PIL import Image
 from transformers import CLIPImageProcessor
 
 import sbertconv
 from sbertconv.artifact.folder import read_artifact
+from sbertconv.converters.patches import resized_places
 from sbertconv.errors import UnsupportedOptionError
 from sbertconv.plan.images import describe_image
-from sbertconv.runtime.images import opened_image
+from sbertconv.runtime.images import PATCHED, image_tensors, opened_image
 from sbertconv.tables.embedding import EmbedTable
 from sbertconv.tables.encoding import TableOptions, embed_tables
 
@@ -301,6 +303,44 @@ def test_a_prompt_before_an_image_is_that_of_the_graph(tmp_path: Path) -> None:
         with pytest.raises(UnsupportedOptionError, match=r"before an image \(have: 'query: '"):
             converted.encode(RGB, **options)
         np.testing.assert_allclose(converted.encode("a", **options), model.encode("a", **options), ATOL, ATOL)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (1, 36), (18, 2), (2, 3), (4, 4), (5, 7), (3, 9)])
+@pytest.mark.parametrize("table", [(4, 4), (6, 6), (3, 5)])
+def test_places_are_resized_as_by_pytorch(table: tuple[int, int], grid: tuple[int, int]) -> None:
+    places = torch.rand(*table, 8, generator=torch.Generator().manual_seed(0))
+    options = {"size": grid, "mode": "bilinear", "align_corners": False, "antialias": True}
+    (expected,) = torch.nn.functional.interpolate(places.permute(2, 0, 1)[None], **options)
+    expected = expected.flatten(1).T
+    found = resized_places(places, torch.tensor([grid, (2, 2)]), 36)
+    torch.testing.assert_close(found[0, : len(expected)], expected)
+    torch.testing.assert_close(found[0, len(expected) :], expected[:1].expand(36 - len(expected), -1))
+
+
+@pytest.fixture(scope="module")
+def patched() -> Any:
+    """A model of images in patches."""
+    return cases.siglip2()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 1000), (1000, 3), (257, 255), (640, 480), (33, 47), (512, 513), (90, 30)])
+def test_an_image_is_cut_into_the_patches_of_the_library(size: tuple[int, int], patched: Any) -> None:
+    section = describe_image(patched[0])
+    assert section["patches"] == {"size": 16, "most": 256}
+    ours, theirs = image_tensors([RGB.resize(size)], section), patched[0].preprocess([RGB.resize(size)])
+    assert list(ours) == list(PATCHED)
+    for name, tensor in ours.items():
+        np.testing.assert_array_equal(tensor, theirs[name].numpy(), err_msg=name)
+
+
+def test_an_image_of_one_patch_beside_none_is_refused(patched: Any) -> None:
+    with pytest.raises(UnsupportedOptionError, match="one patch wide"):
+        image_tensors([RGB.resize((1, 1000))], describe_image(patched[0]))
+    # PyTorch gives other numbers than it does for a wider grid of the same rows; if this fails, the refusal is to go
+    places = torch.arange(16.0).reshape(4, 1, 4).expand(4, 4, 4).permute(2, 0, 1)[None]  # alike along every row
+    options = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    one, two = (torch.nn.functional.interpolate(places, size=(7, width), **options) for width in (1, 2))
+    assert not torch.allclose(one[..., 0], two[..., 0])
 
 
 class OfItsOwn:

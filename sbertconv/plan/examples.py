@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 
 from sbertconv.artifact.scoring import IS_QUERY
+from sbertconv.corpus.texts import random_images
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.plan.routes import DescribedRoute
+from sbertconv.runtime.images import image_tensors
 from sbertconv.runtime.sounds import feature_shape
 from sbertconv.runtime.tokenization import Text
 from sbertconv.source.asking import asking
@@ -19,7 +22,7 @@ from sbertconv.source.routes import PER_TEXT
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from sbertconv.artifact.manifest import SoundSection
+    from sbertconv.artifact.manifest import ImageSection, SoundSection
 
 TEXTS = ["an example of a text that is traced, with more words than the other two", "short", ""]
 WINDOW = re.compile(r"window|local|chunk|block|top_?k")  # config entries that change attention beyond a length
@@ -112,11 +115,23 @@ def token_example(route: DescribedRoute, section: Mapping[str, Any], known: Sequ
 def other_example(route: DescribedRoute) -> dict[str, torch.Tensor]:
     """The tensors of three images or sounds: theirs, float32 [3, ...], and is_query, int64 [3]."""
     numbers = torch.arange(3) % 2
-    return {name: numbers if name in PER_TEXT else torch.rand(3, *tensor_shape(route, name)) for name in route.inputs}
+    patched = {name: torch.from_numpy(array) for name, array in _patched(route).items()}
+    others = [name for name in route.inputs if name not in patched]
+    given = {name: numbers if name in PER_TEXT else torch.rand(3, *tensor_shape(route, name)) for name in others}
+    return {name: (patched | given)[name] for name in route.inputs}
+
+
+def _patched(route: DescribedRoute) -> dict[str, np.ndarray]:
+    """The tensors of three images in patches; none of others."""
+    if route.input is None or "patches" not in route.input.section:
+        return {}
+    return image_tensors(random_images()[:3], cast("ImageSection", route.input.section))
 
 
 def tensor_shape(route: DescribedRoute, name: str) -> tuple[int, ...]:
-    """The sizes of an image's or sound's tensor: [channels, height, width], or those of its spectrogram."""
+    """The sizes of an image's or sound's tensor: [channels, height, width], those of its patches or its spectrogram."""
+    if name in (patched := _patched(route)):
+        return patched[name].shape[1:]
     if route.modality == "image" or route.input is None:
         return (CHANNELS, *image_size(route))
     return feature_shape(cast("SoundSection", route.input.section))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -10,10 +11,10 @@ import numpy as np
 import torch
 
 from sbertconv.artifact.json_reading import parse_json
-from sbertconv.artifact.manifest import ImageSection, problems_of_image
+from sbertconv.artifact.manifest import CHANNELS, ImageSection, problems_of_image
 from sbertconv.corpus.texts import random_images
 from sbertconv.errors import UnsupportedOptionError, error_text
-from sbertconv.runtime.images import PIXELS, pixel_values
+from sbertconv.runtime.images import PIXELS, image_tensors, input_names
 from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
 
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
@@ -21,6 +22,7 @@ WARPED = 384  # pixels: from here on ConvNeXt's image processor crops nothing
 # Between pixel values of both sides, most of them below 3: rounding of float32
 CLOSE = 1e-4
 AXES = ("images", "channels", "height", "width")
+PATCH_AXES = ("images", "patches", "numbers")
 ROW = ("images", "tokens")  # of what is the same for every image
 
 
@@ -56,9 +58,10 @@ def _tokens(module: Any, section: Mapping[str, Any], prompt: str | None) -> dict
     given = [_given(module, image, prompt) for image in random_images()]
     first = given[0]
     unlike = [name for name in first if any(not torch.equal(one[name], first[name]) for one in given)]
-    strange = [name for name in first if name != PIXELS and (name in unlike or first[name].ndim > len(ROW))]
+    names = input_names(section)
+    strange = [name for name in first if name not in names and (name in unlike or first[name].ndim > len(ROW))]
     shape = list(first[PIXELS].shape) if PIXELS in first else []
-    if strange or len(shape) != len(AXES):
+    if strange or len(shape) != len(PATCH_AXES if "patches" in section else AXES):
         raise UnsupportedOptionError(
             f"{type(module.processor).__name__} gives {PIXELS} {shape or 'nowhere'}"
             f"{' and, for each image, ' * bool(strange)}{', '.join(strange)} "
@@ -66,14 +69,28 @@ def _tokens(module: Any, section: Mapping[str, Any], prompt: str | None) -> dict
             "Convert the text tower alone."
         )
     for image, one in zip(random_images(), given, strict=True):
-        ours, theirs = pixel_values([image], cast("ImageSection", section)), np.asarray(one[PIXELS])
-        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=CLOSE, atol=CLOSE):
+        ours = image_tensors([image], cast("ImageSection", section))
+        if not all(_alike(ours[name], one.get(name)) for name in names):
             raise UnsupportedOptionError(
                 f"{type(module.processor).__name__} makes other pixel values of an image of {image.shape[1]} x "
                 f"{image.shape[0]} pixels than its settings say.\nConvert the text tower alone."
             )
     # One of a single axis is a count for the library itself
-    return {name: tensor[0].tolist() for name, tensor in first.items() if name != PIXELS and tensor.ndim > 1}
+    return {name: tensor[0].tolist() for name, tensor in first.items() if name not in names and tensor.ndim > 1}
+
+
+def _alike(ours: np.ndarray, theirs: torch.Tensor | None) -> bool:
+    """Whether two tensors are the same up to rounding."""
+    same = theirs is not None and ours.shape == tuple(theirs.shape)
+    return same and np.allclose(ours, np.asarray(theirs), rtol=CLOSE, atol=CLOSE)
+
+
+def _patches(module: Any) -> dict[str, int]:
+    """The edge of the patches that the library cuts an image into, and how many it fills an image up to."""
+    shape = _given(module, random_images()[0], None)[PIXELS].shape
+    if len(shape) != len(PATCH_AXES):
+        raise UnsupportedOptionError(f"{PIXELS} {list(shape)} (have: [{', '.join(PATCH_AXES)}]).")
+    return {"size": math.isqrt(shape[2] // CHANNELS), "most": shape[1]}
 
 
 def _given(module: Any, image: np.ndarray, prompt: str | None) -> dict[str, torch.Tensor]:
@@ -109,6 +126,8 @@ def _settings(module: Any) -> dict[str, Any]:
     try:
         config = {**config, **_part_of_a_larger_one(config)}
         section = {key: config.get(key) for key in IMAGE_SETTINGS}
+        if "max_num_patches" in config:
+            section["patches"] = _patches(module)
         section["resample"] = None if section["resample"] is None else int(section["resample"])
         section = parse_json(json.dumps(section), "the image processor", dict)  # it has tuples
         problems = problems_of_image(section)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.plan.context import Step
 from sbertconv.plan.preprocessing import InputDescription
-from sbertconv.runtime.images import PIXELS
+from sbertconv.runtime.images import input_names
 from sbertconv.source.routes import Route
 
 
@@ -28,7 +28,7 @@ class DescribedRoute(Route):
         each text: the length of its prompt, and whether it is a query.
         """
         section = {} if self.input is None else self.input.section
-        names = tuple(section.get("tensors", (PIXELS,)))
+        names = tuple(section["tensors"]) if "tensors" in section else input_names(section)
         tells_queries = any(rule.tells_queries for rule in self.scoring_rules)
         return (
             *names,

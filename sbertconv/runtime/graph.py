@@ -19,7 +19,7 @@ from sbertconv.artifact.text_input import TEXT_PAIR, TokenizerSettings
 from sbertconv.errors import CONVERT_AGAIN, ArtifactError, SbertconvError, UnsupportedOptionError, engine_text
 from sbertconv.runtime.engines import open_graph
 from sbertconv.runtime.feeds import checked_answer, checked_feeds, longest
-from sbertconv.runtime.images import pixel_values
+from sbertconv.runtime.images import image_tensors
 from sbertconv.runtime.options import EngineOptions
 from sbertconv.runtime.sounds import sound_features
 from sbertconv.runtime.tokenization import Tensors, Text, TextTokenizer, Tokens, load_tokenizer, refuse_surrogates
@@ -62,10 +62,10 @@ class Graph:
     def prepared(self, items: Sequence[Any], task: str | None = None) -> Tensors:
         """The tensors of images or sounds."""
         if self.section["modality"] == "image":
-            found = pixel_values(items, not_null(self.section["image"]))
+            found = list(image_tensors(items, not_null(self.section["image"])).values())
         else:
-            found = sound_features(items, self.section["sound"])
-        return {self.inputs[0]: found, **self._per_text(len(items), task, None)}
+            found = [sound_features(items, self.section["sound"])]
+        return {**dict(zip(self.inputs, found, strict=False)), **self._per_text(len(items), task, None)}
 
     def check_prompt(self, prompt: str | None) -> None:
         """Raise UnsupportedOptionError for another prompt before images or sounds than the graph holds, where the

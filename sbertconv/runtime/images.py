@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.manifest import CHANNELS, LARGEST_EDGE, ImageSection, not_null
+from sbertconv.artifact.manifest import CHANNELS, LARGEST_EDGE, ImageSection, PatchSection, not_null
 from sbertconv.errors import UnsupportedOptionError, error_text, require
 
 SETTINGS = ("do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale",
             "rescale_factor", "do_normalize", "image_mean", "image_std")  # fmt: skip
 PIXELS = "pixel_values"  # the input of a graph
+PATCHED = (PIXELS, "pixel_attention_mask", "spatial_shapes")  # the inputs of a graph of patches
+SCALES, PRECISION = (1e-6, 100.0), 1e-5  # what is tried to fit an image into so many patches
 # A string that is an image and not a text (`is_image_url_or_path` of sentence_transformers.base.modality)
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
 ADDRESSES, INLINE = ("http://", "https://"), "data:image/"
@@ -34,6 +37,63 @@ def names_image(text: str) -> bool:
     if text.startswith(INLINE):
         return True
     return text.lower().endswith(ENDINGS) and "\0" not in text and os.path.isfile(text)
+
+
+def input_names(section: Mapping[str, Any]) -> tuple[str, ...]:
+    """The inputs of a graph of images, by the manifest's `image` entry."""
+    return PATCHED if "patches" in section else (PIXELS,)
+
+
+def image_tensors(images: Sequence[Any], section: ImageSection) -> dict[str, np.ndarray]:
+    """The tensors that a graph of images takes: pixel values alone, see `pixel_values`, or of images in patches
+    pixel_values, float32 [batch, patches, size * size * 3], pixel_attention_mask, int64 [batch, patches], 0 behind the
+    last patch of an image, and spatial_shapes, int64 [batch, 2], how many patches lie below and beside one another.
+    """
+    if "patches" not in section:
+        return {PIXELS: pixel_values(images, section)}
+    patched = [_in_patches(_prepare(image, section), section["patches"]) for image in images]
+    return {name: np.stack(rows) for name, rows in zip(PATCHED, zip(*patched, strict=True), strict=True)}
+
+
+def _in_patches(values: np.ndarray, patches: PatchSection) -> tuple[np.ndarray, ...]:
+    """The patches of an image row by row, filled up with zeros; which of them are some; how many lie in each way."""
+    edge, most = patches["size"], patches["most"]
+    channels, height, width = values.shape
+    grid = (height // edge, width // edge)
+    if (grid[0] * edge, grid[1] * edge) != (height, width) or not 0 < grid[0] * grid[1] <= most:
+        raise UnsupportedOptionError(
+            f"an image of {width} x {height} pixels (have: up to {most} patches of {edge} x {edge}).\n"
+            "Resize it to such a number of patches."
+        )
+    if grid[0] > 1 == grid[1]:
+        raise UnsupportedOptionError(
+            f"an image of {width} x {height} pixels, one patch wide and {grid[0]} high: PyTorch mixes up the numbers "
+            "of places that it resizes to such a grid, so that the library's answer has no meaning.\n"
+            "Cut it to another shape."
+        )
+    cut = values.reshape(channels, grid[0], edge, grid[1], edge).transpose(1, 3, 2, 4, 0)
+    count = grid[0] * grid[1]
+    filled = np.zeros((most, channels * edge * edge), np.float32)
+    filled[:count] = cut.reshape(count, -1)
+    return filled, (np.arange(most) < count).astype(np.int64), np.array(grid, np.int64)
+
+
+def _fitting_size(size: tuple[int, int], patches: PatchSection) -> tuple[int, int]:
+    """Pillow's (width, height) of whole patches, as many as there may be, at the nearest to the image's own shape. The
+    scale is searched as the library does, to the same precision.
+    """
+    low, high = SCALES
+    edge = patches["size"]
+
+    def counts(scale: float) -> tuple[int, int]:
+        width, height = (max(math.ceil(length * scale / edge), 1) for length in size)
+        return width, height
+
+    while high - low >= PRECISION:
+        middle = (low + high) / 2
+        low, high = (middle, high) if math.prod(counts(middle)) <= patches["most"] else (low, middle)
+    columns, rows = counts(low)
+    return columns * edge, rows * edge
 
 
 def pixel_values(images: Sequence[Any], section: ImageSection) -> np.ndarray:
@@ -129,7 +189,12 @@ def _resized(image: Any, section: ImageSection) -> np.ndarray:
     if section["do_convert_rgb"]:
         image = _in_rgb(image)
     if section["do_resize"]:
-        target = _target_size(image.size, not_null(section["size"]))
+        patches = section.get("patches")
+        target = (
+            _target_size(image.size, not_null(section["size"]))
+            if patches is None
+            else _fitting_size(image.size, patches)
+        )
         if target[0] * target[1] > LARGEST_EDGE**2:
             raise UnsupportedOptionError(
                 f"an image of {image.size[0]} x {image.size[1]} pixels would become one of {target[0]:,} x "

@@ -17,7 +17,7 @@ from sbertconv.options import KerasOptions
 from sbertconv.plan.examples import tensor_shape
 from sbertconv.plan.outputs import OUTPUTS, activation_name
 from sbertconv.plan.routes import PlannedRoute
-from sbertconv.runtime.images import PIXELS
+from sbertconv.runtime.images import PATCHED, PIXELS
 from sbertconv.source.kinds import class_of
 from sbertconv.source.routes import OF_ONE_SIZE, PER_TEXT
 
@@ -126,7 +126,8 @@ def input_specs(route: PlannedRoute) -> list[tuple[str, str, tuple[Any, ...]]]:
     specs: list[tuple[str, str, tuple[Any, ...]]] = []
     for name in route.inputs:
         if name in OF_ONE_SIZE:
-            specs.append((name, "float32", (None, *tensor_shape(route, name))))
+            dtype = "int32" if name in (*PATCHED[1:], *PER_TEXT) else "float32"
+            specs.append((name, dtype, (None, *tensor_shape(route, name))))
         else:
             specs.append((name, "int32", (None,) if name in PER_TEXT else (None, None)))
     return specs

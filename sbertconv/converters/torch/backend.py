@@ -65,6 +65,8 @@ class Pipeline(torch.nn.Module):
         prompt_length: Tensor | None = None,
         is_query: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        pixel_attention_mask: Tensor | None = None,
+        spatial_shapes: Tensor | None = None,
         input_features: Tensor | None = None,
         input_values: Tensor | None = None,
     ) -> dict[str, Tensor]:
@@ -76,7 +78,9 @@ class Pipeline(torch.nn.Module):
             attention_mask: 1 for tokens, 0 for padding, int64 [batch, sequence].
             prompt_length: tokens of the prompt in each text, int64 [batch].
             is_query: 1 for queries, 0 for documents, int64 [batch].
-            pixel_values: float32 [batch, channels, height, width].
+            pixel_values: float32 [batch, channels, height, width], or of patches [batch, patches, numbers].
+            pixel_attention_mask: 1 for patches, 0 behind the last one, int64 [batch, patches].
+            spatial_shapes: patches below and beside one another, int64 [batch, 2].
             input_features: spectrograms, float32 [batch, filters, frames] or [batch, 1, frames, filters].
             input_values: the same of other models, float32 [batch, frames, filters].
 
@@ -93,6 +97,8 @@ class Pipeline(torch.nn.Module):
             "prompt_length": prompt_length,
             "is_query": is_query,
             "pixel_values": pixel_values,
+            "pixel_attention_mask": pixel_attention_mask,
+            "spatial_shapes": spatial_shapes,
             "input_features": input_features,
             "input_values": input_values,
         }
