@@ -23,6 +23,7 @@ from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.tokenization import TextTokenizer
 from sbertconv.source.kinds import class_of
 from sbertconv.source.routes import OF_ONE_SIZE, PER_TEXT
+from sbertconv.source.torch_compat import free_symbols
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -200,6 +201,7 @@ def pruned(program: torch.export.ExportedProgram) -> torch.export.ExportedProgra
             node.meta.pop("stack_trace", None)  # paths of this machine
     program.graph_module.recompile()
     gone = {spec.target for spec in idle}
+    left = {size for node in graph.nodes for size in free_symbols(node.meta.get("val"))}  # of a check, say
     found = torch.export.ExportedProgram(
         root=program.graph_module,
         graph=graph,
@@ -210,6 +212,7 @@ def pruned(program: torch.export.ExportedProgram) -> torch.export.ExportedProgra
         range_constraints={
             size: type(bounds)(min(bounds.lower, SIZES_SEEN), bounds.upper)
             for size, bounds in program.range_constraints.items()
+            if size in left
         },
         module_call_graph=program.module_call_graph,
         example_inputs=program.example_inputs,
