@@ -258,10 +258,17 @@ MODALITIES = (
     ),
     ("sounds as waves (wav2vec 2.0, HuBERT, WavLM)", "not yet", "refused by the name of the extractor"),
     (
-        "images as tokens of any number",
+        "images among the tokens of a language model, as many tokens as their size makes, one image for each run",
+        "as above, resized to whole groups of patches between the fewest and the most pixels; one id in the manifest "
+        "is repeated for every group, and places follow from the grid inside the graph",
+        "ColQwen2 (`tests/test_images.py`, at odd sizes) with ONNX Runtime, OpenVINO and PyTorch; Keras, TensorFlow, "
+        "LiteRT and TensorRT, which want sizes beforehand, are refused by name",
+    ),
+    (
+        "other images as tokens of any number",
         "not yet",
-        "Qwen-VL, ColQwen, LLaVA-NeXT and Idefics3 are refused by the tensors that their processors give for each "
-        "image; the processors of Qwen-VL themselves need torchvision",
+        "LLaVA-NeXT, Idefics3 and the like are refused by the tensors that their processors give for each image. "
+        "Qwen-VL is not tried: its processors need torchvision, for videos",
     ),
     (
         "the encoder of an encoder-decoder",

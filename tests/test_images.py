@@ -18,13 +18,15 @@ import torch
 from conftest import Ran
 from PIL import Image
 from transformers import CLIPImageProcessor
+from transformers.vision_utils import get_vision_position_ids
 
 import sbertconv
 from sbertconv.artifact.folder import read_artifact
+from sbertconv.converters.grids import grid_places
 from sbertconv.converters.patches import resized_places
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.errors import SbertconvError, UnsupportedOptionError
 from sbertconv.plan.images import describe_image
-from sbertconv.runtime.images import PATCHED, image_tensors, opened_image
+from sbertconv.runtime.images import GRIDDED, PATCHED, image_tensors, opened_image
 from sbertconv.tables.embedding import EmbedTable
 from sbertconv.tables.encoding import TableOptions, embed_tables
 
@@ -341,6 +343,75 @@ def test_an_image_of_one_patch_beside_none_is_refused(patched: Any) -> None:
     options = {"mode": "bilinear", "align_corners": False, "antialias": True}
     one, two = (torch.nn.functional.interpolate(places, size=(7, width), **options) for width in (1, 2))
     assert not torch.allclose(one[..., 0], two[..., 0])
+
+
+@pytest.fixture(scope="module")
+def grids() -> Any:
+    """A model of pages that become tokens of any number."""
+    return class_cases.colqwen2()
+
+
+SIZES = [(33, 47), (40, 50), (9, 70), (200, 31), (5, 5), (512, 300), (1, 200)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_image_becomes_the_tokens_of_the_library(size: tuple[int, int], grids: Any) -> None:
+    section = describe_image(grids[0])
+    ours, theirs = image_tensors([RGB.resize(size)], section), grids[0].preprocess([RGB.resize(size)])
+    assert list(ours) == list(GRIDDED)
+    np.testing.assert_array_equal(ours["image_grid_thw"], theirs["image_grid_thw"].numpy())
+    groups, pixels = ours["patch_groups"], theirs["pixel_values"].numpy()
+    np.testing.assert_array_equal(groups.reshape(pixels.shape), pixels)
+    row, place = section["tokens"]["input_ids"], section["grid"]["place"]
+    assert [*row[:place], *[row[place]] * len(groups), *row[place + 1 :]] == theirs["input_ids"][0].tolist()
+
+
+@pytest.mark.parametrize("merge", [1, 2, 3])
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 1), (1, 5)])
+def test_places_on_a_grid_are_those_of_transformers(grid: tuple[int, int], merge: int) -> None:
+    sizes = torch.tensor([[1, grid[0] * merge, grid[1] * merge]])
+    expected = get_vision_position_ids(sizes, merge)
+    torch.testing.assert_close(grid_places(sizes, len(expected), merge), expected)
+
+
+GRIDDED_WAYS: dict[str, Callable[[Any, Path], Any]] = {
+    "onnx": lambda model, folder: sbertconv.to_onnx(model, folder, engines=["onnxruntime", "openvino"]),
+    "torch": sbertconv.to_torch,
+}
+
+
+@pytest.mark.parametrize("way", GRIDDED_WAYS)
+def test_pages_of_any_size_have_the_vectors_of_the_library(way: str, grids: Any, tmp_path: Path) -> None:
+    converted = sbertconv.load(GRIDDED_WAYS[way](grids, tmp_path / "pages").folder, format=way)
+    images = [RGBA, RGB.convert("P"), *(RGB.resize(size) for size in SIZES)]
+    for method in ("encode", "encode_query", "encode_document"):
+        ours, theirs = (getattr(side, method)(images) for side in (converted, grids))
+        assert len({len(one) for one in ours}) > 1
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, np.asarray(other), ATOL, ATOL)
+    with pytest.raises(UnsupportedOptionError, match="up to 200 times as long as wide"):
+        converted.encode(RGB.resize((1, 201)))
+
+
+@pytest.mark.parametrize(
+    ("convert", "mask", "said"),
+    [
+        (sbertconv.to_tf, {}, "images as tokens of any number .*onnx and torch"),
+        (sbertconv.to_onnx, {"keep_only_token_ids": [3]}, "count in queries than in documents, of images of any size"),
+        (lambda *given: sbertconv.to_onnx(*given, target="tensorrt"), {}, "TensorRT is given images of one size"),
+    ],
+)
+def test_what_pages_of_any_size_cannot_be_is_refused(convert: Any, mask: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SbertconvError, match=f"(?s){said}"):
+        convert(class_cases.colqwen2(**mask), tmp_path / "pages")
+
+
+@pytest.mark.parametrize("options", [{"token_type_ids": True}, {"text_input": True}])
+def test_options_of_texts_leave_the_graph_of_images_alone(options: Any, model: Any, tmp_path: Path) -> None:
+    artifact = sbertconv.to_onnx(model, tmp_path / "model", **options)
+    inputs = {one["name"]: [entry["name"] for entry in one["inputs"]] for one in artifact.manifest["graphs"]}
+    assert inputs["image"] == ["pixel_values"]
+    assert len(inputs["text"]) > 1 or inputs["text"] == ["text"]
 
 
 class OfItsOwn:

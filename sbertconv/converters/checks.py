@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.source.routes import GROUPS
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,9 @@ def check_tokens(context: Context) -> None:
     """Raise UnsupportedOptionError on a route whose tokens have no ids, such as the patches of an image alone."""
     if context.modality != "text" and "input_ids" not in context.walk.route.tokens:
         raise UnsupportedOptionError(f"takes tokens that have ids, not {context.modality!r}")
+    route = context.walk.route
+    if GROUPS in route.inputs and any(rule.tells_queries for rule in route.scoring_rules):
+        raise UnsupportedOptionError("other tokens that count in queries than in documents, of images of any size")
 
 
 def check_token_pooling(module: torch.nn.Module, context: Context) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from sbertconv.converters.complex_numbers import traceable_complex_numbers
 from sbertconv.converters.exporting import exported
+from sbertconv.converters.grids import traceable_grids
 from sbertconv.converters.patches import traceable_patches
 from sbertconv.converters.scans import traceable_scans
 from sbertconv.converters.sizes import traceable_sizes
@@ -102,6 +103,7 @@ def traceable(module: torch.nn.Module) -> Iterator[None]:
         traceable_sizes(module),
         traceable_complex_numbers(module),
         traceable_patches(module),
+        traceable_grids(module),
         _dtypes_settled(),
         _without_checks(),
     ):

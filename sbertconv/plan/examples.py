@@ -13,11 +13,11 @@ from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.corpus.texts import random_images
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.plan.routes import DescribedRoute
-from sbertconv.runtime.images import image_tensors
+from sbertconv.runtime.images import PIXELS, image_tensors
 from sbertconv.runtime.sounds import feature_shape
 from sbertconv.runtime.tokenization import Text
 from sbertconv.source.asking import asking
-from sbertconv.source.routes import PER_TEXT
+from sbertconv.source.routes import GROUPS, PER_TEXT
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -122,10 +122,10 @@ def other_example(route: DescribedRoute) -> dict[str, torch.Tensor]:
 
 
 def _patched(route: DescribedRoute) -> dict[str, np.ndarray]:
-    """The tensors of three images in patches; none of others."""
-    if route.input is None or "patches" not in route.input.section:
-        return {}
-    return image_tensors(random_images()[:3], cast("ImageSection", route.input.section))
+    """The tensors of three images in patches, or of one as tokens of any number; none of others."""
+    section = cast("ImageSection", {} if route.input is None else route.input.section)
+    counts = [count for name, count in {"patches": 3, "grid": 1}.items() if name in section]
+    return image_tensors(random_images()[: counts[0]], section) if counts else {}
 
 
 def tensor_shape(route: DescribedRoute, name: str) -> tuple[int, ...]:
@@ -138,9 +138,20 @@ def tensor_shape(route: DescribedRoute, name: str) -> tuple[int, ...]:
 
 
 def with_tokens(route: DescribedRoute, features: dict[str, Any]) -> dict[str, Any]:
-    """The features of images with those that are the same for every image, int64 [batch, tokens]."""
-    rows = next(iter(features.values())).shape[0]
-    found = {name: torch.tensor([numbers]).expand(rows, -1) for name, numbers in route.tokens.items()}
+    """The features of images with those that are the same for every image, int64 [batch, tokens]; of one image as any
+    number of tokens also its patches in a row, float32 [1, patches, numbers].
+    """
+    section = {} if route.input is None else route.input.section
+    if "grid" in section:
+        place, groups = section["grid"]["place"], features[GROUPS]
+        rows = {name: torch.tensor(numbers) for name, numbers in route.tokens.items()}
+        found = {
+            name: torch.cat([row[:place], row[place].expand(groups.shape[0]), row[place + 1 :]]).unsqueeze(0)
+            for name, row in rows.items()
+        }
+        return {**features, PIXELS: groups.flatten(0, 1).unsqueeze(0), **found}
+    batch = next(iter(features.values())).shape[0]
+    found = {name: torch.tensor([numbers]).expand(batch, -1) for name, numbers in route.tokens.items()}
     return {**features, **found}
 
 

@@ -14,7 +14,7 @@ from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.manifest import CHANNELS, ImageSection, problems_of_image
 from sbertconv.corpus.texts import random_images
 from sbertconv.errors import UnsupportedOptionError, error_text
-from sbertconv.runtime.images import PIXELS, image_tensors, input_names
+from sbertconv.runtime.images import GRIDDED, PIXELS, image_tensors, input_names
 from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
 
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
@@ -56,12 +56,14 @@ def _tokens(module: Any, section: Mapping[str, Any], prompt: str | None) -> dict
             the settings say.
     """
     given = [_given(module, image, prompt) for image in random_images()]
+    shape = list(given[0][PIXELS].shape) if PIXELS in given[0] else []
+    if "grid" in section:
+        given = [_in_groups(one, section["grid"]) for one in given]
     first = given[0]
     unlike = [name for name in first if any(not torch.equal(one[name], first[name]) for one in given)]
     names = input_names(section)
     strange = [name for name in first if name not in names and (name in unlike or first[name].ndim > len(ROW))]
-    shape = list(first[PIXELS].shape) if PIXELS in first else []
-    if strange or len(shape) != len(PATCH_AXES if "patches" in section else AXES):
+    if strange or len(shape) != len(AXES if names == (PIXELS,) else PATCH_AXES):
         raise UnsupportedOptionError(
             f"{type(module.processor).__name__} gives {PIXELS} {shape or 'nowhere'}"
             f"{' and, for each image, ' * bool(strange)}{', '.join(strange)} "
@@ -77,6 +79,43 @@ def _tokens(module: Any, section: Mapping[str, Any], prompt: str | None) -> dict
             )
     # One of a single axis is a count for the library itself
     return {name: tensor[0].tolist() for name, tensor in first.items() if name not in names and tensor.ndim > 1}
+
+
+def _in_groups(given: dict[str, torch.Tensor], grid: Mapping[str, int]) -> dict[str, torch.Tensor]:
+    """The library's tensors of one image of any number of tokens, as the run time has them: the pixels by tokens, and
+    of the ids and masks one in the place of all tokens of the image, where these are alike.
+    """
+    pixels, place = given[PIXELS], grid["place"]
+    if pixels.ndim != len(PATCH_AXES):
+        return given
+    groups = pixels.reshape(-1, grid["merge"] ** 2, pixels.shape[2])
+    found = {GRIDDED[0]: groups}
+    for name, tensor in given.items():
+        if name not in (PIXELS, *GRIDDED) and tensor.ndim == len(ROW):
+            inside = tensor[0, place : place + len(groups)]
+            alike = len(inside) == len(groups) and bool((inside == inside[0]).all())
+            ends = (tensor[:, : place + 1], tensor[:, place + len(groups) :])
+            found[name] = torch.cat(ends, dim=1) if alike else tensor
+        elif name != PIXELS:
+            found[name] = tensor
+    return found
+
+
+def _grid(module: Any, config: Mapping[str, Any]) -> dict[str, int]:
+    """How the library makes tokens of an image, and where they begin among the ids."""
+    given, token = _given(module, random_images()[0], None), getattr(module.processor, "image_token_id", None)
+    places = (given["input_ids"][0] == token).nonzero().flatten().tolist() if "input_ids" in given else []
+    if not places:
+        raise UnsupportedOptionError("an image that becomes patches of any number, and no tokens")
+    size = config["size"]
+    return {
+        "size": config["patch_size"],
+        "merge": config["merge_size"],
+        "frames": config["temporal_patch_size"],
+        "least": size["shortest_edge"],
+        "most": size["longest_edge"],
+        "place": places[0],
+    }
 
 
 def _alike(ours: np.ndarray, theirs: torch.Tensor | None) -> bool:
@@ -128,6 +167,8 @@ def _settings(module: Any) -> dict[str, Any]:
         section = {key: config.get(key) for key in IMAGE_SETTINGS}
         if "max_num_patches" in config:
             section["patches"] = _patches(module)
+        if {"merge_size", "temporal_patch_size"} <= config.keys():
+            section |= {"grid": _grid(module, config), "size": None}
         section["resample"] = None if section["resample"] is None else int(section["resample"])
         section = parse_json(json.dumps(section), "the image processor", dict)  # it has tuples
         problems = problems_of_image(section)

@@ -67,6 +67,11 @@ class Graph:
             found = [sound_features(items, self.section["sound"])]
         return {**dict(zip(self.inputs, found, strict=False)), **self._per_text(len(items), task, None)}
 
+    @property
+    def takes_one(self) -> bool:
+        """Whether it takes one input for each run: an image of any number of tokens."""
+        return "grid" in (self.section["image"] or {})
+
     def check_prompt(self, prompt: str | None) -> None:
         """Raise UnsupportedOptionError for another prompt before images or sounds than the graph holds, where the
         library sends it with them.

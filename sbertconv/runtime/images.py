@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.manifest import CHANNELS, LARGEST_EDGE, ImageSection, PatchSection, not_null
+from sbertconv.artifact.manifest import CHANNELS, LARGEST_EDGE, GridSection, ImageSection, PatchSection, not_null
 from sbertconv.errors import UnsupportedOptionError, error_text, require
 
 SETTINGS = ("do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale",
             "rescale_factor", "do_normalize", "image_mean", "image_std")  # fmt: skip
 PIXELS = "pixel_values"  # the input of a graph
 PATCHED = (PIXELS, "pixel_attention_mask", "spatial_shapes")  # the inputs of a graph of patches
+GRIDDED = ("patch_groups", "image_grid_thw")  # the inputs of a graph of one image, of any number of tokens
+LONGEST_SHAPE = 200  # times as long as it is wide, or the other way round
 SCALES, PRECISION = (1e-6, 100.0), 1e-5  # what is tried to fit an image into so many patches
 # A string that is an image and not a text (`is_image_url_or_path` of sentence_transformers.base.modality)
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
@@ -41,14 +43,19 @@ def names_image(text: str) -> bool:
 
 def input_names(section: Mapping[str, Any]) -> tuple[str, ...]:
     """The inputs of a graph of images, by the manifest's `image` entry."""
-    return PATCHED if "patches" in section else (PIXELS,)
+    return PATCHED if "patches" in section else GRIDDED if "grid" in section else (PIXELS,)
 
 
 def image_tensors(images: Sequence[Any], section: ImageSection) -> dict[str, np.ndarray]:
     """The tensors that a graph of images takes: pixel values alone, see `pixel_values`, or of images in patches
     pixel_values, float32 [batch, patches, size * size * 3], pixel_attention_mask, int64 [batch, patches], 0 behind the
-    last patch of an image, and spatial_shapes, int64 [batch, 2], how many patches lie below and beside one another.
+    last patch of an image, and spatial_shapes, int64 [batch, 2], how many patches lie below and beside one another. Of
+    one image as any number of tokens they are patch_groups, float32 [tokens, merge * merge, numbers], and
+    image_grid_thw, int64 [1, 3], its frames, rows and columns of patches.
     """
+    if "grid" in section:
+        (image,) = images
+        return dict(zip(GRIDDED, _in_groups(_prepare(image, section), section["grid"]), strict=True))
     if "patches" not in section:
         return {PIXELS: pixel_values(images, section)}
     patched = [_in_patches(_prepare(image, section), section["patches"]) for image in images]
@@ -76,6 +83,43 @@ def _in_patches(values: np.ndarray, patches: PatchSection) -> tuple[np.ndarray, 
     filled = np.zeros((most, channels * edge * edge), np.float32)
     filled[:count] = cut.reshape(count, -1)
     return filled, (np.arange(most) < count).astype(np.int64), np.array(grid, np.int64)
+
+
+def _in_groups(values: np.ndarray, grid: GridSection) -> tuple[np.ndarray, np.ndarray]:
+    """The patches of an image, those that become a token together behind one another, and how many lie in each way."""
+    edge, merge, frames = grid["size"], grid["merge"], grid["frames"]
+    channels, height, width = values.shape
+    rows, columns = height // (edge * merge), width // (edge * merge)
+    if (rows * edge * merge, columns * edge * merge) != (height, width) or not rows * columns:
+        raise UnsupportedOptionError(
+            f"an image of {width} x {height} pixels (have: multiples of {edge * merge}).\nResize it to such a size."
+        )
+    cut = values.reshape(channels, rows, merge, edge, columns, merge, edge).transpose(1, 4, 2, 5, 0, 3, 6)
+    filmed = np.repeat(cut[:, :, :, :, :, None], frames, axis=5)
+    groups = filmed.reshape(rows * columns, merge * merge, channels * frames * edge * edge)
+    return np.ascontiguousarray(groups), np.array([[1, rows * merge, columns * merge]], np.int64)
+
+
+def _gridded_size(size: tuple[int, int], grid: GridSection) -> tuple[int, int]:
+    """Pillow's (width, height) of whole groups of patches, between the fewest and the most pixels.
+
+    Raises:
+        UnsupportedOptionError: for an image that the library refuses for its shape.
+    """
+    step, area = grid["size"] * grid["merge"], math.prod(size)
+    if max(size) > LONGEST_SHAPE * min(size):
+        raise UnsupportedOptionError(
+            f"an image of {size[0]} x {size[1]} pixels (have: up to {LONGEST_SHAPE} times as long as wide).\n"
+            "Cut it to another shape."
+        )
+    width, height = (round(length / step) * step for length in size)
+    if width * height > grid["most"]:
+        scale = math.sqrt(area / grid["most"])
+        width, height = (max(step, math.floor(length / scale / step) * step) for length in size)
+    elif width * height < grid["least"]:
+        scale = math.sqrt(grid["least"] / area)
+        width, height = (math.ceil(length * scale / step) * step for length in size)
+    return width, height
 
 
 def _fitting_size(size: tuple[int, int], patches: PatchSection) -> tuple[int, int]:
@@ -189,12 +233,12 @@ def _resized(image: Any, section: ImageSection) -> np.ndarray:
     if section["do_convert_rgb"]:
         image = _in_rgb(image)
     if section["do_resize"]:
-        patches = section.get("patches")
-        target = (
-            _target_size(image.size, not_null(section["size"]))
-            if patches is None
-            else _fitting_size(image.size, patches)
-        )
+        if "patches" in section:
+            target = _fitting_size(image.size, section["patches"])
+        elif "grid" in section:
+            target = _gridded_size(image.size, section["grid"])
+        else:
+            target = _target_size(image.size, not_null(section["size"]))
         if target[0] * target[1] > LARGEST_EDGE**2:
             raise UnsupportedOptionError(
                 f"an image of {image.size[0]} x {image.size[1]} pixels would become one of {target[0]:,} x "

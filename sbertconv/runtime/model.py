@@ -291,6 +291,7 @@ class ConvertedModel:
                 yield chosen, graph.text_tensors(texts(chosen), task, prompt)
         elif graph.section["modality"] != "text":
             graph.check_prompt(prompt)
+            batch_size = 1 if graph.takes_one else batch_size
             yield from prepared_ahead(chunks(order, batch_size), lambda part: self._prepared(graph, items, part, task))
         else:
             tokenize = lambda part: graph.tokenizer.limited_ids(texts(part), task)  # noqa: E731

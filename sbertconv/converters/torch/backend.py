@@ -22,7 +22,7 @@ from sbertconv.plan.outputs import OUTPUTS
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.tokenization import TextTokenizer
 from sbertconv.source.kinds import class_of
-from sbertconv.source.routes import OF_ONE_SIZE, PER_TEXT
+from sbertconv.source.routes import GRID, GROUPS, OF_ONE_SIZE, PER_TEXT
 from sbertconv.source.torch_compat import free_symbols
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class Pipeline(torch.nn.Module):
         pixel_values: Tensor | None = None,
         pixel_attention_mask: Tensor | None = None,
         spatial_shapes: Tensor | None = None,
+        patch_groups: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
         input_features: Tensor | None = None,
         input_values: Tensor | None = None,
     ) -> dict[str, Tensor]:
@@ -82,6 +84,8 @@ class Pipeline(torch.nn.Module):
             pixel_values: float32 [batch, channels, height, width], or of patches [batch, patches, numbers].
             pixel_attention_mask: 1 for patches, 0 behind the last one, int64 [batch, patches].
             spatial_shapes: patches below and beside one another, int64 [batch, 2].
+            patch_groups: of one image, those patches together that become a token, float32 [tokens, patches, numbers].
+            image_grid_thw: frames, rows and columns of patches of that image, int64 [1, 3].
             input_features: spectrograms, float32 [batch, filters, frames] or [batch, 1, frames, filters].
             input_values: the same of other models, float32 [batch, frames, filters].
 
@@ -100,6 +104,8 @@ class Pipeline(torch.nn.Module):
             "pixel_values": pixel_values,
             "pixel_attention_mask": pixel_attention_mask,
             "spatial_shapes": spatial_shapes,
+            "patch_groups": patch_groups,
+            "image_grid_thw": image_grid_thw,
             "input_features": input_features,
             "input_values": input_values,
         }
@@ -128,8 +134,10 @@ def example_tensors(route: PlannedRoute, inputs: Sequence[str], tokenizer: TextT
 
 
 def dynamic_axes(name: str) -> tuple[int, ...]:
-    """The axes of an input that vary: batch, and sequence for tokens."""
-    return (0,) if name in (*PER_TEXT, *OF_ONE_SIZE) else (0, 1)
+    """The axes of an input that vary: batch, and sequence for tokens; none of the grid of an image."""
+    if name == GRID:
+        return ()
+    return (0,) if name in (*PER_TEXT, *OF_ONE_SIZE, GROUPS) else (0, 1)
 
 
 def dynamic_shapes(names: Sequence[str]) -> dict[str, dict[int, object]]:
