@@ -236,13 +236,40 @@ MODALITIES = (
         "GroupViT, ViT, BEiT, DeiT, Swin, ResNet and the image halves of CLIP and SigLIP",
     ),
     (
+        "images in patches of any number up to a largest",
+        "as above, resized to nearly so many patches, which are cut out and filled up with zeros; the model's places "
+        "are resized to the grid of each image inside the graph, as a product with weights made of it. An image of one "
+        "patch beside none is refused",
+        "the row `siglip2` (NaFlex) on every engine; the patches of that processor at odd sizes, the places at odd "
+        "grids",
+    ),
+    (
+        "images among the tokens of a language model, as many tokens for every image",
+        "as images of one size; the ids around an image and in its place are constants of the graph, and so is the "
+        "default prompt, where the library sends an image as a message; another prompt before an image is refused",
+        'the rows `llava`, `gemma3` and `colpali` (`transformer_task="retrieval"`: pages as images, questions as '
+        "texts, MaxSim) on every engine",
+    ),
+    (
         "sounds as spectrograms of one size: samples, samples with their rate, WAV files, bytes, columns of tables",
         "numpy, by the settings of the feature extractor (Whisper, CLAP without fusion, AST): fill or cut, frames, "
         "Fourier transform, mel filters, logarithm",
         "the rows `whisper` (its encoder), `ast` and `clap`; the spectrograms with those extractors at odd lengths",
     ),
     ("sounds as waves (wav2vec 2.0, HuBERT, WavLM)", "not yet", "refused by the name of the extractor"),
-    ("images in patches of any number", "not yet", "SigLIP 2 and vision-language models are refused"),
+    (
+        "images among the tokens of a language model, as many tokens as their size makes, one image for each run",
+        "as above, resized to whole groups of patches between the fewest and the most pixels; one id in the manifest "
+        "is repeated for every group, and places follow from the grid inside the graph",
+        "ColQwen2 (`tests/test_images.py`, at odd sizes) with ONNX Runtime, OpenVINO and PyTorch; Keras, TensorFlow, "
+        "LiteRT and TensorRT, which want sizes beforehand, are refused by name",
+    ),
+    (
+        "other images as tokens of any number",
+        "not yet",
+        "LLaVA-NeXT, Idefics3 and the like are refused by the tensors that their processors give for each image. "
+        "Qwen-VL is not tried: its processors need torchvision, for videos",
+    ),
     (
         "the encoder of an encoder-decoder",
         "as texts; the decoder is left out, as the library does",

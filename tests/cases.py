@@ -36,6 +36,18 @@ from transformers import (
     ConvNextModel,
     Dinov2Config,
     Dinov2Model,
+    Gemma3Config,
+    Gemma3ImageProcessor,
+    Gemma3Model,
+    Gemma3Processor,
+    LlavaConfig,
+    LlavaModel,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2ImageProcessor,
+    Siglip2Model,
+    Siglip2Processor,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -201,6 +213,19 @@ def siglip() -> SentenceTransformer:
     return chain(st.Transformer(folder))
 
 
+def siglip2(**processing: Any) -> SentenceTransformer:
+    """A dual encoder of images in patches of any number, with places that are resized to each image."""
+    tokenizer = tiny.tokenizer("bpe", max_length=64)
+    size = {"intermediate_size": 48, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    text = {**size, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": 64, "projection_size": 32}
+    torch.manual_seed(23)
+    model = Siglip2Model(Siglip2Config(text_config=text, vision_config={**size, "num_patches": 16, "patch_size": 16}))
+    torch.nn.init.normal_(model.vision_model.embeddings.position_embedding.weight)
+    folder = with_processor(model, Siglip2Processor(Siglip2ImageProcessor(), tokenizer))
+    return chain(st.Transformer(folder, processing_kwargs=processing or None))
+
+
 def image_encoder(model: Any, processor: Any) -> SentenceTransformer:
     """A model of images alone: the mean of its patches, or of its channels' places."""
     folder = tempfile.mkdtemp(prefix="tiny-images-")
@@ -208,6 +233,74 @@ def image_encoder(model: Any, processor: Any) -> SentenceTransformer:
     processor.save_pretrained(folder)
     module = st.Transformer(folder)
     return chain(module, st.Pooling(module.get_embedding_dimension(), "mean"))
+
+
+# What it makes of an image is a place, and text around it
+TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}: {% for part in message.content %}"
+    "{% if part.type == 'image' %}PLACE{% else %}{{ part.text }}{% endif %}{% endfor %}\n{% endfor %}"
+)
+LANGUAGE = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "head_dim": 8,
+    "num_key_value_heads": 2, "initializer_range": 0.3, "max_position_embeddings": 256,
+}  # fmt: skip
+EYES = VISION | {"intermediate_size": 48}
+
+
+def tokenizer_with(**tokens: str) -> PreTrainedTokenizerFast:
+    """A tokenizer with further special tokens, which it has as attributes of these names."""
+    plain = tiny.tokenizer("bpe", max_length=64)
+    named = {f"{name}_token": getattr(plain, f"{name}_token") for name in ("pad", "unk", "bos", "eos", "mask")}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=plain.backend_tokenizer, model_max_length=64, extra_special_tokens=tokens, **named
+    )
+
+
+def with_processor(model: Any, processor: Any) -> str:
+    """The folder of a model and its processor."""
+    folder = tempfile.mkdtemp(prefix="tiny-vision-language-")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def llava(**options: Any) -> SentenceTransformer:
+    """A language model that reads the patches of an image among its tokens, in a message."""
+    tokenizer = tokenizer_with(image_token="<image>")
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE.replace("PLACE", "<image>"),
+    )
+    torch.manual_seed(21)
+    text = {"model_type": "llama", **LANGUAGE, "vocab_size": len(tokenizer)}
+    vision = {"model_type": "clip_vision_model", **EYES}
+    config = LlavaConfig(text_config=text, vision_config=vision, image_token_index=image)
+    module = st.Transformer(with_processor(LlavaModel(config), processor))
+    return chain(module, pooling("lasttoken"), st.Normalize(), **options)
+
+
+def gemma3() -> SentenceTransformer:
+    """A language model in which the tokens of an image attend to one another."""
+    tokens = {"image_token": "<image>", "boi_token": "<begin>", "eoi_token": "<end>"}
+    tokenizer = tokenizer_with(**tokens)
+    template = TEMPLATE.replace("PLACE", "<begin>")
+    images = Gemma3ImageProcessor(size={"height": 32, "width": 32})
+    processor = Gemma3Processor(images, tokenizer, image_seq_length=4, chat_template=template)
+    torch.manual_seed(22)
+    text = {**LANGUAGE, "vocab_size": len(tokenizer), "layer_types": ["full_attention"]}
+    vision = {"model_type": "siglip_vision_model", **EYES}
+    config = Gemma3Config(
+        text_config=text,
+        vision_config=vision,
+        mm_tokens_per_image=4,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    return chain(st.Transformer(with_processor(Gemma3Model(config), processor)), pooling())
 
 
 def dinov2() -> SentenceTransformer:
@@ -394,8 +487,15 @@ MODULES = {
     "router with a static route": Case(static_router, checks=("encode_query", "encode_document")),
     "clip": Case(clip, expected={"graphs": ["text", "image"], "dimension": 24}, checks=("images",)),
     "siglip": Case(siglip),
+    "siglip2": Case(siglip2, expected={"graphs": ["text", "image"]}, checks=("images",)),
     "dinov2": Case(dinov2),
     "convnext": Case(convnext),
+    "llava": Case(
+        lambda: llava(prompts=PROMPTS, default_prompt_name="query"),
+        expected={"graphs": ["text", "image"]},
+        checks=("images", "images in other modes", "over the limit"),
+    ),
+    "gemma3": Case(gemma3, expected={"graphs": ["text", "image"]}, checks=("images",)),
     "whisper": Case(whisper, checks=("sounds",)),
     "ast": Case(spectrogram_transformer, checks=("sounds",)),
     "clap": Case(clap, expected={"graphs": ["text", "audio"], "dimension": 24}, checks=("sounds",)),
@@ -444,8 +544,8 @@ TORCH_ARCHITECTURES = (
 TORCH_MODULES = (
     "pooling max", "pooling without prompt", "dense gelu residual", "dense on tokens", "layer norm", "dropout",
     "weighted layers", "cnn", "cnn with strides", "lstm", "word embeddings, subwords", "word weights",
-    "bag of words, once each", "static embedding, truncated", "router with a static route", "clip", "ast",
-    "truncate_dim", "token embeddings",
+    "bag of words, once each", "static embedding, truncated", "router with a static route", "clip", "llava", "siglip2",
+    "ast", "truncate_dim", "token embeddings",
 )  # fmt: skip
 
 CASES: OrderedDict[str, Case] = OrderedDict({**ARCHITECTURES, **MODULES})

@@ -26,7 +26,17 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    ColPaliConfig,
+    ColPaliForRetrieval,
+    ColPaliProcessor,
+    ColQwen2Config,
+    ColQwen2ForRetrieval,
+    ColQwen2Processor,
+    PaliGemmaConfig,
     PreTrainedTokenizerFast,
+    Qwen2VLConfig,
+    Qwen2VLImageProcessor,
+    SiglipImageProcessor,
 )
 
 import sbertconv
@@ -223,6 +233,41 @@ def multi_vector_encoder(
     return MultiVectorEncoder(modules=[transformer, dense, *end], device="cpu", **options)
 
 
+def colpali(*, patches_alone: bool = False) -> MultiVectorEncoder:
+    """Pages as images and questions as texts, with a vector for every token, or of a page for every patch."""
+    tokenizer, images = tiny.tokenizer("bpe", max_length=64), SiglipImageProcessor(size={"height": 32, "width": 32})
+    images.image_seq_length = 16
+    processor = ColPaliProcessor(images, tokenizer)
+    image = processor.tokenizer.convert_tokens_to_ids("<image>")
+    text = {"model_type": "gemma", **cases.LANGUAGE, "vocab_size": len(processor.tokenizer)}
+    vision = {"model_type": "siglip_vision_model", **cases.EYES}
+    sizes = {"projection_dim": 32, "hidden_size": 32, "image_token_index": image}
+    torch.manual_seed(4)
+    inside = PaliGemmaConfig(text_config=text, vision_config=vision, **sizes)
+    model = ColPaliForRetrieval(ColPaliConfig(vlm_config=inside, embedding_dim=8))
+    module = st.Transformer(cases.with_processor(model, processor), transformer_task="retrieval")
+    mask = mv.MultiVectorMask(keep_only_token_ids=[image] if patches_alone else None)
+    return MultiVectorEncoder(modules=[module, mask], device="cpu")
+
+
+def colqwen2(**mask: Any) -> MultiVectorEncoder:
+    """Pages as images of any number of tokens, and questions as texts."""
+    names = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+    names |= {"vision_start": "<|vision_start|>", "vision_end": "<|vision_end|>"}
+    tokenizer = cases.tokenizer_with(**{f"{name}_token": token for name, token in names.items()})
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
+    images = Qwen2VLImageProcessor(patch_size=8, size={"shortest_edge": 16 * 16, "longest_edge": 64 * 64})
+    rotary = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
+    text = {**cases.LANGUAGE, "vocab_size": len(tokenizer), "rope_parameters": rotary}
+    vision = {"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "patch_size": 8, "mlp_ratio": 2}
+    torch.manual_seed(5)
+    inside = Qwen2VLConfig(text_config=text, vision_config=vision, **ids)
+    model = ColQwen2ForRetrieval(ColQwen2Config(vlm_config=inside, embedding_dim=8))
+    folder = cases.with_processor(model, ColQwen2Processor(images, tokenizer))
+    module = st.Transformer(folder, transformer_task="retrieval")
+    return MultiVectorEncoder(modules=[module, mv.MultiVectorMask(**mask)], device="cpu")
+
+
 def token_vectors(model: Any) -> list[Any]:
     return [vectors for encode in (model.encode_query, model.encode_document) for vectors in encode(TEXTS)]
 
@@ -292,6 +337,7 @@ CLASSES = {
             "modernbert, kept tokens of documents": lambda: multi_vector_encoder(
                 "modernbert", mask={"keep_only_token_ids": list(range(5, 200))}, similarity_fn_name="meanmaxsim"
             ),
+            "colpali, patches alone": lambda: colpali(patches_alone=True),
         },
     ),
 }

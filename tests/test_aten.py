@@ -276,6 +276,7 @@ CASES: dict[str, list[Args]] = {
     "conv2d.default": [(real(2, 3, 8, 9), real(4, 3, 2, 3), real(4), [2, 3]),
         (real(2, 3, 8, 9), real(4, 3, 2, 3), None, [1, 1], [1, 2], [2, 1])],
     "conv2d.padding": [(real(2, 3, 8, 9), real(4, 3, 3, 3), real(4), [1, 1], "same")],
+    "avg_pool2d.default": [(real(2, 3, 8, 9), [2, 3]), (real(2, 3, 8, 9), [3, 2], [1, 2], [1, 0])],
     # normalisation and activations
     "softmax.int": [(X, -1), (X, 1), (INT, -1, {"dtype": F32})],
     "_softmax.default": [(X, 1, False)],

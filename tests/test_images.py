@@ -11,17 +11,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import cases
+import class_cases
 import numpy as np
 import pytest
+import torch
 from conftest import Ran
 from PIL import Image
 from transformers import CLIPImageProcessor
+from transformers.vision_utils import get_vision_position_ids
 
 import sbertconv
 from sbertconv.artifact.folder import read_artifact
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.converters.grids import grid_places
+from sbertconv.converters.patches import resized_places
+from sbertconv.errors import SbertconvError, UnsupportedOptionError
 from sbertconv.plan.images import describe_image
-from sbertconv.runtime.images import opened_image
+from sbertconv.runtime.images import GRIDDED, PATCHED, image_tensors, opened_image
 from sbertconv.tables.embedding import EmbedTable
 from sbertconv.tables.encoding import TableOptions, embed_tables
 
@@ -249,6 +254,190 @@ def test_images_come_as_dicts_and_as_paths(model: Any, clip_artifact: Path, tmp_
     ):
         with pytest.raises(UnsupportedOptionError, match=reason):
             converted.encode(inputs)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A model of pages and questions, and its folder."""
+    model = class_cases.colpali(patches_alone=True)
+    return model, sbertconv.to_onnx(model, tmp_path_factory.mktemp("pages") / "onnx").folder
+
+
+@pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
+def test_a_page_has_the_vectors_of_the_library(method: str, pages: tuple[Any, Path], pictures: Path) -> None:
+    model, converted = pages[0], sbertconv.load(pages[1])
+    given = [RGBA, RGBA.convert("L"), RGB.convert("P"), RGB.resize((9, 70)), str(pictures / "TURNED.JPG"), URI]
+    ours, theirs = (getattr(side, method)(given) for side in (converted, model))
+    assert [len(one) for one in ours] == [29 if method == "encode_query" else 16] * len(given)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, np.asarray(other), ATOL, ATOL)
+    np.testing.assert_allclose(getattr(converted, method)(RGB), np.asarray(getattr(model, method)(RGB)), ATOL, ATOL)
+
+
+def test_a_question_finds_a_page_as_in_the_library(pages: tuple[Any, Path]) -> None:
+    questions, images = ["a fox", "how many people live in Berlin?"], [RGB, RGB.resize((9, 70))]
+    ours, theirs = (
+        np.asarray(side.similarity(side.encode_query(questions), side.encode_document(images)))
+        for side in (sbertconv.load(pages[1]), pages[0])
+    )
+    np.testing.assert_allclose(ours, theirs, 1e-4, 1e-4)  # sums of the products of 29 tokens
+
+
+def test_a_table_of_pages_is_embedded(pages: tuple[Any, Path], pictures: Path) -> None:
+    import pyarrow as pa
+
+    table = pa.table({"picture": [str(pictures / "plain.png"), str(pictures / "plain.png")]})
+    rows = (
+        EmbedTable(folder=str(pages[1]), column="picture", encode={"task": "document"})(table)
+        .column("embedding")
+        .to_pylist()
+    )
+    for row in rows:
+        np.testing.assert_allclose(row, np.asarray(pages[0].encode_document(RGB)), ATOL, ATOL)
+
+
+def test_a_prompt_before_an_image_is_that_of_the_graph(tmp_path: Path) -> None:
+    model = cases.llava(prompts=cases.PROMPTS, default_prompt_name="query")
+    converted = sbertconv.load(sbertconv.to_onnx(model, tmp_path / "onnx").folder)
+    for options in ({}, {"prompt_name": "query"}, {"prompt": cases.PROMPTS["query"]}):
+        np.testing.assert_allclose(converted.encode(RGB, **options), model.encode(RGB, **options), ATOL, ATOL)
+    for options in ({"prompt_name": "passage"}, {"prompt": ""}):
+        with pytest.raises(UnsupportedOptionError, match=r"before an image \(have: 'query: '"):
+            converted.encode(RGB, **options)
+        np.testing.assert_allclose(converted.encode("a", **options), model.encode("a", **options), ATOL, ATOL)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (1, 36), (18, 2), (2, 3), (4, 4), (5, 7), (3, 9)])
+@pytest.mark.parametrize("table", [(4, 4), (6, 6), (3, 5)])
+def test_places_are_resized_as_by_pytorch(table: tuple[int, int], grid: tuple[int, int]) -> None:
+    places = torch.rand(*table, 8, generator=torch.Generator().manual_seed(0))
+    options = {"size": grid, "mode": "bilinear", "align_corners": False, "antialias": True}
+    (expected,) = torch.nn.functional.interpolate(places.permute(2, 0, 1)[None], **options)
+    expected = expected.flatten(1).T
+    found = resized_places(places, torch.tensor([grid, (2, 2)]), 36)
+    torch.testing.assert_close(found[0, : len(expected)], expected)
+    torch.testing.assert_close(found[0, len(expected) :], expected[:1].expand(36 - len(expected), -1))
+
+
+@pytest.fixture(scope="module")
+def patched() -> Any:
+    """A model of images in patches."""
+    return cases.siglip2()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 1000), (1000, 3), (257, 255), (640, 480), (33, 47), (512, 513), (90, 30)])
+def test_an_image_is_cut_into_the_patches_of_the_library(size: tuple[int, int], patched: Any) -> None:
+    section = describe_image(patched[0])
+    assert section["patches"] == {"size": 16, "most": 256}
+    ours, theirs = image_tensors([RGB.resize(size)], section), patched[0].preprocess([RGB.resize(size)])
+    assert list(ours) == list(PATCHED)
+    for name, tensor in ours.items():
+        np.testing.assert_array_equal(tensor, theirs[name].numpy(), err_msg=name)
+
+
+def test_an_image_of_one_patch_beside_none_is_refused(patched: Any) -> None:
+    with pytest.raises(UnsupportedOptionError, match="one patch wide"):
+        image_tensors([RGB.resize((1, 1000))], describe_image(patched[0]))
+    # PyTorch gives other numbers than it does for a wider grid of the same rows; if this fails, the refusal is to go
+    places = torch.arange(16.0).reshape(4, 1, 4).expand(4, 4, 4).permute(2, 0, 1)[None]  # alike along every row
+    options = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    one, two = (torch.nn.functional.interpolate(places, size=(7, width), **options) for width in (1, 2))
+    assert not torch.allclose(one[..., 0], two[..., 0])
+
+
+@pytest.fixture(scope="module")
+def grids() -> Any:
+    """A model of pages that become tokens of any number."""
+    return class_cases.colqwen2()
+
+
+SIZES = [(33, 47), (40, 50), (9, 70), (200, 31), (5, 5), (512, 300), (1, 200)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_image_becomes_the_tokens_of_the_library(size: tuple[int, int], grids: Any) -> None:
+    section = describe_image(grids[0])
+    ours, theirs = image_tensors([RGB.resize(size)], section), grids[0].preprocess([RGB.resize(size)])
+    assert list(ours) == list(GRIDDED)
+    np.testing.assert_array_equal(ours["image_grid_thw"], theirs["image_grid_thw"].numpy())
+    groups, pixels = ours["patch_groups"], theirs["pixel_values"].numpy()
+    np.testing.assert_array_equal(groups.reshape(pixels.shape), pixels)
+    row, place = section["tokens"]["input_ids"], section["grid"]["place"]
+    assert [*row[:place], *[row[place]] * len(groups), *row[place + 1 :]] == theirs["input_ids"][0].tolist()
+
+
+@pytest.mark.parametrize("merge", [1, 2, 3])
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 1), (1, 5)])
+def test_places_on_a_grid_are_those_of_transformers(grid: tuple[int, int], merge: int) -> None:
+    sizes = torch.tensor([[1, grid[0] * merge, grid[1] * merge]])
+    expected = get_vision_position_ids(sizes, merge)
+    torch.testing.assert_close(grid_places(sizes, len(expected), merge), expected)
+
+
+GRIDDED_WAYS: dict[str, Callable[[Any, Path], Any]] = {
+    "onnx": lambda model, folder: sbertconv.to_onnx(model, folder, engines=["onnxruntime", "openvino"]),
+    "torch": sbertconv.to_torch,
+}
+
+
+@pytest.mark.parametrize("way", GRIDDED_WAYS)
+def test_pages_of_any_size_have_the_vectors_of_the_library(way: str, grids: Any, tmp_path: Path) -> None:
+    converted = sbertconv.load(GRIDDED_WAYS[way](grids, tmp_path / "pages").folder, format=way)
+    images = [RGBA, RGB.convert("P"), *(RGB.resize(size) for size in SIZES)]
+    for method in ("encode", "encode_query", "encode_document"):
+        ours, theirs = (getattr(side, method)(images) for side in (converted, grids))
+        assert len({len(one) for one in ours}) > 1
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, np.asarray(other), ATOL, ATOL)
+    with pytest.raises(UnsupportedOptionError, match="up to 200 times as long as wide"):
+        converted.encode(RGB.resize((1, 201)))
+
+
+@pytest.mark.parametrize(
+    ("convert", "mask", "said"),
+    [
+        (sbertconv.to_tf, {}, "images as tokens of any number .*onnx and torch"),
+        (sbertconv.to_onnx, {"keep_only_token_ids": [3]}, "count in queries than in documents, of images of any size"),
+        (lambda *given: sbertconv.to_onnx(*given, target="tensorrt"), {}, "TensorRT is given images of one size"),
+    ],
+)
+def test_what_pages_of_any_size_cannot_be_is_refused(convert: Any, mask: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SbertconvError, match=f"(?s){said}"):
+        convert(class_cases.colqwen2(**mask), tmp_path / "pages")
+
+
+@pytest.mark.parametrize("options", [{"token_type_ids": True}, {"text_input": True}])
+def test_options_of_texts_leave_the_graph_of_images_alone(options: Any, model: Any, tmp_path: Path) -> None:
+    artifact = sbertconv.to_onnx(model, tmp_path / "model", **options)
+    inputs = {one["name"]: [entry["name"] for entry in one["inputs"]] for one in artifact.manifest["graphs"]}
+    assert inputs["image"] == ["pixel_values"]
+    assert len(inputs["text"]) > 1 or inputs["text"] == ["text"]
+
+
+class OfItsOwn:
+    """A module that gives other tensors beside the pixels than any processor of the table."""
+
+    def __init__(self, module: Any, **given: Callable[[Any], Any]) -> None:
+        self.module, self.given = module, given
+        self.processor = module.processor
+
+    def preprocess(self, images: list[Any], **options: Any) -> dict[str, Any]:
+        found = self.module.preprocess(images, **options)
+        return {**found, **{name: make(found) for name, make in self.given.items()}}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"sizes": lambda found: found["pixel_values"].sum((1, 2))}, r"CLIPProcessor.*for each image, sizes"),
+        ({"pixel_values": lambda found: found["pixel_values"][:, None]}, r"pixel_values \[1, 1, 3, 32, 32\]"),
+        ({"pixel_values": lambda found: found["pixel_values"] + 1}, "other pixel values of an image of 64 x 64"),
+        ({"pixel_values": lambda found: found["none"]}, "takes no image alone: KeyError"),
+    ],
+)
+def test_what_is_made_of_an_image_beside_its_settings_is_refused(given: Any, said: str, model: Any) -> None:
+    with pytest.raises(UnsupportedOptionError, match=f"(?s){said}"):
+        describe_image(OfItsOwn(model[0], **given))
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,24 @@ class TokenizerSection(TypedDict):
     ]
 
 
+class PatchSection(TypedDict):
+    """The patches that an image is cut into, of any number up to a largest."""
+
+    size: Annotated[Edge, key("the edge of a patch, in pixels")]
+    most: Annotated[int, key("the largest number; an image is resized to have nearly as many", ge=1, le=65536)]
+
+
+class GridSection(TypedDict):
+    """The tokens that an image becomes, of any number: groups of its patches."""
+
+    size: Annotated[Edge, key("the edge of a patch, in pixels")]
+    merge: Annotated[int, key("how many patches on each side become a token together", ge=1, le=64)]
+    frames: Annotated[int, key("how often a patch repeats the image, as a film that stands still", ge=1, le=64)]
+    least: Annotated[int, key("the fewest pixels of an image, to which it is enlarged", ge=1, le=LARGEST_EDGE**2)]
+    most: Annotated[int, key("the most pixels of an image, to which it is reduced", ge=1, le=LARGEST_EDGE**2)]
+    place: Annotated[int, key("where in `tokens` the one stands that is repeated for every group", ge=0)]
+
+
 class ImageSection(TypedDict):
     """The way from images to pixel values: resize, center crop, rescale, normalize, in this order."""
 
@@ -157,6 +175,14 @@ class ImageSection(TypedDict):
     do_normalize: Annotated[bool | None, key("whether the mean is taken off and the rest divided")]
     image_mean: Annotated[list[Value] | Value | None, key("the mean of each channel")]
     image_std: Annotated[list[Divisor] | Divisor | None, key("the divisor of each channel")]
+    patches: NotRequired[Annotated[PatchSection, key("the patches that an image is cut into, in the place of `size`")]]
+    grid: NotRequired[Annotated[GridSection, key("the tokens that an image becomes, in the place of `size`")]]
+    tokens: NotRequired[
+        Annotated[dict[Name, list[int]], key("what the model is given with every image, as constants of the graph")]
+    ]
+    prompt: NotRequired[
+        Annotated[str | None, key("the prompt before every image, for models that take an image as a message")]
+    ]
 
 
 class MelSection(TypedDict):
@@ -424,8 +450,9 @@ MOST_SPECTRUM = 2**24  # numbers of a spectrum, 128 MiB as float64; Whisper's ha
 MOST_PARTS = 1000  # of a list or an object that is wrong, each of which is looked at by itself
 IMAGE_SIZES = {"size": ({"shortest_edge"}, {"height", "width"}), "crop_size": ({"height", "width"},)}
 SECTIONS = (Manifest, GraphSection, Tensor, TokenizerSection, QueryExpansion, Template, Slot, ImageSection,
-            SoundSection, MelSection, Attention, ShapeRange, TokenPooling, WeightsOrigin, Origin, ProofSection,
-            CheckSection, QualitySection, GateSection, PlanSection, ConsumerSection, VariantSection, File)  # fmt: skip
+            PatchSection, GridSection, SoundSection, MelSection, Attention, ShapeRange, TokenPooling, WeightsOrigin,
+            Origin, ProofSection, CheckSection, QualitySection, GateSection, PlanSection, ConsumerSection,
+            VariantSection, File)  # fmt: skip
 OPEN = (ProofSection, CheckSection, QualitySection, PlanSection)  # reports: they say more than is read again
 
 
@@ -616,7 +643,10 @@ def _image_problems(image: Mapping[str, Any] | None) -> Iterator[str]:
         return
     for step, settings in IMAGE_STEPS.items():
         left = [name for name in settings if image[step] and image[name] is None]
+        left = [name for name in left if not (name == "size" and {"patches", "grid"} & image.keys())]
         yield from (f"{name} is null, and {step} is true" for name in left)
+    if (patches := image.get("patches")) and patches["size"] ** 2 * patches["most"] > LARGEST_EDGE**2:
+        yield f"patches have more than {LARGEST_EDGE**2:,} pixels together"
     for name, ways in IMAGE_SIZES.items():
         if image.get(name) is not None and not any(way <= image[name].keys() for way in ways):
             due = "; ".join(", ".join(sorted(way)) for way in ways)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.source.routes import GROUPS
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,8 @@ def check_transformer(module: torch.nn.Module, context: Context) -> None:
         raise UnsupportedOptionError(f"takes {', '.join(map(str, modalities))}, not {context.modality!r}")
     if module.query_expansion is None:
         return
+    if context.modality != "text":
+        raise UnsupportedOptionError(f"query_expansion beside the modality {context.modality!r}")
     if not context.walk.route.scoring_rules:
         raise UnsupportedOptionError("query_expansion without a MultiVectorMask behind it, which scores the tokens")
     if module.query_expansion["strategy"] == "min" and module.tokenizer.padding_side == "left":
@@ -31,10 +34,13 @@ def check_transformer(module: torch.nn.Module, context: Context) -> None:
         )
 
 
-def check_texts(context: Context) -> None:
-    """Raise UnsupportedOptionError on a route that takes no texts: its tokens have no ids."""
-    if context.modality != "text":
-        raise UnsupportedOptionError(f"takes texts alone, not {context.modality!r}")
+def check_tokens(context: Context) -> None:
+    """Raise UnsupportedOptionError on a route whose tokens have no ids, such as the patches of an image alone."""
+    if context.modality != "text" and "input_ids" not in context.walk.route.tokens:
+        raise UnsupportedOptionError(f"takes tokens that have ids, not {context.modality!r}")
+    route = context.walk.route
+    if GROUPS in route.inputs and any(rule.tells_queries for rule in route.scoring_rules):
+        raise UnsupportedOptionError("other tokens that count in queries than in documents, of images of any size")
 
 
 def check_token_pooling(module: torch.nn.Module, context: Context) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sbertconv.artifact.folder import Artifact
-from sbertconv.plan.images import describe_image
 from sbertconv.plan.outputs import OUTPUTS
 from sbertconv.plan.planning import described
 from sbertconv.plan.routes import DescribedRoute
@@ -53,7 +52,7 @@ def route_settings(route: DescribedRoute, tokenizer: Mapping[str, Any] | None) -
         "modality": route.modality,
         "tasks": list(route.tasks),
         "tokenizer": tokenizer,
-        "image": describe_image(route.modules[0][1]) if route.modality == "image" else None,
+        "image": dict(route.input.section) if route.modality == "image" and route.input else None,
         **({"sound": dict(route.input.section)} if route.modality == "audio" and route.input else {}),
     }
 
@@ -72,7 +71,7 @@ def other_settings(source: Source, model: SentenceTransformer, artifact: Artifac
     Raises:
         UnsupportedOptionError: if the model's input cannot be described.
     """
-    routes, graphs = [described(route) for route in find_routes(model)], artifact.manifest["graphs"]
+    routes, graphs = [described(route, model) for route in find_routes(model)], artifact.manifest["graphs"]
     found = []
     if len(routes) != len(graphs):
         found.append(f"graphs: {len(graphs)}, and the model has {len(routes)}")

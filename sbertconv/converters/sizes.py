@@ -47,6 +47,35 @@ def _number(values: Tensor) -> Any:
     return torch.sym_max(count, 1) if is_from_data(count) else count
 
 
+def _all_rows(values: Tensor, dim: int = 0) -> Any:
+    """Tensor.unbind() of an axis that is open as one piece with all its rows: models go through the images of a batch
+    to put what each of them gives behind one another again.
+    """
+    is_open = dim == 0 and values.ndim > 2 and not isinstance(values.shape[0], int)
+    return (values.flatten(0, 1),) if is_open else torch.unbind(values, dim)
+
+
+def _length(values: Tensor) -> int:
+    """Tensor.__len__(), which list() asks for as a hint and goes without where there is none.
+
+    Raises:
+        TypeError: for an axis that is open, whose size is no number.
+    """
+    if not isinstance(values.shape[0], int):
+        raise TypeError("len() of an axis that is open")
+    return values.shape[0]
+
+
+def _scattered(values: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """Tensor.masked_scatter(): as many numbers as the mask has marks lie in the source in their order, so that the
+    n-th mark tells the place. Rows are taken as a whole where the mask tells no numbers of a row apart.
+    """
+    width = values.shape[-1] if mask.shape[-1] == 1 else 1
+    marks = mask.expand(*values.shape[:-1], mask.shape[-1]).reshape(-1)
+    places = (marks.to(torch.int64).cumsum(0) - 1).clamp(min=0)
+    return torch.where(mask, source.reshape(-1, width)[places].reshape(values.shape), values)
+
+
 def _written(number: Tensor, form: str = "") -> str:
     """A number in a text, as an expert's in its name."""
     return format(number.item(), form) if number.ndim == 0 else format(repr(number), form)
@@ -74,6 +103,9 @@ OPEN: dict[Callable[..., Any], Callable[..., Any]] = {
     Tensor.nonzero: _every_place,
     Tensor.numel: _number,
     Tensor.as_strided: _strided,
+    Tensor.masked_scatter: _scattered,
+    Tensor.unbind: _all_rows,
+    Tensor.__len__: _length,
     Tensor.__format__: _written,
 }
 

@@ -61,4 +61,8 @@ def text_tables(plan: Plan, wanted: bool, pair: bool, build: Build) -> dict[str,
     """Route -> its tokenizer as tables, for every route for texts if they are wanted; `pair`: of two texts each."""
     if not wanted:
         return {}
-    return {route.name: TextTables.of(route.input, pair, build) for route in plan.routes if route.input is not None}
+    return {
+        route.name: TextTables.of(route.input, pair, build)
+        for route in plan.routes
+        if route.input and route.modality == "text"
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 
@@ -12,6 +13,8 @@ import torch
 
 from sbertconv.converters.complex_numbers import traceable_complex_numbers
 from sbertconv.converters.exporting import exported
+from sbertconv.converters.grids import traceable_grids
+from sbertconv.converters.patches import traceable_patches
 from sbertconv.converters.scans import traceable_scans
 from sbertconv.converters.sizes import traceable_sizes
 from sbertconv.errors import UnsupportedModuleError, error_text
@@ -20,6 +23,7 @@ from sbertconv.source.torch_compat import FakeTensor, own_buffers
 from sbertconv.source.transformers_compat import chooses_experts
 from sbertconv.source.widening import stand_ins
 
+NO_CHECKS = "TRANSFORMERS_DISABLE_TORCH_CHECK"  # read by transformers at every check
 PLACEHOLDERS = (FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool)  # of a tracer, for numbers it does not have
 
 
@@ -98,9 +102,28 @@ def traceable(module: torch.nn.Module) -> Iterator[None]:
         traceable_scans(module),
         traceable_sizes(module),
         traceable_complex_numbers(module),
+        traceable_patches(module),
+        traceable_grids(module),
         _dtypes_settled(),
+        _without_checks(),
     ):
         yield
+
+
+@contextlib.contextmanager
+def _without_checks() -> Iterator[None]:
+    """While tracing, models do not ask their data whether it is what they expect: graphs have no room for the question,
+    and the comparison answers it.
+    """
+    before = os.environ.get(NO_CHECKS)
+    os.environ[NO_CHECKS] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[NO_CHECKS]
+        else:
+            os.environ[NO_CHECKS] = before
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ model = keras.saving.load_model("keras/model.keras")
 
 from __future__ import annotations
 
+from sbertconv.layers.images import ImageTokens
 from sbertconv.layers.late_interaction import MultiVectorMask, maxsim
 from sbertconv.layers.named import NamedModel
 from sbertconv.layers.output import SentenceEmbedding
@@ -24,6 +25,7 @@ __all__ = [
     "LSTM",
     "BoW",
     "Embedding",
+    "ImageTokens",
     "LSTMCell",
     "MultiVectorMask",
     "NamedModel",

@@ -529,6 +529,20 @@ def conv(
     return ops.transpose(result if bias is None else ops.add(result, bias), last)
 
 
+def avg_pool2d(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] = (0, 0), ceil: bool = False,
+    counts_padding: bool = True, divisor: int | None = None,
+) -> Tensor:  # fmt: skip
+    """The mean of each window, [batch, channels, height, width]; channels last inside, as `conv`."""
+    if ceil or divisor is not None or (any(padding) and not counts_padding):
+        raise NotImplementedError("windows beyond the edge, or another divisor than their size")
+    x = ops.pad(ops.transpose(x, (0, 2, 3, 1)), [(0, 0), *((width, width) for width in padding), (0, 0)])
+    pooled = ops.average_pool(
+        x, tuple(kernel), strides=tuple(stride or kernel), padding="valid", data_format="channels_last"
+    )
+    return ops.transpose(pooled, (0, 3, 1, 2))
+
+
 # Normalisation and activations
 
 
@@ -767,6 +781,7 @@ ROWS: dict[str, Callable[..., Any]] = {
     "outer.default": ops.outer,
     "scaled_dot_product_attention.default": scaled_dot_product_attention,
     "conv1d.default conv1d.padding conv2d.default conv2d.padding": conv,
+    "avg_pool2d.default": avg_pool2d,
     # normalisation and activations
     "softmax.int _softmax.default": softmax,
     "log_softmax.int _log_softmax.default": along(ops.log_softmax),

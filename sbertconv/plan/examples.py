@@ -6,19 +6,23 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 
 from sbertconv.artifact.scoring import IS_QUERY
+from sbertconv.corpus.texts import random_images
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.plan.routes import DescribedRoute
+from sbertconv.runtime.images import PIXELS, image_tensors
 from sbertconv.runtime.sounds import feature_shape
 from sbertconv.runtime.tokenization import Text
 from sbertconv.source.asking import asking
+from sbertconv.source.routes import GROUPS, PER_TEXT
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from sbertconv.artifact.manifest import SoundSection
+    from sbertconv.artifact.manifest import ImageSection, SoundSection
 
 TEXTS = ["an example of a text that is traced, with more words than the other two", "short", ""]
 WINDOW = re.compile(r"window|local|chunk|block|top_?k")  # config entries that change attention beyond a length
@@ -59,7 +63,7 @@ class Walk:
 def example_features(route: DescribedRoute, model: SentenceTransformer) -> dict[str, Any]:
     """The library's own features of a few texts; padded tokens are replaced by a batch that suits tracing."""
     if route.modality != "text":
-        return {**other_example(route), "modality": route.modality}
+        return {**with_tokens(route, other_example(route)), "modality": route.modality}
     task = route.tasks[0] if route.tasks else None
     templates = route.input.section.get("templates") if route.input else None
     texts = examples(not templates or any(case["slots"] == ["text"] for case in templates))
@@ -109,15 +113,46 @@ def token_example(route: DescribedRoute, section: Mapping[str, Any], known: Sequ
 
 
 def other_example(route: DescribedRoute) -> dict[str, torch.Tensor]:
-    """The tensor of three images or sounds, float32 [3, ...]."""
-    return {name: torch.rand(3, *tensor_shape(route, name)) for name in route.inputs}
+    """The tensors of three images or sounds: theirs, float32 [3, ...], and is_query, int64 [3]."""
+    numbers = torch.arange(3) % 2
+    patched = {name: torch.from_numpy(array) for name, array in _patched(route).items()}
+    others = [name for name in route.inputs if name not in patched]
+    given = {name: numbers if name in PER_TEXT else torch.rand(3, *tensor_shape(route, name)) for name in others}
+    return {name: (patched | given)[name] for name in route.inputs}
+
+
+def _patched(route: DescribedRoute) -> dict[str, np.ndarray]:
+    """The tensors of three images in patches, or of one as tokens of any number; none of others."""
+    section = cast("ImageSection", {} if route.input is None else route.input.section)
+    counts = [count for name, count in {"patches": 3, "grid": 1}.items() if name in section]
+    return image_tensors(random_images()[: counts[0]], section) if counts else {}
 
 
 def tensor_shape(route: DescribedRoute, name: str) -> tuple[int, ...]:
-    """The sizes of an image's or sound's tensor: [channels, height, width], or those of its spectrogram."""
-    if route.input is None:
+    """The sizes of an image's or sound's tensor: [channels, height, width], those of its patches or its spectrogram."""
+    if name in (patched := _patched(route)):
+        return patched[name].shape[1:]
+    if route.modality == "image" or route.input is None:
         return (CHANNELS, *image_size(route))
     return feature_shape(cast("SoundSection", route.input.section))
+
+
+def with_tokens(route: DescribedRoute, features: dict[str, Any]) -> dict[str, Any]:
+    """The features of images with those that are the same for every image, int64 [batch, tokens]; of one image as any
+    number of tokens also its patches in a row, float32 [1, patches, numbers].
+    """
+    section = {} if route.input is None else route.input.section
+    if "grid" in section:
+        place, groups = section["grid"]["place"], features[GROUPS]
+        rows = {name: torch.tensor(numbers) for name, numbers in route.tokens.items()}
+        found = {
+            name: torch.cat([row[:place], row[place].expand(groups.shape[0]), row[place + 1 :]]).unsqueeze(0)
+            for name, row in rows.items()
+        }
+        return {**features, PIXELS: groups.flatten(0, 1).unsqueeze(0), **found}
+    batch = next(iter(features.values())).shape[0]
+    found = {name: torch.tensor([numbers]).expand(batch, -1) for name, numbers in route.tokens.items()}
+    return {**features, **found}
 
 
 def _configs(route: DescribedRoute) -> Iterator[Mapping[str, Any]]:

@@ -3,19 +3,148 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
+import torch
 
 from sbertconv.artifact.json_reading import parse_json
-from sbertconv.artifact.manifest import problems_of_image
+from sbertconv.artifact.manifest import CHANNELS, ImageSection, problems_of_image
+from sbertconv.corpus.texts import random_images
 from sbertconv.errors import UnsupportedOptionError, error_text
+from sbertconv.runtime.images import GRIDDED, PIXELS, image_tensors, input_names
 from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
 
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
 WARPED = 384  # pixels: from here on ConvNeXt's image processor crops nothing
+# Between pixel values of both sides, most of them below 3: rounding of float32
+CLOSE = 1e-4
+AXES = ("images", "channels", "height", "width")
+PATCH_AXES = ("images", "patches", "numbers")
+ROW = ("images", "tokens")  # of what is the same for every image
 
 
-def describe_image(module: Any) -> dict[str, Any]:
+def describe_image(module: Any, prompt: str | None = None) -> dict[str, Any]:
+    """The settings of the image processor of a module, and the tensors that the library gives it beside the pixels.
+
+    Args:
+        module: the first of a route.
+        prompt: the model's default one, which is a message before the image where the library sends messages.
+
+    Returns:
+        The manifest's `image` entry.
+
+    Raises:
+        UnsupportedOptionError: see `_settings` and `_tokens`.
+    """
+    section = _settings(module)
+    if not hasattr(module, "preprocess"):
+        return section
+    takes_messages = "message" in getattr(module, "modality_config", ())
+    tokens = _tokens(module, section, prompt if takes_messages else None)
+    return {**section, **({"tokens": tokens} if tokens else {}), **({"prompt": prompt} if takes_messages else {})}
+
+
+def _tokens(module: Any, section: Mapping[str, Any], prompt: str | None) -> dict[str, list[int]]:
+    """The tensors that the library gives a model with every image alike, such as the ids of an instruction and of the
+    places that an image takes among them.
+
+    Raises:
+        UnsupportedOptionError: if there are some that differ from image to image, or its pixel values are others than
+            the settings say.
+    """
+    given = [_given(module, image, prompt) for image in random_images()]
+    shape = list(given[0][PIXELS].shape) if PIXELS in given[0] else []
+    if "grid" in section:
+        given = [_in_groups(one, section["grid"]) for one in given]
+    first = given[0]
+    unlike = [name for name in first if any(not torch.equal(one[name], first[name]) for one in given)]
+    names = input_names(section)
+    strange = [name for name in first if name not in names and (name in unlike or first[name].ndim > len(ROW))]
+    if strange or len(shape) != len(AXES if names == (PIXELS,) else PATCH_AXES):
+        raise UnsupportedOptionError(
+            f"{type(module.processor).__name__} gives {PIXELS} {shape or 'nowhere'}"
+            f"{' and, for each image, ' * bool(strange)}{', '.join(strange)} "
+            f"(have: {PIXELS} [{', '.join(AXES)}], and tensors [{', '.join(ROW)}] that are the same for every image).\n"
+            "Convert the text tower alone."
+        )
+    for image, one in zip(random_images(), given, strict=True):
+        ours = image_tensors([image], cast("ImageSection", section))
+        if not all(_alike(ours[name], one.get(name)) for name in names):
+            raise UnsupportedOptionError(
+                f"{type(module.processor).__name__} makes other pixel values of an image of {image.shape[1]} x "
+                f"{image.shape[0]} pixels than its settings say.\nConvert the text tower alone."
+            )
+    # One of a single axis is a count for the library itself
+    return {name: tensor[0].tolist() for name, tensor in first.items() if name not in names and tensor.ndim > 1}
+
+
+def _in_groups(given: dict[str, torch.Tensor], grid: Mapping[str, int]) -> dict[str, torch.Tensor]:
+    """The library's tensors of one image of any number of tokens, as the run time has them: the pixels by tokens, and
+    of the ids and masks one in the place of all tokens of the image, where these are alike.
+    """
+    pixels, place = given[PIXELS], grid["place"]
+    if pixels.ndim != len(PATCH_AXES):
+        return given
+    groups = pixels.reshape(-1, grid["merge"] ** 2, pixels.shape[2])
+    found = {GRIDDED[0]: groups}
+    for name, tensor in given.items():
+        if name not in (PIXELS, *GRIDDED) and tensor.ndim == len(ROW):
+            inside = tensor[0, place : place + len(groups)]
+            alike = len(inside) == len(groups) and bool((inside == inside[0]).all())
+            ends = (tensor[:, : place + 1], tensor[:, place + len(groups) :])
+            found[name] = torch.cat(ends, dim=1) if alike else tensor
+        elif name != PIXELS:
+            found[name] = tensor
+    return found
+
+
+def _grid(module: Any, config: Mapping[str, Any]) -> dict[str, int]:
+    """How the library makes tokens of an image, and where they begin among the ids."""
+    given, token = _given(module, random_images()[0], None), getattr(module.processor, "image_token_id", None)
+    places = (given["input_ids"][0] == token).nonzero().flatten().tolist() if "input_ids" in given else []
+    if not places:
+        raise UnsupportedOptionError("an image that becomes patches of any number, and no tokens")
+    size = config["size"]
+    return {
+        "size": config["patch_size"],
+        "merge": config["merge_size"],
+        "frames": config["temporal_patch_size"],
+        "least": size["shortest_edge"],
+        "most": size["longest_edge"],
+        "place": places[0],
+    }
+
+
+def _alike(ours: np.ndarray, theirs: torch.Tensor | None) -> bool:
+    """Whether two tensors are the same up to rounding."""
+    same = theirs is not None and ours.shape == tuple(theirs.shape)
+    return same and np.allclose(ours, np.asarray(theirs), rtol=CLOSE, atol=CLOSE)
+
+
+def _patches(module: Any) -> dict[str, int]:
+    """The edge of the patches that the library cuts an image into, and how many it fills an image up to."""
+    shape = _given(module, random_images()[0], None)[PIXELS].shape
+    if len(shape) != len(PATCH_AXES):
+        raise UnsupportedOptionError(f"{PIXELS} {list(shape)} (have: [{', '.join(PATCH_AXES)}]).")
+    return {"size": math.isqrt(shape[2] // CHANNELS), "most": shape[1]}
+
+
+def _given(module: Any, image: np.ndarray, prompt: str | None) -> dict[str, torch.Tensor]:
+    """The tensors that the library makes of one image."""
+    try:
+        found = module.preprocess([image], prompt=prompt)
+    except Exception as error:  # of many kinds: each processor checks in its own way what it is given
+        raise UnsupportedOptionError(
+            f"{type(module.processor).__name__} takes no image alone: {error_text(error)}\n"
+            "Convert the text tower alone."
+        ) from error
+    return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
+
+
+def _settings(module: Any) -> dict[str, Any]:
     """The settings of the image processor of a module.
 
     Raises:
@@ -36,6 +165,10 @@ def describe_image(module: Any) -> dict[str, Any]:
     try:
         config = {**config, **_part_of_a_larger_one(config)}
         section = {key: config.get(key) for key in IMAGE_SETTINGS}
+        if "max_num_patches" in config:
+            section["patches"] = _patches(module)
+        if {"merge_size", "temporal_patch_size"} <= config.keys():
+            section |= {"grid": _grid(module, config), "size": None}
         section["resample"] = None if section["resample"] is None else int(section["resample"])
         section = parse_json(json.dumps(section), "the image processor", dict)  # it has tuples
         problems = problems_of_image(section)

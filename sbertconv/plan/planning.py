@@ -94,7 +94,7 @@ def plan_model(model: SentenceTransformer, name: str, backend: str, registry: Re
     """
     check_tasks(model)
     problems: dict[str, str] = {}
-    routes = tuple(_described(route, problems) for route in find_routes(model))
+    routes = tuple(_described(route, model, problems) for route in find_routes(model))
     contexts = [Context.of(route, model, backend, registry) for route in routes]
     for route, context in zip(routes, contexts, strict=True):
         _convert_all(route, context, problems)
@@ -113,33 +113,29 @@ def _fields(route: Route) -> dict[str, Any]:
     return {entry.name: getattr(route, entry.name) for entry in fields(route)}
 
 
-def _image(module: Any) -> None:
-    """The settings of an image are read where they are written, and looked at here before anything is traced."""
-    describe_image(module)
-
-
-# Modality -> what describes its input
-INPUTS: dict[str, Callable[[Any], InputDescription | None]] = {
-    "text": describe_input,
-    "image": _image,
-    "audio": lambda module: InputDescription({**describe_sound(module)}, {}),
+# Modality -> what describes the input of a module, under a prompt
+INPUTS: dict[str, Callable[[Any, str | None], InputDescription]] = {
+    "text": lambda module, prompt: describe_input(module),
+    "image": lambda module, prompt: InputDescription(describe_image(module, prompt), {}),
+    "audio": lambda module, prompt: InputDescription({**describe_sound(module)}, {}),
 }
 
 
-def described(route: Route) -> DescribedRoute:
-    """The route with the description of its input.
+def described(route: Route, model: SentenceTransformer) -> DescribedRoute:
+    """The route of a model with the description of its input.
 
     Raises:
         UnsupportedOptionError: for an input that cannot be reproduced.
     """
-    return DescribedRoute(**_fields(route), input=INPUTS[route.modality](route.modules[0][1]))
+    prompt = model.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
+    return DescribedRoute(**_fields(route), input=INPUTS[route.modality](route.modules[0][1], prompt))
 
 
-def _described(route: Route, problems: dict[str, str]) -> DescribedRoute:
+def _described(route: Route, model: SentenceTransformer, problems: dict[str, str]) -> DescribedRoute:
     """The same; what cannot be described is a problem of the route's first module."""
     label = route.modules[0][0]
     try:
-        return described(route)
+        return described(route, model)
     except SbertconvError as error:
         problems.setdefault(label, str(error))
         return DescribedRoute(**_fields(route), input=None)

@@ -20,7 +20,7 @@ from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.artifact.text_input import LARGEST_LIMIT
 from sbertconv.artifact.tokenizer_file import read_tokenizer
 from sbertconv.errors import UnsupportedOptionError, error_text
-from sbertconv.plan.templates import compiled_templates
+from sbertconv.plan.templates import adds_special_tokens, compiled_templates, framed_texts
 
 NO_LIMIT = int(1e30)  # as transformers writes it, and its readers expect it
 # What transformers writes into tokenizer_config.json of one call or of one loading: readers take it for a setting of
@@ -116,6 +116,7 @@ HONOURED: dict[str, tuple[Any, ...] | None] = {
 }  # fmt: skip
 OF_A_TEMPLATE = ("add_special_tokens", "split_special_tokens")  # which has its special tokens itself
 OF_WIDTHS = {"truncation", "padding", "padding_side"}
+ORDER = ("input_ids", "token_type_ids", "attention_mask")
 RETURNED = {"return_token_type_ids": "token_type_ids", "return_attention_mask": "attention_mask"}
 
 
@@ -194,9 +195,15 @@ def describe_transformers(module: torch.nn.Module, tokenizer: Any, **more: Any) 
     }
     if "message" in getattr(module, "modality_config", ()):
         restore = module.processing_kwargs.get("chat_template", {}).get("restore_suffix", True)
-        section |= {"kind": "chat", "templates": compiled_templates(module), "restore_suffix": bool(restore)}
+        templates = compiled_templates(module)
+        section |= {"kind": "chat", "templates": templates, "restore_suffix": bool(restore)}
         section |= {"message_format": module.input_formatter.message_format}
-        section |= {"add_special_tokens": False}  # the template has them
+        section |= {"add_special_tokens": adds_special_tokens(module, templates)}
+    elif getattr(module, "transformer_task", None) == "retrieval":
+        section |= {"kind": "chat", "templates": framed_texts(module), "restore_suffix": False}
+    if module.processor is not tokenizer and section["kind"] == "chat":  # which says itself what it returns
+        given = module.preprocess([""])
+        section |= {"tensors": [name for name in ORDER if name in given]}
     files = {
         "tokenizer.json": tokenizer_json(tokenizer.backend_tokenizer, section, tokenizer.pad_token),
         "tokenizer_config.json": tokenizer_config(tokenizer, section),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.plan.context import Step
 from sbertconv.plan.preprocessing import InputDescription
+from sbertconv.runtime.images import input_names
 from sbertconv.source.routes import Route
 
 
@@ -16,7 +17,7 @@ class DescribedRoute(Route):
     """A route and its input.
 
     Attributes:
-        input: how a text or a sound becomes tensors; None for images, and for what cannot be reproduced.
+        input: how a text, an image or a sound becomes tensors; None for what cannot be reproduced.
     """
 
     input: InputDescription | None
@@ -26,13 +27,20 @@ class DescribedRoute(Route):
         """The tensors that the route's first module takes, in the tokenizer's order, then the numbers given once for
         each text: the length of its prompt, and whether it is a query.
         """
-        names = ("pixel_values",) if self.input is None else tuple(self.input.section["tensors"])
+        section = {} if self.input is None else self.input.section
+        names = tuple(section["tensors"]) if "tensors" in section else input_names(section)
         tells_queries = any(rule.tells_queries for rule in self.scoring_rules)
         return (
             *names,
-            *(["prompt_length"] if self.takes_prompt_length else []),
+            *(["prompt_length"] if self.takes_prompt_length and self.modality == "text" else []),
             *([IS_QUERY] if tells_queries else []),
         )
+
+    @property
+    def tokens(self) -> Mapping[str, Sequence[int]]:
+        """The tensors that the library gives the first module beside the pixels of every image, a row of each."""
+        found: Mapping[str, Sequence[int]] = {} if self.input is None else self.input.section.get("tokens", {})
+        return found
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sbertconv.artifact.scoring import TASKS
 from sbertconv.corpus.texts import CORPUS
 from sbertconv.errors import UnsupportedOptionError, error_text
 from sbertconv.memory import bounded_memory
@@ -36,6 +37,7 @@ HOSTILE = (
 OF_TOKENIZING = ("padding", "truncation", "max_length", "return_tensors", "restore_suffix")  # not of rendering
 ROOM = 1 << 29  # bytes that a template may take; what it repeats is as long as it says
 MOST_STRINGS = 150  # of a template's expressions: they are tried in pairs, and 150 take 10 seconds
+TEXT = SLOTS[0][0]
 CLOCK = "strftime_now"  # what transformers calls it in a template
 
 
@@ -84,6 +86,84 @@ def _compiled(module: torch.nn.Module) -> list[dict[str, Any]]:
         _prove(module, slots, pieces, options, constants)
         found.append({"slots": list(slots), "pieces": pieces})
     return found
+
+
+def adds_special_tokens(module: Any, templates: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether what a template gives gains the special tokens of the tokenizer. That of a tokenizer never does; that of
+    a processor does where it does not begin with the first of them.
+
+    Raises:
+        UnsupportedOptionError: if that differs from template to template, or a text decides on it.
+    """
+    if module.processor is module.tokenizer:
+        return False
+    if not (first := module.tokenizer.bos_token):
+        return True
+    heads = [next(iter(template["pieces"]), "") for template in templates]
+    found = {isinstance(head, str) and head.startswith(first) for head in heads}
+    if len(found) > 1 or not all(isinstance(head, str) for head in heads):
+        raise UnsupportedOptionError("its chat template begins with a special token for some inputs alone")
+    return not found.pop()
+
+
+def framed_texts(module: Any) -> list[dict[str, Any]]:
+    """What a processor with no chat template writes around a text, as those of page-image models do.
+
+    Returns:
+        As `compiled_templates`, for a text without and with a prompt, which the library writes before the text.
+
+    Raises:
+        UnsupportedOptionError: if it does anything else with a text, or cuts at another length than its tokenizer.
+    """
+    mark = f"\ue000{TEXT}\ue001"
+    before, found, behind = _sent(module, mark).partition(mark)
+    for text in dict.fromkeys([*HOSTILE, *CORPUS]):
+        if not found or _sent(module, text) != f"{before}{text}{behind}":
+            raise UnsupportedOptionError(
+                f"{type(module.processor).__name__} does more with a text than to put it between pieces of its own, "
+                f"e.g. with {text!r:.60}"
+            )
+    ways = ((TEXT,), (PROMPT, TEXT))
+    pieces = ([piece for piece in (before, *({"slot": slot} for slot in way), behind) if piece] for way in ways)
+    return [{"slots": list(way), "pieces": own} for way, own in zip(ways, pieces, strict=True)]
+
+
+def _sent(module: Any, text: str) -> str:
+    """The string that a module's processor gives its tokenizer for a text."""
+    processor = module.processor
+    tokenizer = processor.tokenizer
+    heard = processor.tokenizer = _Heard(tokenizer)
+    try:
+        for task in (None, *TASKS):
+            module.preprocess([text], task=task)
+    finally:
+        processor.tokenizer = tokenizer
+    if limits := {limit for _, limit in heard.given} - {None, tokenizer.model_max_length}:
+        raise UnsupportedOptionError(
+            f"{type(processor).__name__} cuts texts at {', '.join(map(str, limits))} tokens (have: "
+            f"{tokenizer.model_max_length}, the tokenizer's own limit, for queries and documents alike)"
+        )
+    found = {sent for sent, _ in heard.given}
+    return found.pop() if len(found) == 1 else ""
+
+
+class _Heard:
+    """A tokenizer that keeps the strings and the limits which it is called with.
+
+    Attributes:
+        given: a string and `max_length` of each call.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.given: list[tuple[str, int | None]] = []
+
+    def __call__(self, text: Any, *args: Any, **options: Any) -> Any:
+        self.given += [(sent, options.get("max_length")) for sent in ([text] if isinstance(text, str) else text)]
+        return self.tokenizer(text, *args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
 
 
 def _rendering_options(module: Any) -> dict[str, Any]:
@@ -153,12 +233,20 @@ def _hostile(slots: Sequence[str], constants: Sequence[str]) -> Iterator[dict[st
         yield dict.fromkeys(slots, text)
 
 
+def _template(module: Any) -> str:
+    """The source of the chat template that a tokenizer, or a processor of several modalities, takes."""
+    processor, chosen = module.processor, module.processing_kwargs.get("chat_template", {}).get("chat_template")
+    if hasattr(processor, "get_chat_template"):
+        return str(processor.get_chat_template(chosen))
+    own = processor.chat_template
+    return str(own.get(chosen or "default", chosen) if isinstance(own, dict) else chosen or own)
+
+
 def _constants(module: Any) -> list[str]:
     """The strings in a template's expressions, which are what a text might be compared with."""
     import jinja2
 
-    source = module.processor.get_chat_template(module.processing_kwargs.get("chat_template", {}).get("chat_template"))
-    tokens = [(kind, value) for _, kind, value in jinja2.Environment().lex(source)]
+    tokens = [(kind, value) for _, kind, value in jinja2.Environment().lex(_template(module))]
     if ("name", CLOCK) in tokens:
         raise UnsupportedOptionError("its chat template writes the date of the day, which an artifact does not know")
     found = sorted({ast.literal_eval(value) for kind, value in tokens if kind == "string"} - {""})

@@ -19,7 +19,7 @@ from sbertconv.artifact.text_input import TEXT_PAIR, TokenizerSettings
 from sbertconv.errors import CONVERT_AGAIN, ArtifactError, SbertconvError, UnsupportedOptionError, engine_text
 from sbertconv.runtime.engines import open_graph
 from sbertconv.runtime.feeds import checked_answer, checked_feeds, longest
-from sbertconv.runtime.images import pixel_values
+from sbertconv.runtime.images import image_tensors
 from sbertconv.runtime.options import EngineOptions
 from sbertconv.runtime.sounds import sound_features
 from sbertconv.runtime.tokenization import Tensors, Text, TextTokenizer, Tokens, load_tokenizer, refuse_surrogates
@@ -59,11 +59,32 @@ class Graph:
         self._tokenizer: TextTokenizer | None = None
         _GRAPHS.add(self)
 
-    def prepared(self, items: Sequence[Any]) -> Tensors:
+    def prepared(self, items: Sequence[Any], task: str | None = None) -> Tensors:
         """The tensors of images or sounds."""
         if self.section["modality"] == "image":
-            return {self.inputs[0]: pixel_values(items, not_null(self.section["image"]))}
-        return {self.inputs[0]: sound_features(items, self.section["sound"])}
+            found = list(image_tensors(items, not_null(self.section["image"])).values())
+        else:
+            found = [sound_features(items, self.section["sound"])]
+        return {**dict(zip(self.inputs, found, strict=False)), **self._per_text(len(items), task, None)}
+
+    @property
+    def takes_one(self) -> bool:
+        """Whether it takes one input for each run: an image of any number of tokens."""
+        return "grid" in (self.section["image"] or {})
+
+    def check_prompt(self, prompt: str | None) -> None:
+        """Raise UnsupportedOptionError for another prompt before images or sounds than the graph holds, where the
+        library sends it with them.
+        """
+        section = self.section["image"]
+        if section is None or "prompt" not in section:
+            return
+        own = section["prompt"]
+        if (prompt or None) != (own or None):
+            raise UnsupportedOptionError(
+                f"The prompt {prompt or ''!r:.80} before an image (have: {own or ''!r:.80}, which is in the graph).\n"
+                "Pass that, or convert the model again with another default_prompt_name."
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in OPENED}

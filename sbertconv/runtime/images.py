@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.manifest import CHANNELS, LARGEST_EDGE, ImageSection, not_null
+from sbertconv.artifact.manifest import CHANNELS, LARGEST_EDGE, GridSection, ImageSection, PatchSection, not_null
 from sbertconv.errors import UnsupportedOptionError, error_text, require
 
 SETTINGS = ("do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale",
             "rescale_factor", "do_normalize", "image_mean", "image_std")  # fmt: skip
+PIXELS = "pixel_values"  # the input of a graph
+PATCHED = (PIXELS, "pixel_attention_mask", "spatial_shapes")  # the inputs of a graph of patches
+GRIDDED = ("patch_groups", "image_grid_thw")  # the inputs of a graph of one image, of any number of tokens
+LONGEST_SHAPE = 200  # times as long as it is wide, or the other way round
+SCALES, PRECISION = (1e-6, 100.0), 1e-5  # what is tried to fit an image into so many patches
 # A string that is an image and not a text (`is_image_url_or_path` of sentence_transformers.base.modality)
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
 ADDRESSES, INLINE = ("http://", "https://"), "data:image/"
@@ -33,6 +39,105 @@ def names_image(text: str) -> bool:
     if text.startswith(INLINE):
         return True
     return text.lower().endswith(ENDINGS) and "\0" not in text and os.path.isfile(text)
+
+
+def input_names(section: Mapping[str, Any]) -> tuple[str, ...]:
+    """The inputs of a graph of images, by the manifest's `image` entry."""
+    return PATCHED if "patches" in section else GRIDDED if "grid" in section else (PIXELS,)
+
+
+def image_tensors(images: Sequence[Any], section: ImageSection) -> dict[str, np.ndarray]:
+    """The tensors that a graph of images takes: pixel values alone, see `pixel_values`, or of images in patches
+    pixel_values, float32 [batch, patches, size * size * 3], pixel_attention_mask, int64 [batch, patches], 0 behind the
+    last patch of an image, and spatial_shapes, int64 [batch, 2], how many patches lie below and beside one another. Of
+    one image as any number of tokens they are patch_groups, float32 [tokens, merge * merge, numbers], and
+    image_grid_thw, int64 [1, 3], its frames, rows and columns of patches.
+    """
+    if "grid" in section:
+        (image,) = images
+        return dict(zip(GRIDDED, _in_groups(_prepare(image, section), section["grid"]), strict=True))
+    if "patches" not in section:
+        return {PIXELS: pixel_values(images, section)}
+    patched = [_in_patches(_prepare(image, section), section["patches"]) for image in images]
+    return {name: np.stack(rows) for name, rows in zip(PATCHED, zip(*patched, strict=True), strict=True)}
+
+
+def _in_patches(values: np.ndarray, patches: PatchSection) -> tuple[np.ndarray, ...]:
+    """The patches of an image row by row, filled up with zeros; which of them are some; how many lie in each way."""
+    edge, most = patches["size"], patches["most"]
+    channels, height, width = values.shape
+    grid = (height // edge, width // edge)
+    if (grid[0] * edge, grid[1] * edge) != (height, width) or not 0 < grid[0] * grid[1] <= most:
+        raise UnsupportedOptionError(
+            f"an image of {width} x {height} pixels (have: up to {most} patches of {edge} x {edge}).\n"
+            "Resize it to such a number of patches."
+        )
+    if grid[0] > 1 == grid[1]:
+        raise UnsupportedOptionError(
+            f"an image of {width} x {height} pixels, one patch wide and {grid[0]} high: PyTorch mixes up the numbers "
+            "of places that it resizes to such a grid, so that the library's answer has no meaning.\n"
+            "Cut it to another shape."
+        )
+    cut = values.reshape(channels, grid[0], edge, grid[1], edge).transpose(1, 3, 2, 4, 0)
+    count = grid[0] * grid[1]
+    filled = np.zeros((most, channels * edge * edge), np.float32)
+    filled[:count] = cut.reshape(count, -1)
+    return filled, (np.arange(most) < count).astype(np.int64), np.array(grid, np.int64)
+
+
+def _in_groups(values: np.ndarray, grid: GridSection) -> tuple[np.ndarray, np.ndarray]:
+    """The patches of an image, those that become a token together behind one another, and how many lie in each way."""
+    edge, merge, frames = grid["size"], grid["merge"], grid["frames"]
+    channels, height, width = values.shape
+    rows, columns = height // (edge * merge), width // (edge * merge)
+    if (rows * edge * merge, columns * edge * merge) != (height, width) or not rows * columns:
+        raise UnsupportedOptionError(
+            f"an image of {width} x {height} pixels (have: multiples of {edge * merge}).\nResize it to such a size."
+        )
+    cut = values.reshape(channels, rows, merge, edge, columns, merge, edge).transpose(1, 4, 2, 5, 0, 3, 6)
+    filmed = np.repeat(cut[:, :, :, :, :, None], frames, axis=5)
+    groups = filmed.reshape(rows * columns, merge * merge, channels * frames * edge * edge)
+    return np.ascontiguousarray(groups), np.array([[1, rows * merge, columns * merge]], np.int64)
+
+
+def _gridded_size(size: tuple[int, int], grid: GridSection) -> tuple[int, int]:
+    """Pillow's (width, height) of whole groups of patches, between the fewest and the most pixels.
+
+    Raises:
+        UnsupportedOptionError: for an image that the library refuses for its shape.
+    """
+    step, area = grid["size"] * grid["merge"], math.prod(size)
+    if max(size) > LONGEST_SHAPE * min(size):
+        raise UnsupportedOptionError(
+            f"an image of {size[0]} x {size[1]} pixels (have: up to {LONGEST_SHAPE} times as long as wide).\n"
+            "Cut it to another shape."
+        )
+    width, height = (round(length / step) * step for length in size)
+    if width * height > grid["most"]:
+        scale = math.sqrt(area / grid["most"])
+        width, height = (max(step, math.floor(length / scale / step) * step) for length in size)
+    elif width * height < grid["least"]:
+        scale = math.sqrt(grid["least"] / area)
+        width, height = (math.ceil(length * scale / step) * step for length in size)
+    return width, height
+
+
+def _fitting_size(size: tuple[int, int], patches: PatchSection) -> tuple[int, int]:
+    """Pillow's (width, height) of whole patches, as many as there may be, at the nearest to the image's own shape. The
+    scale is searched as the library does, to the same precision.
+    """
+    low, high = SCALES
+    edge = patches["size"]
+
+    def counts(scale: float) -> tuple[int, int]:
+        width, height = (max(math.ceil(length * scale / edge), 1) for length in size)
+        return width, height
+
+    while high - low >= PRECISION:
+        middle = (low + high) / 2
+        low, high = (middle, high) if math.prod(counts(middle)) <= patches["most"] else (low, middle)
+    columns, rows = counts(low)
+    return columns * edge, rows * edge
 
 
 def pixel_values(images: Sequence[Any], section: ImageSection) -> np.ndarray:
@@ -113,8 +218,8 @@ def _prepare(image: Any, section: ImageSection) -> np.ndarray:
     if section["do_center_crop"]:
         pixels = _center_crop(pixels, not_null(section["crop_size"]))
     values = pixels.astype(np.float32)
-    if section["do_rescale"]:
-        values = values * np.float32(not_null(section["rescale_factor"]))
+    if section["do_rescale"]:  # in float64, as the library does
+        values = (pixels.astype(np.float64) * not_null(section["rescale_factor"])).astype(np.float32)
     if section["do_normalize"]:
         mean, std = (np.asarray(section[name], np.float32) for name in ("image_mean", "image_std"))
         values = (values - mean) / std
@@ -128,7 +233,12 @@ def _resized(image: Any, section: ImageSection) -> np.ndarray:
     if section["do_convert_rgb"]:
         image = _in_rgb(image)
     if section["do_resize"]:
-        target = _target_size(image.size, not_null(section["size"]))
+        if "patches" in section:
+            target = _fitting_size(image.size, section["patches"])
+        elif "grid" in section:
+            target = _gridded_size(image.size, section["grid"])
+        else:
+            target = _target_size(image.size, not_null(section["size"]))
         if target[0] * target[1] > LARGEST_EDGE**2:
             raise UnsupportedOptionError(
                 f"an image of {image.size[0]} x {image.size[1]} pixels would become one of {target[0]:,} x "

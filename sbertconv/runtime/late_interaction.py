@@ -49,11 +49,12 @@ class MultiVectorEmbedder(TaskEncoder):
         token_pooling: HierarchicalTokenPooling | None = None,
         task: str | None = None,
     ) -> Any:
-        """Embed the tokens of texts, as `MultiVectorEncoder.encode` does. `encode_query` and `encode_document` say the
-        task and choose its prompt.
+        """Embed the tokens of texts (or images), as `MultiVectorEncoder.encode` does. `encode_query` and
+        `encode_document` say the task and choose its prompt.
 
         Args:
-            inputs: one text or a sequence of texts.
+            inputs: one text or a sequence of texts; for a model of images also Pillow images, arrays, paths of image
+                files, or their bytes.
             output_value: "token_embeddings", or None for a dict of everything per input, nothing left out: padding
                 too, which `attention_mask` tells from the tokens that count.
             convert_to_numpy: False gives torch tensors (torch must be installed).
@@ -82,7 +83,8 @@ class MultiVectorEmbedder(TaskEncoder):
                 f"token_pooling is a {type(token_pooling).__name__} (have: sbertconv.HierarchicalTokenPooling).\n"
                 "Pass that."
             )
-        check_inputs(inputs)
+        if self.modalities == ("text",):
+            check_inputs(inputs)
         single, items = is_single(inputs), as_list(inputs)
         if not items:
             return []

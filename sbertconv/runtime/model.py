@@ -290,21 +290,23 @@ class ConvertedModel:
             for chosen in chunks(order, batch_size):
                 yield chosen, graph.text_tensors(texts(chosen), task, prompt)
         elif graph.section["modality"] != "text":
-            yield from prepared_ahead(chunks(order, batch_size), lambda part: self._prepared(graph, items, part))
+            graph.check_prompt(prompt)
+            batch_size = 1 if graph.takes_one else batch_size
+            yield from prepared_ahead(chunks(order, batch_size), lambda part: self._prepared(graph, items, part, task))
         else:
             tokenize = lambda part: graph.tokenizer.limited_ids(texts(part), task)  # noqa: E731
             for chosen, rows in token_batches(order, batch_size, tokenize, self._room()):
                 yield chosen, graph.tensors(rows, task, prompt)
 
     @staticmethod
-    def _prepared(graph: Graph, items: list[Any], part: np.ndarray) -> Tensors:
+    def _prepared(graph: Graph, items: list[Any], part: np.ndarray, task: str | None) -> Tensors:
         """The tensors of a batch of images or sounds; an error names the first that cannot be read."""
         try:
-            return graph.prepared([items[index] for index in part])
+            return graph.prepared([items[index] for index in part], task)
         except UnsupportedOptionError:
             for index in sorted(map(int, part)):
                 try:
-                    graph.prepared([items[index]])
+                    graph.prepared([items[index]], task)
                 except UnsupportedOptionError as error:
                     raise UnreadableInputError(f"Input {index}: {error}", index) from error
             raise

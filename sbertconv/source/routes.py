@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 AnyRoute = TypeVar("AnyRoute", bound="Route")
 MODALITIES = ("text", "image", "audio")
-OF_ONE_SIZE = ("pixel_values", "input_features", "input_values")  # inputs of a graph that vary in their batch alone
+# Inputs of a graph that vary in their batch alone
+GRID = "image_grid_thw"  # the other input of a graph that takes one image
+GROUPS = "patch_groups"  # the input of a graph that takes one image, of any number of tokens
+OF_ONE_SIZE = ("pixel_values", "pixel_attention_mask", "spatial_shapes", "input_features", "input_values")
 PER_TEXT = ("prompt_length", IS_QUERY)  # inputs of a graph that are one number for each text
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode as BranchOnData
+from torch.fx.experimental.symbolic_shapes import free_symbols
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_map_only, tree_unflatten
 
@@ -18,6 +19,7 @@ __all__ = [
     "BranchOnData",
     "FakeTensor",
     "TorchDispatchMode",
+    "free_symbols",
     "tree_flatten",
     "tree_map",
     "tree_map_only",

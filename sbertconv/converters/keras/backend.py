@@ -17,6 +17,7 @@ from sbertconv.options import KerasOptions
 from sbertconv.plan.examples import tensor_shape
 from sbertconv.plan.outputs import OUTPUTS, activation_name
 from sbertconv.plan.routes import PlannedRoute
+from sbertconv.runtime.images import PATCHED, PIXELS
 from sbertconv.source.kinds import class_of
 from sbertconv.source.routes import OF_ONE_SIZE, PER_TEXT
 
@@ -68,7 +69,7 @@ def build_model(
     that these give.
     """
     keras = import_keras()
-    from sbertconv.layers import NamedModel, SentenceEmbedding
+    from sbertconv.layers import ImageTokens, NamedModel, SentenceEmbedding
 
     inputs = {
         name: keras.Input(shape=shape[1:], batch_size=None, dtype=dtype, name=name)
@@ -86,6 +87,8 @@ def build_model(
         layer = TextInput(settings.tensors, text.tables, name="tokenizer")
         features |= layer(taken)
         inputs = taken | {name: tensor for name, tensor in inputs.items() if name not in settings.tensors}
+    if route.tokens:
+        features |= ImageTokens(route.tokens, name="image_tokens")(features[PIXELS])
     for step in route.steps:
         features = step(features)
     model_class = class_of(model)
@@ -123,7 +126,8 @@ def input_specs(route: PlannedRoute) -> list[tuple[str, str, tuple[Any, ...]]]:
     specs: list[tuple[str, str, tuple[Any, ...]]] = []
     for name in route.inputs:
         if name in OF_ONE_SIZE:
-            specs.append((name, "float32", (None, *tensor_shape(route, name))))
+            dtype = "int32" if name in (*PATCHED[1:], *PER_TEXT) else "float32"
+            specs.append((name, dtype, (None, *tensor_shape(route, name))))
         else:
             specs.append((name, "int32", (None,) if name in PER_TEXT else (None, None)))
     return specs

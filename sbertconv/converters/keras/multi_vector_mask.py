@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sbertconv.artifact.scoring import IS_QUERY, ScoringRule
-from sbertconv.converters.checks import check_texts
+from sbertconv.converters.checks import check_tokens
 from sbertconv.plan.context import Context
 from sbertconv.source.st_compat import skipped_ids
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def convert_multi_vector_mask(module: torch.nn.Module, context: Context) -> LayerStep:
-    """Raises UnsupportedOptionError on a route for images."""
+    """Raises UnsupportedOptionError: see `check_tokens`."""
     from sbertconv.converters.keras.step import features_step
     from sbertconv.layers import MultiVectorMask
 
-    check_texts(context)
+    check_tokens(context)
     rule = ScoringRule.of(module, context.modules, skipped_ids(module))
     layer = MultiVectorMask(**vars(rule), name=context.name(module))
     takes = ("input_ids", "attention_mask", *([IS_QUERY] if rule.tells_queries else []))

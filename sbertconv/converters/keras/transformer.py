@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sbertconv.converters.checks import check_transformer
+from sbertconv.errors import UnsupportedOptionError
 from sbertconv.plan.context import Context
+from sbertconv.source.routes import GROUPS
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +27,8 @@ def convert_transformer(module: torch.nn.Module, context: Context) -> LayerStep:
     from sbertconv.converters.keras.traced import traced_step
 
     check_transformer(module, context)
+    if GROUPS in context.walk.route.inputs:
+        raise UnsupportedOptionError("images as tokens of any number (have: the backends onnx and torch)")
     entries = entries_read(module, context)
     few = FewLogits(module, entries) if entries else None
     step = traced_step(module, context, inside="model.", by=few)

@@ -40,6 +40,7 @@ from sbertconv.options import GRAPH_ENGINES, OnnxOptions
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.engines import ENGINES
 from sbertconv.runtime.tokenization import TextTokenizer
+from sbertconv.source.routes import GROUPS
 from sbertconv.source.widening import stand_ins, widen
 
 if TYPE_CHECKING:
@@ -170,10 +171,16 @@ def graph_inputs(route: PlannedRoute, options: GraphSettings) -> tuple[str, ...]
     """The names of the tensors the graph takes: what the tokenizer emits, unless the options say otherwise.
 
     Raises:
-        UnsupportedOptionError: if token_type_ids are dropped although they are not all zeros.
+        UnsupportedOptionError: if token_type_ids are dropped although they are not all zeros, and for a TensorRT graph
+            of images that become tokens of any number.
     """
     names = list(route.inputs)
-    if route.input is None:
+    if GROUPS in names and options.for_tensorrt:
+        raise UnsupportedOptionError(
+            "target='tensorrt': TensorRT is given images of one size, and this model's become tokens of any number.\n"
+            "Leave the option out."
+        )
+    if route.input is None or route.modality != "text":
         return tuple(names)
     if options.token_type_ids is True and "token_type_ids" not in names:
         names.insert(1, "token_type_ids")
@@ -378,8 +385,12 @@ def name_axes(model: onnx_ir.Model) -> None:
     for value in model.graph.outputs:
         names |= {str(size): NOT_ZERO for size in value.shape or () if FROM_DATA.fullmatch(str(size))}
     for value in model.graph.inputs:
-        for axis, label in zip(dynamic_axes(value.name or ""), ("batch", "sequence"), strict=False):
+        labels = ("groups",) if value.name == GROUPS else ("batch", "sequence")
+        for axis, label in zip(dynamic_axes(value.name or ""), labels, strict=False):
             names[str(value.shape[axis])] = label
+            if label == "groups":  # and the tokens around them
+                around = [size for output in model.graph.outputs for size in output.shape or ()]
+                names |= {str(size): "sequence" for size in around if not isinstance(size, int)}
     for value in [*model.graph.inputs, *model.graph.outputs, *(v for node in model.graph for v in node.outputs)]:
         if value.shape is not None:
             sizes = (size if isinstance(size, int) else size.value for size in value.shape)  # None: it has no name

@@ -17,12 +17,13 @@ from sbertconv.converters.places import place_of
 from sbertconv.converters.traced import quiet, traceable, unchanged
 from sbertconv.errors import WAYS_OUT, UnsupportedModuleError, UnsupportedOptionError, error_text
 from sbertconv.plan.context import Features
-from sbertconv.plan.examples import examples, other_example, token_example
+from sbertconv.plan.examples import examples, other_example, token_example, with_tokens
 from sbertconv.plan.outputs import OUTPUTS
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.tokenization import TextTokenizer
 from sbertconv.source.kinds import class_of
-from sbertconv.source.routes import OF_ONE_SIZE, PER_TEXT
+from sbertconv.source.routes import GRID, GROUPS, OF_ONE_SIZE, PER_TEXT
+from sbertconv.source.torch_compat import free_symbols
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -47,6 +48,7 @@ class Pipeline(torch.nn.Module):
         for (name, _), step in zip(model.named_children(), route.steps, strict=True):
             self.add_module(name, step)
         self._chain = tuple(name for name, _ in model.named_children())
+        self._route = route
         self.inputs = route.inputs
         self.outputs = model_class.choose_outputs(outputs)
         self._known = OUTPUTS[model_class.name].outputs
@@ -64,6 +66,10 @@ class Pipeline(torch.nn.Module):
         prompt_length: Tensor | None = None,
         is_query: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        pixel_attention_mask: Tensor | None = None,
+        spatial_shapes: Tensor | None = None,
+        patch_groups: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
         input_features: Tensor | None = None,
         input_values: Tensor | None = None,
     ) -> dict[str, Tensor]:
@@ -75,7 +81,11 @@ class Pipeline(torch.nn.Module):
             attention_mask: 1 for tokens, 0 for padding, int64 [batch, sequence].
             prompt_length: tokens of the prompt in each text, int64 [batch].
             is_query: 1 for queries, 0 for documents, int64 [batch].
-            pixel_values: float32 [batch, channels, height, width].
+            pixel_values: float32 [batch, channels, height, width], or of patches [batch, patches, numbers].
+            pixel_attention_mask: 1 for patches, 0 behind the last one, int64 [batch, patches].
+            spatial_shapes: patches below and beside one another, int64 [batch, 2].
+            patch_groups: of one image, those patches together that become a token, float32 [tokens, patches, numbers].
+            image_grid_thw: frames, rows and columns of patches of that image, int64 [1, 3].
             input_features: spectrograms, float32 [batch, filters, frames] or [batch, 1, frames, filters].
             input_values: the same of other models, float32 [batch, frames, filters].
 
@@ -92,12 +102,17 @@ class Pipeline(torch.nn.Module):
             "prompt_length": prompt_length,
             "is_query": is_query,
             "pixel_values": pixel_values,
+            "pixel_attention_mask": pixel_attention_mask,
+            "spatial_shapes": spatial_shapes,
+            "patch_groups": patch_groups,
+            "image_grid_thw": image_grid_thw,
             "input_features": input_features,
             "input_values": input_values,
         }
         features: Features = {name: given[name] for name in self.inputs if given[name] is not None}
         if "token_type_ids" in self.inputs and token_type_ids is None:
             features["token_type_ids"] = torch.zeros_like(features["input_ids"])
+        features = with_tokens(self._route, features)
         for name in self._chain:
             features = self.get_submodule(name)(features)
         made_of = self._made_of
@@ -119,8 +134,10 @@ def example_tensors(route: PlannedRoute, inputs: Sequence[str], tokenizer: TextT
 
 
 def dynamic_axes(name: str) -> tuple[int, ...]:
-    """The axes of an input that vary: batch, and sequence for tokens."""
-    return (0,) if name in (*PER_TEXT, *OF_ONE_SIZE) else (0, 1)
+    """The axes of an input that vary: batch, and sequence for tokens; none of the grid of an image."""
+    if name == GRID:
+        return ()
+    return (0,) if name in (*PER_TEXT, *OF_ONE_SIZE, GROUPS) else (0, 1)
 
 
 def dynamic_shapes(names: Sequence[str]) -> dict[str, dict[int, object]]:
@@ -192,6 +209,7 @@ def pruned(program: torch.export.ExportedProgram) -> torch.export.ExportedProgra
             node.meta.pop("stack_trace", None)  # paths of this machine
     program.graph_module.recompile()
     gone = {spec.target for spec in idle}
+    left = {size for node in graph.nodes for size in free_symbols(node.meta.get("val"))}  # of a check, say
     found = torch.export.ExportedProgram(
         root=program.graph_module,
         graph=graph,
@@ -202,6 +220,7 @@ def pruned(program: torch.export.ExportedProgram) -> torch.export.ExportedProgra
         range_constraints={
             size: type(bounds)(min(bounds.lower, SIZES_SEEN), bounds.upper)
             for size, bounds in program.range_constraints.items()
+            if size in left
         },
         module_call_graph=program.module_call_graph,
         example_inputs=program.example_inputs,

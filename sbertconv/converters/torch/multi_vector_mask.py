@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from sbertconv.artifact.scoring import IS_QUERY, ScoringRule
-from sbertconv.converters.checks import check_texts
+from sbertconv.converters.checks import check_tokens
 from sbertconv.plan.context import Context, Features, Step
 from sbertconv.source.st_compat import skipped_ids
 
 
 def convert_multi_vector_mask(module: torch.nn.Module, context: Context) -> Step:
-    """Raises UnsupportedOptionError on a route for images."""
-    check_texts(context)
+    """Raises UnsupportedOptionError: see `check_tokens`."""
+    check_tokens(context)
     return MultiVectorMaskStep(ScoringRule.of(module, context.modules, skipped_ids(module)))
 
 
