@@ -241,7 +241,13 @@ MODALITIES = (
         "Fourier transform, mel filters, logarithm",
         "the rows `whisper` (its encoder), `ast` and `clap`; the spectrograms with those extractors at odd lengths",
     ),
-    ("sounds as waves (wav2vec 2.0, HuBERT, WavLM)", "not yet", "refused by the name of the extractor"),
+    (
+        "sounds as waves of any length, each with the vector that it has alone",
+        "numpy, by the settings of wav2vec 2.0's feature extractor: mean and variance. A call of the graph takes sounds "
+        "of one length, because the library averages the padding of a batch too",
+        "the row `wav2vec2`; from the shortest sound on also HuBERT, WavLM, UniSpeech, UniSpeech-SAT, Data2VecAudio, "
+        "SEW, SEW-D and Wav2Vec2-Conformer with random weights, in ONNX",
+    ),
     ("images in patches of any number", "not yet", "SigLIP 2 and vision-language models are refused"),
     (
         "the encoder of an encoder-decoder",

@@ -276,6 +276,8 @@ CASES: dict[str, list[Args]] = {
     "conv2d.default": [(real(2, 3, 8, 9), real(4, 3, 2, 3), real(4), [2, 3]),
         (real(2, 3, 8, 9), real(4, 3, 2, 3), None, [1, 1], [1, 2], [2, 1])],
     "conv2d.padding": [(real(2, 3, 8, 9), real(4, 3, 3, 3), real(4), [1, 1], "same")],
+    "avg_pool1d.default": [(real(2, 3, 9), [2]), (real(2, 3, 9), [3], [2], [1]), (real(2, 3, 8), [2], [2], [0])],
+    "avg_pool2d.default": [(real(2, 3, 8, 9), [2, 3]), (real(2, 3, 8, 9), [3, 3], [2, 1], [1, 1])],
     # normalisation and activations
     "softmax.int": [(X, -1), (X, 1), (INT, -1, {"dtype": F32})],
     "_softmax.default": [(X, 1, False)],
@@ -287,6 +289,7 @@ CASES: dict[str, list[Args]] = {
         (X, real(4), real(4), real(4), real(4, low=0.1), False, 0.1, 1e-5, False),
         (real(3, 4), None, None, real(4), real(4, low=0.1), False, 0.1, 1e-3, False),
     ],
+    "group_norm.default": [(X, 2, real(4), real(4)), (real(2, 6, 3, 5), 3), (X, 4, real(4), None, 1e-3, True)],
     "gelu.default": [(X,), (X, {"approximate": "tanh"})],
     "log_sigmoid.default": [(X,), (X * 50,)],
     "softplus.default": [(X * 20,), (X, 2.0, 3.0)],

@@ -54,7 +54,7 @@ def route_settings(route: DescribedRoute, tokenizer: Mapping[str, Any] | None) -
         "tasks": list(route.tasks),
         "tokenizer": tokenizer,
         "image": describe_image(route.modules[0][1]) if route.modality == "image" else None,
-        **({"sound": dict(route.input.section)} if route.modality == "audio" and route.input else {}),
+        **({route.input.entry: dict(route.input.section)} if route.modality == "audio" and route.input else {}),
     }
 
 

@@ -529,6 +529,22 @@ def conv(
     return ops.transpose(result if bias is None else ops.add(result, bias), last)
 
 
+def avg_pool(
+    x: Tensor, size: Sequence[int], stride: Sequence[int] = (), padding: int | Sequence[int] = 0, ceil: bool = False,
+    counts_padding: bool = True, divisor: int | None = None,
+) -> Tensor:  # fmt: skip
+    """The mean of what lies under each place of a window; the padding is zeros that count."""
+    spatial = len(x.shape) - 2
+    widths = list(padding) if isinstance(padding, list) else [padding]
+    widths = widths * spatial if len(widths) < spatial else widths
+    if ceil or divisor is not None or (any(widths) and not counts_padding):
+        raise NotImplementedError("an average over windows that reach beyond the input, or with a divisor of its own")
+    x = ops.pad(ops.moveaxis(x, 1, -1), [(0, 0), *((width, width) for width in widths), (0, 0)])
+    window = tuple(size) * (spatial if len(size) < spatial else 1)
+    steps = tuple(stride or size) * (spatial if len(stride or size) < spatial else 1)
+    return ops.moveaxis(ops.average_pool(x, window, steps, "valid", data_format="channels_last"), -1, 1)
+
+
 # Normalisation and activations
 
 
@@ -582,7 +598,20 @@ def batch_norm(
     deviation = ops.rsqrt(ops.cast(ops.reshape(var, shape), dtype_of(x)) + eps)
     result = ops.subtract(x, ops.reshape(mean, shape)) * deviation
     result = result if weight is None else ops.multiply(result, ops.reshape(weight, shape))
-    return result if bias is None else ops.add(result, ops.reshape(bias, shape))
+    # A bias behind becomes TensorFlow's own operation, whose channels LiteRT cannot move to the end but in images
+    return result if bias is None else ops.add(ops.reshape(bias, shape), result)
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *unused: Any
+) -> Tensor:
+    """Each group of channels, which are dimension 1, over all places."""
+    batch, *sizes = ops.shape(x)
+    parts = layer_norm(ops.reshape(x, (batch, groups, -1)), (-1,), eps=eps)
+    shape = (1, -1) + (1,) * (len(x.shape) - 2)
+    result = ops.reshape(parts, (batch, *sizes))
+    result = result if weight is None else ops.multiply(result, ops.reshape(weight, shape))
+    return result if bias is None else ops.add(ops.reshape(bias, shape), result)  # first: see `batch_norm`
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
@@ -772,7 +801,10 @@ ROWS: dict[str, Callable[..., Any]] = {
     "log_softmax.int _log_softmax.default": along(ops.log_softmax),
     "layer_norm.default": in_float32(layer_norm),
     "rms_norm.default": in_float32(rms_norm),
+    "avg_pool1d.default": avg_pool,
+    "avg_pool2d.default": avg_pool,
     "batch_norm.default": in_float32(batch_norm),
+    "group_norm.default": in_float32(group_norm),
     "gelu.default": gelu,
     "relu.default": ops.relu,
     "relu6.default": ops.relu6,

@@ -24,6 +24,7 @@ TEXTS = ["an example of a text that is traced, with more words than the other tw
 WINDOW = re.compile(r"window|local|chunk|block|top_?k")  # config entries that change attention beyond a length
 LONGEST = 4096
 CHANNELS = 3
+FRAMES = 16  # at least, of a wave to trace with
 
 
 class Walk:
@@ -109,12 +110,17 @@ def token_example(route: DescribedRoute, section: Mapping[str, Any], known: Sequ
 
 
 def other_example(route: DescribedRoute) -> dict[str, torch.Tensor]:
-    """The tensor of three images or sounds, float32 [3, ...]."""
-    return {name: torch.rand(3, *tensor_shape(route, name)) for name in route.inputs}
+    """The tensor of three images or sounds, float32 [3, ...]; of waves, one of several frames."""
+    frames = FRAMES * (route.wave or {}).get("shortest", 1) + 3  # no multiple of anything
+    return {name: torch.rand(3, *(size or frames for size in tensor_shape(route, name))) for name in route.inputs}
 
 
-def tensor_shape(route: DescribedRoute, name: str) -> tuple[int, ...]:
-    """The sizes of an image's or sound's tensor: [channels, height, width], or those of its spectrogram."""
+def tensor_shape(route: DescribedRoute, name: str) -> tuple[int | None, ...]:
+    """The sizes of an image's or sound's tensor: [channels, height, width], those of its spectrogram, or [None] for
+    samples of any number.
+    """
+    if route.wave is not None:
+        return (None,)
     if route.input is None:
         return (CHANNELS, *image_size(route))
     return feature_shape(cast("SoundSection", route.input.section))

@@ -12,7 +12,7 @@ from sbertconv.plan.images import describe_image
 from sbertconv.plan.preprocessing import InputDescription, describe_input
 from sbertconv.plan.registry import Registry
 from sbertconv.plan.routes import DescribedRoute, PlannedRoute
-from sbertconv.plan.sounds import describe_sound
+from sbertconv.plan.sounds import describe_audio
 from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.opening import Source, module_settings
 from sbertconv.source.routes import Route, find_routes, live_modules
@@ -122,7 +122,7 @@ def _image(module: Any) -> None:
 INPUTS: dict[str, Callable[[Any], InputDescription | None]] = {
     "text": describe_input,
     "image": _image,
-    "audio": lambda module: InputDescription({**describe_sound(module)}, {}),
+    "audio": describe_audio,
 }
 
 

@@ -17,11 +17,12 @@ from sbertconv.artifact.naming import Run
 from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.artifact.text_input import TEXT_PAIR, TokenizerSettings
 from sbertconv.errors import CONVERT_AGAIN, ArtifactError, SbertconvError, UnsupportedOptionError, engine_text
+from sbertconv.runtime.batches import Batch
 from sbertconv.runtime.engines import open_graph
 from sbertconv.runtime.feeds import checked_answer, checked_feeds, longest
 from sbertconv.runtime.images import pixel_values
 from sbertconv.runtime.options import EngineOptions
-from sbertconv.runtime.sounds import sound_features
+from sbertconv.runtime.sounds import sound_features, waves
 from sbertconv.runtime.tokenization import Tensors, Text, TextTokenizer, Tokens, load_tokenizer, refuse_surrogates
 
 
@@ -59,11 +60,21 @@ class Graph:
         self._tokenizer: TextTokenizer | None = None
         _GRAPHS.add(self)
 
-    def prepared(self, items: Sequence[Any]) -> Tensors:
-        """The tensors of images or sounds."""
-        if self.section["modality"] == "image":
-            return {self.inputs[0]: pixel_values(items, not_null(self.section["image"]))}
-        return {self.inputs[0]: sound_features(items, self.section["sound"])}
+    def prepared(self, items: Sequence[Any]) -> list[Batch]:
+        """The tensors of images or sounds, and the places of those in them: all together, or sounds of one length each,
+        where the graph takes their samples.
+        """
+        name, section = self.inputs[0], self.section
+        if "wave" in section:
+            found = waves(items, section["wave"], section.get("longest"))
+            lengths = np.array([len(wave) for wave in found])
+            alike = [np.flatnonzero(lengths == length) for length in dict.fromkeys(lengths)]
+            return [(places, {name: np.stack([found[place] for place in places])}) for places in alike]
+        if section["modality"] == "image":
+            values = pixel_values(items, not_null(section["image"]))
+        else:
+            values = sound_features(items, section["sound"])
+        return [(np.arange(len(items)), {name: values})]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in OPENED}

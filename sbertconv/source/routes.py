@@ -16,8 +16,17 @@ if TYPE_CHECKING:
 
 AnyRoute = TypeVar("AnyRoute", bound="Route")
 MODALITIES = ("text", "image", "audio")
-OF_ONE_SIZE = ("pixel_values", "input_features", "input_values")  # inputs of a graph that vary in their batch alone
+SOUNDS = ("input_features", "input_values")  # inputs of a graph: spectrograms or waves
+NUMBERS = ("pixel_values", *SOUNDS)  # inputs of a graph that are no tokens
 PER_TEXT = ("prompt_length", IS_QUERY)  # inputs of a graph that are one number for each text
+
+
+def open_axes(name: str, axes: int) -> dict[int, str]:
+    """The axes of an input that vary, and what they are called: the batch, and the length of tokens and waves, which
+    have two axes in all.
+    """
+    names = ("batch", "samples" if name in SOUNDS else "sequence")
+    return dict(enumerate(names[: 1 if axes > len(names) else axes]))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sbertconv.plan.outputs import OUTPUTS
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.tokenization import TextTokenizer
 from sbertconv.source.kinds import class_of
-from sbertconv.source.routes import OF_ONE_SIZE, PER_TEXT
+from sbertconv.source.routes import open_axes
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -77,7 +77,7 @@ class Pipeline(torch.nn.Module):
             is_query: 1 for queries, 0 for documents, int64 [batch].
             pixel_values: float32 [batch, channels, height, width].
             input_features: spectrograms, float32 [batch, filters, frames] or [batch, 1, frames, filters].
-            input_values: the same of other models, float32 [batch, frames, filters].
+            input_values: spectrograms, float32 [batch, frames, filters], or waves, float32 [batch, samples].
 
         Returns:
             "sentence_embedding", float32 [batch, dim]; "token_embeddings", float32 [batch, sequence, dim];
@@ -118,14 +118,10 @@ def example_tensors(route: PlannedRoute, inputs: Sequence[str], tokenizer: TextT
     return {name: given[name] for name in inputs}
 
 
-def dynamic_axes(name: str) -> tuple[int, ...]:
-    """The axes of an input that vary: batch, and sequence for tokens."""
-    return (0,) if name in (*PER_TEXT, *OF_ONE_SIZE) else (0, 1)
-
-
-def dynamic_shapes(names: Sequence[str]) -> dict[str, dict[int, object]]:
+def dynamic_shapes(example: Mapping[str, Tensor]) -> dict[str, dict[int, object]]:
     """The same as torch.export takes it, for every input."""
-    return {name: dict.fromkeys(dynamic_axes(name), torch.export.Dim.DYNAMIC) for name in names}
+    dynamic = torch.export.Dim.DYNAMIC
+    return {name: dict.fromkeys(open_axes(name, tensor.ndim), dynamic) for name, tensor in example.items()}
 
 
 def exported_program(
@@ -139,7 +135,7 @@ def exported_program(
         UnsupportedOptionError: if an output asked for does not exist.
     """
     with _explained("trace", route), torch.no_grad(), quiet(), unchanged(pipeline), traceable(pipeline):
-        program = exported(pipeline, (), dict(example), shapes=dynamic_shapes(tuple(example)))
+        program = exported(pipeline, (), dict(example), shapes=dynamic_shapes(example))
         # With an empty table no operation is broken up, but vmap, which cannot be saved, is resolved.
         return pruned(program.run_decompositions({})), TraceFacts.of(program)
 
