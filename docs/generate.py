@@ -243,7 +243,7 @@ MODALITIES = (
     ),
     (
         "sounds as waves of any length, each with the vector that it has alone",
-        "numpy, by the settings of wav2vec 2.0's feature extractor: mean and variance. A call of the graph takes sounds "
+        "numpy, by the settings of wav2vec 2.0's feature extractor: mean and variance. A call takes sounds "
         "of one length, because the library averages the padding of a batch too",
         "the row `wav2vec2`; from the shortest sound on also HuBERT, WavLM, UniSpeech, UniSpeech-SAT, Data2VecAudio, "
         "SEW, SEW-D and Wav2Vec2-Conformer with random weights, in ONNX",
