@@ -271,6 +271,10 @@ CASES: dict[str, list[Args]] = {
         (real(2, 4, 9), real(4, 1, 3), None, [1], [2], [2], 4),
     ],
     "conv1d.padding": [(real(2, 4, 9), real(6, 4, 3), real(6), [1], "same"),
+        (real(2, 4, 9), real(8, 1, 3), real(8), [1], "same", [1], 4),  # channels by themselves
+        (real(2, 4, 9), real(8, 1, 3), real(8), [2], "valid", [1], 4),
+        (real(2, 4, 9), real(6, 2, 3), real(6), [2], "valid", [1], 2),  # few groups
+        (real(2, 36, 9), real(36, 1, 3), real(36), [2], "valid", [1], 36),  # many
         (real(2, 4, 9), real(6, 4, 4), None, [1], "valid"),
                        (real(2, 4, 9), real(6, 4, 4), None, [1], "same", [2])],
     "conv2d.default": [(real(2, 3, 8, 9), real(4, 3, 2, 3), real(4), [2, 3]),
@@ -286,6 +290,7 @@ CASES: dict[str, list[Args]] = {
     "layer_norm.default": [(X, [5], real(5), real(5), 1e-3), (X, [4, 5]), (X, [5], real(5), None, 1e-5, True)],
     "rms_norm.default": [(X, [5], real(5), 1e-3), (X, [4, 5])],
     "batch_norm.default": [
+        (real(2, 4, 4), real(4), real(4), real(4), real(4, low=0.1), False, 0.1, 1e-5, False),
         (X, real(4), real(4), real(4), real(4, low=0.1), False, 0.1, 1e-5, False),
         (real(3, 4), None, None, real(4), real(4, low=0.1), False, 0.1, 1e-3, False),
     ],

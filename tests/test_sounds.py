@@ -264,9 +264,9 @@ WAVES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def checked(artifact: Any, model: Any, lengths: list[int]) -> sbertconv.Embedder:
+def checked(artifact: Any, model: Any, lengths: list[int], form: str | None = None) -> sbertconv.Embedder:
     """Sounds of several lengths in one call, each of which has the vector that it has alone in the library."""
-    embedder = sbertconv.load(artifact.folder)
+    embedder = sbertconv.load(artifact.folder, format=form)
     sounds = [noise(length, seed) for seed, length in enumerate(lengths)]
     expected = np.concatenate([model.encode([sound]) for sound in sounds])
     np.testing.assert_allclose(embedder.encode(sounds), expected, ATOL, ATOL)
@@ -288,6 +288,30 @@ def test_a_wave_has_the_vector_that_it_has_alone(name: str, tmp_path: Path) -> N
         model.encode([noise(shortest - 1)])
     with pytest.raises(UnsupportedOptionError, match=f"{shortest - 1} samples .have: {shortest} and more"):
         embedder.encode([noise(shortest - 1)])
+
+
+def litert(model: Any, folder: Path) -> Any:
+    pytest.importorskip("tensorflow")
+    return sbertconv.to_tf(model, folder, formats=["keras", "litert"])
+
+
+def keras_to_onnx(model: Any, folder: Path) -> Any:
+    pytest.importorskip("tf2onnx")
+    sbertconv.to_tf(model, folder.with_name("keras"), formats=["keras"])
+    return sbertconv.to_onnx(folder.with_name("keras") / "keras" / "model.keras", folder)
+
+
+def openvino(model: Any, folder: Path) -> Any:
+    pytest.importorskip("openvino")
+    return sbertconv.to_openvino(model, folder)
+
+
+@pytest.mark.parametrize("convert", [openvino, litert, keras_to_onnx], ids=lambda convert: convert.__name__)
+def test_other_engines_take_waves_of_any_length(convert: Callable[[Any, Path], Any], tmp_path: Path) -> None:
+    model = cases.CASES["wav2vec2"].build()
+    artifact = convert(model, tmp_path / "model")
+    for form in artifact.formats:
+        checked(artifact, model, [20, 701, 1_202, 701], form)
 
 
 def test_a_wave_is_no_longer_than_the_graph_has_places(tmp_path: Path) -> None:

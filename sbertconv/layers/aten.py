@@ -17,6 +17,7 @@ from typing import Any
 
 from keras import activations, backend, ops
 
+MOST_PARTS = 32  # groups of a convolution, each of which is an operation
 HALF = ("float16", "bfloat16")
 # Reduction of torch -> Keras' own, and what it leaves as it is
 REDUCTIONS = {
@@ -315,8 +316,18 @@ def both_bool(x: Any, y: Any) -> bool:
     return all(dtype_of(v) == "bool" if is_tensor(v) else isinstance(v, bool) for v in (x, y))
 
 
+def plus(x: Any, y: Any) -> Any:
+    """The sum of two tensors, by the backend's own operator where Keras would take the second one for the bias of some
+    channels: those it looks for at the end first, wherever the bias has them, and LiteRT cannot move them there.
+    """
+    if not (is_tensor(x) and is_tensor(y)) or len(y.shape) < 2:
+        return ops.add(x, y)
+    dtype = backend.result_type(dtype_of(x), dtype_of(y))
+    return ops.cast(x, dtype) + ops.cast(y, dtype)
+
+
 def add(x: Any, y: Any, alpha: float = 1) -> Any:
-    return ops.logical_or(x, y) if both_bool(x, y) else ops.add(x, y if alpha == 1 else y * alpha)
+    return ops.logical_or(x, y) if both_bool(x, y) else plus(x, y if alpha == 1 else y * alpha)
 
 
 def sub(x: Any, y: Any, alpha: float = 1) -> Any:
@@ -523,10 +534,24 @@ def conv(
         if any(widths):
             x = ops.pad(x, [(0, 0), *((width, width) for width in widths), (0, 0)])
     kernel = ops.transpose(weight, (*range(2, spatial + 2), 1, 0))
-    result = ops.conv(
-        x, kernel, strides=stride, padding=how, data_format="channels_last", dilation_rate=dilation
-    )  # groups follow from the kernel's shape
+    result = _convolved(x, kernel, groups, strides=stride, padding=how, dilation_rate=dilation)
     return ops.transpose(result if bias is None else ops.add(result, bias), last)
+
+
+def _convolved(x: Tensor, kernel: Tensor, groups: int, **options: Any) -> Tensor:
+    """Channels last; groups follow from the kernel's shape. TensorFlow has none on a CPU but in XLA, which no graph of
+    ONNX can hold and which is slower: there each channel alone is an operation of its own, and few groups are parts.
+    """
+    channels_last = {**options, "data_format": "channels_last"}
+    if groups == 1 or backend.backend() != "tensorflow":
+        return ops.conv(x, kernel, **channels_last)
+    *sizes, depth, channels = kernel.shape
+    if depth == 1 and {*options["strides"], *options["dilation_rate"]} == {1}:
+        return ops.depthwise_conv(x, ops.reshape(kernel, (*sizes, groups, channels // groups)), **channels_last)
+    if groups > MOST_PARTS:
+        return ops.conv(x, kernel, **channels_last)
+    parts = zip(ops.split(x, groups, -1), ops.split(kernel, groups, -1), strict=True)
+    return ops.concatenate([ops.conv(part, own, **channels_last) for part, own in parts], -1)
 
 
 def avg_pool(
@@ -598,8 +623,7 @@ def batch_norm(
     deviation = ops.rsqrt(ops.cast(ops.reshape(var, shape), dtype_of(x)) + eps)
     result = ops.subtract(x, ops.reshape(mean, shape)) * deviation
     result = result if weight is None else ops.multiply(result, ops.reshape(weight, shape))
-    # A bias behind becomes TensorFlow's own operation, whose channels LiteRT cannot move to the end but in images
-    return result if bias is None else ops.add(ops.reshape(bias, shape), result)
+    return result if bias is None else plus(result, ops.reshape(bias, shape))
 
 
 def group_norm(
@@ -611,7 +635,7 @@ def group_norm(
     shape = (1, -1) + (1,) * (len(x.shape) - 2)
     result = ops.reshape(parts, (batch, *sizes))
     result = result if weight is None else ops.multiply(result, ops.reshape(weight, shape))
-    return result if bias is None else ops.add(ops.reshape(bias, shape), result)  # first: see `batch_norm`
+    return result if bias is None else plus(result, ops.reshape(bias, shape))
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
