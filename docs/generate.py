@@ -246,7 +246,7 @@ MODALITIES = (
         "numpy, by the settings of wav2vec 2.0's feature extractor: mean and variance. A call takes sounds "
         "of one length, because the library averages the padding of a batch too",
         "the row `wav2vec2`; from the shortest sound on also HuBERT, WavLM, UniSpeech, UniSpeech-SAT, Data2VecAudio, "
-        "SEW, SEW-D and Wav2Vec2-Conformer with random weights, in ONNX",
+        "SEW, SEW-D, Wav2Vec2-Conformer and the encoder of Moonshine with random weights, in ONNX",
     ),
     ("images in patches of any number", "not yet", "SigLIP 2 and vision-language models are refused"),
     (

@@ -17,6 +17,7 @@ from sbertconv.converters.guards import (
     guarded_lengths,
     guards_of,
     swept_lengths,
+    swept_samples,
 )
 from sbertconv.converters.onnx.backend import _translate_scripted
 from sbertconv.converters.places import place_of
@@ -228,3 +229,13 @@ def test_what_is_cut_off_the_end_may_be_nothing() -> None:
     for length in (11, 8, 5):
         x = torch.rand(2, length)
         torch.testing.assert_close(program.module()(x), x * 2)
+
+
+def test_samples_are_swept_closely_at_first_and_a_guard_on_odd_frames_names_few_lengths() -> None:
+    lengths = swept_samples(400, 2**24)
+    assert lengths[:1000] == list(range(400, 1400))
+    assert lengths[-1] == 2**24
+    assert len(lengths) < 2**14
+    odd = "((L['x'].size()[1] - 80) // 320) % 2 == 1"
+    assert guarded_lengths([odd], lengths, 2) == [719, 720, 1039, 1040]
+    assert guarded_lengths(["L['x'].size()[1] >= 10"], lengths, 2) == []
