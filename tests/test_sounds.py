@@ -397,3 +397,12 @@ def test_a_graph_of_sounds_has_one_way_to_its_input(wave_artifact: Path, clap_ar
     for change in ({"sound": sound}, {"wave": None}):
         wrong = {**manifest, "graphs": [{**manifest["graphs"][0], **change}]}
         assert any("wave" in problem for problem in problems_of(wrong))
+
+
+def test_the_card_says_what_sounds_a_model_takes(wave_artifact: Path, clap_artifact: Path) -> None:
+    waves, both = ((folder / "README.md").read_text(encoding="utf-8") for folder in (wave_artifact, clap_artifact))
+    assert "- sounds of 16,000 samples per second, of 20 samples and more\n" in waves
+    assert "texts of" not in waves
+    assert 'model.encode(["one.wav", "another.wav"])' in waves
+    assert "- texts up to 16 tokens\n- sounds of 16,000 samples per second\n" in both
+    assert 'model.encode(["a text", "another"])' in both

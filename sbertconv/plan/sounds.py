@@ -74,7 +74,7 @@ def shortest_wave(module: Any, name: str) -> int:
         wave = torch.linspace(-1, 1, samples)[None]
         try:
             found = module({name: wave, "modality": "audio"})
-        except (RuntimeError, ValueError, IndexError) as caught:
+        except Exception as caught:  # whatever a model says of a sound that is too short
             error = error_text(caught)
             return False
         return all(value.numel() for value in found.values() if torch.is_tensor(value))
