@@ -244,7 +244,7 @@ MODALITIES = (
     (
         "sounds as waves of any length, each with the vector that it has alone",
         "numpy, by the settings of wav2vec 2.0's feature extractor: mean and variance. A call takes sounds "
-        "of one length, because the library averages the padding of a batch too; `--target tensorrt` is refused by name",
+        "of one length, because the library averages a batch's padding too; `--target tensorrt` is refused",
         "the row `wav2vec2`; from the shortest sound on also HuBERT, WavLM, UniSpeech, UniSpeech-SAT, Data2VecAudio, "
         "SEW, SEW-D, Wav2Vec2-Conformer and the encoder of Moonshine with random weights, in ONNX",
     ),
