@@ -256,7 +256,6 @@ MODALITIES = (
         "Fourier transform, mel filters, logarithm",
         "the rows `whisper` (its encoder), `ast` and `clap`; the spectrograms with those extractors at odd lengths",
     ),
-    ("sounds as waves (wav2vec 2.0, HuBERT, WavLM)", "not yet", "refused by the name of the extractor"),
     (
         "images among the tokens of a language model, as many tokens as their size makes, one image for each run",
         "as above, resized to whole groups of patches between the fewest and the most pixels; one id in the manifest "
@@ -269,6 +268,13 @@ MODALITIES = (
         "not yet",
         "LLaVA-NeXT, Idefics3 and the like are refused by the tensors that their processors give for each image. "
         "Qwen-VL is not tried: its processors need torchvision, for videos",
+    ),
+    (
+        "sounds as waves of any length, each with the vector that it has alone",
+        "numpy, by the settings of wav2vec 2.0's feature extractor: mean and variance. A call takes sounds "
+        "of one length, because the library averages a batch's padding too; `--target tensorrt` is refused",
+        "the row `wav2vec2`; from the shortest sound on also HuBERT, WavLM, UniSpeech, UniSpeech-SAT, Data2VecAudio, "
+        "SEW, SEW-D, Wav2Vec2-Conformer and the encoder of Moonshine with random weights, in ONNX",
     ),
     (
         "the encoder of an encoder-decoder",

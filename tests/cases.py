@@ -6,10 +6,12 @@ iterate over the same rows.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,10 @@ from transformers import (
     SiglipImageProcessor,
     SiglipModel,
     SiglipProcessor,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    Wav2Vec2Processor,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperModel,
@@ -320,11 +326,11 @@ def convnext() -> SentenceTransformer:
 SPEECH = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
 
 
-def sound_encoder(model: Any, extractor: Any, tokenizer: Any = None) -> SentenceTransformer:
+def sound_encoder(model: Any, processor: Any) -> SentenceTransformer:
     """A model of sounds: the mean of its frames, or a vector of its own."""
     folder = tempfile.mkdtemp(prefix="tiny-sounds-")
     model.save_pretrained(folder)
-    (extractor if tokenizer is None else ClapProcessor(extractor, tokenizer)).save_pretrained(folder)
+    processor.save_pretrained(folder)
     module = st.Transformer(folder)
     pools = module.module_output_name == "token_embeddings"
     return chain(module, *([st.Pooling(module.get_embedding_dimension(), "mean")] if pools else []))
@@ -363,7 +369,26 @@ def clap(truncation: str = "rand_trunc") -> SentenceTransformer:
         frequency_max=7000, truncation=truncation,
     )  # fmt: skip
     config = ClapConfig(text_config=text, audio_config=audio, projection_dim=24)
-    return sound_encoder(ClapModel(config), extractor, tokenizer)
+    return sound_encoder(ClapModel(config), ClapProcessor(extractor, tokenizer))
+
+
+STACK = {"conv_dim": (16, 16), "conv_stride": (5, 2), "conv_kernel": (10, 3), "num_feat_extract_layers": 2}
+WAVE = {
+    **SPEECH, **STACK, "num_hidden_layers": 2, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+    "vocab_size": 8,
+}  # fmt: skip
+
+
+def wave_encoder(model: type[Any], extractor: Any = None, **settings: Any) -> SentenceTransformer:
+    """A model of sounds as waves, with random weights, two convolutions and two layers."""
+    torch.manual_seed(18)
+    extractor = extractor or Wav2Vec2FeatureExtractor(return_attention_mask=True)
+    folder = Path(tempfile.mkdtemp(prefix="tiny-words-"))
+    (folder / "vocab.json").write_text(json.dumps({"<pad>": 0, "<unk>": 1, "|": 2, "a": 3}), encoding="utf-8")
+    words = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))  # which the library asks for, and never uses
+    encoder = model(model.config_class(**{**WAVE, **settings})).eval()
+    is_alone = model.config_class.model_type == "data2vec-audio"  # of which the library opens the extractor alone
+    return sound_encoder(encoder, extractor if is_alone else Wav2Vec2Processor(extractor, words))
 
 
 def truncated() -> SentenceTransformer:
@@ -499,6 +524,7 @@ MODULES = {
     "whisper": Case(whisper, checks=("sounds",)),
     "ast": Case(spectrogram_transformer, checks=("sounds",)),
     "clap": Case(clap, expected={"graphs": ["text", "audio"], "dimension": 24}, checks=("sounds",)),
+    "wav2vec2": Case(lambda: wave_encoder(Wav2Vec2Model), checks=("sounds", "sounds of one length")),
     "clip as a transformer": Case(
         lambda: clip(st.Transformer), expected={"graphs": ["text", "image"]}, checks=("images",)
     ),
@@ -545,7 +571,7 @@ TORCH_MODULES = (
     "pooling max", "pooling without prompt", "dense gelu residual", "dense on tokens", "layer norm", "dropout",
     "weighted layers", "cnn", "cnn with strides", "lstm", "word embeddings, subwords", "word weights",
     "bag of words, once each", "static embedding, truncated", "router with a static route", "clip", "llava", "siglip2",
-    "ast", "truncate_dim", "token embeddings",
+    "ast", "wav2vec2", "truncate_dim", "token embeddings",
 )  # fmt: skip
 
 CASES: OrderedDict[str, Case] = OrderedDict({**ARCHITECTURES, **MODULES})

@@ -271,12 +271,18 @@ CASES: dict[str, list[Args]] = {
         (real(2, 4, 9), real(4, 1, 3), None, [1], [2], [2], 4),
     ],
     "conv1d.padding": [(real(2, 4, 9), real(6, 4, 3), real(6), [1], "same"),
+        (real(2, 4, 9), real(8, 1, 3), real(8), [1], "same", [1], 4),  # channels by themselves
+        (real(2, 4, 9), real(8, 1, 3), real(8), [2], "valid", [1], 4),
+        (real(2, 4, 9), real(6, 2, 3), real(6), [2], "valid", [1], 2),  # few groups
+        (real(2, 36, 9), real(36, 1, 3), real(36), [2], "valid", [1], 36),  # many
         (real(2, 4, 9), real(6, 4, 4), None, [1], "valid"),
                        (real(2, 4, 9), real(6, 4, 4), None, [1], "same", [2])],
     "conv2d.default": [(real(2, 3, 8, 9), real(4, 3, 2, 3), real(4), [2, 3]),
         (real(2, 3, 8, 9), real(4, 3, 2, 3), None, [1, 1], [1, 2], [2, 1])],
     "conv2d.padding": [(real(2, 3, 8, 9), real(4, 3, 3, 3), real(4), [1, 1], "same")],
-    "avg_pool2d.default": [(real(2, 3, 8, 9), [2, 3]), (real(2, 3, 8, 9), [3, 2], [1, 2], [1, 0])],
+    "avg_pool1d.default": [(real(2, 3, 9), [2]), (real(2, 3, 9), [3], [2], [1]), (real(2, 3, 8), [2], [2], [0])],
+    "avg_pool2d.default": [(real(2, 3, 8, 9), [2, 3]), (real(2, 3, 8, 9), [3, 3], [2, 1], [1, 1]),
+        (real(2, 3, 8, 9), [3, 2], [1, 2], [1, 0])],
     # normalisation and activations
     "softmax.int": [(X, -1), (X, 1), (INT, -1, {"dtype": F32})],
     "_softmax.default": [(X, 1, False)],
@@ -285,9 +291,11 @@ CASES: dict[str, list[Args]] = {
     "layer_norm.default": [(X, [5], real(5), real(5), 1e-3), (X, [4, 5]), (X, [5], real(5), None, 1e-5, True)],
     "rms_norm.default": [(X, [5], real(5), 1e-3), (X, [4, 5])],
     "batch_norm.default": [
+        (real(2, 4, 4), real(4), real(4), real(4), real(4, low=0.1), False, 0.1, 1e-5, False),
         (X, real(4), real(4), real(4), real(4, low=0.1), False, 0.1, 1e-5, False),
         (real(3, 4), None, None, real(4), real(4, low=0.1), False, 0.1, 1e-3, False),
     ],
+    "group_norm.default": [(X, 2, real(4), real(4)), (real(2, 6, 3, 5), 3), (X, 4, real(4), None, 1e-3, True)],
     "gelu.default": [(X,), (X, {"approximate": "tanh"})],
     "log_sigmoid.default": [(X,), (X * 50,)],
     "softplus.default": [(X * 20,), (X, 2.0, 3.0)],

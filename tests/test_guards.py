@@ -10,7 +10,15 @@ import torch
 
 from sbertconv import MissingDependencyError, UnsupportedModuleError
 from sbertconv.converters.exporting import exported as exported_program
-from sbertconv.converters.guards import TraceFacts, chooses_tokens, forget_guards, guarded_lengths, guards_of
+from sbertconv.converters.guards import (
+    TraceFacts,
+    chooses_tokens,
+    forget_guards,
+    guarded_lengths,
+    guards_of,
+    swept_lengths,
+    swept_samples,
+)
 from sbertconv.converters.onnx.backend import _translate_scripted
 from sbertconv.converters.places import place_of
 from sbertconv.converters.sizes import traceable_sizes
@@ -63,24 +71,26 @@ def test_the_best_of_the_tokens_is_told_from_the_best_of_the_experts(axis: int, 
     ],
 )
 def test_a_guard_is_compared_where_its_truth_changes(guard: str, lengths: list[int]) -> None:
-    assert guarded_lengths([guard], LIMITS) == lengths
+    assert guarded_lengths([guard], swept_lengths(LIMITS)) == lengths
 
 
 def test_guards_of_texts_without_a_limit_and_of_images() -> None:
-    assert guarded_lengths(["L['ids'].size()[1] <= 512"], {"max_length": None, "task_max_length": {}}) == [512, 513]
-    assert guarded_lengths(["L['pixels'].size()[0] <= 512"], None) == []
+    assert guarded_lengths(
+        ["L['ids'].size()[1] <= 512"], swept_lengths({"max_length": None, "task_max_length": {}})
+    ) == [512, 513]
+    assert guarded_lengths(["L['pixels'].size()[0] <= 512"], swept_lengths(None)) == []
 
 
 @pytest.mark.parametrize("guard", ["L['ids'].size()[0] <= 16", "L['ids'].data[0] > 3", "a guard", "__import__('os')"])
 def test_a_guard_on_anything_else_is_refused_with_its_text(guard: str) -> None:
     with pytest.raises(UnsupportedModuleError) as error:
-        guarded_lengths([guard], LIMITS)
+        guarded_lengths([guard], swept_lengths(LIMITS))
     assert guard in str(error.value)
 
 
 def test_the_guards_of_a_branch_are_found_and_forgotten() -> None:
     program = exported()
-    assert guarded_lengths(guards_of(program), LIMITS) == [20, 21]
+    assert guarded_lengths(guards_of(program), swept_lengths(LIMITS)) == [20, 21]
     forget_guards(program)
     assert guards_of(program) == []
 
@@ -94,7 +104,7 @@ def test_a_traced_layer_of_keras_keeps_the_guards_of_its_trace() -> None:
             return {"found": Switch()(features["input_ids"])}
 
     layer = traced_layer(Features(), {"input_ids": torch.ones(3, 11, dtype=torch.int64)}, "switch", "", {})
-    assert guarded_lengths(layer.facts.guards, LIMITS) == [20, 21]
+    assert guarded_lengths(layer.facts.guards, swept_lengths(LIMITS)) == [20, 21]
 
 
 def test_a_program_without_guards_where_they_are_looked_for_is_an_error() -> None:
@@ -144,7 +154,10 @@ def test_the_line_of_an_error_is_the_last_one_of_the_models_code() -> None:
 
 def test_a_limit_of_billions_is_not_looked_through() -> None:
     guards = ["L['ids'].size()[1] <= 512"]
-    assert guarded_lengths(guards, {"max_length": 10**9, "task_max_length": {"query": 10**12}}) == [512, 513]
+    assert guarded_lengths(guards, swept_lengths({"max_length": 10**9, "task_max_length": {"query": 10**12}})) == [
+        512,
+        513,
+    ]
 
 
 class Asking(torch.nn.Module):
@@ -216,3 +229,13 @@ def test_what_is_cut_off_the_end_may_be_nothing() -> None:
     for length in (11, 8, 5):
         x = torch.rand(2, length)
         torch.testing.assert_close(program.module()(x), x * 2)
+
+
+def test_samples_are_swept_closely_at_first_and_a_guard_on_odd_frames_names_few_lengths() -> None:
+    lengths = swept_samples(400, 2**24)
+    assert lengths[:1000] == list(range(400, 1400))
+    assert lengths[-1] == 2**24
+    assert len(lengths) < 2**14
+    odd = "((L['x'].size()[1] - 80) // 320) % 2 == 1"
+    assert guarded_lengths([odd], lengths, 2) == [719, 720, 1039, 1040]
+    assert guarded_lengths(["L['x'].size()[1] >= 10"], lengths, 2) == []

@@ -44,7 +44,7 @@ def forget_graphs() -> Iterator[None]:
 def batch(embedder: sbertconv.Embedder, graph: Any) -> dict[str, np.ndarray]:
     """A padded batch for a graph."""
     if graph.section["modality"] != "text":
-        tensors = graph.prepared(inputs_of(graph.section))
+        tensors = graph.prepared(inputs_of(graph.section))[-1][1]
     else:
         tensors = embedder.tokenize(TEXTS, next(iter(graph.section["tasks"]), None))
     return {name: narrow(tensors[name]) for name in graph.inputs}

@@ -13,15 +13,31 @@ from typing import Any
 import cases
 import numpy as np
 import pytest
-from transformers import ASTFeatureExtractor, ClapFeatureExtractor, WhisperFeatureExtractor
+from transformers import (
+    ASTFeatureExtractor,
+    ClapFeatureExtractor,
+    Data2VecAudioModel,
+    HubertModel,
+    MoonshineModel,
+    SEWDModel,
+    SEWModel,
+    SpeechT5FeatureExtractor,
+    UniSpeechModel,
+    UniSpeechSatModel,
+    Wav2Vec2ConformerModel,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    WavLMModel,
+    WhisperFeatureExtractor,
+)
 
 import sbertconv
 from sbertconv.artifact.folder import MANIFEST
 from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.manifest import problems_of
 from sbertconv.errors import SbertconvError, UnsupportedOptionError
-from sbertconv.plan.sounds import describe_sound
-from sbertconv.runtime.sounds import feature_shape, sound_features
+from sbertconv.plan.sounds import describe_audio, describe_sound, shortest_wave
+from sbertconv.runtime.sounds import feature_shape, sound_features, waves
 from sbertconv.tables.embedding import EmbedTable
 
 RATE = 16_000
@@ -175,21 +191,23 @@ def test_what_is_no_sound_of_the_model_is_said(given: Any, said: str, clap_artif
         sbertconv.load(clap_artifact).encode(given)
 
 
-def wav2vec2() -> Any:
-    from transformers import Data2VecAudioConfig, Data2VecAudioModel, Wav2Vec2FeatureExtractor
-
-    sizes = {"conv_dim": (16,), "conv_stride": (5,), "conv_kernel": (10,), "num_feat_extract_layers": 1}
-    config = Data2VecAudioConfig(**cases.SPEECH, **sizes, num_conv_pos_embeddings=1)
-    return cases.sound_encoder(Data2VecAudioModel(config), Wav2Vec2FeatureExtractor())
+DATA2VEC = {"num_conv_pos_embeddings": 1}  # layers of convolutions, with kernels of their own
 
 
 @pytest.mark.parametrize(
     ("model", "said"),
     [
         (lambda: cases.clap("fusion"), "truncation='fusion'"),
-        (wav2vec2, "Wav2Vec2FeatureExtractor is not supported .have: WhisperFeatureExtractor, Clap"),
+        (
+            lambda: cases.wave_encoder(Data2VecAudioModel, SpeechT5FeatureExtractor(), **DATA2VEC),
+            "SpeechT5FeatureExtractor is not supported .have: Whisper.*Clap.*, Wav2Vec2FeatureExtractor.",
+        ),
+        (
+            lambda: cases.wave_encoder(Data2VecAudioModel, Wav2Vec2FeatureExtractor(feature_size=2), **DATA2VEC),
+            "Wav2Vec2FeatureExtractor with feature_size=2",
+        ),
     ],
-    ids=["a part at random", "waves"],
+    ids=["a part at random", "another", "waves of two channels"],
 )
 def test_an_extractor_that_is_not_known_is_refused_by_name(model: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(SbertconvError, match=said):
@@ -227,3 +245,164 @@ def test_settings_of_sounds_that_leave_nothing_are_refused(
     graph["sound"] |= {**wrong, "mel": {**graph["sound"]["mel"], **wrong.get("mel", {})}}
     (problem,) = problems_of(manifest)
     assert problem.endswith(f".sound.{said}")
+
+
+LAYERED = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+RELATIVE = {"position_embeddings_type": "relative", "max_source_positions": 60}
+MOONSHINE = {
+    **{f"{part}_num_attention_heads": 4 for part in ("encoder", "decoder")},
+    **{f"{part}_num_hidden_layers": 2 for part in ("encoder", "decoder")},
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
+}  # fmt: skip
+# Each mechanism of the models of waves: what is normalized, how places are told, what makes fewer frames of them
+WAVES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "wav2vec2, layer": (Wav2Vec2Model, LAYERED),
+    "wav2vec2, adapter": (Wav2Vec2Model, {"add_adapter": True, "num_adapter_layers": 2, "output_hidden_size": 32}),
+    "hubert": (HubertModel, {"num_conv_pos_embeddings": 15}),
+    "hubert, batch norm": (HubertModel, {"conv_pos_batch_norm": True}),
+    "wavlm": (WavLMModel, {}),
+    "unispeech": (UniSpeechModel, {}),
+    "unispeech-sat": (UniSpeechSatModel, LAYERED),
+    "data2vec": (Data2VecAudioModel, {"num_conv_pos_embeddings": 2}),
+    "sew": (SEWModel, {"squeeze_factor": 2}),
+    "sew-d": (SEWDModel, {"squeeze_factor": 2, "max_position_embeddings": 64, "position_buckets": 32}),
+    "conformer, rotary": (Wav2Vec2ConformerModel, {"position_embeddings_type": "rotary"}),
+    "moonshine": (MoonshineModel, MOONSHINE),  # its encoder, which the library takes out of the whole
+}
+
+
+def checked(artifact: Any, model: Any, lengths: list[int], form: str | None = None) -> sbertconv.Embedder:
+    """Sounds of several lengths in one call, each of which has the vector that it has alone in the library."""
+    embedder = sbertconv.load(artifact.folder, format=form)
+    sounds = [noise(length, seed) for seed, length in enumerate(lengths)]
+    expected = np.concatenate([model.encode([sound]) for sound in sounds])
+    np.testing.assert_allclose(embedder.encode(sounds), expected, ATOL, ATOL)
+    return embedder
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # the library's own, of WavLM's mask
+@pytest.mark.parametrize("name", WAVES)
+def test_a_wave_has_the_vector_that_it_has_alone(name: str, tmp_path: Path) -> None:
+    kind, settings = WAVES[name]
+    model = cases.wave_encoder(kind, **settings)
+    artifact = sbertconv.to_onnx(model, tmp_path / "model")
+    (graph,) = artifact.manifest["graphs"]
+    shortest = graph["wave"]["shortest"]
+    assert not artifact.manifest["sees_padding"]
+    assert graph["inputs"] == [{"name": "input_values", "dtype": "float32", "shape": ["batch", "samples"]}]
+    embedder = checked(artifact, model, [shortest, 2_701, 1_202, shortest + 1, 2_701])
+    with pytest.raises(RuntimeError):
+        model.encode([noise(shortest - 1)])
+    with pytest.raises(UnsupportedOptionError, match=f"{shortest - 1} samples .have: {shortest} and more"):
+        embedder.encode([noise(shortest - 1)])
+
+
+def litert(model: Any, folder: Path) -> Any:
+    pytest.importorskip("tensorflow")
+    return sbertconv.to_tf(model, folder, formats=["keras", "litert"])
+
+
+def keras_to_onnx(model: Any, folder: Path) -> Any:
+    pytest.importorskip("tf2onnx")
+    sbertconv.to_tf(model, folder.with_name("keras"), formats=["keras"])
+    return sbertconv.to_onnx(folder.with_name("keras") / "keras" / "model.keras", folder)
+
+
+def openvino(model: Any, folder: Path) -> Any:
+    pytest.importorskip("openvino")
+    return sbertconv.to_openvino(model, folder)
+
+
+@pytest.mark.parametrize("convert", [openvino, litert, keras_to_onnx], ids=lambda convert: convert.__name__)
+def test_other_engines_take_waves_of_any_length(convert: Callable[[Any, Path], Any], tmp_path: Path) -> None:
+    model = cases.CASES["wav2vec2"].build()
+    artifact = convert(model, tmp_path / "model")
+    for form in artifact.formats:
+        checked(artifact, model, [20, 701, 1_202, 701], form)
+
+
+def test_a_wave_is_no_longer_than_the_graph_has_places(tmp_path: Path) -> None:
+    model = cases.wave_encoder(Wav2Vec2ConformerModel, **RELATIVE)
+    artifact = sbertconv.to_onnx(model, tmp_path / "model")
+    longest = artifact.manifest["graphs"][0]["longest"]
+    embedder = checked(artifact, model, [longest, 301])
+    with pytest.raises(UnsupportedOptionError, match=rf"{longest + 1} samples \(have: 20 to {longest}\).\nCut it"):
+        embedder.encode([noise(longest + 1)])
+
+
+@pytest.mark.parametrize("returns_mask", [False, True])
+@pytest.mark.parametrize("normalizes", [False, True])
+def test_a_wave_is_that_of_the_library_to_the_last_bit(normalizes: bool, returns_mask: bool) -> None:
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=normalizes, return_attention_mask=returns_mask)
+    module = cases.wave_encoder(Data2VecAudioModel, extractor, **DATA2VEC)[0]
+    described = describe_audio(module)
+    assert described.entry == "wave"
+    for samples in (401, 5_003, 40_000):
+        sound = noise(samples).astype(np.float64 if samples == 401 else np.float32)
+        theirs = module.preprocess([{"array": sound, "sampling_rate": RATE}])["input_values"].numpy()
+        (ours,) = waves([sound], described.section, None)  # type: ignore[arg-type]
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs[0])
+
+
+@pytest.fixture(scope="session")
+def wave_artifact(built_once: Any) -> Path:
+    """A tiny model of waves converted; do not write to it."""
+    return Path(built_once("waves", lambda folder: sbertconv.to_onnx(cases.CASES["wav2vec2"].build(), folder)))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([np.zeros(0, np.float32)], "without samples"),
+        ([SOUND, noise(19)], "Input 1: a sound of 19 samples .have: 20 and more"),
+        ({"array": SOUND, "sampling_rate": 8000}, "8000 samples per second .have: 16000.*Resample"),
+        ([np.array([3e38, 1.0] * 50, np.float32)], "too large"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_is_no_wave_of_the_model_is_said(given: Any, said: str, wave_artifact: Path) -> None:
+    with pytest.raises(UnsupportedOptionError, match=f"(?s){said}"):
+        sbertconv.load(wave_artifact).encode(given)
+
+
+def test_a_column_of_paths_holds_waves(wave_artifact: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    paths = [str(tmp_path / f"{length}.wav") for length in (900, 333, 900)]
+    for seed, path in enumerate(paths):
+        Path(path).write_bytes(wav(noise(int(Path(path).stem), seed).clip(-1, 1)))
+    rows = EmbedTable(folder=str(wave_artifact), column="sound")(pa.table({"sound": paths})).column("embedding")
+    embedder = sbertconv.load(wave_artifact)
+    np.testing.assert_allclose(rows.to_pylist(), np.stack([embedder.encode(path) for path in paths]), ATOL, ATOL)
+
+
+def test_waves_have_no_plan_of_tensorrt(tmp_path: Path) -> None:
+    with pytest.raises(SbertconvError, match=r"largest shape, and the sounds of .* have any length"):
+        sbertconv.to_onnx(cases.CASES["wav2vec2"].build(), tmp_path / "model", target="tensorrt")
+
+
+def test_a_model_that_takes_no_wave_is_refused_in_its_own_words() -> None:
+    def fails(features: Any) -> Any:
+        raise RuntimeError("a kernel of 10 is larger")
+
+    with pytest.raises(UnsupportedOptionError, match=r"no sound of up to 1,048,576 samples: .*kernel of 10"):
+        shortest_wave(fails, "input_values")
+
+
+def test_a_graph_of_sounds_has_one_way_to_its_input(wave_artifact: Path, clap_artifact: Path) -> None:
+    manifest, other = (read_json(folder / MANIFEST, dict) for folder in (wave_artifact, clap_artifact))
+    (sound,) = (graph["sound"] for graph in other["graphs"] if "sound" in graph)
+    assert not problems_of(manifest)
+    for change in ({"sound": sound}, {"wave": None}):
+        wrong = {**manifest, "graphs": [{**manifest["graphs"][0], **change}]}
+        assert any("wave" in problem for problem in problems_of(wrong))
+
+
+def test_the_card_says_what_sounds_a_model_takes(wave_artifact: Path, clap_artifact: Path) -> None:
+    waves, both = ((folder / "README.md").read_text(encoding="utf-8") for folder in (wave_artifact, clap_artifact))
+    assert "- sounds of 16,000 samples per second, of 20 samples and more\n" in waves
+    assert "texts of" not in waves
+    assert 'model.encode(["one.wav", "another.wav"])' in waves
+    assert "- texts up to 16 tokens\n- sounds of 16,000 samples per second\n" in both
+    assert 'model.encode(["a text", "another"])' in both

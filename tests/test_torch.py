@@ -44,7 +44,7 @@ def converted(built_once: Any) -> Callable[[str], Artifact]:
 def batch(embedder: sbertconv.Embedder, graph: Any) -> dict[str, np.ndarray]:
     """A padded batch for a graph."""
     if graph.section["modality"] != "text":
-        return dict(graph.prepared(inputs_of(graph.section)))
+        return dict(graph.prepared(inputs_of(graph.section))[0][1])
     return {name: array for name, array in embedder.tokenize(TEXTS, graph.task).items() if name in graph.inputs}
 
 

@@ -25,11 +25,17 @@ PIPELINES = {
     "TextClassifier": "text-classification",
 }
 CALLS = {
-    "SentenceTransformer": 'vectors = model.encode(["a text", "another"])',
-    "SparseEncoder": 'vectors = model.encode(["a text", "another"])',
-    "MultiVectorEncoder": 'vectors = model.encode_document(["a text", "another"])',
+    "SentenceTransformer": "vectors = model.encode({})",
+    "SparseEncoder": "vectors = model.encode({})",
+    "MultiVectorEncoder": "vectors = model.encode_document({})",
     "CrossEncoder": 'scores = model.predict([("a question", "a text")])',
-    "TextClassifier": 'scores = model.predict(["a text", "another"])',
+    "TextClassifier": "scores = model.predict({})",
+}
+# Modality -> two inputs
+EXAMPLES = {
+    "text": '["a text", "another"]',
+    "image": '["one.png", "another.jpg"]',
+    "audio": '["one.wav", "another.wav"]',
 }
 
 
@@ -68,7 +74,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         proof(manifest["parity"]),
         "## Use",
         f'```python\nimport sbertconv\n\nmodel = sbertconv.load("path/to/this/folder")\n'
-        f"{CALLS[manifest['model_class']]}\n```",
+        f"{CALLS[manifest['model_class']].format(EXAMPLES[manifest['graphs'][0]['modality']])}\n```",
     ]
     if proven := manifest.get("consumers"):
         sections += ["## Other software", consumers(proven)]
@@ -101,11 +107,22 @@ def facts(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield f"- vectors of {prose(str(size))} numbers, compared by {manifest['similarity_fn_name']}"
     if labels := manifest.get("num_labels"):
         yield f"- {labels} label{'s' if labels > 1 else ''}, activation {prose(manifest['activation'])}"
-    limit = limit_of(manifest)
-    yield f"- texts up to {limit} tokens" if limit else "- texts of any length"
+    yield from dict.fromkeys(taken(manifest, graph) for graph in manifest["graphs"])
     for name, prompt in manifest["prompts"].items():
         default = ", the default" if name == manifest["default_prompt_name"] else ""
         yield f"- prompt {prose(name)}: {code(prompt)}{default}"
+
+
+def taken(manifest: Mapping[str, Any], graph: Mapping[str, Any]) -> str:
+    """What a graph takes."""
+    if graph["modality"] == "image":
+        return "- images"
+    if graph["modality"] == "text":
+        limit = limit_of(manifest)
+        return f"- texts up to {limit} tokens" if limit else "- texts of any length"
+    wave = graph.get("wave")
+    rate = (wave or graph["sound"])["sampling_rate"]
+    return f"- sounds of {rate:,} samples per second" + (f", of {wave['shortest']:,} samples and more" if wave else "")
 
 
 def proof(parity: Mapping[str, Any]) -> str:

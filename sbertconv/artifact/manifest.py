@@ -222,6 +222,17 @@ class SoundSection(TypedDict):
     divisor: Annotated[Divisor, key("what the rest is divided by")]
 
 
+class WaveSection(TypedDict):
+    """The way from the samples of a sound to those that a graph takes. A call takes sounds of one length: each has the
+    vector that it has alone.
+    """
+
+    tensors: Annotated[list[Name], key("the input of the graph", min_length=1, max_length=1)]
+    sampling_rate: Annotated[int, key("samples per second", ge=1, le=1_000_000)]
+    normalized: Annotated[bool, key("whether the mean is taken off and the rest divided by the deviation")]
+    shortest: Annotated[Samples, key("the fewest samples of which the model makes a frame")]
+
+
 class Attention(TypedDict):
     """The attentions of a graph."""
 
@@ -249,6 +260,7 @@ class GraphSection(TypedDict):
     chooses_tokens: NotRequired[Annotated[bool, internal("whether it takes the best of the tokens, by scores")]]
     sides: NotRequired[Annotated[list[str], internal("lines of the model with a branch on data: one side is in it")]]
     guarded: NotRequired[Annotated[list[Count], internal("lengths that the trace's guards name, which were compared")]]
+    longest: NotRequired[Annotated[Samples, key("of sounds as waves, the most samples that the graph is right for")]]
     modality: Annotated[Literal["text", "image", "audio"], key("what it takes")]
     tasks: Annotated[list[Task | None], key("the tasks that lead to it; empty: every one; null: when none is said")]
     inputs: Annotated[list[Tensor], key("its inputs in order", min_length=1)]
@@ -256,6 +268,7 @@ class GraphSection(TypedDict):
     tokenizer: Annotated[TokenizerSection | None, key("for texts, how they become tensors")]
     image: Annotated[ImageSection | None, key("for images, how they become pixel values")]
     sound: NotRequired[Annotated[SoundSection, key("for sounds, how they become spectrograms")]]
+    wave: NotRequired[Annotated[WaveSection, key("for sounds that stay waves, how their samples become the graph's")]]
     text: NotRequired[Annotated[dict[str, Any], internal("the size of the tokenizer inside the graph")]]
 
 
@@ -445,14 +458,19 @@ IMAGE_STEPS = {
 }
 CHANNELS = 3
 CHAT_KEYS = ("templates", "restore_suffix")
-TAKEN = {"text": ("tokenizer", "texts"), "image": ("image", "images"), "audio": ("sound", "sounds")}  # its entry
+# Modality -> the entries of a graph one of which says how its input is made, and what it takes
+TAKEN = {
+    "text": (("tokenizer",), "texts"),
+    "image": (("image",), "images"),
+    "audio": (("sound", "wave"), "sounds"),
+}
 MOST_SPECTRUM = 2**24  # numbers of a spectrum, 128 MiB as float64; Whisper's has 1.2 million
 MOST_PARTS = 1000  # of a list or an object that is wrong, each of which is looked at by itself
 IMAGE_SIZES = {"size": ({"shortest_edge"}, {"height", "width"}), "crop_size": ({"height", "width"},)}
 SECTIONS = (Manifest, GraphSection, Tensor, TokenizerSection, QueryExpansion, Template, Slot, ImageSection,
-            PatchSection, GridSection, SoundSection, MelSection, Attention, ShapeRange, TokenPooling, WeightsOrigin,
-            Origin, ProofSection, CheckSection, QualitySection, GateSection, PlanSection, ConsumerSection,
-            VariantSection, File)  # fmt: skip
+            PatchSection, GridSection, SoundSection, MelSection, WaveSection, Attention, ShapeRange, TokenPooling,
+            WeightsOrigin, Origin, ProofSection, CheckSection, QualitySection, GateSection, PlanSection,
+            ConsumerSection, VariantSection, File)  # fmt: skip
 OPEN = (ProofSection, CheckSection, QualitySection, PlanSection)  # reports: they say more than is read again
 
 
@@ -475,6 +493,11 @@ def problems_of_image(section: Any) -> list[str]:
 def problems_of_sound(section: Any) -> list[str]:
     """The same of the `sound` entry of a graph, before there is a manifest."""
     return list(_problems(section, SoundSection, "", True)) or list(_sound_problems(section))
+
+
+def problems_of_wave(section: Any) -> list[str]:
+    """The same of the `wave` entry of a graph, before there is a manifest."""
+    return list(_problems(section, WaveSection, "", True))
 
 
 def _problems(value: Any, kind: Any, where: str, closed: bool) -> Iterator[str]:
@@ -568,9 +591,9 @@ def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
         if graph["tokenizer"] and "input_ids" not in graph["tokenizer"]["tensors"]:
             yield f"{where}.tokenizer.tensors has no input_ids"
         yield from (f"{where}.tokenizer.{problem}" for problem in _chat_problems(graph["tokenizer"]))
-        needed, what = TAKEN[graph["modality"]]
-        if graph.get(needed) is None:
-            yield f"{where}.{needed} is missing or null, and the graph takes {what}"
+        entries, what = TAKEN[graph["modality"]]
+        if sum(graph.get(entry) is not None for entry in entries) != 1:
+            yield f"{where}.{' or '.join(entries)} is missing or null, and the graph takes {what}"
         yield from (f"{where}.sound.{problem}" for problem in _sound_problems(graph.get("sound")))
         yield from (f"{where}.image.{problem}" for problem in _image_problems(graph["image"]))
         for tensors in ("inputs", "outputs"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.converters.branches import SIDES
@@ -20,6 +21,9 @@ GUARDS = "_guards_code"  # of an ExportedProgram: expressions of Python on the t
 ROWS, LENGTH = 3, 37  # of a batch, where the other of the two varies
 MOST_ROWS = 64
 SWEPT = 8192  # tokens, where texts have no limit
+MOST_SAMPLES = 1 << 24  # of a sound
+DENSE = 1024  # samples beyond the fewest, and the share of a length that two lengths beside it differ in
+CHANGES = 6  # of a guard on samples: one that tells odd numbers of frames from even ones changes with each
 MOST_SWEPT = 1 << 17  # tokens, far beyond what is compared, where a limit is any number of a file
 
 
@@ -46,6 +50,15 @@ def chooses_tokens(program: torch.export.ExportedProgram) -> bool:
     return False
 
 
+def longest_of(program: torch.export.ExportedProgram) -> int | None:
+    """The most that the second size of its first input can be, as far as the trace has found out; None: any."""
+    names = program.graph_signature.user_inputs
+    first = next(node.meta["val"] for node in program.graph.find_nodes(op="placeholder") if node.name in names[:1])
+    size = first.shape[1] if first.ndim > 1 else None
+    bounds = None if isinstance(size, int | None) else program.range_constraints.get(size.node.expr)
+    return int(bounds.upper) if bounds is not None and bounds.upper < MOST_SAMPLES else None
+
+
 @dataclass(frozen=True)
 class TraceFacts:
     """What a trace takes for granted.
@@ -54,17 +67,19 @@ class TraceFacts:
         guards: conditions on sizes, see `guards_of`.
         chooses: whether it takes the best of the tokens, see `chooses_tokens`.
         sides: the lines of the model's code with a branch on data, of which it has one side.
+        longest: the most that the second size of the first input can be, None: any.
     """
 
     guards: tuple[str, ...] = ()
     chooses: bool = False
     sides: tuple[str, ...] = ()
+    longest: int | None = None
 
     @classmethod
     def of(cls, program: torch.export.ExportedProgram) -> TraceFacts:
         """Of a traced program, as `sbertconv.converters.exporting.exported` gives it."""
         sides = program.graph_module.meta.get(SIDES, ())
-        return cls(tuple(guards_of(program)), chooses_tokens(program), sides)
+        return cls(tuple(guards_of(program)), chooses_tokens(program), sides, longest_of(program))
 
     @classmethod
     def together(cls, facts: Iterable[TraceFacts]) -> TraceFacts:
@@ -72,15 +87,24 @@ class TraceFacts:
         every = list(facts)
         guards = [guard for one in every for guard in one.guards]
         sides = [side for one in every for side in one.sides]
-        return cls(tuple(guards), any(one.chooses for one in every), tuple(dict.fromkeys(sides)))
+        longest = min((one.longest for one in every if one.longest is not None), default=None)
+        return cls(tuple(guards), any(one.chooses for one in every), tuple(dict.fromkeys(sides)), longest)
 
-    def section(self, limits: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The manifest's keys of a graph, where there is anything to say.
+    def section(self, tokenizer: Mapping[str, Any] | None, wave: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The manifest's keys of a graph, where there is anything to say; raises the errors of `guarded_lengths`.
 
         Args:
-            limits: see `guarded_lengths`, whose errors it raises.
+            tokenizer: the manifest's entry, or None.
+            wave: the same of sounds as waves.
         """
-        keys = {"guarded": guarded_lengths(self.guards, limits), CHOOSES: self.chooses, SIDES: list(self.sides)}
+        longest = self.longest if wave is not None else None
+        lengths = swept_lengths(tokenizer) if wave is None else swept_samples(wave["shortest"], longest or MOST_SAMPLES)
+        keys = {
+            "guarded": guarded_lengths(self.guards, lengths, None if wave is None else CHANGES),
+            "longest": longest,
+            CHOOSES: self.chooses,
+            SIDES: list(self.sides),
+        }
         return {key: value for key, value in keys.items() if value}
 
 
@@ -103,26 +127,48 @@ class _Sized:
         return self.sizes
 
 
-def guarded_lengths(guards: Iterable[str], limits: Mapping[str, Any] | None) -> list[int]:
+def swept_lengths(tokenizer: Mapping[str, Any] | None) -> list[int]:
+    """Every length in tokens up to the limit.
+
+    Args:
+        tokenizer: the manifest's entry; None for images, whose size is fixed.
+    """
+    if tokenizer is None:
+        return []
+    named = [tokenizer["max_length"], *tokenizer["task_max_length"].values()]
+    most = min(max((int(limit) for limit in named if limit is not None), default=SWEPT), MOST_SWEPT)
+    return list(range(1, most + 1))
+
+
+def swept_samples(shortest: int, longest: int) -> list[int]:
+    """Lengths in samples: each of the first ones, where a frame more may change everything, then ever fewer."""
+    found = [shortest]
+    while found[-1] < longest:
+        found.append(min(found[-1] + max((found[-1] - shortest) // DENSE, 1), longest))
+    return found
+
+
+def guarded_lengths(guards: Iterable[str], lengths: Sequence[int], most: int | None = None) -> list[int]:
     """The lengths between which the truth of a guard changes, ascending: beyond them the program may be another.
 
     Args:
         guards: of `guards_of`.
-        limits: the manifest's `tokenizer` entry; None for images, whose size is fixed.
+        lengths: ascending, at which guards are asked; none for images, whose size is fixed.
+        most: changes of each guard, the first ones; None: all.
 
     Raises:
         UnsupportedModuleError: for a guard that cannot be read, or on how many texts there are.
     """
-    if limits is None:
+    if not lengths:
         return []
-    named = [limits["max_length"], *limits["task_max_length"].values()]
-    most = min(max((int(limit) for limit in named if limit is not None), default=SWEPT), MOST_SWEPT)
     found: set[int] = set()
+    row_length = max(LENGTH, lengths[0])
     for guard in guards:
-        if len(set(_truths(guard, ((rows, LENGTH) for rows in range(2, MOST_ROWS + 1))))) > 1:
+        if len(set(_truths(guard, ((rows, row_length) for rows in range(2, MOST_ROWS + 1))))) > 1:
             raise UnsupportedModuleError(f"The trace holds for some numbers of texts only: {guard}\n{WAYS_OUT}")
-        truths = list(_truths(guard, ((ROWS, length) for length in range(1, most + 1))))
-        found |= {length + step for length in range(1, most) for step in (0, 1) if truths[length - 1] != truths[length]}
+        truths = list(_truths(guard, ((ROWS, length) for length in lengths)))
+        changes = (pair for pair, (a, b) in zip(pairwise(lengths), pairwise(truths), strict=True) if a != b)
+        found |= {length for pair in islice(changes, most) for length in pair}
     return sorted(found)
 
 

@@ -53,7 +53,7 @@ def route_settings(route: DescribedRoute, tokenizer: Mapping[str, Any] | None) -
         "tasks": list(route.tasks),
         "tokenizer": tokenizer,
         "image": dict(route.input.section) if route.modality == "image" and route.input else None,
-        **({"sound": dict(route.input.section)} if route.modality == "audio" and route.input else {}),
+        **({route.input.entry: dict(route.input.section)} if route.modality == "audio" and route.input else {}),
     }
 
 

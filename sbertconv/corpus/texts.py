@@ -46,6 +46,8 @@ def sentences() -> tuple[str, ...]:
     return tuple(files("sbertconv").joinpath("corpus/sentences.txt").read_text(encoding="utf-8").splitlines())
 
 
+SECONDS = (0.05, 0.3, 0.71, 1.3, 2.9)  # of sounds
+MOST_FRAMES = 1000  # of a wave that is made up: what attention takes grows with the square of their number
 MOST_WORDS = 1 << 18  # of a text that is made up; no longer one is cut to see where
 
 
@@ -77,15 +79,38 @@ def random_sounds(rate: int, longest: int) -> list[np.ndarray]:
     of the library would not be its own answer again: its logarithm enlarges the rounding of what is nearly silent.
     """
     random = np.random.default_rng(2)
-    lengths = dict.fromkeys(max(min(int(part * rate), longest), 1) for part in (0.05, 0.3, 0.71, 1.3, 2.9))
+    lengths = dict.fromkeys(max(min(int(part * rate), longest), 1) for part in SECONDS)
     found = [(0.1 * random.normal(size=size) + 0.1 * np.sin(np.arange(size) / 9)) for size in (*lengths, longest)]
     return [sound.astype(np.float32) for sound in found]
+
+
+def wave_lengths(section: GraphSection) -> list[int]:
+    """The lengths in samples at which waves are asked: the fewest, those at which a trace could end, some that sounds
+    have, and the most, ascending.
+    """
+    wave = section["wave"]
+    least = wave["shortest"]
+    most = min(section.get("longest", MOST_FRAMES * least), MOST_FRAMES * least)
+    found = {least, least + 1, most, *section.get("guarded", ())}
+    found |= {least + int(part * wave["sampling_rate"]) for part in SECONDS}
+    return sorted(length for length in found if length <= most)
+
+
+def waves_of(section: GraphSection, length: int, count: int) -> list[dict[str, Any]]:
+    """So many sounds of one length, as a library takes them."""
+    rate = section["wave"]["sampling_rate"]
+    random = np.random.default_rng(length)
+    tone = 0.1 * np.sin(np.arange(length) / 9)
+    found = [(0.1 * random.normal(size=length) + tone).astype(np.float32) for _ in range(count)]
+    return [{"array": array, "sampling_rate": rate} for array in found]
 
 
 def inputs_of(section: GraphSection) -> list[Any]:
     """What a graph of images or sounds is asked: images, or sounds up to the longest and, where that is cut, beyond."""
     if section["modality"] == "image":
         return list(random_images())
+    if "wave" in section:
+        return [wave for length in wave_lengths(section) for wave in waves_of(section, length, 1)]
     sound = section["sound"]
     rate, hop = sound["sampling_rate"], sound["hop_length"]
     longest = sound["samples"] or hop * not_null(sound["frames"]) + sound["frame_length"]

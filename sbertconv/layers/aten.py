@@ -17,6 +17,7 @@ from typing import Any
 
 from keras import activations, backend, ops
 
+MOST_PARTS = 32  # groups of a convolution, each of which is an operation
 HALF = ("float16", "bfloat16")
 # Reduction of torch -> Keras' own, and what it leaves as it is
 REDUCTIONS = {
@@ -315,8 +316,18 @@ def both_bool(x: Any, y: Any) -> bool:
     return all(dtype_of(v) == "bool" if is_tensor(v) else isinstance(v, bool) for v in (x, y))
 
 
+def plus(x: Any, y: Any) -> Any:
+    """The sum of two tensors, by the backend's own operator where Keras would take the second one for the bias of some
+    channels: those it looks for at the end first, wherever the bias has them, and LiteRT cannot move them there.
+    """
+    if not (is_tensor(x) and is_tensor(y)) or len(y.shape) < 2:
+        return ops.add(x, y)
+    dtype = backend.result_type(dtype_of(x), dtype_of(y))
+    return ops.cast(x, dtype) + ops.cast(y, dtype)
+
+
 def add(x: Any, y: Any, alpha: float = 1) -> Any:
-    return ops.logical_or(x, y) if both_bool(x, y) else ops.add(x, y if alpha == 1 else y * alpha)
+    return ops.logical_or(x, y) if both_bool(x, y) else plus(x, y if alpha == 1 else y * alpha)
 
 
 def sub(x: Any, y: Any, alpha: float = 1) -> Any:
@@ -523,24 +534,40 @@ def conv(
         if any(widths):
             x = ops.pad(x, [(0, 0), *((width, width) for width in widths), (0, 0)])
     kernel = ops.transpose(weight, (*range(2, spatial + 2), 1, 0))
-    result = ops.conv(
-        x, kernel, strides=stride, padding=how, data_format="channels_last", dilation_rate=dilation
-    )  # groups follow from the kernel's shape
+    result = _convolved(x, kernel, groups, strides=stride, padding=how, dilation_rate=dilation)
     return ops.transpose(result if bias is None else ops.add(result, bias), last)
 
 
-def avg_pool2d(
-    x: Tensor, kernel: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] = (0, 0), ceil: bool = False,
+def _convolved(x: Tensor, kernel: Tensor, groups: int, **options: Any) -> Tensor:
+    """Channels last; groups follow from the kernel's shape. TensorFlow has none on a CPU but in XLA, which no graph of
+    ONNX can hold and which is slower: there each channel alone is an operation of its own, and few groups are parts.
+    """
+    channels_last = {**options, "data_format": "channels_last"}
+    if groups == 1 or backend.backend() != "tensorflow":
+        return ops.conv(x, kernel, **channels_last)
+    *sizes, depth, channels = kernel.shape
+    if depth == 1 and {*options["strides"], *options["dilation_rate"]} == {1}:
+        return ops.depthwise_conv(x, ops.reshape(kernel, (*sizes, groups, channels // groups)), **channels_last)
+    if groups > MOST_PARTS:
+        return ops.conv(x, kernel, **channels_last)
+    parts = zip(ops.split(x, groups, -1), ops.split(kernel, groups, -1), strict=True)
+    return ops.concatenate([ops.conv(part, own, **channels_last) for part, own in parts], -1)
+
+
+def avg_pool(
+    x: Tensor, size: Sequence[int], stride: Sequence[int] = (), padding: int | Sequence[int] = 0, ceil: bool = False,
     counts_padding: bool = True, divisor: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """The mean of each window, [batch, channels, height, width]; channels last inside, as `conv`."""
-    if ceil or divisor is not None or (any(padding) and not counts_padding):
-        raise NotImplementedError("windows beyond the edge, or another divisor than their size")
-    x = ops.pad(ops.transpose(x, (0, 2, 3, 1)), [(0, 0), *((width, width) for width in padding), (0, 0)])
-    pooled = ops.average_pool(
-        x, tuple(kernel), strides=tuple(stride or kernel), padding="valid", data_format="channels_last"
-    )
-    return ops.transpose(pooled, (0, 3, 1, 2))
+    """The mean of what lies under each place of a window; the padding is zeros that count."""
+    spatial = len(x.shape) - 2
+    widths = list(padding) if isinstance(padding, list) else [padding]
+    widths = widths * spatial if len(widths) < spatial else widths
+    if ceil or divisor is not None or (any(widths) and not counts_padding):
+        raise NotImplementedError("an average over windows that reach beyond the input, or with a divisor of its own")
+    x = ops.pad(ops.moveaxis(x, 1, -1), [(0, 0), *((width, width) for width in widths), (0, 0)])
+    window = tuple(size) * (spatial if len(size) < spatial else 1)
+    steps = tuple(stride or size) * (spatial if len(stride or size) < spatial else 1)
+    return ops.moveaxis(ops.average_pool(x, window, steps, "valid", data_format="channels_last"), -1, 1)
 
 
 # Normalisation and activations
@@ -596,7 +623,19 @@ def batch_norm(
     deviation = ops.rsqrt(ops.cast(ops.reshape(var, shape), dtype_of(x)) + eps)
     result = ops.subtract(x, ops.reshape(mean, shape)) * deviation
     result = result if weight is None else ops.multiply(result, ops.reshape(weight, shape))
-    return result if bias is None else ops.add(result, ops.reshape(bias, shape))
+    return result if bias is None else plus(result, ops.reshape(bias, shape))
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *unused: Any
+) -> Tensor:
+    """Each group of channels, which are dimension 1, over all places."""
+    batch, *sizes = ops.shape(x)
+    parts = layer_norm(ops.reshape(x, (batch, groups, -1)), (-1,), eps=eps)
+    shape = (1, -1) + (1,) * (len(x.shape) - 2)
+    result = ops.reshape(parts, (batch, *sizes))
+    result = result if weight is None else ops.multiply(result, ops.reshape(weight, shape))
+    return result if bias is None else plus(result, ops.reshape(bias, shape))
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
@@ -781,13 +820,15 @@ ROWS: dict[str, Callable[..., Any]] = {
     "outer.default": ops.outer,
     "scaled_dot_product_attention.default": scaled_dot_product_attention,
     "conv1d.default conv1d.padding conv2d.default conv2d.padding": conv,
-    "avg_pool2d.default": avg_pool2d,
     # normalisation and activations
     "softmax.int _softmax.default": softmax,
     "log_softmax.int _log_softmax.default": along(ops.log_softmax),
     "layer_norm.default": in_float32(layer_norm),
     "rms_norm.default": in_float32(rms_norm),
+    "avg_pool1d.default": avg_pool,
+    "avg_pool2d.default": avg_pool,
     "batch_norm.default": in_float32(batch_norm),
+    "group_norm.default": in_float32(group_norm),
     "gelu.default": gelu,
     "relu.default": ops.relu,
     "relu6.default": ops.relu6,

@@ -16,7 +16,16 @@ import numpy as np
 from sbertconv.artifact.kinds import EXACT, HEAD_OUTPUTS, HEADS, MODEL_CLASSES, NORMALIZES
 from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.scoring import TASKS
-from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, images_to_convert, inputs_of, long_text, sentences
+from sbertconv.corpus.texts import (
+    BATCH_SIZE,
+    CORPUS,
+    images_to_convert,
+    inputs_of,
+    long_text,
+    sentences,
+    wave_lengths,
+    waves_of,
+)
 from sbertconv.errors import SourceError
 from sbertconv.memory import trim_heap
 from sbertconv.parity.lengths import (
@@ -291,6 +300,11 @@ def questions(original: Side, embedder: ConvertedModel, texts: Sequence[str] = (
 def about_others(label: str, graph: Graph) -> Iterator[Question]:
     """encode() on images or sounds."""
     if graph.section["modality"] == "audio":
+        if "wave" in graph.section:  # the library pads sounds of several lengths with what its answers depend on
+            yield Question(f"{label}sounds", inputs_of(graph.section), options={"batch_size": 1})
+            alike = [wave for length in wave_lengths(graph.section)[:5] for wave in waves_of(graph.section, length, 3)]
+            yield Question(f"{label}sounds of one length", alike, options={"batch_size": 3}, together=3)
+            return
         yield Question(f"{label}sounds", inputs_of(graph.section), options={"batch_size": 3})
         return
     yield Question(f"{label}images", inputs_of(graph.section), options={"batch_size": 3})

@@ -28,6 +28,7 @@ TEXTS = ["an example of a text that is traced, with more words than the other tw
 WINDOW = re.compile(r"window|local|chunk|block|top_?k")  # config entries that change attention beyond a length
 LONGEST = 4096
 CHANNELS = 3
+FRAMES = 16  # at least, of a wave to trace with
 
 
 class Walk:
@@ -113,12 +114,15 @@ def token_example(route: DescribedRoute, section: Mapping[str, Any], known: Sequ
 
 
 def other_example(route: DescribedRoute) -> dict[str, torch.Tensor]:
-    """The tensors of three images or sounds: theirs, float32 [3, ...], and is_query, int64 [3]."""
+    """The tensors of three images or sounds: theirs, float32 [3, ...], and is_query, int64 [3]; waves of frames."""
     numbers = torch.arange(3) % 2
-    patched = {name: torch.from_numpy(array) for name, array in _patched(route).items()}
-    others = [name for name in route.inputs if name not in patched]
-    given = {name: numbers if name in PER_TEXT else torch.rand(3, *tensor_shape(route, name)) for name in others}
-    return {name: (patched | given)[name] for name in route.inputs}
+    frames = FRAMES * (route.wave or {}).get("shortest", 1) + 3  # no multiple of anything
+    given = {name: torch.from_numpy(array) for name, array in _patched(route).items()}
+    for name in route.inputs:
+        if name not in given:
+            sizes = () if name in PER_TEXT else tensor_shape(route, name)
+            given[name] = numbers if name in PER_TEXT else torch.rand(3, *(size or frames for size in sizes))
+    return {name: given[name] for name in route.inputs}
 
 
 def _patched(route: DescribedRoute) -> dict[str, np.ndarray]:
@@ -128,10 +132,14 @@ def _patched(route: DescribedRoute) -> dict[str, np.ndarray]:
     return image_tensors(random_images()[: counts[0]], section) if counts else {}
 
 
-def tensor_shape(route: DescribedRoute, name: str) -> tuple[int, ...]:
-    """The sizes of an image's or sound's tensor: [channels, height, width], those of its patches or its spectrogram."""
+def tensor_shape(route: DescribedRoute, name: str) -> tuple[int | None, ...]:
+    """The sizes of an image's or sound's tensor: [channels, height, width], those of its patches or its spectrogram, or
+    [None] for samples of any number.
+    """
     if name in (patched := _patched(route)):
         return patched[name].shape[1:]
+    if route.wave is not None:
+        return (None,)
     if route.modality == "image" or route.input is None:
         return (CHANNELS, *image_size(route))
     return feature_shape(cast("SoundSection", route.input.section))

@@ -12,7 +12,7 @@ from sbertconv.plan.images import describe_image
 from sbertconv.plan.preprocessing import InputDescription, describe_input
 from sbertconv.plan.registry import Registry
 from sbertconv.plan.routes import DescribedRoute, PlannedRoute
-from sbertconv.plan.sounds import describe_sound
+from sbertconv.plan.sounds import describe_audio
 from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.opening import Source, module_settings
 from sbertconv.source.routes import Route, find_routes, live_modules
@@ -117,7 +117,7 @@ def _fields(route: Route) -> dict[str, Any]:
 INPUTS: dict[str, Callable[[Any, str | None], InputDescription]] = {
     "text": lambda module, prompt: describe_input(module),
     "image": lambda module, prompt: InputDescription(describe_image(module, prompt), {}),
-    "audio": lambda module, prompt: InputDescription({**describe_sound(module)}, {}),
+    "audio": lambda module, prompt: describe_audio(module),
 }
 
 

@@ -34,10 +34,11 @@ NOT_SETTINGS = frozenset({
 
 @dataclass(frozen=True)
 class InputDescription:
-    """The manifest's `tokenizer` or `sound` entry and the files it needs, by their name in the artifact."""
+    """The manifest's `tokenizer`, `sound` or `wave` entry and the files it needs, by their name in the artifact."""
 
     section: Mapping[str, Any]
     files: Mapping[str, str]
+    entry: str = "tokenizer"
 
 
 def describe_input(module: torch.nn.Module) -> InputDescription:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.plan.context import Step
@@ -21,6 +22,11 @@ class DescribedRoute(Route):
     """
 
     input: InputDescription | None
+
+    @property
+    def wave(self) -> Mapping[str, Any] | None:
+        """How a sound becomes the samples that the route takes; None for a route of anything else."""
+        return self.input.section if self.input is not None and self.input.entry == "wave" else None
 
     @property
     def inputs(self) -> tuple[str, ...]:

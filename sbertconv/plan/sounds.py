@@ -2,34 +2,102 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
+import torch
 
-from sbertconv.artifact.manifest import Fill, SoundSection, problems_of_sound
+from sbertconv.artifact.manifest import Fill, SoundSection, WaveSection, problems_of_sound, problems_of_wave
 from sbertconv.errors import UnsupportedOptionError, error_text
+from sbertconv.plan.preprocessing import InputDescription
 from sbertconv.runtime.sounds import mel_filters
 
+MOST_ASKED = 2**20  # samples that a model must make a frame of
 CLOSE = 1e-12  # between mel filters, all of them below 1: rounding of float64
 
 
+def describe_audio(module: Any) -> InputDescription:
+    """The input of a Transformer module that takes sounds, as spectrograms or as waves.
+
+    Raises:
+        UnsupportedOptionError: for a feature extractor of another kind, or with settings that no folder can have.
+    """
+    extractor = _extractor(module)
+    if type(extractor).__name__ in WAVES:
+        return InputDescription({**_describe_wave(module, extractor)}, {}, "wave")
+    return InputDescription({**describe_sound(module)}, {}, "sound")
+
+
+def _extractor(module: Any) -> Any:
+    """The feature extractor of a module.
+
+    Raises:
+        UnsupportedOptionError: where the module calls it with keywords of its own.
+    """
+    processor = getattr(module, "processor", None)
+    given = getattr(module, "processing_kwargs", None) or {}
+    if names := [*given.get("audio", {}), *(name for name in given.get("common", {}) if name != "return_tensors")]:
+        raise UnsupportedOptionError(f"processing_kwargs: {', '.join(names)} is not supported for sounds")
+    return getattr(processor, "feature_extractor", processor)
+
+
+def _describe_wave(module: Any, extractor: Any) -> WaveSection:
+    """The settings of a feature extractor that gives the samples, and the fewest of them that the model takes."""
+    _refuse(extractor, {"feature_size": (1,)})
+    section = WaveSection(
+        tensors=["input_values"],
+        sampling_rate=extractor.sampling_rate,
+        normalized=bool(extractor.do_normalize),
+        shortest=1,
+    )
+    if problems := problems_of_wave(section):
+        raise UnsupportedOptionError(f"feature extractor {type(extractor).__name__}: {'; '.join(problems)}")
+    return {**section, "shortest": shortest_wave(module, section["tensors"][0])}
+
+
+def shortest_wave(module: Any, name: str) -> int:
+    """The fewest samples of which a model makes a frame, as the model itself says.
+
+    Args:
+        module: of sentence-transformers.
+        name: of the tensor of samples that it takes.
+
+    Raises:
+        UnsupportedOptionError: if it takes no sound at all.
+    """
+    error = ""
+
+    def takes(samples: int) -> bool:
+        nonlocal error
+        wave = torch.linspace(-1, 1, samples)[None]
+        try:
+            found = module({name: wave, "modality": "audio"})
+        except Exception as caught:  # whatever a model says of a sound that is too short
+            error = error_text(caught)
+            return False
+        return all(value.numel() for value in found.values() if torch.is_tensor(value))
+
+    with torch.no_grad():
+        most = next((2**power for power in range(MOST_ASKED.bit_length()) if takes(2**power)), None)
+        if most is None:
+            raise UnsupportedOptionError(f"it takes no sound of up to {MOST_ASKED:,} samples: {error}")
+        return bisect_left(range(most), True, lo=most // 2 + 1, key=takes)
+
+
 def describe_sound(module: Any) -> SoundSection:
-    """The settings of the feature extractor of a Transformer module.
+    """The settings of the feature extractor of a Transformer module that makes spectrograms.
 
     Raises:
         UnsupportedOptionError: for one of another kind, or with settings that no folder can have.
     """
-    processor = getattr(module, "processor", None)
-    extractor = getattr(processor, "feature_extractor", processor)
+    extractor = _extractor(module)
     describe = DESCRIBERS.get(type(extractor).__name__)
     if describe is None:
         raise UnsupportedOptionError(
-            f"feature extractor {type(extractor).__name__} is not supported (have: {', '.join(DESCRIBERS)})"
+            f"feature extractor {type(extractor).__name__} is not supported (have: {', '.join([*DESCRIBERS, *WAVES])})"
         )
-    given = getattr(module, "processing_kwargs", None) or {}
-    if names := [*given.get("audio", {}), *(name for name in given.get("common", {}) if name != "return_tensors")]:
-        raise UnsupportedOptionError(f"processing_kwargs: {', '.join(names)} is not supported for sounds")
     try:
         section, filters = describe(extractor)
         if problems := problems_of_sound(section):
@@ -147,3 +215,4 @@ DESCRIBERS: dict[str, Callable[[Any], tuple[SoundSection, Any]]] = {
     "ClapFeatureExtractor": _clap,
     "ASTFeatureExtractor": _ast,
 }
+WAVES = ("Wav2Vec2FeatureExtractor",)  # what gives the samples themselves

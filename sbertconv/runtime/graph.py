@@ -17,11 +17,12 @@ from sbertconv.artifact.naming import Run
 from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.artifact.text_input import TEXT_PAIR, TokenizerSettings
 from sbertconv.errors import CONVERT_AGAIN, ArtifactError, SbertconvError, UnsupportedOptionError, engine_text
+from sbertconv.runtime.batches import Batch
 from sbertconv.runtime.engines import open_graph
 from sbertconv.runtime.feeds import checked_answer, checked_feeds, longest
 from sbertconv.runtime.images import image_tensors
 from sbertconv.runtime.options import EngineOptions
-from sbertconv.runtime.sounds import sound_features
+from sbertconv.runtime.sounds import sound_features, waves
 from sbertconv.runtime.tokenization import Tensors, Text, TextTokenizer, Tokens, load_tokenizer, refuse_surrogates
 
 
@@ -59,13 +60,27 @@ class Graph:
         self._tokenizer: TextTokenizer | None = None
         _GRAPHS.add(self)
 
-    def prepared(self, items: Sequence[Any], task: str | None = None) -> Tensors:
-        """The tensors of images or sounds."""
-        if self.section["modality"] == "image":
-            found = list(image_tensors(items, not_null(self.section["image"])).values())
+    def prepared(self, items: Sequence[Any], task: str | None = None) -> list[Batch]:
+        """The tensors of images or sounds, and the places of those in them: all together, or sounds of one length each,
+        where the graph takes their samples.
+        """
+        section = self.section
+        if "wave" in section:
+            found = waves(items, section["wave"], section.get("longest"))
+            lengths = np.array([len(wave) for wave in found])
+            alike = [np.flatnonzero(lengths == length) for length in dict.fromkeys(lengths)]
+            stacks = [np.stack([found[place] for place in places]) for places in alike]
+            return [(places, self._named([one], places, task)) for places, one in zip(alike, stacks, strict=True)]
+        if section["modality"] == "image":
+            arrays = list(image_tensors(items, not_null(section["image"])).values())
         else:
-            found = [sound_features(items, self.section["sound"])]
-        return {**dict(zip(self.inputs, found, strict=False)), **self._per_text(len(items), task, None)}
+            arrays = [sound_features(items, section["sound"])]
+        places = np.arange(len(items))
+        return [(places, self._named(arrays, places, task))]
+
+    def _named(self, arrays: Sequence[np.ndarray], places: np.ndarray, task: str | None) -> Tensors:
+        """The arrays of images or sounds by the names of the graph's inputs, and what is said once for each of them."""
+        return {**dict(zip(self.inputs, arrays, strict=False)), **self._per_text(len(places), task, None)}
 
     @property
     def takes_one(self) -> bool:

@@ -291,16 +291,17 @@ class ConvertedModel:
                 yield chosen, graph.text_tensors(texts(chosen), task, prompt)
         elif graph.section["modality"] != "text":
             graph.check_prompt(prompt)
-            batch_size = 1 if graph.takes_one else batch_size
-            yield from prepared_ahead(chunks(order, batch_size), lambda part: self._prepared(graph, items, part, task))
+            parts = chunks(order, 1 if graph.takes_one else batch_size)
+            for chosen, batches in prepared_ahead(parts, lambda part: self._prepared(graph, items, part, task)):
+                yield from ((chosen[places], tensors) for places, tensors in batches)
         else:
             tokenize = lambda part: graph.tokenizer.limited_ids(texts(part), task)  # noqa: E731
             for chosen, rows in token_batches(order, batch_size, tokenize, self._room()):
                 yield chosen, graph.tensors(rows, task, prompt)
 
     @staticmethod
-    def _prepared(graph: Graph, items: list[Any], part: np.ndarray, task: str | None) -> Tensors:
-        """The tensors of a batch of images or sounds; an error names the first that cannot be read."""
+    def _prepared(graph: Graph, items: list[Any], part: np.ndarray, task: str | None) -> list[Batch]:
+        """The tensors of some images or sounds, see `Graph.prepared`; an error names the first that cannot be read."""
         try:
             return graph.prepared([items[index] for index in part], task)
         except UnsupportedOptionError:

@@ -1,7 +1,9 @@
-"""Sounds to spectrograms at run time: what transformers' feature extractors of Whisper, CLAP and AST do, in numpy.
+"""Sounds to tensors at run time: what transformers' feature extractors of Whisper, CLAP, AST and wav2vec 2.0 do, in
+numpy.
 
-Cut or fill, frames, Fourier transform, mel filters, logarithm, scaling, in this order, from the settings that the
-manifest's `sound` entry holds. The formulas are those of transformers.audio_utils.
+A spectrogram: cut or fill, frames, Fourier transform, mel filters, logarithm, scaling, in this order, from the settings
+that the manifest's `sound` entry holds. The formulas are those of transformers.audio_utils. A wave: the samples
+themselves, perhaps normalized, as its `wave` entry says.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.manifest import MelSection, SoundSection
+from sbertconv.artifact.manifest import MelSection, SoundSection, WaveSection
 from sbertconv.errors import UnsupportedOptionError, error_text
 
 ENDING = ".wav"
@@ -31,6 +33,7 @@ LOGARITHMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "log10": np.log10,
     "dB": lambda power: 10.0 * np.log10(power),
 }
+VARIANCE_OF_SILENCE = 1e-7  # what transformers adds, so that silence is divided by something
 BREAK, STEP = 1000.0, 27.0 / np.log(6.4)  # of the slaney scale: linear up to 1,000 Hz, which is 15 mel
 # Scale -> hertz to mel, and back
 MEL: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]] = {
@@ -81,12 +84,47 @@ def sound_features(sounds: Sequence[Any], section: SoundSection) -> np.ndarray:
     Raises:
         UnsupportedOptionError: for what is no sound of one channel at the model's rate, or a length that it has not.
     """
-    return np.stack([_spectrogram(_samples(sound, section), section) for sound in sounds])
-
-
-def _samples(sound: Any, section: SoundSection) -> np.ndarray:
-    """The samples of a sound, float32 [n], cut and filled as the settings say."""
     rate = section["sampling_rate"]
+    return np.stack([_spectrogram(_sized(_samples(sound, rate), section), section) for sound in sounds])
+
+
+def waves(sounds: Sequence[Any], section: WaveSection, longest: int | None) -> list[np.ndarray]:
+    """Float32 samples [n] of each sound, as the graph takes them.
+
+    Args:
+        sounds: see `sound_features`.
+        section: the manifest's `wave` entry.
+        longest: the most samples that the graph is right for, or None.
+
+    Raises:
+        UnsupportedOptionError: for what is no sound of one channel at the model's rate, or of another length than the
+            graph takes.
+    """
+    return [_wave(_samples(sound, section["sampling_rate"]), section, longest) for sound in sounds]
+
+
+def _wave(samples: np.ndarray, section: WaveSection, longest: int | None) -> np.ndarray:
+    least = section["shortest"]
+    if len(samples) < least:
+        raise UnsupportedOptionError(f"a sound of {len(samples):,} samples (have: {least:,} and more).\nLeave it out.")
+    if longest is not None and len(samples) > longest:
+        raise UnsupportedOptionError(f"a sound of {len(samples):,} samples (have: {least:,} to {longest:,}).\nCut it.")
+    if not section["normalized"]:
+        return samples
+    with np.errstate(over="ignore", invalid="ignore"):
+        normalized = (samples - samples.mean()) / np.sqrt(samples.var() + VARIANCE_OF_SILENCE)
+    return _finite(normalized)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """Raise UnsupportedOptionError for numbers that became infinite on the way from samples."""
+    if not np.isfinite(values).all():
+        raise UnsupportedOptionError("a sound of samples that are too large.\nPass them from -1 to 1.")
+    return values
+
+
+def _samples(sound: Any, rate: int) -> np.ndarray:
+    """The samples of a sound that has so many per second, float32 [n]."""
     if isinstance(sound, (str, bytes)):
         sound = opened_sound(sound)
     if isinstance(sound, Mapping):
@@ -106,7 +144,7 @@ def _samples(sound: Any, section: SoundSection) -> np.ndarray:
         sound = sound.astype(np.float32)
     if not len(sound) or not np.isfinite(sound).all():
         raise UnsupportedOptionError("a sound without samples, or with some that are no numbers.\nLeave it out.")
-    return _sized(sound, section)
+    return np.asarray(sound)
 
 
 def opened_sound(source: str | bytes) -> dict[str, Any]:
@@ -172,9 +210,7 @@ def _spectrogram(samples: np.ndarray, section: SoundSection) -> np.ndarray:
     window = np.hanning(length + 1)[:-1] if section["periodic"] else np.hanning(length)
     with np.errstate(over="ignore"):
         spectrum = np.fft.rfft(frames * window, section["fft_length"]).astype(np.complex64)
-    if not np.isfinite(spectrum).all():
-        raise UnsupportedOptionError("a sound of samples that are too large.\nPass them from -1 to 1.")
-    power = np.abs(spectrum, dtype=np.float64) ** 2
+    power = np.abs(_finite(spectrum), dtype=np.float64) ** 2
     mel = np.maximum(section["floor"], power @ mel_filters(section))
     values = LOGARITHMS[section["logarithm"]](mel).astype(np.float32)
     if section["drop_last_frame"]:

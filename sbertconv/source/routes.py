@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,11 +16,29 @@ if TYPE_CHECKING:
 
 AnyRoute = TypeVar("AnyRoute", bound="Route")
 MODALITIES = ("text", "image", "audio")
-# Inputs of a graph that vary in their batch alone
+SOUNDS = ("input_features", "input_values")  # inputs of a graph: spectrograms or waves
+NUMBERS = ("pixel_values", "pixel_attention_mask", "spatial_shapes", *SOUNDS)  # inputs of a graph that are no tokens
 GRID = "image_grid_thw"  # the other input of a graph that takes one image
 GROUPS = "patch_groups"  # the input of a graph that takes one image, of any number of tokens
-OF_ONE_SIZE = ("pixel_values", "pixel_attention_mask", "spatial_shapes", "input_features", "input_values")
 PER_TEXT = ("prompt_length", IS_QUERY)  # inputs of a graph that are one number for each text
+
+
+# Input of a graph -> what its axes that vary are called, from the first on; of all others, the tokens'
+AXES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(SOUNDS, ("batch", "samples")),
+    **dict.fromkeys(("pixel_attention_mask", "spatial_shapes"), ("batch",)),
+    GROUPS: ("groups",),
+    GRID: (),
+}
+TOKENS = ("batch", "sequence")
+
+
+def open_axes(name: str, axes: int) -> dict[int, str]:
+    """The axes of an input that vary, and what they are called: the batch, and the length of tokens and waves, which
+    have two axes in all.
+    """
+    names = AXES.get(name, TOKENS)
+    return dict(enumerate(names[:1] if axes > len(names) else names[:axes]))
 
 
 @dataclass(frozen=True)

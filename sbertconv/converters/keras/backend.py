@@ -19,7 +19,7 @@ from sbertconv.plan.outputs import OUTPUTS, activation_name
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.images import PATCHED, PIXELS
 from sbertconv.source.kinds import class_of
-from sbertconv.source.routes import OF_ONE_SIZE, PER_TEXT
+from sbertconv.source.routes import NUMBERS, PER_TEXT, open_axes
 
 if TYPE_CHECKING:
     import keras
@@ -125,8 +125,8 @@ def input_specs(route: PlannedRoute) -> list[tuple[str, str, tuple[Any, ...]]]:
     """Name, dtype and shape of each input; None for batch and sequence."""
     specs: list[tuple[str, str, tuple[Any, ...]]] = []
     for name in route.inputs:
-        if name in OF_ONE_SIZE:
-            dtype = "int32" if name in (*PATCHED[1:], *PER_TEXT) else "float32"
+        if name in NUMBERS:
+            dtype = "int32" if name in PATCHED[1:] else "float32"
             specs.append((name, dtype, (None, *tensor_shape(route, name))))
         else:
             specs.append((name, "int32", (None,) if name in PER_TEXT else (None, None)))
@@ -135,17 +135,17 @@ def input_specs(route: PlannedRoute) -> list[tuple[str, str, tuple[Any, ...]]]:
 
 def describe_inputs(route: PlannedRoute) -> list[dict[str, Any]]:
     """The manifest's entries: name, dtype, shape with names for what varies."""
-    return [{"name": name, "dtype": dtype, "shape": _named(shape)} for name, dtype, shape in input_specs(route)]
+    return [{"name": name, "dtype": dtype, "shape": _named(name, shape)} for name, dtype, shape in input_specs(route)]
 
 
 def describe_outputs(model: keras.Model, name: str) -> list[dict[str, Any]]:
     """The same of what a model gives; `name` is that of a single output."""
     outputs = model.output if isinstance(model.output, dict) else {name: model.output}
     return [
-        {"name": key, "dtype": tensor.dtype, "shape": _named((None, *tensor.shape[1:]))}
+        {"name": key, "dtype": tensor.dtype, "shape": _named(key, (None, *tensor.shape[1:]))}
         for key, tensor in outputs.items()
     ]
 
 
-def _named(shape: Sequence[int | None]) -> list[int | str]:
-    return [size or ("batch", "sequence")[axis] for axis, size in enumerate(shape)]
+def _named(name: str, shape: Sequence[int | None]) -> list[int | str]:
+    return [size or open_axes(name, 2)[axis] for axis, size in enumerate(shape)]

@@ -36,6 +36,7 @@ STORAGE = ("device", "layout", "memory_format", "pin_memory", "non_blocking", "c
 VIEWS = ("aten.view.default", "aten._unsafe_view.default")
 NEW_TENSORS = ("arange", "empty", "eye", "full", "linspace", "new_", "ones", "scalar_tensor", "zeros")
 SIZE_AXES = {"input_ids": 2, "token_type_ids": 2, "attention_mask": 2, "token_embeddings": 2, "all_layer_embeddings": 2}
+WAVES = {"input_values": 2}  # the axes of spectrograms of that name, which are of one size, are more
 
 
 # What trains while a module is traced, best first. Some modules draw random numbers or update statistics of their own
@@ -118,7 +119,8 @@ def _export(
     """The functional graph of a module, which is left in the mode it was in, and the facts of its trace."""
     traced = NewFeatures(module, tensors_of(example), options)
     modes = [(part, part.training) for part in module.modules()]
-    shapes = tuple(dict.fromkeys(range(SIZE_AXES.get(name, 1)), torch.export.Dim.DYNAMIC) for name in traced.names)
+    counts = (2 if WAVES.get(name) == example[name].ndim else SIZE_AXES.get(name, 1) for name in traced.names)
+    shapes = tuple(dict.fromkeys(range(count), torch.export.Dim.DYNAMIC) for count in counts)
     try:
         for part in module.modules():
             part.training = train(part)

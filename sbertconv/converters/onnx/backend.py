@@ -27,20 +27,14 @@ from sbertconv.converters.onnx.saving import lazy
 from sbertconv.converters.onnx.tensorrt import OPSET, prepare
 from sbertconv.converters.onnx.tensorrt import PRECISIONS as TENSORRT_PRECISIONS
 from sbertconv.converters.places import is_of_a_model, line_of, place_of
-from sbertconv.converters.torch.backend import (
-    Pipeline,
-    dynamic_axes,
-    dynamic_shapes,
-    example_tensors,
-    root_cause,
-)
+from sbertconv.converters.torch.backend import Pipeline, dynamic_shapes, example_tensors, root_cause
 from sbertconv.converters.traced import quiet, traceable, unchanged
 from sbertconv.errors import WAYS_OUT, ArtifactError, UnsupportedModuleError, UnsupportedOptionError, require
 from sbertconv.options import GRAPH_ENGINES, OnnxOptions
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.engines import ENGINES
 from sbertconv.runtime.tokenization import TextTokenizer
-from sbertconv.source.routes import GROUPS
+from sbertconv.source.routes import GROUPS, open_axes
 from sbertconv.source.widening import stand_ins, widen
 
 if TYPE_CHECKING:
@@ -268,7 +262,7 @@ def _fuse(model: onnx_ir.Model, tied: bool) -> None:
 
 def _translate_exported(chain: Chain, example: Mapping[str, torch.Tensor], options: GraphSettings) -> onnx_ir.Model:
     """torch.export, batch and sequence dynamic, then PyTorch's translation of its operations."""
-    dynamic = tuple(dynamic_shapes(tuple(example)).values())
+    dynamic = tuple(dynamic_shapes(example).values())
     with stand_ins(chain) as widened:
         program = exported(chain, tuple(example.values()), shapes=(dynamic,))
         facts = TraceFacts.of(program)
@@ -327,16 +321,13 @@ def _scripted(chain: Chain, example: Mapping[str, torch.Tensor], options: GraphS
     import onnx_ir
 
     buffer = io.BytesIO()
-    names = {"batch": 0, "sequence": 1}
     torch.onnx.export(
         chain,
         tuple(example.values()),
         buffer,
         input_names=list(example),
         output_names=list(chain.pipeline.outputs),
-        dynamic_axes={
-            name: {axis: label for label, axis in names.items() if axis in dynamic_axes(name)} for name in example
-        },
+        dynamic_axes={name: open_axes(name, tensor.ndim) for name, tensor in example.items()},
         opset_version=min(options.opset, 20),
         dynamo=False,
     )
@@ -378,19 +369,19 @@ TRANSLATIONS: dict[str, Translation] = {"torch.export": _translate_exported, "To
 
 
 def name_axes(model: onnx_ir.Model) -> None:
-    """Call the axes that vary batch and sequence everywhere, and one that only the data tells as outputs call it."""
+    """Call the axes that vary as the inputs do everywhere, and one that only the data tells as outputs call it."""
     import onnx_ir
 
     names: dict[str, str] = {}
     for value in model.graph.outputs:
         names |= {str(size): NOT_ZERO for size in value.shape or () if FROM_DATA.fullmatch(str(size))}
     for value in model.graph.inputs:
-        labels = ("groups",) if value.name == GROUPS else ("batch", "sequence")
-        for axis, label in zip(dynamic_axes(value.name or ""), labels, strict=False):
-            names[str(value.shape[axis])] = label
-            if label == "groups":  # and the tokens around them
-                around = [size for output in model.graph.outputs for size in output.shape or ()]
-                names |= {str(size): "sequence" for size in around if not isinstance(size, int)}
+        names |= {str(value.shape[axis]): label for axis, label in open_axes(value.name, len(value.shape)).items()}
+    if {"samples", "groups"} & set(names.values()):  # frames by the formula of convolutions, tokens around an image
+        derived = {
+            str(size) for value in model.graph.outputs for size in value.shape or () if not isinstance(size, int)
+        }
+        names = dict.fromkeys(derived, "sequence") | names
     for value in [*model.graph.inputs, *model.graph.outputs, *(v for node in model.graph for v in node.outputs)]:
         if value.shape is not None:
             sizes = (size if isinstance(size, int) else size.value for size in value.shape)  # None: it has no name

@@ -38,7 +38,7 @@ from sbertconv.converters.writing import (
     write_tokenizer,
 )
 from sbertconv.corpus.texts import BATCH_SIZE, CORPUS, inputs_of, long_text, sentences
-from sbertconv.errors import ArtifactError, error_text
+from sbertconv.errors import ArtifactError, UnsupportedOptionError, error_text
 from sbertconv.frameworks import import_openvino
 from sbertconv.plan.planning import Plan
 from sbertconv.plan.routes import PlannedRoute
@@ -179,7 +179,7 @@ def _batches(embedder: ConvertedModel, graph: Graph, calibration: Sequence[str])
     them.
     """
     if graph.section["modality"] != "text":
-        yield graph.prepared(inputs_of(graph.section))
+        yield from (tensors for _, tensors in graph.prepared(inputs_of(graph.section)))
         return
     many = [*sentences()[:PROBED], *calibration]
     chunks = (many[start : start + BATCH_SIZE] for start in range(0, len(many), BATCH_SIZE))
@@ -202,6 +202,11 @@ def _write_route(
     """Write one route's tokenizer to the artifact and its draft to a folder; returns the manifest's entry, and adds
     what TensorRT refuses of the graph to `refused`.
     """
+    if options.for_tensorrt and route.wave is not None:
+        raise UnsupportedOptionError(
+            f"target='tensorrt': a plan has a largest shape, and the sounds of {route.architecture} have any length.\n"
+            "Leave it out."
+        )
     section = write_tokenizer(route, is_default, staging)
     tokenizer = None if section is None else load_tokenizer(section, staging.folder)
     name = graph_name(route.name, is_default)
@@ -210,7 +215,7 @@ def _write_route(
         attention = count_attention(graph)
         inputs, outputs = describe_tensors(graph.graph.inputs), describe_tensors(graph.graph.outputs)
         refused[route.name] = refused_nodes(graph)
-        facts = graph.meta.get(FACTS, TraceFacts()).section(section)
+        facts = graph.meta.get(FACTS, TraceFacts()).section(section, route.wave)
     more: dict[str, Any] = (
         {"profile": shape_profile(inputs, largest_shape(section, options.max_shape))} if options.for_tensorrt else {}
     )

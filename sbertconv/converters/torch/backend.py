@@ -22,7 +22,7 @@ from sbertconv.plan.outputs import OUTPUTS
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.tokenization import TextTokenizer
 from sbertconv.source.kinds import class_of
-from sbertconv.source.routes import GRID, GROUPS, OF_ONE_SIZE, PER_TEXT
+from sbertconv.source.routes import open_axes
 from sbertconv.source.torch_compat import free_symbols
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Pipeline(torch.nn.Module):
             patch_groups: of one image, those patches together that become a token, float32 [tokens, patches, numbers].
             image_grid_thw: frames, rows and columns of patches of that image, int64 [1, 3].
             input_features: spectrograms, float32 [batch, filters, frames] or [batch, 1, frames, filters].
-            input_values: the same of other models, float32 [batch, frames, filters].
+            input_values: spectrograms, float32 [batch, frames, filters], or waves, float32 [batch, samples].
 
         Returns:
             "sentence_embedding", float32 [batch, dim]; "token_embeddings", float32 [batch, sequence, dim];
@@ -133,16 +133,10 @@ def example_tensors(route: PlannedRoute, inputs: Sequence[str], tokenizer: TextT
     return {name: given[name] for name in inputs}
 
 
-def dynamic_axes(name: str) -> tuple[int, ...]:
-    """The axes of an input that vary: batch, and sequence for tokens; none of the grid of an image."""
-    if name == GRID:
-        return ()
-    return (0,) if name in (*PER_TEXT, *OF_ONE_SIZE, GROUPS) else (0, 1)
-
-
-def dynamic_shapes(names: Sequence[str]) -> dict[str, dict[int, object]]:
+def dynamic_shapes(example: Mapping[str, Tensor]) -> dict[str, dict[int, object]]:
     """The same as torch.export takes it, for every input."""
-    return {name: dict.fromkeys(dynamic_axes(name), torch.export.Dim.DYNAMIC) for name in names}
+    dynamic = torch.export.Dim.DYNAMIC
+    return {name: dict.fromkeys(open_axes(name, tensor.ndim), dynamic) for name, tensor in example.items()}
 
 
 def exported_program(
@@ -156,7 +150,7 @@ def exported_program(
         UnsupportedOptionError: if an output asked for does not exist.
     """
     with _explained("trace", route), torch.no_grad(), quiet(), unchanged(pipeline), traceable(pipeline):
-        program = exported(pipeline, (), dict(example), shapes=dynamic_shapes(tuple(example)))
+        program = exported(pipeline, (), dict(example), shapes=dynamic_shapes(example))
         # With an empty table no operation is broken up, but vmap, which cannot be saved, is resolved.
         return pruned(program.run_decompositions({})), TraceFacts.of(program)
 

@@ -24,6 +24,7 @@ from sbertconv.plan.planning import Plan
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.tokenization import load_tokenizer
 from sbertconv.source.opening import Source
+from sbertconv.source.routes import open_axes
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -60,7 +61,8 @@ def _write_route(
     save_program(program, route, staging.folder / file)
     taken = zip(example, (node.meta["val"] for node in _user_inputs(program)), strict=True)
     given = zip(pipeline.outputs, (node.meta["val"] for node in program.graph.output_node().args[0]), strict=True)
-    return route_content(route, {FORMAT: file}, _described(taken), _described(given), section, **facts.section(section))
+    more = facts.section(section, route.wave)
+    return route_content(route, {FORMAT: file}, _described(taken), _described(given), section, **more)
 
 
 def _user_inputs(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
@@ -75,14 +77,14 @@ def _described(tensors: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
         {
             "name": name,
             "dtype": str(tensor.dtype).removeprefix("torch."),
-            "shape": [_axis(axis, size) for axis, size in enumerate(tensor.shape)],
+            "shape": [_axis(name, axis, size) for axis, size in enumerate(tensor.shape)],
         }
         for name, tensor in tensors
     ]
 
 
-def _axis(axis: int, size: Any) -> int | str:
+def _axis(name: str, axis: int, size: Any) -> int | str:
     """A size, or the name of what varies."""
     if isinstance(size, int):
         return size
-    return NOT_ZERO if free_unbacked_symbols(size) else ("batch", "sequence")[axis]
+    return NOT_ZERO if free_unbacked_symbols(size) else open_axes(name, 2)[axis]
