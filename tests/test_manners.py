@@ -50,6 +50,7 @@ COMMAND_LINE = "import sys; from sbertconv import main; sys.argv[0] = 'sbertconv
         (lambda model: model.similarity("a", "b"), "'a' is no array of numbers"),
         (lambda model: model.similarity_pairwise(["a"], ["b"]), "is no array of numbers"),
         (lambda model: sbertconv.quantize_embeddings(1.5, "int8"), "an array of 0 axes"),
+        (lambda model: sbertconv.quantize_embeddings([np.ones((2, 3)), np.ones((2, 4))], "binary"), "of the sizes"),
         (lambda model: sbertconv.load(model.artifact.folder, session_options=np.array([1, 2])), "have: a dict, and"),
         (lambda model: model.decode([1.0]), r"An Embedder has no decode.. .have: encode"),
     ],

@@ -261,6 +261,16 @@ def test_what_a_config_says_of_each_layer_is_cut_along(folder_of: Callable[[str]
     assert config["layer_types"] == ["sliding_attention"]
 
 
+@pytest.mark.parametrize("verb", ["trim", "shorten", "to_static"])
+def test_a_model_of_sounds_is_refused(verb: str, tmp_path: Path) -> None:
+    import cases
+
+    options = {"trim": {"keep": ("a text",)}, "shorten": {"layers": "0"}, "to_static": {}}[verb]
+    with pytest.raises(UnsupportedModuleError, match="takes audio"):
+        getattr(sbertconv, verb)(cases.whisper(), tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_layer_that_cannot_stand_elsewhere_is_refused(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises((UnsupportedModuleError, SourceError), match=r"would be another one at place 0|missing"):
         sbertconv.shorten(folder_of("t5"), tmp_path / "out", layers="1,", texts=MANY, **LOOSE)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.console.files import READERS
+from sbertconv.console.options import flags_of, in_command_words
 from sbertconv.errors import UnsupportedOptionError, visible
 
 CLUSTERS = {"ray": "sbertconv.ray", "spark": "sbertconv.spark"}
@@ -100,7 +101,7 @@ def _tell(summary: Any, output: str) -> None:
     if len(summary.bad) > SHOWN:
         lines.append(f"Left out: {len(summary.bad) - SHOWN:,} rows more; the ledger in {output} has them all")
     lines += [f"Left out: the rest of {reason}" for reason in summary.broken.values()]
-    print(visible("\n".join(lines)), file=sys.stderr)
+    print(visible(in_command_words("\n".join(lines), flags_of(None))), file=sys.stderr)
 
 
 @contextmanager

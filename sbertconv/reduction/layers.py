@@ -11,7 +11,7 @@ from sbertconv.options import LayerOptions, LikenessOptions
 from sbertconv.reduction.checkpoints import Size, changeable, refuse_class, reopened, save, settle, stored_dtype
 from sbertconv.reduction.likeness import embedded, gate_texts, held
 from sbertconv.reduction.reports import Figure, Reduction
-from sbertconv.source.routes import live_modules
+from sbertconv.source.routes import live_modules, modalities_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -106,7 +106,7 @@ def encoder_of(model: SentenceTransformer, source: Source) -> Encoder:
     Raises:
         UnsupportedModuleError: if there is none, or several, or layers for images too.
     """
-    if others := sorted(set(model.modalities) - {"text", "message"}):
+    if others := sorted(modalities_of(model) - {"text", "message"}):
         raise UnsupportedModuleError(
             f"{source.name}: takes {', '.join(others)} too, with layers of their own (have: text alone).\n"
             "Its layers cannot be left out."

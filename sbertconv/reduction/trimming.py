@@ -32,7 +32,7 @@ from sbertconv.reduction.checkpoints import (
 from sbertconv.reduction.reports import Figure, Proof, Reduction, proof
 from sbertconv.reduction.scripts import scripts_of
 from sbertconv.reduction.vocabularies import Pieces
-from sbertconv.source.routes import live_modules
+from sbertconv.source.routes import live_modules, modalities_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -138,8 +138,14 @@ def holder_of(model: SentenceTransformer, source: Source) -> Holder:
     """The one module of the chain with a tokenizer and an embedding table.
 
     Raises:
-        UnsupportedModuleError: if there is none, several, or a module that knows tokens by their numbers.
+        UnsupportedModuleError: if there is none, several, or a module that knows tokens by their numbers, or for a
+            model that takes no texts.
     """
+    if "text" not in model.modalities:
+        raise UnsupportedModuleError(
+            f"{source.name}: takes {', '.join(sorted(modalities_of(model) - {'text'}))} and no texts alone.\n"
+            "It has no vocabulary that could be cut."
+        )
     paths = {spec.label: spec.path for spec in source.modules}
     found, chain = [], []
     for label, module in live_modules(model):

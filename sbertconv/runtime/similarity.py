@@ -135,6 +135,8 @@ def quantize_embeddings(
     if is_list and not parts:
         return []
     several = is_list and parts[0].ndim == 2
+    if several and len(shapes := {part.shape[1:] for part in parts}) > 1:
+        raise UnsupportedOptionError(f"vectors of the sizes {sorted(shapes)}.\nPass embeddings of one model.")
     vectors = floats(np.concatenate(parts) if several else array_of(parts or embeddings))
     if vectors.ndim not in (1, 2):
         raise UnsupportedOptionError(f"an array of {vectors.ndim} axes (have: [dim], [n, dim]).\nPass embeddings.")

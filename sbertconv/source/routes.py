@@ -92,6 +92,11 @@ def live_modules(model: SentenceTransformer) -> Iterator[tuple[str, Any]]:
     return walk("", model.named_children())
 
 
+def modalities_of(model: SentenceTransformer) -> set[str]:
+    """What a model takes, alone or together with something else, which the library lists as a tuple."""
+    return {part for one in model.modalities for part in (one if isinstance(one, tuple) else (one,))}
+
+
 def find_routes(model: SentenceTransformer) -> tuple[Route, ...]:
     """Every distinct way through the chain; the first one is what encode() takes by default.
 
