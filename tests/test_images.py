@@ -27,6 +27,7 @@ from sbertconv.converters.patches import resized_places
 from sbertconv.errors import SbertconvError, UnsupportedOptionError
 from sbertconv.plan.images import describe_image
 from sbertconv.runtime.images import GRIDDED, PATCHED, image_tensors, opened_image
+from sbertconv.source.processors import NOTE, processors_on_pillow
 from sbertconv.tables.embedding import EmbedTable
 from sbertconv.tables.encoding import TableOptions, embed_tables
 
@@ -460,3 +461,37 @@ def test_settings_of_images_that_no_folder_has_are_refused_before_anything_is_tr
     vars(processor).update(wrong)
     with pytest.raises(UnsupportedOptionError, match="image processor CLIPImageProcessor"):
         describe_image(SimpleNamespace(processor=processor))
+
+
+def test_images_are_prepared_with_pillow_while_a_model_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers takes the processor on torchvision where that is installed, whose pixels are others."""
+    import transformers
+
+    class TorchvisionBackend:
+        size = 30
+
+        def to_dict(self) -> dict[str, int]:
+            return {"size": self.size}
+
+    class SomeImageProcessor(TorchvisionBackend):
+        pass
+
+    class SomeImageProcessorPil(SimpleNamespace):
+        @classmethod
+        def from_dict(cls, settings: dict[str, int]) -> SomeImageProcessorPil:
+            return cls(**settings)
+
+    monkeypatch.setattr(transformers, "SomeImageProcessorPil", SomeImageProcessorPil, raising=False)
+    both, alone, text, model = (torch.nn.Module() for _ in range(4))
+    both.processor = SimpleNamespace(image_processor=SomeImageProcessor())
+    alone.processor, text.processor = SomeImageProcessor(), SimpleNamespace(image_processor=None)
+    for name, part in (("0", both), ("1", alone), ("2", text)):
+        model.add_module(name, part)
+    heard: list[str] = []
+    with processors_on_pillow(model, heard):
+        for processor in (both.processor.image_processor, alone.processor):
+            assert (type(processor), processor.size) == (SomeImageProcessorPil, 30)
+    assert type(both.processor.image_processor) is type(alone.processor) is SomeImageProcessor
+    assert heard == [NOTE]
+    with processors_on_pillow(text, heard):
+        assert heard == [NOTE]

@@ -37,6 +37,7 @@ from sbertconv.source.files import (
 from sbertconv.source.hearing import Heard, listening, tokens_of_another_file, tokens_without_a_row
 from sbertconv.source.kinds import CLASS_SOURCES, class_of
 from sbertconv.source.naming import like, model_name
+from sbertconv.source.processors import processors_on_pillow
 from sbertconv.source.routes import live_modules, type_name
 from sbertconv.source.tasks import adapters_note, tasks_apart
 from sbertconv.source.weights import refuse_missing, refuse_non_finite
@@ -130,7 +131,7 @@ class Source:
                     f"{self.name}: its truncate_dim is {size}, which leaves nothing of an embedding.\n"
                     "Mend truncate_dim in config_sentence_transformers.json."
                 )
-            with tasks_apart(model, self.tasks, self.name):
+            with tasks_apart(model, self.tasks, self.name), processors_on_pillow(model, self.heard):
                 yield model
         finally:
             for name, value in own.items():
