@@ -202,7 +202,7 @@ def describe_transformers(module: torch.nn.Module, tokenizer: Any, **more: Any) 
         section |= {"add_special_tokens": adds_special_tokens(module, templates)}
     elif getattr(module, "transformer_task", None) == "retrieval":
         section |= {"kind": "chat", "templates": framed_texts(module), "restore_suffix": False}
-    if module.processor is not tokenizer and section["kind"] == "chat":  # which says itself what it returns
+    if section["kind"] == "chat" and module.processor is not tokenizer:  # which says itself what it returns
         given = module.preprocess([""])
         section |= {"tensors": [name for name in ORDER if name in given]}
     files = {
