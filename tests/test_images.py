@@ -367,6 +367,26 @@ def test_an_image_becomes_the_tokens_of_the_library(size: tuple[int, int], grids
     assert [*row[:place], *[row[place]] * len(groups), *row[place + 1 :]] == theirs["input_ids"][0].tolist()
 
 
+def test_an_image_of_more_tokens_than_the_model_takes_is_refused(grids: Any) -> None:
+    """The library cuts their row in silence."""
+    section = describe_image(grids[0])
+    longest = section["grid"]["longest"]
+    assert longest == grids.max_seq_length
+    size = (1000, 30)
+    assert len(grids[0].preprocess([RGB.resize(size)])["input_ids"][0]) == longest
+    with pytest.raises(UnsupportedOptionError, match=rf"becomes \d+ tokens \(have: up to {longest}"):
+        image_tensors([RGB.resize(size)], section)
+
+
+def test_three_numbers_of_a_pixel_are_resized_as_such(grids: Any) -> None:
+    """Pillow has modes whose numbers have signs; to the library they are an array."""
+    section = {**describe_image(grids[0]), "do_convert_rgb": None}
+    numbers = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    ours = [image_tensors([Image.fromarray(numbers, mode)], section)["patch_groups"] for mode in ("RGB", "LAB", "HSV")]
+    np.testing.assert_array_equal(ours[0], ours[1])
+    np.testing.assert_array_equal(ours[0], ours[2])
+
+
 @pytest.mark.parametrize("merge", [1, 2, 3])
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 1), (1, 5)])
 def test_places_on_a_grid_are_those_of_transformers(grid: tuple[int, int], merge: int) -> None:

@@ -174,6 +174,7 @@ def test_a_column_holds_sounds(clap_artifact: Path, expected: np.ndarray) -> Non
         (wav(SOUND, rate=8000), "8000 samples per second"),
         (wav(np.repeat(SOUND, 2), channels=2), "2 channels"),
         (FILE[:30], "cannot be read as a WAV file"),
+        (FILE[:2000], "978 samples, and its header says 9,000"),
         (FILE[:16] + b"\xff" * 4 + FILE[20:], "cannot be read as a WAV file"),
         ([{"array": SOUND, "sampling_rate": np.array([RATE, RATE])}], "samples per second"),
         ([np.full(500, 1e300)], "no numbers"),

@@ -59,6 +59,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 Forwarded = Annotated[int, msgspec.Meta(ge=1, le=2**20)]  # tokens of a text with a vector that was compared
 MOST_UNWEIGHTED = 10_000  # which are looked through for every token
 LARGEST_EDGE = 4096  # pixels that an image becomes; models take 224 to 1024
+MOST_ENLARGED = 2**20  # pixels that an image of any size becomes: a small one must not take all memory
 Edge = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_EDGE)]
 # Bounds refuse NaN too
 Value = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
@@ -156,9 +157,10 @@ class GridSection(TypedDict):
     size: Annotated[Edge, key("the edge of a patch, in pixels")]
     merge: Annotated[int, key("how many patches on each side become a token together", ge=1, le=64)]
     frames: Annotated[int, key("how often a patch repeats the image, as a film that stands still", ge=1, le=64)]
-    least: Annotated[int, key("the fewest pixels of an image, to which it is enlarged", ge=1, le=LARGEST_EDGE**2)]
+    least: Annotated[int, key("the fewest pixels of an image, to which it is enlarged", ge=1, le=MOST_ENLARGED)]
     most: Annotated[int, key("the most pixels of an image, to which it is reduced", ge=1, le=LARGEST_EDGE**2)]
     place: Annotated[int, key("where in `tokens` the one stands that is repeated for every group", ge=0)]
+    longest: Annotated[Positive | None, key("the most tokens of an image, with those around it; null: any number")]
 
 
 class ImageSection(TypedDict):

@@ -115,6 +115,7 @@ def _grid(module: Any, config: Mapping[str, Any]) -> dict[str, int]:
         "least": size["shortest_edge"],
         "most": size["longest_edge"],
         "place": places[0],
+        "longest": module.max_seq_length,
     }
 
 

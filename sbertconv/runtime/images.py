@@ -23,6 +23,7 @@ SETTINGS = ("do_convert_rgb", "do_resize", "size", "resample", "do_center_crop",
 PIXELS = "pixel_values"  # the input of a graph
 PATCHED = (PIXELS, "pixel_attention_mask", "spatial_shapes")  # the inputs of a graph of patches
 GRIDDED = ("patch_groups", "image_grid_thw")  # the inputs of a graph of one image, of any number of tokens
+PLAIN = ("RGB", "L", "P")  # modes that are resized as they are
 LONGEST_SHAPE = 200  # times as long as it is wide, or the other way round
 SCALES, PRECISION = (1e-6, 100.0), 1e-5  # what is tried to fit an image into so many patches
 # A string that is an image and not a text (`is_image_url_or_path` of sentence_transformers.base.modality)
@@ -228,6 +229,8 @@ def _prepare(image: Any, section: ImageSection) -> np.ndarray:
 
 def _resized(image: Any, section: ImageSection) -> np.ndarray:
     """The pixels of an image in the size that the settings say, [height, width, 3]."""
+    from PIL import Image
+
     if not all(image.size):
         raise UnsupportedOptionError("an image without pixels.\nLeave it out.")
     if section["do_convert_rgb"]:
@@ -244,6 +247,9 @@ def _resized(image: Any, section: ImageSection) -> np.ndarray:
                 f"an image of {image.size[0]} x {image.size[1]} pixels would become one of {target[0]:,} x "
                 f"{target[1]:,} (have: up to {LARGEST_EDGE**2:,} pixels).\nCut it to another shape."
             )
+        _check_tokens(target, section)
+        if image.mode not in PLAIN and len(image.getbands()) == CHANNELS:  # to the library three numbers, whatever of
+            image = Image.fromarray(np.asarray(image), "RGB")
         image = image.resize(target, resample=section["resample"])
     pixels = np.asarray(image)
     if pixels.ndim != 3 or pixels.shape[2] != CHANNELS:
@@ -252,6 +258,21 @@ def _resized(image: Any, section: ImageSection) -> np.ndarray:
             'Pass image.convert("RGB").'
         )
     return pixels
+
+
+def _check_tokens(size: tuple[int, int], section: ImageSection) -> None:
+    """Raise UnsupportedOptionError for an image of a (width, height) that becomes more tokens than the model takes:
+    the library cuts their row in silence.
+    """
+    grid = section.get("grid")
+    if grid is None or grid["longest"] is None:
+        return
+    groups = size[0] * size[1] // (grid["size"] * grid["merge"]) ** 2
+    tokens = groups + max(map(len, section.get("tokens", {}).values()), default=1) - 1
+    if tokens > grid["longest"]:
+        raise UnsupportedOptionError(
+            f"an image that becomes {tokens:,} tokens (have: up to {grid['longest']:,}).\nMake it smaller."
+        )
 
 
 def _in_rgb(image: Any) -> Any:

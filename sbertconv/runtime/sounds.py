@@ -163,6 +163,8 @@ def opened_sound(source: str | bytes) -> dict[str, Any]:
                 )
             kind, zero, largest = SCALES[file.getsampwidth()]
             samples = np.frombuffer(file.readframes(file.getnframes()), kind)
+            if len(samples) != file.getnframes():
+                raise ValueError(f"{len(samples):,} samples, and its header says {file.getnframes():,}")
             return {
                 "array": ((samples - np.float64(zero)) / largest).astype(np.float32),
                 "sampling_rate": file.getframerate(),

@@ -145,8 +145,11 @@ def serve() -> None:
                 FAILED,
                 pickle.dumps(error if known else SbertconvError(f"{type(error).__name__}: {error}")),
             )
-        send(answers, state)
-        send(answers, content)
+        try:
+            send(answers, state)
+            send(answers, content)
+        except BrokenPipeError:  # whoever asked is gone
+            os._exit(1)  # the end of an interpreter would write what is left
 
 
 class Gathered:
