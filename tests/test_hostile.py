@@ -573,6 +573,8 @@ def litert(file: Path, wrong: str) -> None:
         "a graph that is not there": lambda: [graph([calls(7)])],
         "a tensor that nothing computes": lambda: [graph([operation([1], [1])])],
         "a tensor of the shape": lambda: [graph([operation([0], [1])], (2**30, 2**30))],
+        "without what it computes with": lambda: [graph([operation([-1, 0], [1])])],
+        "has its numbers already": lambda: [graph([operation([0], [1]), operation([0], [1])])],
     }[wrong]()
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), b"TFL3")
@@ -580,8 +582,10 @@ def litert(file: Path, wrong: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["in a cycle", "a graph that is not there", "a tensor that nothing computes", "a tensor of the shape"]
-)
+    "wrong",
+    ["in a cycle", "a graph that is not there", "a tensor that nothing computes", "a tensor of the shape",
+     "without what it computes with", "has its numbers already"],
+)  # fmt: skip
 def test_a_litert_model_that_would_end_the_process_is_not_opened(wrong: str, tmp_path: Path) -> None:
     from sbertconv.runtime.saved_models import check_litert
 

@@ -35,6 +35,8 @@ WIDTHS = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 6: 1, 7: 2, 9: 1, 10: 8, 12: 8, 15: 4, 1
 LARGEST_GRAPH = 2**31 - 1  # of a protobuf message
 LARGEST_MODEL = 2**36
 LARGEST_TENSOR = 2**33  # bytes of what an operation computes: the interpreter writes where it got no memory
+NEEDED = 2  # first inputs of an operation, which none of LiteRT's goes without
+WITH_GATES = ("LSTM", "RNN", "SVDF")  # but these, which have gates that may be left out
 SHAPE = "tensorflow.TensorShapeProto"
 LARGEST_AXIS = 2**31 - 1  # of a shape; TensorFlow ends the process where a product of them overflows
 
@@ -183,6 +185,7 @@ def _wrong_places(model: Any) -> Iterator[str]:
             ):
                 yield f"{len(data):,} bytes for a tensor of the shape {shape}"
         yield from _never_computed(graph, buffers)
+        yield from _left_out(graph, [max(code.builtinCode, code.deprecatedBuiltinCode) for code in codes])
     for signature in model.signatureDefs or ():
         tensors = model.subgraphs[signature.subgraphIndex].tensors
         for named in (*(signature.inputs or ()), *(signature.outputs or ())):
@@ -214,7 +217,27 @@ def _never_computed(graph: Any, buffers: Sequence[Any]) -> Iterator[str]:
         if any(int(number) not in there for number in (operator.inputs if operator.inputs is not None else ())):
             yield "a tensor that nothing computes"
             return
-        there |= {int(number) for number in (operator.outputs if operator.outputs is not None else ())}
+        given = [int(number) for number in (operator.outputs if operator.outputs is not None else ())]
+        if any(number in there and 0 not in _shape(tensors[number]) for number in given):
+            yield "a tensor that is computed and has its numbers already"
+            return
+        there |= set(given)
+
+
+def _shape(tensor: Any) -> list[int]:
+    return [] if tensor.shape is None else [int(size) for size in tensor.shape]
+
+
+def _left_out(graph: Any, codes: Sequence[int]) -> Iterator[str]:
+    """Tensors that an operation cannot do without: only its last ones, such as a bias, may be left out."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    names = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
+    for operator in graph.operators or ():
+        name = names.get(codes[operator.opcodeIndex], "")
+        first = [] if operator.inputs is None else [int(number) for number in operator.inputs[:NEEDED]]
+        if -1 in first and not name.endswith(WITH_GATES):
+            yield f"the operation {name} without what it computes with"
 
 
 def _refuse(file: Path, problems: list[str]) -> None:
