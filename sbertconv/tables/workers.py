@@ -149,7 +149,8 @@ def serve() -> None:
             send(answers, state)
             send(answers, content)
         except BrokenPipeError:  # whoever asked is gone
-            os._exit(1)  # the end of an interpreter would write what is left
+            with_no_error(answers.close)
+            return
 
 
 class Gathered:
