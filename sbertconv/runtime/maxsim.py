@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError
-from sbertconv.runtime.similarity import array_of
+from sbertconv.runtime.similarity import array_of, check_lengths
 
 AT_ONCE = 4_000_000  # dot products held at once, 16 MB: more no longer fit into the caches
 EMPTY_DOCUMENT = -1e9  # the score of a document without a token that counts: the library's own
@@ -91,10 +91,7 @@ SIMILARITIES = {"maxsim": False, "meanmaxsim": True}  # whether a score is divid
 def _both(a: Any, a_mask: Any, b: Any, b_mask: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The tokens of the queries and of the documents; UnsupportedOptionError for vectors of several lengths."""
     queries, documents = tokens_of(a, a_mask, "a_mask"), tokens_of(b, b_mask, "b_mask")
-    if len(lengths := {rows.shape[1] for rows in (*queries, *documents)}) > 1:
-        raise UnsupportedOptionError(
-            f"vectors of several lengths: {', '.join(map(str, sorted(lengths)))}.\nPass embeddings of one model."
-        )
+    check_lengths({rows.shape[1] for rows in (*queries, *documents)})
     return queries, documents
 
 

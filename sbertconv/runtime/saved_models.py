@@ -170,7 +170,7 @@ def _wrong_places(model: Any) -> Iterator[str]:
             if not 0 <= tensor.buffer < len(buffers):
                 yield "weights that are not there"
                 return
-            shape = [] if tensor.shape is None else [int(size) for size in tensor.shape]
+            shape = _shape(tensor)
             data, width = buffers[tensor.buffer].data, WIDTHS.get(tensor.type)
             if any(size < 0 for size in shape):
                 yield "a tensor of a negative size"
@@ -209,8 +209,8 @@ def _never_computed(graph: Any, buffers: Sequence[Any]) -> Iterator[str]:
     tensors = graph.tensors or []
 
     def is_held(tensor: Any) -> bool:
-        data, shape = buffers[tensor.buffer].data, [] if tensor.shape is None else tensor.shape
-        return bool(tensor.isVariable) or (data is not None and len(data) > 0) or 0 in shape
+        data = buffers[tensor.buffer].data
+        return bool(tensor.isVariable) or (data is not None and len(data) > 0) or 0 in _shape(tensor)
 
     there = {number for number, tensor in enumerate(tensors) if is_held(tensor)} | {-1, *map(int, graph.inputs)}
     for operator in graph.operators or ():

@@ -67,6 +67,14 @@ def check_shapes(a: Sequence[int], b: Sequence[int]) -> None:
         )
 
 
+def check_lengths(lengths: set[int]) -> None:
+    """Raise UnsupportedOptionError for vectors of several lengths."""
+    if len(lengths) > 1:
+        raise UnsupportedOptionError(
+            f"vectors of several lengths: {', '.join(map(str, sorted(lengths)))}.\nPass embeddings of one model."
+        )
+
+
 def numbers(vectors: Any) -> np.ndarray:
     """Vectors as an array.
 

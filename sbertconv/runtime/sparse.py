@@ -307,10 +307,7 @@ def _stacked(vectors: Any) -> Any:
         return vectors
     if not (isinstance(vectors, list) and vectors and all(hasattr(row, "tocsr") for row in vectors)):
         return similarity_functions.array_of(vectors)
-    if len(lengths := {row.shape[-1] for row in vectors}) > 1:
-        raise UnsupportedOptionError(
-            f"vectors of several lengths: {', '.join(map(str, sorted(lengths)))}.\nPass embeddings of one model."
-        )
+    similarity_functions.check_lengths({row.shape[-1] for row in vectors})
     from scipy.sparse import vstack
 
     return vstack([_matrix(row) for row in vectors], format="csr")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sbertconv.artifact.scoring import IS_QUERY, TASKS, ScoringRule
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.runtime.images import GRIDDED, PATCHED
 from sbertconv.source.st_compat import resolved_route, skipped_ids
 
 if TYPE_CHECKING:
@@ -17,16 +18,15 @@ if TYPE_CHECKING:
 AnyRoute = TypeVar("AnyRoute", bound="Route")
 MODALITIES = ("text", "image", "audio")
 SOUNDS = ("input_features", "input_values")  # inputs of a graph: spectrograms or waves
-NUMBERS = ("pixel_values", "pixel_attention_mask", "spatial_shapes", *SOUNDS)  # inputs of a graph that are no tokens
-GRID = "image_grid_thw"  # the other input of a graph that takes one image
-GROUPS = "patch_groups"  # the input of a graph that takes one image, of any number of tokens
+NUMBERS = (*PATCHED, *SOUNDS)  # inputs of a graph that are no tokens
+GROUPS, GRID = GRIDDED  # those of a graph that takes one image, of any number of tokens
 PER_TEXT = ("prompt_length", IS_QUERY)  # inputs of a graph that are one number for each text
 
 
 # Input of a graph -> what its axes that vary are called, from the first on; of all others, the tokens'
 AXES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(SOUNDS, ("batch", "samples")),
-    **dict.fromkeys(("pixel_attention_mask", "spatial_shapes"), ("batch",)),
+    **dict.fromkeys(PATCHED[1:], ("batch",)),
     GROUPS: ("groups",),
     GRID: (),
 }

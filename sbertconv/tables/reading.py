@@ -417,7 +417,8 @@ class Reading:
         if isinstance(rows, list):
             if len(rows) * len(self.schema) > MOST_CELLS:
                 raise ValueError(SPLIT.format(MOST_CELLS, "cells"))
-            rows = [self._checked(row) for row in rows]
+            known = set(self.schema.names)
+            rows = [self._checked(row, known) for row in rows]
             table, places = from_rows(rows, self.schema, bad, first)
         else:
             self._check(rows.column_names)
@@ -432,13 +433,13 @@ class Reading:
             table = chosen_rows(table, valid)
         return Part(source, number, table, len(rows), tuple(sorted(bad, key=lambda one: one.row)), last)
 
-    def _checked(self, row: Any) -> Any:
+    def _checked(self, row: Any, known: set[str]) -> Any:
         """A row, or why it is none: it has no text at all, or a key more than the columns."""
         if not isinstance(row, dict):
             return row
         if self.column not in row:
             return f"no {self.column!r} (have: {', '.join(map(str, row)) or 'none'})"
-        extra = row.keys() - set(self.schema.names) if self.whole else ()
+        extra = row.keys() - known if self.whole else ()
         return MORE.format(min(extra)) if extra else row
 
 
