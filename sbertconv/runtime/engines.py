@@ -387,7 +387,8 @@ class Engine:
         needs: beside the package.
         parallel: whether it can share the cores among several batches.
         on_cores: whether the CPU's cores compute, whose caches then limit a batch.
-        forks: whether it starts again in a child of a process that has used it; another one would wait for ever.
+        forks: whether it starts again in a child of a process that has used it; others can wait for ever for
+            threads that stayed in the parent, as OpenVINO (its TBB) does now and then.
         devices: what to do so that a kind of device is there; the first kind is the engine's own.
     """
 
@@ -410,6 +411,7 @@ ENGINES = {
         "openvino",
         {form: functools.partial(open_openvino, form=form) for form in ("onnx", "openvino")},
         parallel=True,
+        forks=False,
         devices={CPU: "", "gpu": INTEL.format("GPU"), "npu": INTEL.format("NPU")},
     ),
     "onnxruntime": Engine(
