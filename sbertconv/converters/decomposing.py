@@ -22,16 +22,18 @@ from sbertconv.source.torch_compat import (
     tree_flatten,
     tree_map,
     tree_unflatten,
+    without_stack_traces,
     without_writing,
     writes,
 )
 
-ABOUT = ("nn_module_stack", "stack_trace", "torch_fn")  # of a node: where it came from
+ABOUT = ("nn_module_stack", "torch_fn")  # of a node: where it came from
 ON_SIZES = ("_operator", "math", "torch")  # modules of functions
 
 Decompositions = dict[Any, Callable[..., Any]]
 
 
+@without_stack_traces()
 def decomposed(
     program: torch.export.ExportedProgram, table: Decompositions, is_kept: Callable[[Any], bool]
 ) -> torch.export.ExportedProgram:

@@ -18,12 +18,14 @@ from sbertconv.source.torch_compat import (
     storage_of,
     telling_numbers_of_sizes,
     tree_map_only,
+    without_stack_traces,
     writes,
 )
 
 SQUEEZES = ("squeeze.default", "squeeze.dim", "squeeze.dims")
 
 
+@without_stack_traces()
 def exported(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, shapes: Any
 ) -> torch.export.ExportedProgram:
