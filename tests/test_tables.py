@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import importlib
 import json
 import lzma
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -269,8 +273,11 @@ def test_a_broken_file_in_the_middle_is_done_when_it_is_mended(embed: EmbedTable
     with pytest.raises(UnsupportedOptionError, match=r"b\.jsonl\.gz: cannot be read"):
         embed_tables(embed, source, tmp_path / "out", options)
     summary = embed_tables(embed, source, tmp_path / "out", TableOptions(rows_per_file=500, on_error="skip"))
-    assert (list(summary.broken), summary.rows) == ([str(broken)], 4000)
-    assert 5000 <= summary.there < 8000  # the first file, and what the broken one had before its end
+    readable = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(broken.read_bytes()).count(b"\n")
+    assert list(summary.broken) == [str(broken)]
+    assert summary.there == 4000 + readable // 500 * 500  # the first file, and the whole parts of the broken one
+    assert summary.rows == 4000 + readable % 500
+    assert len(read(tmp_path / "out")) == 8000 + readable
     broken.write_bytes(whole)
     summary = embed_tables(embed, source, tmp_path / "out", options)
     assert (summary.rows, summary.there) == (4000, 8000)
@@ -636,7 +643,10 @@ def test_a_file_is_read_once_however_it_is_named(tmp_path: Path) -> None:
     assert [Path(one.path).name for one in find_inputs(named)] == ["a.txt", "b.txt", "c.txt"]
 
 
-def test_a_break_that_passes_costs_no_row(embed: EmbedTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_a_break_that_passes_costs_no_row(
+    on_error: str, embed: EmbedTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A store that fails once in the middle of a file, which is the same one afterwards."""
     source = tmp_path / "a.txt"
     source.write_text("".join(f"row {number}\n" for number in range(1000)), encoding="utf-8")
@@ -649,14 +659,54 @@ def test_a_break_that_passes_costs_no_row(embed: EmbedTable, tmp_path: Path, mon
                 raise OSError("the connection was lost")
             yield line
 
-    options = TableOptions(rows_per_file=100)
+    options, due = TableOptions(rows_per_file=100, on_error=on_error), [f"row {number}" for number in range(1000)]
+    refused = pytest.raises(UnsupportedOptionError, match="the connection was lost")
     with monkeypatch.context() as patch:
         patch.setattr(reading, "bounded_lines", failing)
-        with pytest.raises(UnsupportedOptionError, match="the connection was lost"):
+        with refused if on_error == "fail" else contextlib.nullcontext():
             embed_tables(embed, str(source), tmp_path / "out", options)
+    before = 200 if on_error == "fail" else 250
+    assert read(tmp_path / "out").column("text").to_pylist() == due[:before]
     summary = embed_tables(embed, str(source), tmp_path / "out", options)
     assert (summary.there, summary.rows) == (200, 800)
-    assert read(tmp_path / "out").column("text").to_pylist() == [f"row {number}" for number in range(1000)]
+    assert read(tmp_path / "out").column("text").to_pylist() == due
+
+
+# What a later file has in the column x, after the first one, and what is said of it
+MORE_THAN_THE_FIRST: dict[str, tuple[pa.Array, pa.Array, str]] = {
+    "a field of a struct": (pa.array([{"a": 1}]), pa.array([{"a": 1, "b": 2}]), "struct<a: int64> of the first"),
+    "a wider number": (pa.array([1.5], pa.float32()), pa.array([1e300]), "double that float of the first"),
+    "digits": (pa.array([1.5], pa.float32()), pa.array([[0.1]]).flatten(), "double that float of the first"),
+    "a time": (pa.array([date(2020, 1, 1)]), pa.array([datetime(2020, 1, 1, 5)]), "that date32"),
+    "a number": (pa.array([True]), pa.array([7]), "int64 that bool"),
+    "an inner list": (pa.array([[{"a": 1}]]), pa.array([[{"a": 1, "b": 2}]]), "of the first file cannot hold"),
+}
+
+
+@pytest.mark.parametrize("name", MORE_THAN_THE_FIRST)
+def test_a_later_file_with_more_than_the_first_holds_is_a_broken_one(name: str, tmp_path: Path) -> None:
+    first, second, said = MORE_THAN_THE_FIRST[name]
+    for number, column in enumerate((first, second)):
+        pq.write_table(pa.table({"text": ["b"], "x": column}), tmp_path / f"{number}.parquet")
+    assert said in parts_of(tmp_path)[2]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pa.array([1.5]), pa.array([float("nan"), 0.5], pa.float32())),
+        (pa.array([{"a": 1, "b": 2}]), pa.array([{"a": 1}])),
+        (pa.array([1.5]), pa.array([1, None])),
+        (pa.array(["1"]), pa.array(["1", "2"]).dictionary_encode()),
+        (pa.array([1]), pa.array([None, None])),
+    ],
+    ids=str,
+)
+def test_a_later_file_of_a_narrower_type_is_read(first: pa.Array, second: pa.Array, tmp_path: Path) -> None:
+    for number, column in enumerate((first, second)):
+        pq.write_table(pa.table({"text": ["b"] * len(column), "x": column}), tmp_path / f"{number}.parquet")
+    texts, _, reason = parts_of(tmp_path)
+    assert (len(texts), reason) == (1 + len(second), "")
 
 
 def test_columns_of_one_name_may_be_left_out(tmp_path: Path) -> None:
@@ -682,12 +732,25 @@ def test_an_interrupt_at_the_terminal_is_not_for_the_workers(static_artifact: Pa
         worker.close()
 
 
-def test_a_key_of_json_lines_that_no_column_has_is_a_bad_row(static_artifact: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("first", "late", "said"),
+    [
+        ({}, {"late": 1}, "'late' is none of the columns"),
+        ({"x": {"a": 1}}, {"x": {"a": 1, "late": 2}}, "'late' is none of the columns"),
+        ({"x": [{"a": 1}]}, {"x": [{"late": 2}]}, "'late' is none of the columns"),
+        ({"x": 2}, {"x": 2.5}, "2.5 in a column of int64"),
+        ({"x": [1]}, {"x": [1, 1.9]}, "1.9 in a column of int64"),
+        ({"x": 2.5}, {"x": True}, "True in a column of double"),
+    ],
+)
+def test_a_line_of_json_that_the_columns_do_not_hold_is_a_bad_row(
+    first: dict[str, Any], late: dict[str, Any], said: str, static_artifact: Path, tmp_path: Path
+) -> None:
     source = tmp_path / "in.jsonl"
-    lines = [{"text": "one"}] * 1000 + [{"text": "two", "late": 1}, {"text": "three"}]
+    lines = [{"text": "one", **first}] * 1000 + [{"text": "two", **late}, {"text": "three"}]
     source.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     embed = EmbedTable(folder=str(static_artifact))
-    with pytest.raises(UnsupportedOptionError, match="row 1000: 'late' is none of the columns"):
+    with pytest.raises(UnsupportedOptionError, match=f"row 1000: {re.escape(said)}"):
         embed_tables(embed, str(source), tmp_path / "out", TableOptions())
     kept = EmbedTable(folder=str(static_artifact), keep=("text",))
     assert embed_tables(kept, str(source), tmp_path / "kept", TableOptions()).rows == 1002
@@ -991,3 +1054,37 @@ def test_a_run_that_ended_before_its_first_line_leaves_what_was_there(embed: Emb
 def test_reasons_do_not_take_the_place_of_vectors(name: str) -> None:
     with pytest.raises(UnsupportedOptionError, match="a column of the vectors"):
         EmbedTable(folder="folder", errors=name)
+
+
+# Values that EmbedTable gets -> what is said of them
+WRONG: dict[str, tuple[Callable[[EmbedTable], Any], str]] = {
+    "no table": (lambda embed: embed(5), "5 is no table"),
+    "rows": (lambda embed: embed([{"text": "one"}]), "is no table"),
+    "no texts": (lambda embed: embed.vectors(None), "None is no list of texts"),
+    "lists": (lambda embed: embed.vectors([["one"]]), "is no list of texts"),
+    "one text": (lambda embed: embed.vectors("one"), "'one' is no list of texts"),
+    "a list of keywords": (lambda embed: replace(embed, encode=[1]), "encode=.* a dict of keywords"),
+    "numbers for keywords": (lambda embed: replace(embed, load={1: 2}), "load=.* a dict of keywords"),
+    "a file": (lambda embed: replace(embed, load={"providers": [sys.stdout]}).model, "load=: cannot travel"),
+    "other vectors": (
+        lambda embed: replace(embed, encode={"output_value": "token_embeddings"}).options,
+        "output_value",
+    ),
+    "no dimension": (lambda embed: replace(embed, encode={"truncate_dim": 0}).vectors(["one"]), "truncate_dim"),
+    "no inputs": (lambda embed: embed_tables(embed, None, "out"), "inputs=None"),
+    "no output": (lambda embed: embed_tables(embed, "in", ""), "output=''"),
+    "a dict of options": (lambda embed: embed_tables(embed, "in", "out", {"workers": 1}), "options=.* TableOptions"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_values_are_one_error(name: str, embed: EmbedTable) -> None:
+    call, said = WRONG[name]
+    with pytest.raises(UnsupportedOptionError, match=said):
+        call(embed)
+
+
+def test_options_of_an_engine_that_are_lists_and_dicts_open_the_folder_once(bert_artifact: Path) -> None:
+    loaded = {"providers": ["CPUExecutionProvider"], "session_options": {"inter_op_num_threads": 1}}
+    one, other = (EmbedTable(folder=str(bert_artifact), load=loaded | {"engine": ENGINE}) for _ in range(2))
+    assert one.model is other.model

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import json
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sbertconv.artifact.folder import folder_hash, folder_name
-from sbertconv.errors import UnreadableInputError, UnsupportedOptionError, require
+from sbertconv.errors import UnreadableInputError, UnsupportedOptionError, error_text, require
 from sbertconv.runtime.keywords import check_fields
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.opening import load
@@ -27,15 +29,15 @@ BLOCK = 2048  # texts embedded together, here or by a worker; one that stands se
 METADATA = b"sbertconv"  # the key of the schema's metadata
 VECTORS = EMBEDDING, INDICES, VALUES = "embedding", "embedding_indices", "embedding_values"
 PRECISIONS = ("float32", "float16", *BUCKETS, "binary", "ubinary")
-IDLE = (None, False)  # values of options that are not given
+OWN = ("output_value", "precision", "convert_to_numpy", "convert_to_tensor")  # options that change what a vector is
 
 Ranges = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @lru_cache(maxsize=4)
-def opened(folder: str, options: tuple[tuple[str, Any], ...]) -> Any:
-    """A loaded model, once per process however often the callable arrives there."""
-    return load(folder, **dict(options))
+def opened(folder: str, options: bytes) -> Any:
+    """A model loaded with pickled options, once per process however often the callable arrives there."""
+    return load(folder, **dict(pickle.loads(options)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,9 @@ class EmbedTable:
         if isinstance(given, Path):
             object.__setattr__(self, "folder", str(given))
         check_fields(self)
+        for name in ("encode", "load"):
+            if not isinstance(given := getattr(self, name), Mapping) or not all(isinstance(key, str) for key in given):
+                raise UnsupportedOptionError(f"{name}={given!r:.60} (have: a dict of keywords).\nPass one.")
         if self.errors in VECTORS:
             raise UnsupportedOptionError(f"errors={self.errors!r}: a column of the vectors.\nChoose another name.")
 
@@ -85,7 +90,13 @@ class EmbedTable:
     @property
     def model(self) -> Any:
         """The loaded model."""
-        return opened(str(self.folder), tuple(sorted(self.load.items())))
+        try:
+            options = pickle.dumps(sorted(self.load.items(), key=lambda item: item[0]))
+        except Exception as error:  # of any kind, by what holds it
+            raise UnsupportedOptionError(
+                f"load=: cannot travel to another process: {error_text(error)}.\nPass plain values."
+            ) from error
+        return opened(str(self.folder), options)
 
     @cached_property
     def options(self) -> dict[str, Any]:
@@ -97,12 +108,17 @@ class EmbedTable:
         if not hasattr(self.model, "encode"):
             name = self.model.artifact.manifest["model_class"]
             raise UnsupportedOptionError(f"{self.folder}: a {name} gives no embeddings.\nUse sbertconv predict.")
-        given = {name: value for name, value in self.encode.items() if value not in IDLE}
+        given = {name: value for name, value in self.encode.items() if value is not None and value is not False}
         function = self.model.rows if isinstance(self.model, SparseEmbedder) else self.model.encode
         known = inspect.signature(function).parameters
         if idle := [name for name in given if name not in known]:
             names, kind = ", ".join(f"{name}=" for name in idle), self.model.artifact.manifest["model_class"]
             raise UnsupportedOptionError(f"{names}: a {kind} has no such option.\nLeave it out.")
+        if own := [name for name in given if name in OWN and given[name] != known[name].default]:
+            raise UnsupportedOptionError(
+                f"encode={{{own[0]!r}: ...}}: tables hold sentence embeddings as arrays.\n"
+                "Leave it out; precision= is an option of the tables."
+            )
         able = next((names for kind, names in NARROW if isinstance(self.model, kind)), PRECISIONS)
         if self.precision not in able:
             raise UnsupportedOptionError(
@@ -120,7 +136,10 @@ class EmbedTable:
         require("tables", "pyarrow")
         import pyarrow as pa
 
-        table = pa.table(table)
+        try:
+            table = pa.table(table)
+        except (TypeError, ValueError) as error:
+            raise UnsupportedOptionError(f"{table!r:.60} is no table (have: pyarrow.Table).\nPass one.") from error
         texts = input_column(table, self.column)
         kept = table.select(kept_columns(table.column_names, self.keep))
         parts = [self.vectors(texts[start : start + BLOCK]) for start in range(0, max(len(texts), 1), BLOCK)]
@@ -134,6 +153,9 @@ class EmbedTable:
         """The columns of the vectors of some texts; a text that stands several times is embedded once."""
         import pyarrow as pa
 
+        is_list = isinstance(texts, (Sequence, np.ndarray)) and not isinstance(texts, (str, bytes))
+        if not is_list or not all(isinstance(text, (str, bytes, NoneType)) for text in texts):
+            raise UnsupportedOptionError(f"{texts!r:.60} is no list of texts, bytes and None.\nPass one.")
         places: dict[str | bytes, int] = {}
         rows = [None if text is None else places.setdefault(text, len(places)) for text in texts]
         columns, reasons = self._of_readable(list(places), self._columns)

@@ -78,7 +78,7 @@ class Summary:
         rows: that were read and embedded now.
         there: rows that were there before.
         bad: file and row of each row that was left out now.
-        broken: file -> why the rest of it was left out; another run tries again.
+        broken: file -> why the rest of it was left out; another run tries again, from the last whole part on.
         seconds: that it took.
     """
 
@@ -120,11 +120,16 @@ def embed_tables(
         MissingDependencyError: if pyarrow or fsspec is not installed, or lance for its format.
     """
     require("tables", "pyarrow", "fsspec")
+    if not isinstance(options, TableOptions):
+        raise UnsupportedOptionError(
+            f"options={options!r:.60} (have: TableOptions).\nPass TableOptions(workers=2), say."
+        )
     form = FORMS[options.output_format]
     if form.needs:
         require(*form.needs)
     start = time.perf_counter()
-    files = apart_from(find_inputs([inputs] if isinstance(inputs, str) else list(inputs)), str(output))
+    patterns, place = patterns_of(inputs), place_of(output)
+    files = apart_from(find_inputs(patterns), place)
     skip, embed = options.on_error == "skip", replace(embed, errors=UNREADABLE)
     with Ledger(output, arguments_of(embed, options)) as ledger:
         form.check(ledger.store)
@@ -134,7 +139,7 @@ def embed_tables(
         where = ledger.store.ledger
         embed = replace(embed, ranges=ranges_in(ledger.header, where))
         schema, nulls_are_bad = schema_in(ledger.header, where), options.nulls == "error"
-        reading = Reading(embed.column, options.rows_per_file, nulls_are_bad, schema, embed.keep is None)
+        reading = Reading(embed.column, options.rows_per_file, nulls_are_bad, schema, embed.keep is None, skip)
         if on_start:
             on_start(files, ledger)
         parts = missing_parts(files, reading, ledger, skip, summary)
@@ -153,6 +158,29 @@ def embed_tables(
     summary.bad.sort(key=lambda one: (one[0], one[1].row))  # workers give parts as they get done
     summary.seconds = time.perf_counter() - start
     return summary
+
+
+def patterns_of(inputs: Any) -> list[str]:
+    """The inputs as they are given, each as text.
+
+    Raises:
+        UnsupportedOptionError: for other than text and paths.
+    """
+    given = [inputs] if isinstance(inputs, (str, Path)) else inputs
+    if not isinstance(given, Sequence) or not all(isinstance(one, (str, Path)) for one in given):
+        raise UnsupportedOptionError(f"inputs={inputs!r:.60} (have: a path, a list of paths).\nPass one of these.")
+    return [str(one) for one in given]
+
+
+def place_of(output: Any) -> str:
+    """The output's folder as text.
+
+    Raises:
+        UnsupportedOptionError: for none.
+    """
+    if not isinstance(output, (str, Path)) or not str(output):
+        raise UnsupportedOptionError(f"output={output!r:.60} (have: the path of a folder).\nPass one.")
+    return str(output)
 
 
 def _readable(part: Part, table: pa.Table, size: int, skip: bool) -> tuple[Part, pa.Table]:
@@ -242,7 +270,7 @@ def header_of(embed: EmbedTable, options: TableOptions, files: Sequence[Input]) 
     skip = options.on_error == "skip"
     schema = columns_of(files, embed.column, embed.keep, skip)
     if embed.ranges is None and embed.precision in BUCKETS:
-        reading = Reading(embed.column, SAMPLE, True, schema)
+        reading = Reading(embed.column, SAMPLE, True, schema, to_break=skip)
         embed = embed.with_ranges(sample(files, reading, skip))
     content = base64.b64encode(schema.serialize().to_pybytes()).decode()
     return {"arguments": arguments_of(embed, options), "schema": content, "ranges": embed.ranges}

@@ -46,6 +46,7 @@ PART: dict[str, Rule] = {
     "last": ("true, false", lambda value: isinstance(value, bool)),
     "stamp": ("a size and a mark", lambda value: isinstance(value, list) and len(value) == 2 and is_count(value[0])),
     "output": ("the name of a file, null", lambda value: value is None or is_name(value)),
+    "short": ("true or nothing", lambda value: value is True or value is NOTHING),
 }
 
 
@@ -150,7 +151,8 @@ class Ledger:
         done = self.files.get(entry["file"])
         if done is None or done.stamp != entry["stamp"]:  # an older file of this name
             done = self.files[entry["file"]] = Done(entry["stamp"])
-        done.add(entry["part"], entry["last"], entry["rows"])
+        if "short" not in entry:
+            done.add(entry["part"], entry["last"], entry["rows"])
 
     @property
     def rows(self) -> int:
@@ -183,7 +185,7 @@ class Ledger:
         return done
 
     def add(self, part: Part, output: str | None) -> None:
-        """A part is done: its file is there."""
+        """A part is done: its file is there. A short one is done again by another run."""
         self._append(
             {
                 "file": part.source.path,
@@ -193,9 +195,11 @@ class Ledger:
                 "stamp": [part.source.size, part.source.stamp],
                 "output": output,
                 **({"bad": [[one.row, one.reason] for one in part.bad]} if part.bad else {}),
+                **({"short": True} if part.short else {}),
             }
         )
-        self.files[part.source.path].add(part.number, part.last, part.rows)
+        if not part.short:
+            self.files[part.source.path].add(part.number, part.last, part.rows)
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         self.store.append(json.dumps(entry, ensure_ascii=False).encode() + b"\n")

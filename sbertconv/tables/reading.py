@@ -69,6 +69,7 @@ class Part:
         rows: how many there are with the bad ones.
         bad: rows that are not in the table.
         last: whether the file ends here.
+        short: whether the file breaks off here, so that another run reads the part again.
         consumed: bytes of the file, about, that were read for it.
     """
 
@@ -78,6 +79,7 @@ class Part:
     rows: int
     bad: tuple[Bad, ...] = field(default=())
     last: bool = False
+    short: bool = False
     consumed: int = 0
 
 
@@ -183,19 +185,29 @@ def bounded_lines(file: Any) -> Iterator[Any]:
 
 
 def bounded_rows(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    """Rows in lists of so many.
+    """Rows in lists of so many, those before an error too.
 
     Raises:
         ValueError: for those whose texts are larger than `LARGEST_PART` together.
     """
-    for first in rows:
-        found, taken = [first], text_size(first)
-        for row in islice(rows, size - 1):
+    row: Any = None
+    while True:
+        found: list[Any] = []
+        taken = 0
+        while len(found) < size:
+            row, broken = next_or_error(rows)
+            if row is None:
+                break
             found.append(row)
             taken += text_size(row)
             if taken > LARGEST_PART:
                 raise ValueError(SPLIT.format(LARGEST_PART, "bytes"))
-        yield found
+        if found:
+            yield found
+        if row is None:
+            if broken:
+                raise broken
+            return
 
 
 def sampled(rows: Iterator[Any]) -> Iterator[Any]:
@@ -361,6 +373,7 @@ class Reading:
         nulls_are_bad: whether a row without text is a bad one.
         schema: of every part.
         whole: whether that has all columns, so that a row with another one is a bad row.
+        to_break: whether the rows of a part that its file breaks off in are given.
     """
 
     column: str
@@ -368,13 +381,14 @@ class Reading:
     nulls_are_bad: bool
     schema: pa.Schema
     whole: bool = False
+    to_break: bool = False
 
     def parts(self, source: Input, start: int = 0) -> Iterator[Part]:
         """The parts of a file from one on.
 
         Raises:
-            UnsupportedOptionError: if the file is broken or has other columns; the parts before that are whole. Rows
-                that are fewer than a part come with none: a file that can be read again goes on behind a whole one.
+            UnsupportedOptionError: if the file is broken or has other columns, behind the parts before that. Fewer rows
+                than a part are a short one, or come with none.
         """
         import pyarrow as pa
 
@@ -393,9 +407,12 @@ class Reading:
             while waiting is not None:
                 following, broken = next_or_error(chunks)
                 last = following is None and broken is None
+                short = broken is not None and len(waiting) < self.size
+                if broken and short and not self.to_break:
+                    raise broken
                 place = source.size if last else min(position(file, source), source.size)
                 part = self._part(source, number, waiting, last)
-                yield replace(part, consumed=max(0, place - consumed))
+                yield replace(part, consumed=max(0, place - consumed), short=short)
                 if broken:
                     raise broken
                 number, waiting, consumed = number + 1, following, max(place, consumed)
@@ -458,18 +475,23 @@ def position(file: Any, source: Input) -> int:
 
 
 def resized(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
-    """The same rows in tables of so many."""
+    """The same rows in tables of so many, those before an error too."""
     import pyarrow as pa
 
     held: list[Any] = []
-    for table in tables:
+    while True:
+        table, broken = next_or_error(tables)
+        if table is None:
+            if sum(map(len, held)):
+                yield pa.concat_tables(held)
+            if broken:
+                raise broken
+            return
         held.append(table)
         while sum(map(len, held)) >= size:
             whole = pa.concat_tables(held)
             yield whole.slice(0, size)
             held = [whole.slice(size)] if len(whole) > size else []
-    if sum(map(len, held)):
-        yield pa.concat_tables(held)
 
 
 def from_rows(rows: list[Any], schema: pa.Schema, bad: list[Bad], first: int) -> tuple[pa.Table, list[int]]:
@@ -477,9 +499,11 @@ def from_rows(rows: list[Any], schema: pa.Schema, bad: list[Bad], first: int) ->
     import pyarrow as pa
 
     good, places = [], []
+    narrow = [field for field in schema if is_narrow(field.type)]
     for place, row in enumerate(rows, first):
-        if isinstance(row, str):  # why it is none
-            bad.append(Bad(place, row))
+        why = row if isinstance(row, str) else next(filter(None, (loss(row.get(f.name), f.type) for f in narrow)), None)
+        if why:
+            bad.append(Bad(place, why))
         else:
             good.append(row)
             places.append(place)
@@ -495,6 +519,30 @@ def from_rows(rows: list[Any], schema: pa.Schema, bad: list[Bad], first: int) ->
             else:
                 fitting.append((place, row))
         return pa.Table.from_pylist([row for _, row in fitting], schema), [place for place, _ in fitting]
+
+
+def is_narrow(kind: pa.DataType) -> bool:
+    """Whether Arrow takes values of JSON for others of this type in silence: a fraction, true, or fewer keys."""
+    import pyarrow as pa
+
+    if pa.types.is_list(kind):
+        return is_narrow(kind.value_type)
+    return any(holds(kind) for holds in (pa.types.is_integer, pa.types.is_floating, pa.types.is_struct))
+
+
+def loss(value: Any, kind: pa.DataType) -> str | None:
+    """Why a value of JSON is more than a narrow type holds, or None; values of other kinds Arrow refuses itself."""
+    import pyarrow as pa
+
+    if isinstance(value, list) and pa.types.is_list(kind):
+        return next(filter(None, (loss(one, kind.value_type) for one in value)), None)
+    if isinstance(value, dict) and pa.types.is_struct(kind):
+        known = {field.name: field.type for field in kind}
+        if extra := value.keys() - known.keys():
+            return MORE.format(min(extra))
+        return next(filter(None, (loss(value.get(name), known[name]) for name in known)), None)
+    other = float if pa.types.is_integer(kind) else bool if pa.types.is_floating(kind) else ()
+    return f"{value!r} in a column of {kind}, as in the first rows" if isinstance(value, other) else None
 
 
 def chosen_rows(table: pa.Table, chosen: Sequence[bool]) -> pa.Table:
@@ -513,15 +561,54 @@ def with_types(table: pa.Table, schema: pa.Schema) -> pa.Table:
     gives rows cut out of a struct of nulls too few of them.
 
     Raises:
-        ValueError: for nulls in a column that the schema says has none; pyarrow.ArrowException for other types.
+        ValueError: for nulls in a column that the schema says has none, and for values that its type cannot hold;
+            pyarrow.ArrowException for other types.
     """
     import pyarrow as pa
 
     pairs = list(zip(table.columns, schema, strict=True))
     if nulls := [field.name for column, field in pairs if column.null_count and not field.nullable]:
         raise ValueError(f"the column {nulls[0]!r} has nulls, where the first file can have none")
-    columns = [column if column.type == field.type else column.cast(field.type) for column, field in pairs]
-    return pa.Table.from_arrays(columns, schema=schema)
+    return pa.Table.from_arrays([with_type(column, field) for column, field in pairs], schema=schema)
+
+
+def with_type(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """A column in the type of a field. Arrow's cast leaves out fields of a struct, the time of a date and more in
+    silence, so the way back has to give the same; text says a value in many ways, and is read strictly.
+
+    Raises:
+        ValueError: for values that the type cannot hold.
+    """
+    import pyarrow as pa
+
+    if column.type == field.type:
+        return column
+    made = column.cast(field.type)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    exact = kind == field.type or pa.types.is_null(kind) or any(holds(kind) for holds in text_types())
+    if not exact and not same_values(made, column):
+        raise ValueError(
+            f"the column {field.name!r} has values of {column.type} that {field.type} of the first file cannot hold"
+        )
+    return made
+
+
+def text_types() -> tuple[Callable[[Any], bool], ...]:
+    """What tells the types of text."""
+    import pyarrow as pa
+
+    return pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view
+
+
+def same_values(made: pa.ChunkedArray, column: pa.ChunkedArray) -> bool:
+    """Whether a cast column gives the column again."""
+    import pyarrow as pa
+
+    try:
+        back = made.cast(column.type)
+        return back.equals(column) or repr(back.to_pylist()) == repr(column.to_pylist())  # where NaN is NaN
+    except (pa.ArrowException, ValueError, OverflowError):
+        return False
 
 
 class opened:  # noqa: N801  # a context manager
