@@ -278,6 +278,16 @@ MODALITIES = (
         "SEW, SEW-D, Wav2Vec2-Conformer and the encoder of Moonshine with random weights, in ONNX",
     ),
     (
+        "sounds as rows of a spectrogram, of any number, each with the vector that it has alone",
+        "numpy, by the settings of SeamlessM4T's feature extractor, equal to the last bit: frames as Kaldi makes them, "
+        "each filter's mean and deviation, two frames for each row, and the mask of full rows. A sound of one frame "
+        "alone, of whose row nothing counts, is refused. A call takes sounds of as many rows, because the adapter of a "
+        "model lets the padding of a batch in; `--target tensorrt` is refused",
+        "the row `wav2vec2-bert` on every engine; in ONNX also its other places (relative, rotary) and its adapter. "
+        "The library opens such a model with a tokenizer beside the extractor, for all that it takes no texts, or with "
+        '`"processor_class": "SeamlessM4TFeatureExtractor"` in preprocessor_config.json',
+    ),
+    (
         "the encoder of an encoder-decoder",
         "as texts; the decoder is left out, as the library does",
         "T5, mT5, UMT5 and T5Gemma from checkpoints of the whole model. Of M2M100, Pegasus, Pegasus-X, Marian and "

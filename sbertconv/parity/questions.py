@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from sbertconv.artifact.kinds import EXACT, HEAD_OUTPUTS, HEADS, MODEL_CLASSES, NORMALIZES
-from sbertconv.artifact.manifest import not_null
+from sbertconv.artifact.manifest import not_null, shortest_sound
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.corpus.texts import (
     BATCH_SIZE,
@@ -23,8 +23,8 @@ from sbertconv.corpus.texts import (
     inputs_of,
     long_text,
     sentences,
-    wave_lengths,
-    waves_of,
+    sound_lengths,
+    sounds_of,
 )
 from sbertconv.errors import SourceError
 from sbertconv.memory import trim_heap
@@ -300,9 +300,11 @@ def questions(original: Side, embedder: ConvertedModel, texts: Sequence[str] = (
 def about_others(label: str, graph: Graph) -> Iterator[Question]:
     """encode() on images or sounds."""
     if graph.section["modality"] == "audio":
-        if "wave" in graph.section:  # the library pads sounds of several lengths with what its answers depend on
+        # The library pads sounds of several lengths, with what its answers may depend on
+        if shortest_sound(graph.section) is not None:
             yield Question(f"{label}sounds", inputs_of(graph.section), options={"batch_size": 1})
-            alike = [wave for length in wave_lengths(graph.section)[:5] for wave in waves_of(graph.section, length, 3)]
+            lengths = sound_lengths(graph.section)[:5]
+            alike = [sound for length in lengths for sound in sounds_of(graph.section, length, 3)]
             yield Question(f"{label}sounds of one length", alike, options={"batch_size": 3}, together=3)
             return
         yield Question(f"{label}sounds", inputs_of(graph.section), options={"batch_size": 3})
