@@ -233,8 +233,8 @@ MODALITIES = (
         "Pillow and numpy, by the settings of the image processor, as the library does where torchvision is not "
         "installed (with it pixels differ by a step of 8 bits, which a note says): RGB (transparent ones on white), "
         "resize, crop, rescale, normalize",
-        "the rows `clip`, `siglip`, `dinov2` and `convnext`; by hand also Chinese-CLIP, MetaCLIP 2, CLIPSeg, OWL-ViT, "
-        "GroupViT, ViT, BEiT, DeiT, Swin, ResNet and the image halves of CLIP and SigLIP",
+        "the rows `clip`, `siglip`, `aimv2`, `dinov2` and `convnext`; by hand also Chinese-CLIP, MetaCLIP 2, CLIPSeg, "
+        "OWL-ViT, GroupViT, ViT, BEiT, DeiT, Swin, ResNet and the image halves of CLIP and SigLIP",
     ),
     (
         "images in patches of any number up to a largest",

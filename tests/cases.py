@@ -22,6 +22,8 @@ from sentence_transformers.sentence_transformer import modules as st
 from sentence_transformers.sentence_transformer.modules.tokenizer import PhraseTokenizer, WhitespaceTokenizer
 from tokenizers import Tokenizer
 from transformers import (
+    Aimv2Config,
+    Aimv2Model,
     ASTConfig,
     ASTFeatureExtractor,
     ASTModel,
@@ -221,6 +223,19 @@ def siglip() -> SentenceTransformer:
     images = SiglipImageProcessor(size={"height": 32, "width": 32})
     SiglipProcessor(images, text_tokenizer).save_pretrained(folder)
     return chain(st.Transformer(folder))
+
+
+def aimv2(**options: Any) -> SentenceTransformer:
+    """A dual encoder whose text tower is causal, but for batches without padding under PyTorch's attention."""
+    tokenizer = tiny.tokenizer("bpe", max_length=16)
+    size = {"intermediate_size": 48, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    places = {"max_position_embeddings": 16, "eos_token_id": tokenizer.eos_token_id}
+    text = {**size, **places, "vocab_size": len(tokenizer)}
+    torch.manual_seed(25)
+    model = Aimv2Model(Aimv2Config(text_config=text, vision_config={**size, **VISION}, projection_dim=24))
+    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    folder = with_processor(model, CLIPProcessor(images, tokenizer))
+    return chain(st.Transformer(folder, **options), st.Normalize())
 
 
 def siglip2(**processing: Any) -> SentenceTransformer:
@@ -530,6 +545,7 @@ MODULES = {
     "router with a static route": Case(static_router, checks=("encode_query", "encode_document")),
     "clip": Case(clip, expected={"graphs": ["text", "image"], "dimension": 24}, checks=("images",)),
     "siglip": Case(siglip),
+    "aimv2": Case(aimv2, expected={"graphs": ["text", "image"], "dimension": 24}, checks=("images",)),
     "siglip2": Case(siglip2, expected={"graphs": ["text", "image"]}, checks=("images",)),
     "dinov2": Case(dinov2),
     "convnext": Case(convnext),
@@ -590,7 +606,7 @@ TORCH_MODULES = (
     "pooling max", "pooling without prompt", "dense gelu residual", "dense on tokens", "layer norm", "dropout",
     "weighted layers", "cnn", "cnn with strides", "lstm", "word embeddings, subwords", "word weights",
     "bag of words, once each", "static embedding, truncated", "router with a static route", "clip", "llava", "siglip2",
-    "ast", "wav2vec2", "wav2vec2-bert", "truncate_dim", "token embeddings",
+    "aimv2", "ast", "wav2vec2", "wav2vec2-bert", "truncate_dim", "token embeddings",
 )  # fmt: skip
 
 CASES: OrderedDict[str, Case] = OrderedDict({**ARCHITECTURES, **MODULES})

@@ -6,7 +6,7 @@ The original model answers first, so that it can be let go before the converted 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,6 +38,7 @@ from sbertconv.parity.lengths import (
     whole_numbers,
 )
 from sbertconv.parity.quality import RANKED
+from sbertconv.source.transformers_compat import causal_masks_written_out
 
 if TYPE_CHECKING:
     from sbertconv.runtime.graph import Graph
@@ -117,6 +118,9 @@ class Side(Protocol):
     def numbers(self) -> Sequence[int]:
         """The whole numbers of the configs of its transformers."""
 
+    def written_out(self) -> AbstractContextManager[bool]:
+        """In here, its causal masks are those of a padded batch; gives whether it may have any."""
+
 
 @dataclass(frozen=True)
 class Original:
@@ -180,6 +184,9 @@ class Original:
         described = [config.to_dict() for config in configs if config is not None and hasattr(config, "to_dict")]
         return sorted(set(whole_numbers(described)))
 
+    def written_out(self) -> AbstractContextManager[bool]:
+        return causal_masks_written_out(self.model)
+
 
 class OriginalPredictions(Original):
     """A CrossEncoder, through its public `predict`."""
@@ -232,6 +239,9 @@ class Converted:
 
     def numbers(self) -> Sequence[int]:
         return ()
+
+    def written_out(self) -> AbstractContextManager[bool]:
+        return nullcontext(False)
 
 
 def ask(side: Side, question: Question) -> list[Any]:
