@@ -482,7 +482,7 @@ def test_a_model_that_takes_no_wave_is_refused_in_its_own_words() -> None:
         raise RuntimeError("a kernel of 10 is larger")
 
     with pytest.raises(UnsupportedOptionError, match=r"no sound of up to 1,048,576 samples: .*kernel of 10"):
-        fewest_taken(fails, lambda samples: {}, "samples")
+        fewest_taken(fails, lambda samples: {}, "samples", 2**20)
 
 
 def test_a_graph_of_sounds_has_one_way_to_its_input(wave_artifact: Path, clap_artifact: Path) -> None:

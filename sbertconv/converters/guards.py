@@ -25,9 +25,7 @@ MOST_ROWS = 64
 SWEPT = 8192  # tokens, where texts have no limit
 MOST_SAMPLES = 1 << 24  # of a sound
 DENSE = 1024  # samples or rows beyond the fewest, and the share of a length that two lengths beside it differ in
-CHANGES = (
-    6  # of a guard on the length of a sound: one that tells odd numbers of frames from even ones changes with each
-)
+CHANGES = 6  # of a guard on a sound's length: one that tells odd numbers of frames from even ones changes with each
 MOST_SWEPT = 1 << 17  # tokens, far beyond what is compared, where a limit is any number of a file
 
 

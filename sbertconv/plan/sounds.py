@@ -14,7 +14,7 @@ from sbertconv.errors import UnsupportedOptionError, error_text
 from sbertconv.plan.preprocessing import InputDescription
 from sbertconv.runtime.sounds import mel_filters
 
-MOST_ASKED = 2**20  # samples or rows that a model must make a frame of
+MOST_SAMPLES, MOST_ROWS = 2**20, 2**10  # that a model must make a frame of
 CLOSE = 1e-12  # between mel filters, all of them below 1: rounding of float64
 
 
@@ -36,7 +36,7 @@ def describe_audio(module: Any) -> InputDescription:
             width = section["mel"]["filters"] * section["rows"]["frames"]
             return {features: torch.rand(1, rows, width), mask: torch.ones(1, rows, dtype=torch.int64)}
 
-        fewest = fewest_taken(module, made, "rows")
+        fewest = fewest_taken(module, made, "rows", MOST_ROWS)
         section["rows"] = {**section["rows"], "shortest": first + step * (fewest - 1)}
     return InputDescription({**section}, {}, "sound")
 
@@ -66,17 +66,18 @@ def _describe_wave(module: Any, extractor: Any) -> WaveSection:
     if problems := problems_of_wave(section):
         raise UnsupportedOptionError(f"feature extractor {type(extractor).__name__}: {'; '.join(problems)}")
     (name,) = section["tensors"]
-    fewest = fewest_taken(module, lambda samples: {name: torch.linspace(-1, 1, samples)[None]}, "samples")
+    fewest = fewest_taken(module, lambda samples: {name: torch.linspace(-1, 1, samples)[None]}, "samples", MOST_SAMPLES)
     return {**section, "shortest": fewest}
 
 
-def fewest_taken(module: Any, made: Callable[[int], dict[str, torch.Tensor]], unit: str) -> int:
+def fewest_taken(module: Any, made: Callable[[int], dict[str, torch.Tensor]], unit: str, limit: int) -> int:
     """The fewest samples or rows of which a model makes a frame, as the model itself says.
 
     Args:
         module: of sentence-transformers.
         made: gives the tensors of a sound of so many.
         unit: what they are called.
+        limit: how many it must take.
 
     Raises:
         UnsupportedOptionError: if it takes no sound at all.
@@ -93,9 +94,9 @@ def fewest_taken(module: Any, made: Callable[[int], dict[str, torch.Tensor]], un
         return all(value.numel() for value in found.values() if torch.is_tensor(value))
 
     with torch.no_grad():
-        most = next((2**power for power in range(MOST_ASKED.bit_length()) if takes(2**power)), None)
+        most = next((2**power for power in range(limit.bit_length()) if takes(2**power)), None)
         if most is None:
-            raise UnsupportedOptionError(f"it takes no sound of up to {MOST_ASKED:,} {unit}: {error}")
+            raise UnsupportedOptionError(f"it takes no sound of up to {limit:,} {unit}: {error}")
         return bisect_left(range(most), True, lo=most // 2 + 1, key=takes)
 
 
