@@ -233,8 +233,8 @@ MODALITIES = (
         "Pillow and numpy, by the settings of the image processor, as the library does where torchvision is not "
         "installed (with it pixels differ by a step of 8 bits, which a note says): RGB (transparent ones on white), "
         "resize, crop, rescale, normalize",
-        "the rows `clip`, `siglip`, `dinov2` and `convnext`; by hand also Chinese-CLIP, MetaCLIP 2, CLIPSeg, OWL-ViT, "
-        "GroupViT, ViT, BEiT, DeiT, Swin, ResNet and the image halves of CLIP and SigLIP",
+        "the rows `clip`, `siglip`, `aimv2`, `dinov2` and `convnext`; by hand also Chinese-CLIP, MetaCLIP 2, CLIPSeg, "
+        "OWL-ViT, GroupViT, ViT, BEiT, DeiT, Swin, ResNet and the image halves of CLIP and SigLIP",
     ),
     (
         "images in patches of any number up to a largest",
@@ -276,6 +276,16 @@ MODALITIES = (
         "of one length, because the library averages a batch's padding too; `--target tensorrt` is refused",
         "the row `wav2vec2`; from the shortest sound on also HuBERT, WavLM, UniSpeech, UniSpeech-SAT, Data2VecAudio, "
         "SEW, SEW-D, Wav2Vec2-Conformer and the encoder of Moonshine with random weights, in ONNX",
+    ),
+    (
+        "sounds as rows of a spectrogram, of any number, each with the vector that it has alone",
+        "numpy, by the settings of SeamlessM4T's feature extractor, equal to the last bit: frames as Kaldi makes them, "
+        "each filter's mean and deviation, two frames for each row, and the mask of full rows. A sound of one frame "
+        "alone, of whose row nothing counts, is refused. A call takes sounds of as many rows, because the adapter of a "
+        "model lets the padding of a batch in; `--target tensorrt` is refused",
+        "the row `wav2vec2-bert` on every engine; in ONNX also its other places (relative, rotary) and its adapter. "
+        "The library opens such a model with a tokenizer beside the extractor, for all that it takes no texts, or with "
+        '`"processor_class": "SeamlessM4TFeatureExtractor"` in preprocessor_config.json',
     ),
     (
         "the encoder of an encoder-decoder",

@@ -219,6 +219,7 @@ class Conversion:
                 cut_files(staging, content["graphs"], proven)
             drafted = open_model(staging.manifest({**content, "proven_length": proven}), beyond_proof=True)
             reference = Reference.of(original, drafted, self.bounds.texts)
+            content["notes"] += [reference.note] if reference.note else []
             found = {"sees_padding": chooses or reference.sees_padding, "proven_length": proven}
             return list(finishes), reference, found
 

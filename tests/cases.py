@@ -22,6 +22,8 @@ from sentence_transformers.sentence_transformer import modules as st
 from sentence_transformers.sentence_transformer.modules.tokenizer import PhraseTokenizer, WhitespaceTokenizer
 from tokenizers import Tokenizer
 from transformers import (
+    Aimv2Config,
+    Aimv2Model,
     ASTConfig,
     ASTFeatureExtractor,
     ASTModel,
@@ -46,6 +48,7 @@ from transformers import (
     LlavaModel,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    SeamlessM4TFeatureExtractor,
     Siglip2Config,
     Siglip2ImageProcessor,
     Siglip2Model,
@@ -54,6 +57,9 @@ from transformers import (
     SiglipImageProcessor,
     SiglipModel,
     SiglipProcessor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
+    Wav2Vec2BertProcessor,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
@@ -217,6 +223,19 @@ def siglip() -> SentenceTransformer:
     images = SiglipImageProcessor(size={"height": 32, "width": 32})
     SiglipProcessor(images, text_tokenizer).save_pretrained(folder)
     return chain(st.Transformer(folder))
+
+
+def aimv2(**options: Any) -> SentenceTransformer:
+    """A dual encoder whose text tower is causal, but for batches without padding under PyTorch's attention."""
+    tokenizer = tiny.tokenizer("bpe", max_length=16)
+    size = {"intermediate_size": 48, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    places = {"max_position_embeddings": 16, "eos_token_id": tokenizer.eos_token_id}
+    text = {**size, **places, "vocab_size": len(tokenizer)}
+    torch.manual_seed(25)
+    model = Aimv2Model(Aimv2Config(text_config=text, vision_config={**size, **VISION}, projection_dim=24))
+    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    folder = with_processor(model, CLIPProcessor(images, tokenizer))
+    return chain(st.Transformer(folder, **options), st.Normalize())
 
 
 def siglip2(**processing: Any) -> SentenceTransformer:
@@ -383,12 +402,26 @@ def wave_encoder(model: type[Any], extractor: Any = None, **settings: Any) -> Se
     """A model of sounds as waves, with random weights, two convolutions and two layers."""
     torch.manual_seed(18)
     extractor = extractor or Wav2Vec2FeatureExtractor(return_attention_mask=True)
-    folder = Path(tempfile.mkdtemp(prefix="tiny-words-"))
-    (folder / "vocab.json").write_text(json.dumps({"<pad>": 0, "<unk>": 1, "|": 2, "a": 3}), encoding="utf-8")
-    words = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))  # which the library asks for, and never uses
     encoder = model(model.config_class(**{**WAVE, **settings})).eval()
     is_alone = model.config_class.model_type == "data2vec-audio"  # of which the library opens the extractor alone
-    return sound_encoder(encoder, extractor if is_alone else Wav2Vec2Processor(extractor, words))
+    return sound_encoder(encoder, extractor if is_alone else Wav2Vec2Processor(extractor, letters()))
+
+
+def letters() -> Wav2Vec2CTCTokenizer:
+    """The tokenizer that the library asks for beside a feature extractor, and never uses."""
+    folder = Path(tempfile.mkdtemp(prefix="tiny-words-"))
+    (folder / "vocab.json").write_text(json.dumps({"<pad>": 0, "<unk>": 1, "|": 2, "a": 3}), encoding="utf-8")
+    return Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
+
+
+def wav2vec2_bert(extractor: Any = None, **settings: Any) -> SentenceTransformer:
+    """A model of sounds as rows of a spectrogram, with random weights and two layers."""
+    torch.manual_seed(24)
+    extractor = extractor or SeamlessM4TFeatureExtractor(feature_size=20, num_mel_bins=20, padding_value=1.0)
+    sizes = {"feature_projection_input_dim": 40, "conv_depthwise_kernel_size": 7, "output_hidden_size": 32}
+    sizes |= {"left_max_position_embeddings": 5, "right_max_position_embeddings": 3, "initializer_range": 0.2}
+    config = Wav2Vec2BertConfig(**{**SPEECH, "num_hidden_layers": 2, **sizes, **settings})
+    return sound_encoder(Wav2Vec2BertModel(config).eval(), Wav2Vec2BertProcessor(extractor, letters()))
 
 
 def truncated() -> SentenceTransformer:
@@ -512,6 +545,7 @@ MODULES = {
     "router with a static route": Case(static_router, checks=("encode_query", "encode_document")),
     "clip": Case(clip, expected={"graphs": ["text", "image"], "dimension": 24}, checks=("images",)),
     "siglip": Case(siglip),
+    "aimv2": Case(aimv2, expected={"graphs": ["text", "image"], "dimension": 24}, checks=("images",)),
     "siglip2": Case(siglip2, expected={"graphs": ["text", "image"]}, checks=("images",)),
     "dinov2": Case(dinov2),
     "convnext": Case(convnext),
@@ -525,6 +559,7 @@ MODULES = {
     "ast": Case(spectrogram_transformer, checks=("sounds",)),
     "clap": Case(clap, expected={"graphs": ["text", "audio"], "dimension": 24}, checks=("sounds",)),
     "wav2vec2": Case(lambda: wave_encoder(Wav2Vec2Model), checks=("sounds", "sounds of one length")),
+    "wav2vec2-bert": Case(wav2vec2_bert, checks=("sounds", "sounds of one length")),
     "clip as a transformer": Case(
         lambda: clip(st.Transformer), expected={"graphs": ["text", "image"]}, checks=("images",)
     ),
@@ -571,7 +606,7 @@ TORCH_MODULES = (
     "pooling max", "pooling without prompt", "dense gelu residual", "dense on tokens", "layer norm", "dropout",
     "weighted layers", "cnn", "cnn with strides", "lstm", "word embeddings, subwords", "word weights",
     "bag of words, once each", "static embedding, truncated", "router with a static route", "clip", "llava", "siglip2",
-    "ast", "wav2vec2", "truncate_dim", "token embeddings",
+    "aimv2", "ast", "wav2vec2", "wav2vec2-bert", "truncate_dim", "token embeddings",
 )  # fmt: skip
 
 CASES: OrderedDict[str, Case] = OrderedDict({**ARCHITECTURES, **MODULES})

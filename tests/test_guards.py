@@ -17,7 +17,7 @@ from sbertconv.converters.guards import (
     guarded_lengths,
     guards_of,
     swept_lengths,
-    swept_samples,
+    swept_places,
 )
 from sbertconv.converters.onnx.backend import _translate_scripted
 from sbertconv.converters.places import place_of
@@ -232,7 +232,7 @@ def test_what_is_cut_off_the_end_may_be_nothing() -> None:
 
 
 def test_samples_are_swept_closely_at_first_and_a_guard_on_odd_frames_names_few_lengths() -> None:
-    lengths = swept_samples(400, 2**24)
+    lengths = swept_places(400, 2**24)
     assert lengths[:1000] == list(range(400, 1400))
     assert lengths[-1] == 2**24
     assert len(lengths) < 2**14

@@ -60,6 +60,32 @@ def test_every_token_of_every_row_is_that_of_the_module(model_type: str, optimiz
     assert_equals_the_module(model, tmp_path / "model")
 
 
+UNEVEN = ["fox", "a brown fox", "how many people live in berlin"]
+
+
+def test_a_text_has_the_vector_of_a_padded_batch_where_the_library_drops_the_mask(tmp_path: Path) -> None:
+    model = cases.aimv2()
+    padded, alone = model.encode(UNEVEN), np.stack([model.encode(text) for text in UNEVEN])
+    assert np.abs(padded - alone).max() > 0.01
+    artifact = sbertconv.to_onnx(model, tmp_path / "model")
+    (note,) = artifact.manifest["notes"]
+    assert "leaves the causal mask out there" in note
+    assert not artifact.manifest["sees_padding"]
+    embedder = sbertconv.load(artifact.folder)
+    for found in (embedder.encode(UNEVEN), np.stack([embedder.encode(text) for text in UNEVEN])):
+        np.testing.assert_allclose(found, padded, atol=1e-5, rtol=1e-5)
+    assert sbertconv.verify(model, artifact.folder).passed
+    np.testing.assert_array_equal(model.encode(UNEVEN[0]), alone[0])  # the library is as it was
+
+
+def test_eager_attention_needs_no_note(tmp_path: Path) -> None:
+    model = cases.aimv2(model_kwargs={"attn_implementation": "eager"})
+    artifact = sbertconv.to_onnx(model, tmp_path / "model")
+    assert not artifact.manifest["notes"]
+    alone = np.stack([model.encode(text) for text in UNEVEN])
+    np.testing.assert_allclose(alone, cases.aimv2().encode(UNEVEN), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("mode", "factors"), [("cls", 1), ("mean", 0)])
 def test_only_what_reads_padding_pays_for_it(mode: str, factors: int, tmp_path: Path) -> None:
     model = cases.bert(cases.pooling(mode))

@@ -19,6 +19,7 @@ from transformers import (
     Data2VecAudioModel,
     HubertModel,
     MoonshineModel,
+    SeamlessM4TFeatureExtractor,
     SEWDModel,
     SEWModel,
     SpeechT5FeatureExtractor,
@@ -34,10 +35,11 @@ from transformers import (
 import sbertconv
 from sbertconv.artifact.folder import MANIFEST
 from sbertconv.artifact.json_reading import read_json
-from sbertconv.artifact.manifest import problems_of
+from sbertconv.artifact.manifest import problems_of, problems_of_sound
 from sbertconv.errors import SbertconvError, UnsupportedOptionError
-from sbertconv.plan.sounds import describe_audio, describe_sound, shortest_wave
-from sbertconv.runtime.sounds import feature_shape, sound_features, waves
+from sbertconv.plan.sounds import describe_audio, describe_sound, fewest_taken
+from sbertconv.runtime.sounds import feature_shape, sound_features, sound_rows, waves
+from sbertconv.source.routes import find_routes
 from sbertconv.tables.embedding import EmbedTable
 
 RATE = 16_000
@@ -112,6 +114,40 @@ def test_a_spectrogram_is_that_of_the_library(name: str) -> None:
         np.testing.assert_allclose(
             ours, theirs[section["tensors"][0]], 0, TOLERANCES.get(name, ATOL), err_msg=str(samples)
         )
+
+
+ROWS: dict[str, Callable[[], Any]] = {
+    "seamless": lambda: SeamlessM4TFeatureExtractor(),
+    "seamless, as Wav2Vec2-BERT has it": lambda: SeamlessM4TFeatureExtractor(padding_value=1),
+    "seamless, small": lambda: SeamlessM4TFeatureExtractor(feature_size=20, num_mel_bins=20, sampling_rate=8000),
+}
+# Samples -> a sound; of those that hardly change from frame to frame rounding is most of what is left
+KINDS: dict[str, Callable[[int], np.ndarray]] = {
+    "noise": noise,
+    "silence": lambda samples: np.zeros(samples, np.float32),
+    "constant": lambda samples: np.full(samples, 0.3, np.float32),
+    "as many samples as frames are apart": lambda samples: np.sin(np.arange(samples) / 80 * np.pi).astype(np.float32),
+    "click": lambda samples: (np.arange(samples) == samples // 2).astype(np.float32),
+    "quiet": lambda samples: noise(samples) * np.float32(1e-6),
+    "whole numbers": lambda samples: (noise(samples) * 1000).astype("<i2"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_are_those_of_the_library_to_the_last_bit(name: str, kind: str) -> None:
+    extractor = ROWS[name]()
+    section = describe_sound(SimpleNamespace(processor=extractor))
+    shortest = section["rows"]["shortest"]
+    assert shortest == 560  # two frames: of one alone the library makes no row that counts
+    for samples in (shortest, shortest + 1, 719, 720, 721, 879, 880, 881, 5_003, 16_001):
+        sound = KINDS[kind](samples)
+        theirs = extractor([sound], sampling_rate=extractor.sampling_rate, return_tensors="np", padding=True)
+        ((rows, mask),) = sound_rows([sound], section, None)
+        assert rows.dtype == np.float32
+        assert rows.shape[1:] == feature_shape(section)[1:]
+        np.testing.assert_array_equal(rows, theirs["input_features"][0], err_msg=str(samples))
+        np.testing.assert_array_equal(mask, theirs["attention_mask"][0], err_msg=str(samples))
 
 
 def wav(samples: np.ndarray, channels: int = 1, rate: int = RATE) -> bytes:
@@ -192,6 +228,10 @@ def test_what_is_no_sound_of_the_model_is_said(given: Any, said: str, clap_artif
         sbertconv.load(clap_artifact).encode(given)
 
 
+def seamless(**settings: Any) -> Any:
+    return cases.wav2vec2_bert(SeamlessM4TFeatureExtractor(num_mel_bins=20, **{"feature_size": 20, **settings}))
+
+
 DATA2VEC = {"num_conv_pos_embeddings": 1}  # layers of convolutions, with kernels of their own
 
 
@@ -207,8 +247,10 @@ DATA2VEC = {"num_conv_pos_embeddings": 1}  # layers of convolutions, with kernel
             lambda: cases.wave_encoder(Data2VecAudioModel, Wav2Vec2FeatureExtractor(feature_size=2), **DATA2VEC),
             "Wav2Vec2FeatureExtractor with feature_size=2",
         ),
+        (lambda: seamless(return_attention_mask=False), "with return_attention_mask=False"),
+        (lambda: seamless(padding_side="left"), "with padding_side='left'"),
     ],
-    ids=["a part at random", "another", "waves of two channels"],
+    ids=["a part at random", "another", "waves of two channels", "rows without a mask", "rows filled on the left"],
 )
 def test_an_extractor_that_is_not_known_is_refused_by_name(model: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(SbertconvError, match=said):
@@ -246,6 +288,24 @@ def test_settings_of_sounds_that_leave_nothing_are_refused(
     graph["sound"] |= {**wrong, "mel": {**graph["sound"]["mel"], **wrong.get("mel", {})}}
     (problem,) = problems_of(manifest)
     assert problem.endswith(f".sound.{said}")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"frames": 4}, "samples, frames and rows: one of them is due"),
+        ({"tensors": ["input_features"]}, "tensors is input_features (have: one, and with rows their mask)"),
+        (
+            {"layout": ["filters", "frames"]},
+            "layout is filters, frames (have: frames, filters, of which rows are made)",
+        ),
+        ({"hop_length": 161}, "rows.shortest is 560, and a row that counts has 561 samples"),
+    ],
+)
+def test_rows_that_no_sound_makes_are_refused(wrong: dict[str, Any], said: str) -> None:
+    section = describe_sound(SimpleNamespace(processor=SeamlessM4TFeatureExtractor()))
+    assert not problems_of_sound(section)
+    assert problems_of_sound({**section, **wrong}) == [said]
 
 
 LAYERED = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
@@ -322,6 +382,39 @@ def test_other_engines_take_waves_of_any_length(convert: Callable[[Any, Path], A
         checked(artifact, model, [20, 701, 1_202, 701], form)
 
 
+# Each way to tell places, and what makes fewer frames of the rows: the library's batches let padding into that
+ROW_MODELS: dict[str, dict[str, Any]] = {
+    "relative": {"position_embeddings_type": "relative", "max_source_positions": 40},
+    "rotary": {"position_embeddings_type": "rotary"},
+    "adapter": {"add_adapter": True, "num_adapter_layers": 2, "output_hidden_size": 16},
+}
+
+
+@pytest.mark.parametrize("name", ROW_MODELS)
+def test_a_sound_of_rows_has_the_vector_that_it_has_alone(name: str, tmp_path: Path) -> None:
+    model = cases.wav2vec2_bert(**ROW_MODELS[name])
+    artifact = sbertconv.to_onnx(model, tmp_path / "model")
+    (graph,) = artifact.manifest["graphs"]
+    assert [entry["shape"] for entry in graph["inputs"]] == [["batch", "sequence", 40], ["batch", "sequence"]]
+    embedder = checked(artifact, model, [560, 719, 720, 880, 5_003, 5_000, 719])
+    with pytest.raises(UnsupportedOptionError, match=r"559 samples .have: 560 "):
+        embedder.encode([noise(559)])
+    if "max_source_positions" in ROW_MODELS[name]:
+        longest = 560 + 320 * 39
+        assert graph["longest"] == longest
+        checked(artifact, model, [longest])
+        with pytest.raises(UnsupportedOptionError, match=rf"{longest + 1:,} samples .*\nCut it"):
+            embedder.encode([noise(longest + 1)])
+
+
+def test_a_model_of_sounds_takes_no_texts_for_its_tokenizer(tmp_path: Path) -> None:
+    model = cases.wav2vec2_bert()
+    assert {"text", "audio"} <= set(model.modalities)
+    with pytest.raises(TypeError):
+        model.encode(["a text"])
+    assert [route.name for route in find_routes(model)] == ["audio"]
+
+
 def test_a_wave_is_no_longer_than_the_graph_has_places(tmp_path: Path) -> None:
     model = cases.wave_encoder(Wav2Vec2ConformerModel, **RELATIVE)
     artifact = sbertconv.to_onnx(model, tmp_path / "model")
@@ -378,9 +471,10 @@ def test_a_column_of_paths_holds_waves(wave_artifact: Path, tmp_path: Path) -> N
     np.testing.assert_allclose(rows.to_pylist(), np.stack([embedder.encode(path) for path in paths]), ATOL, ATOL)
 
 
-def test_waves_have_no_plan_of_tensorrt(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["wav2vec2", "wav2vec2-bert"])
+def test_sounds_of_any_length_have_no_plan_of_tensorrt(name: str, tmp_path: Path) -> None:
     with pytest.raises(SbertconvError, match=r"largest shape, and the sounds of .* have any length"):
-        sbertconv.to_onnx(cases.CASES["wav2vec2"].build(), tmp_path / "model", target="tensorrt")
+        sbertconv.to_onnx(cases.CASES[name].build(), tmp_path / "model", target="tensorrt")
 
 
 def test_a_model_that_takes_no_wave_is_refused_in_its_own_words() -> None:
@@ -388,7 +482,7 @@ def test_a_model_that_takes_no_wave_is_refused_in_its_own_words() -> None:
         raise RuntimeError("a kernel of 10 is larger")
 
     with pytest.raises(UnsupportedOptionError, match=r"no sound of up to 1,048,576 samples: .*kernel of 10"):
-        shortest_wave(fails, "input_values")
+        fewest_taken(fails, lambda samples: {}, "samples", 2**20)
 
 
 def test_a_graph_of_sounds_has_one_way_to_its_input(wave_artifact: Path, clap_artifact: Path) -> None:

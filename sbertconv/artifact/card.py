@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sbertconv.artifact.manifest import limit_of
+from sbertconv.artifact.manifest import GraphSection, limit_of, rate_of, shortest_sound
 from sbertconv.errors import visible
 
 CARD = "README.md"
@@ -113,16 +113,15 @@ def facts(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield f"- prompt {prose(name)}: {code(prompt)}{default}"
 
 
-def taken(manifest: Mapping[str, Any], graph: Mapping[str, Any]) -> str:
+def taken(manifest: Mapping[str, Any], graph: GraphSection) -> str:
     """What a graph takes."""
     if graph["modality"] == "image":
         return "- images"
     if graph["modality"] == "text":
         limit = limit_of(manifest)
         return f"- texts up to {limit} tokens" if limit else "- texts of any length"
-    wave = graph.get("wave")
-    rate = (wave or graph["sound"])["sampling_rate"]
-    return f"- sounds of {rate:,} samples per second" + (f", of {wave['shortest']:,} samples and more" if wave else "")
+    least = shortest_sound(graph)
+    return f"- sounds of {rate_of(graph):,} samples per second" + (f", of {least:,} samples and more" if least else "")
 
 
 def proof(parity: Mapping[str, Any]) -> str:

@@ -198,18 +198,34 @@ class MelSection(TypedDict):
     by_area: Annotated[bool, key("whether each is divided by half its width")]
 
 
+class RowSection(TypedDict):
+    """The rows that the frames of a sound become, of any number. A call takes sounds of as many rows: each has the
+    vector that it has alone.
+    """
+
+    frames: Annotated[int, key("frames that become a row together", ge=1, le=64)]
+    filler: Annotated[Value, key("what fills the last row, which only counts where it is full")]
+    normalized: Annotated[bool, key("whether each filter's mean is taken off and the rest divided by its deviation")]
+    shortest: Annotated[Samples, key("the fewest samples of which the model makes a row that counts")]
+
+
 class SoundSection(TypedDict):
     """The way from the samples of a sound to a spectrogram: fill, frames, Fourier transform, mel filters, logarithm."""
 
-    tensors: Annotated[list[Name], key("the input of the graph", min_length=1, max_length=1)]
+    tensors: Annotated[
+        list[Name],
+        key("the input of the graph; with `rows` also the mask of those that count", min_length=1, max_length=2),
+    ]
     layout: Annotated[list[Literal["channel", "frames", "filters"]], key("its axes", min_length=2, max_length=3)]
     sampling_rate: Annotated[int, key("samples per second", ge=1, le=1_000_000)]
+    scale: NotRequired[Annotated[Divisor, key("what samples are multiplied by; left out: 1")]]
     samples: Annotated[Samples | None, key("a sound is cut and filled to so many; null: not")]
     fill: Annotated[Fill, key("by what")]
     longer: Annotated[Literal["cut", "refuse"], key("what becomes of a longer one")]
-    frame_length: Annotated[int, key("samples of a frame, under a Hann window", ge=2, le=65536)]
+    frame_length: Annotated[int, key("samples of a frame, under a window", ge=2, le=65536)]
     hop_length: Annotated[int, key("samples from one to the next", ge=1, le=65536)]
     fft_length: Annotated[int, key("samples of a Fourier transform; a frame is filled with zeros", ge=2, le=65536)]
+    window: NotRequired[Annotated[Literal["hann", "povey"], key("its shape; left out: `hann`")]]
     periodic: Annotated[bool, key("whether the window is that of a longer frame without its last sample")]
     center: Annotated[bool, key("whether half a frame is mirrored at both ends first")]
     remove_dc: Annotated[bool, key("whether the mean of a frame is taken off")]
@@ -222,6 +238,7 @@ class SoundSection(TypedDict):
     range: Annotated[Value | None, key("how far below the largest value the smallest may be")]
     mean: Annotated[Value, key("what is taken off")]
     divisor: Annotated[Divisor, key("what the rest is divided by")]
+    rows: NotRequired[Annotated[RowSection, key("the rows that frames become, in the place of `samples` and `frames`")]]
 
 
 class WaveSection(TypedDict):
@@ -262,7 +279,9 @@ class GraphSection(TypedDict):
     chooses_tokens: NotRequired[Annotated[bool, internal("whether it takes the best of the tokens, by scores")]]
     sides: NotRequired[Annotated[list[str], internal("lines of the model with a branch on data: one side is in it")]]
     guarded: NotRequired[Annotated[list[Count], internal("lengths that the trace's guards name, which were compared")]]
-    longest: NotRequired[Annotated[Samples, key("of sounds as waves, the most samples that the graph is right for")]]
+    longest: NotRequired[
+        Annotated[Samples, key("of sounds of any length, the most samples that the graph is right for")]
+    ]
     modality: Annotated[Literal["text", "image", "audio"], key("what it takes")]
     tasks: Annotated[list[Task | None], key("the tasks that lead to it; empty: every one; null: when none is said")]
     inputs: Annotated[list[Tensor], key("its inputs in order", min_length=1)]
@@ -470,8 +489,8 @@ MOST_SPECTRUM = 2**24  # numbers of a spectrum, 128 MiB as float64; Whisper's ha
 MOST_PARTS = 1000  # of a list or an object that is wrong, each of which is looked at by itself
 IMAGE_SIZES = {"size": ({"shortest_edge"}, {"height", "width"}), "crop_size": ({"height", "width"},)}
 SECTIONS = (Manifest, GraphSection, Tensor, TokenizerSection, QueryExpansion, Template, Slot, ImageSection,
-            PatchSection, GridSection, SoundSection, MelSection, WaveSection, Attention, ShapeRange, TokenPooling,
-            WeightsOrigin, Origin, ProofSection, CheckSection, QualitySection, GateSection, PlanSection,
+            PatchSection, GridSection, SoundSection, MelSection, RowSection, WaveSection, Attention, ShapeRange,
+            TokenPooling, WeightsOrigin, Origin, ProofSection, CheckSection, QualitySection, GateSection, PlanSection,
             ConsumerSection, VariantSection, File)  # fmt: skip
 OPEN = (ProofSection, CheckSection, QualitySection, PlanSection)  # reports: they say more than is read again
 
@@ -645,8 +664,11 @@ def _sound_problems(sound: SoundSection | None) -> Iterator[str]:
     """What is wrong with the parts of a `sound` entry of the right types."""
     if sound is None:
         return
-    if (sound["samples"] is None) is (sound["frames"] is None):
-        yield "samples and frames: one of both is due"
+    if sum(sound.get(size) is not None for size in ("samples", "frames", "rows")) != 1:
+        yield "samples, frames and rows: one of them is due"
+    if len(sound["tensors"]) != 1 + ("rows" in sound):
+        yield f"tensors is {', '.join(sound['tensors'])} (have: one, and with rows their mask)"
+    yield from _row_problems(sound)
     if sound["fft_length"] < sound["frame_length"]:
         yield f"fft_length is {sound['fft_length']}, and a frame has {sound['frame_length']} samples"
     frames = sound["frames"] or (sound["samples"] or 0) // sound["hop_length"] + 2
@@ -660,6 +682,17 @@ def _sound_problems(sound: SoundSection | None) -> Iterator[str]:
         yield f"layout is {', '.join(sound['layout'])} (have: frames and filters, each once, and channel)"
     if not sound["mel"]["lowest"] + 1 <= sound["mel"]["highest"] <= sound["sampling_rate"]:  # else filters of no width
         yield f"mel: from {sound['mel']['lowest']} to {sound['mel']['highest']} Hz"
+
+
+def _row_problems(sound: SoundSection) -> Iterator[str]:
+    """What is wrong with the rows of a `sound` entry, where it has any."""
+    if "rows" not in sound:
+        return
+    rows, length, hop = sound["rows"], sound["frame_length"], sound["hop_length"]
+    if sound["layout"] != ["frames", "filters"]:
+        yield f"layout is {', '.join(sound['layout'])} (have: frames, filters, of which rows are made)"
+    if rows["shortest"] < (least := length + hop * max(rows["frames"] - 1, rows["normalized"])):
+        yield f"rows.shortest is {rows['shortest']}, and a row that counts has {least} samples"
 
 
 def _image_problems(image: Mapping[str, Any] | None) -> Iterator[str]:
@@ -686,6 +719,17 @@ def not_null(section: T | None) -> T:
     """A section that is null for graphs of another modality alone, as `problems_of` has seen to."""
     assert section is not None
     return section
+
+
+def shortest_sound(graph: GraphSection) -> int | None:
+    """The fewest samples of a sound, for a graph of sounds of any length; None for others."""
+    section = graph.get("wave") or (graph["sound"].get("rows") if "sound" in graph else None)
+    return None if section is None else section["shortest"]
+
+
+def rate_of(graph: GraphSection) -> int:
+    """The samples per second of a graph of sounds."""
+    return (graph.get("wave") or graph["sound"])["sampling_rate"]
 
 
 def limit_of(manifest: Mapping[str, Any]) -> int | None:

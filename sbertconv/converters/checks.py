@@ -6,7 +6,8 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from sbertconv.errors import UnsupportedOptionError
-from sbertconv.source.routes import GROUPS
+from sbertconv.plan.examples import other_example
+from sbertconv.source.routes import GROUPS, MASK
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +51,23 @@ def check_token_pooling(module: torch.nn.Module, context: Context) -> None:
     _, behind = context.around(module)
     if others := [type(found).__name__ for found in behind if type(found) is not type(module)]:
         raise UnsupportedOptionError(f"{', '.join(others)} behind it; only as the last module it can be converted")
+
+
+def masks_tokens(module: torch.nn.Module, context: Context) -> bool:
+    """Whether the attention mask is that of the tokens that reach a module. An adapter makes fewer of the rows of a
+    sound, all of which count then, in the library too.
+    """
+    if context.modality != "audio" or MASK not in context.walk.route.inputs:
+        return True
+    import torch
+
+    before, _ = context.around(module)
+    # Of another length than the example, because what a model keeps for a length would be a constant of its trace
+    features = other_example(context.walk.route, beyond=1)
+    with torch.no_grad():
+        for one in before:
+            features = one({**features, "modality": context.modality})
+    return bool(features[MASK].shape[1] == features["token_embeddings"].shape[1])
 
 
 def pooling_modes(module: torch.nn.Module, known: Collection[str]) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from sbertconv.frameworks import private
 if TYPE_CHECKING:
     import torch
 
+    from sbertconv.plan.routes import Places
+
 FACTS = "facts"  # in the meta of a graph of ONNX: those of its trace
 CHOOSES = "chooses_tokens"  # of the manifest's entry of a graph
 GUARDS = "_guards_code"  # of an ExportedProgram: expressions of Python on the tensors of `L`
@@ -22,8 +24,8 @@ ROWS, LENGTH = 3, 37  # of a batch, where the other of the two varies
 MOST_ROWS = 64
 SWEPT = 8192  # tokens, where texts have no limit
 MOST_SAMPLES = 1 << 24  # of a sound
-DENSE = 1024  # samples beyond the fewest, and the share of a length that two lengths beside it differ in
-CHANGES = 6  # of a guard on samples: one that tells odd numbers of frames from even ones changes with each
+DENSE = 1024  # samples or rows beyond the fewest, and the share of a length that two lengths beside it differ in
+CHANGES = 6  # of a guard on a sound's length: one that tells odd numbers of frames from even ones changes with each
 MOST_SWEPT = 1 << 17  # tokens, far beyond what is compared, where a limit is any number of a file
 
 
@@ -90,17 +92,22 @@ class TraceFacts:
         longest = min((one.longest for one in every if one.longest is not None), default=None)
         return cls(tuple(guards), any(one.chooses for one in every), tuple(dict.fromkeys(sides)), longest)
 
-    def section(self, tokenizer: Mapping[str, Any] | None, wave: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def section(self, tokenizer: Mapping[str, Any] | None, places: Places | None = None) -> dict[str, Any]:
         """The manifest's keys of a graph, where there is anything to say; raises the errors of `guarded_lengths`.
 
         Args:
             tokenizer: the manifest's entry, or None.
-            wave: the same of sounds as waves.
+            places: of sounds of any length.
         """
-        longest = self.longest if wave is not None else None
-        lengths = swept_lengths(tokenizer) if wave is None else swept_samples(wave["shortest"], longest or MOST_SAMPLES)
+        if places is None:
+            longest, guarded = None, guarded_lengths(self.guards, swept_lengths(tokenizer))
+        else:
+            most = MOST_SAMPLES // places.step if self.longest is None else self.longest
+            longest = None if self.longest is None else places.samples(self.longest)
+            changes = guarded_lengths(self.guards, swept_places(places.fewest, most), CHANGES)
+            guarded = [places.samples(count) for count in changes]
         keys = {
-            "guarded": guarded_lengths(self.guards, lengths, None if wave is None else CHANGES),
+            "guarded": guarded,
             "longest": longest,
             CHOOSES: self.chooses,
             SIDES: list(self.sides),
@@ -140,8 +147,8 @@ def swept_lengths(tokenizer: Mapping[str, Any] | None) -> list[int]:
     return list(range(1, most + 1))
 
 
-def swept_samples(shortest: int, longest: int) -> list[int]:
-    """Lengths in samples: each of the first ones, where a frame more may change everything, then ever fewer."""
+def swept_places(shortest: int, longest: int) -> list[int]:
+    """Lengths in samples or rows: each of the first ones, where a frame more may change everything, then ever fewer."""
     found = [shortest]
     while found[-1] < longest:
         found.append(min(found[-1] + max((found[-1] - shortest) // DENSE, 1), longest))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.manifest import GraphSection, not_null
+from sbertconv.artifact.manifest import GraphSection, not_null, rate_of, shortest_sound
 
 BATCH_SIZE = 32
 
@@ -47,7 +47,7 @@ def sentences() -> tuple[str, ...]:
 
 
 SECONDS = (0.05, 0.3, 0.71, 1.3, 2.9)  # of sounds
-MOST_FRAMES = 1000  # of a wave that is made up: what attention takes grows with the square of their number
+MOST_FRAMES = 1000  # of a sound that is made up: what attention takes grows with the square of their number
 MOST_WORDS = 1 << 18  # of a text that is made up; no longer one is cut to see where
 
 
@@ -84,21 +84,20 @@ def random_sounds(rate: int, longest: int) -> list[np.ndarray]:
     return [sound.astype(np.float32) for sound in found]
 
 
-def wave_lengths(section: GraphSection) -> list[int]:
-    """The lengths in samples at which waves are asked: the fewest, those at which a trace could end, some that sounds
-    have, and the most, ascending.
+def sound_lengths(section: GraphSection) -> list[int]:
+    """The lengths in samples at which sounds of any length are asked: the fewest, those at which a trace could end,
+    some that sounds have, and the most, ascending.
     """
-    wave = section["wave"]
-    least = wave["shortest"]
+    least = not_null(shortest_sound(section))
     most = min(section.get("longest", MOST_FRAMES * least), MOST_FRAMES * least)
     found = {least, least + 1, most, *section.get("guarded", ())}
-    found |= {least + int(part * wave["sampling_rate"]) for part in SECONDS}
+    found |= {least + int(part * rate_of(section)) for part in SECONDS}
     return sorted(length for length in found if length <= most)
 
 
-def waves_of(section: GraphSection, length: int, count: int) -> list[dict[str, Any]]:
+def sounds_of(section: GraphSection, length: int, count: int) -> list[dict[str, Any]]:
     """So many sounds of one length, as a library takes them."""
-    rate = section["wave"]["sampling_rate"]
+    rate = rate_of(section)
     random = np.random.default_rng(length)
     tone = 0.1 * np.sin(np.arange(length) / 9)
     found = [(0.1 * random.normal(size=length) + tone).astype(np.float32) for _ in range(count)]
@@ -109,8 +108,8 @@ def inputs_of(section: GraphSection) -> list[Any]:
     """What a graph of images or sounds is asked: images, or sounds up to the longest and, where that is cut, beyond."""
     if section["modality"] == "image":
         return list(random_images())
-    if "wave" in section:
-        return [wave for length in wave_lengths(section) for wave in waves_of(section, length, 1)]
+    if shortest_sound(section) is not None:
+        return [sound for length in sound_lengths(section) for sound in sounds_of(section, length, 1)]
     sound = section["sound"]
     rate, hop = sound["sampling_rate"], sound["hop_length"]
     longest = sound["samples"] or hop * not_null(sound["frames"]) + sound["frame_length"]

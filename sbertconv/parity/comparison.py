@@ -46,6 +46,12 @@ BEYOND_RULE = "Allow more with atol= and rtol= if that is good enough for you: d
 OTHER_ANSWER = "That is a defect of the conversion, not of rounding: report it with the text and the model."
 SETTINGS = "settings"  # the check of what a manifest says of its model
 NAMED = 8  # lengths in one note
+WOBBLING = (ALONE, BATCH, LENGTHS_ALONE, LENGTHS_MIXED)  # how the questions end that tell whether answers depend on it
+LEFT_OUT = (
+    "A text alone, or in a batch without padding, has another vector in encode() than in a padded batch, by "
+    "{diff:.1e}: the library leaves the causal mask out there. This is converted and compared as in a padded batch: "
+    "every text has the one vector that encode() gives with attn_implementation='eager'."
+)
 SEES_PADDING = 1e-3  # float32 noise between batch sizes stays below 1e-5, a model that sees its padding is far above
 
 
@@ -224,11 +230,12 @@ def rule_of(manifest: Mapping[str, Any], atol: float | None, rtol: float | None)
 
 @dataclass(frozen=True)
 class Reference:
-    """What the original model answered; holds no reference to it."""
+    """What the original model answered; holds no reference to it. `note` says if it was not asked as it is."""
 
     questions: Sequence[Question]
     answers: Sequence[Sequence[Any]]
     owner: str = ""
+    note: str = ""
 
     @classmethod
     def of(cls, original: Side, embedder: ConvertedModel, texts: Sequence[str] = ()) -> Reference:
@@ -245,8 +252,33 @@ class Reference:
         asked = questions(original, embedder, texts)
         with answering(embedder):
             found = cls(asked, [ask(original, question) for question in asked], original.owner)
-        found.check_numbers()
-        return found
+            found.check_numbers()
+            return found.as_in_padded_batches(original) if found.sees_padding else found
+
+    def as_in_padded_batches(self, original: Side) -> Reference:
+        """The answers with the causal mask of padded batches, if they are those of padded batches and the same in every
+        batch; else these. Of a batch without padding transformers leaves the mask out, and with it some models the
+        rule that a token sees none behind it.
+        """
+        with original.written_out() as causal:
+            asked = [question for question in self.questions if question.name.endswith(WOBBLING)] if causal else []
+            settled = Reference(asked, [ask(original, question) for question in asked])
+            if not asked or settled.sees_padding or self.distance(settled, (BATCH, LENGTHS_MIXED)) > SEES_PADDING:
+                return self
+            known = {question.name: answers for question, answers in zip(asked, settled.answers, strict=True)}
+            answers = [known.get(one.name) or ask(original, one) for one in self.questions]
+        return replace(self, answers=answers, note=LEFT_OUT.format(diff=self.wobble[0]))
+
+    def distance(self, other: Reference, names: tuple[str, ...]) -> float:
+        """The largest difference from other answers to the questions whose names end so."""
+        theirs = {question.name: answers for question, answers in zip(other.questions, other.answers, strict=True)}
+        pairs = [
+            (one, another)
+            for question, answers in zip(self.questions, self.answers, strict=True)
+            if question.name.endswith(names)
+            for one, another in zip(answers, theirs[question.name], strict=True)
+        ]
+        return max((_measure(one, another, FLOAT32).diff for one, another in pairs), default=0.0)
 
     def check_numbers(self) -> None:
         """Raise SourceError if no answer to any question is a number: NaN would be equal to NaN everywhere."""
@@ -332,7 +364,7 @@ def compare(
             quality.append(_quality(model_class, question, ours, theirs, converted, rule))
     wobble, wobble_text = reference.wobble
     method = f"{reference.owner}{model_class.method}"
-    notes = []
+    notes = [reference.note] if reference.note else []
     if reference.sees_padding:
         notes.append(
             f"{method}() differs from itself by {wobble:.1e} between batch 1 and batch {BATCH_SIZE}: "

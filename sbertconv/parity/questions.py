@@ -6,7 +6,7 @@ The original model answers first, so that it can be let go before the converted 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from sbertconv.artifact.kinds import EXACT, HEAD_OUTPUTS, HEADS, MODEL_CLASSES, NORMALIZES
-from sbertconv.artifact.manifest import not_null
+from sbertconv.artifact.manifest import not_null, shortest_sound
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.corpus.texts import (
     BATCH_SIZE,
@@ -23,8 +23,8 @@ from sbertconv.corpus.texts import (
     inputs_of,
     long_text,
     sentences,
-    wave_lengths,
-    waves_of,
+    sound_lengths,
+    sounds_of,
 )
 from sbertconv.errors import SourceError
 from sbertconv.memory import trim_heap
@@ -38,6 +38,7 @@ from sbertconv.parity.lengths import (
     whole_numbers,
 )
 from sbertconv.parity.quality import RANKED
+from sbertconv.source.transformers_compat import causal_masks_written_out
 
 if TYPE_CHECKING:
     from sbertconv.runtime.graph import Graph
@@ -117,6 +118,9 @@ class Side(Protocol):
     def numbers(self) -> Sequence[int]:
         """The whole numbers of the configs of its transformers."""
 
+    def written_out(self) -> AbstractContextManager[bool]:
+        """In here, its causal masks are those of a padded batch; gives whether it may have any."""
+
 
 @dataclass(frozen=True)
 class Original:
@@ -180,6 +184,9 @@ class Original:
         described = [config.to_dict() for config in configs if config is not None and hasattr(config, "to_dict")]
         return sorted(set(whole_numbers(described)))
 
+    def written_out(self) -> AbstractContextManager[bool]:
+        return causal_masks_written_out(self.model)
+
 
 class OriginalPredictions(Original):
     """A CrossEncoder, through its public `predict`."""
@@ -232,6 +239,9 @@ class Converted:
 
     def numbers(self) -> Sequence[int]:
         return ()
+
+    def written_out(self) -> AbstractContextManager[bool]:
+        return nullcontext(False)
 
 
 def ask(side: Side, question: Question) -> list[Any]:
@@ -300,9 +310,11 @@ def questions(original: Side, embedder: ConvertedModel, texts: Sequence[str] = (
 def about_others(label: str, graph: Graph) -> Iterator[Question]:
     """encode() on images or sounds."""
     if graph.section["modality"] == "audio":
-        if "wave" in graph.section:  # the library pads sounds of several lengths with what its answers depend on
+        # The library pads sounds of several lengths, with what its answers may depend on
+        if shortest_sound(graph.section) is not None:
             yield Question(f"{label}sounds", inputs_of(graph.section), options={"batch_size": 1})
-            alike = [wave for length in wave_lengths(graph.section)[:5] for wave in waves_of(graph.section, length, 3)]
+            lengths = sound_lengths(graph.section)[:5]
+            alike = [sound for length in lengths for sound in sounds_of(graph.section, length, 3)]
             yield Question(f"{label}sounds of one length", alike, options={"batch_size": 3}, together=3)
             return
         yield Question(f"{label}sounds", inputs_of(graph.section), options={"batch_size": 3})

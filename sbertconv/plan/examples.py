@@ -17,7 +17,7 @@ from sbertconv.runtime.images import PIXELS, image_tensors
 from sbertconv.runtime.sounds import feature_shape
 from sbertconv.runtime.tokenization import Text
 from sbertconv.source.asking import asking
-from sbertconv.source.routes import GROUPS, PER_TEXT
+from sbertconv.source.routes import GROUPS, MASK, PER_TEXT
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -28,7 +28,7 @@ TEXTS = ["an example of a text that is traced, with more words than the other tw
 WINDOW = re.compile(r"window|local|chunk|block|top_?k")  # config entries that change attention beyond a length
 LONGEST = 4096
 CHANNELS = 3
-FRAMES = 16  # at least, of a wave to trace with
+FRAMES = 16  # at least, of a sound to trace with
 
 
 class Walk:
@@ -113,15 +113,19 @@ def token_example(route: DescribedRoute, section: Mapping[str, Any], known: Sequ
     }
 
 
-def other_example(route: DescribedRoute) -> dict[str, torch.Tensor]:
-    """The tensors of three images or sounds: theirs, float32 [3, ...], and is_query, int64 [3]; waves of frames."""
+def other_example(route: DescribedRoute, beyond: int = 0) -> dict[str, torch.Tensor]:
+    """The tensors of three images or sounds: theirs, float32 [3, ...], and is_query, int64 [3]; of sounds of any length
+    so many places as make frames and some beyond, of rows also their mask, int64 [3, places].
+    """
     numbers = torch.arange(3) % 2
-    frames = FRAMES * (route.wave or {}).get("shortest", 1) + 3  # no multiple of anything
-    given = {name: torch.from_numpy(array) for name, array in _patched(route).items()}
+    places = FRAMES * (1 if route.places is None else route.places.fewest) + 3 + beyond  # no multiple of anything
+    full = torch.arange(places) < torch.tensor([[places], [places - 1], [places // 2]])
+    given = {MASK: full.long()}
+    given |= {name: torch.from_numpy(array) for name, array in _patched(route).items()}
     for name in route.inputs:
         if name not in given:
             sizes = () if name in PER_TEXT else tensor_shape(route, name)
-            given[name] = numbers if name in PER_TEXT else torch.rand(3, *(size or frames for size in sizes))
+            given[name] = numbers if name in PER_TEXT else torch.rand(3, *(size or places for size in sizes))
     return {name: given[name] for name in route.inputs}
 
 
@@ -134,7 +138,7 @@ def _patched(route: DescribedRoute) -> dict[str, np.ndarray]:
 
 def tensor_shape(route: DescribedRoute, name: str) -> tuple[int | None, ...]:
     """The sizes of an image's or sound's tensor: [channels, height, width], those of its patches or its spectrogram, or
-    [None] for samples of any number.
+    [None] for samples and [None, numbers] for rows of any number.
     """
     if name in (patched := _patched(route)):
         return patched[name].shape[1:]

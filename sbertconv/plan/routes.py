@@ -9,8 +9,28 @@ from typing import Any
 from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.plan.context import Step
 from sbertconv.plan.preprocessing import InputDescription
+from sbertconv.plan.sounds import samples_of_rows
 from sbertconv.runtime.images import input_names
 from sbertconv.source.routes import Route
+
+
+@dataclass(frozen=True)
+class Places:
+    """The places of a sound of any length in a graph: its samples, or the rows of its spectrogram.
+
+    Attributes:
+        fewest: that the model takes.
+        first: samples of a sound of one place.
+        step: samples of each further one.
+    """
+
+    fewest: int
+    first: int
+    step: int
+
+    def samples(self, places: int) -> int:
+        """The samples of a sound of so many places."""
+        return self.first + self.step * (places - 1)
 
 
 @dataclass(frozen=True)
@@ -27,6 +47,16 @@ class DescribedRoute(Route):
     def wave(self) -> Mapping[str, Any] | None:
         """How a sound becomes the samples that the route takes; None for a route of anything else."""
         return self.input.section if self.input is not None and self.input.entry == "wave" else None
+
+    @property
+    def places(self) -> Places | None:
+        """The places of a sound of any length; None for a route of anything else."""
+        section = {} if self.input is None else self.input.section
+        shortest = (self.wave or section.get("rows") or {}).get("shortest")
+        if shortest is None:
+            return None
+        first, step = samples_of_rows(section)
+        return Places((shortest - first) // step + 1, first, step)
 
     @property
     def inputs(self) -> tuple[str, ...]:

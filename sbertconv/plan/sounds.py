@@ -14,12 +14,12 @@ from sbertconv.errors import UnsupportedOptionError, error_text
 from sbertconv.plan.preprocessing import InputDescription
 from sbertconv.runtime.sounds import mel_filters
 
-MOST_ASKED = 2**20  # samples that a model must make a frame of
+MOST_SAMPLES, MOST_ROWS = 2**20, 2**10  # that a model must make a frame of
 CLOSE = 1e-12  # between mel filters, all of them below 1: rounding of float64
 
 
 def describe_audio(module: Any) -> InputDescription:
-    """The input of a Transformer module that takes sounds, as spectrograms or as waves.
+    """The input of a Transformer module that takes sounds, as spectrograms, as rows of one, or as waves.
 
     Raises:
         UnsupportedOptionError: for a feature extractor of another kind, or with settings that no folder can have.
@@ -27,7 +27,18 @@ def describe_audio(module: Any) -> InputDescription:
     extractor = _extractor(module)
     if type(extractor).__name__ in WAVES:
         return InputDescription({**_describe_wave(module, extractor)}, {}, "wave")
-    return InputDescription({**describe_sound(module)}, {}, "sound")
+    section = describe_sound(module)
+    if "rows" in section:
+        first, step = samples_of_rows(section)
+
+        def made(rows: int) -> dict[str, torch.Tensor]:
+            features, mask = section["tensors"]
+            width = section["mel"]["filters"] * section["rows"]["frames"]
+            return {features: torch.rand(1, rows, width), mask: torch.ones(1, rows, dtype=torch.int64)}
+
+        fewest = fewest_taken(module, made, "rows", MOST_ROWS)
+        section["rows"] = {**section["rows"], "shortest": first + step * (fewest - 1)}
+    return InputDescription({**section}, {}, "sound")
 
 
 def _extractor(module: Any) -> Any:
@@ -54,35 +65,38 @@ def _describe_wave(module: Any, extractor: Any) -> WaveSection:
     )
     if problems := problems_of_wave(section):
         raise UnsupportedOptionError(f"feature extractor {type(extractor).__name__}: {'; '.join(problems)}")
-    return {**section, "shortest": shortest_wave(module, section["tensors"][0])}
+    (name,) = section["tensors"]
+    fewest = fewest_taken(module, lambda samples: {name: torch.linspace(-1, 1, samples)[None]}, "samples", MOST_SAMPLES)
+    return {**section, "shortest": fewest}
 
 
-def shortest_wave(module: Any, name: str) -> int:
-    """The fewest samples of which a model makes a frame, as the model itself says.
+def fewest_taken(module: Any, made: Callable[[int], dict[str, torch.Tensor]], unit: str, limit: int) -> int:
+    """The fewest samples or rows of which a model makes a frame, as the model itself says.
 
     Args:
         module: of sentence-transformers.
-        name: of the tensor of samples that it takes.
+        made: gives the tensors of a sound of so many.
+        unit: what they are called.
+        limit: how many it must take.
 
     Raises:
         UnsupportedOptionError: if it takes no sound at all.
     """
     error = ""
 
-    def takes(samples: int) -> bool:
+    def takes(count: int) -> bool:
         nonlocal error
-        wave = torch.linspace(-1, 1, samples)[None]
         try:
-            found = module({name: wave, "modality": "audio"})
+            found = module({**made(count), "modality": "audio"})
         except Exception as caught:  # whatever a model says of a sound that is too short
             error = error_text(caught)
             return False
         return all(value.numel() for value in found.values() if torch.is_tensor(value))
 
     with torch.no_grad():
-        most = next((2**power for power in range(MOST_ASKED.bit_length()) if takes(2**power)), None)
+        most = next((2**power for power in range(limit.bit_length()) if takes(2**power)), None)
         if most is None:
-            raise UnsupportedOptionError(f"it takes no sound of up to {MOST_ASKED:,} samples: {error}")
+            raise UnsupportedOptionError(f"it takes no sound of up to {limit:,} {unit}: {error}")
         return bisect_left(range(most), True, lo=most // 2 + 1, key=takes)
 
 
@@ -110,6 +124,14 @@ def describe_sound(module: Any) -> SoundSection:
     if others:
         raise UnsupportedOptionError(f"feature extractor {type(extractor).__name__} has mel filters of its own")
     return section
+
+
+def samples_of_rows(section: Mapping[str, Any]) -> tuple[int, int]:
+    """The samples of a sound of one full row, and of each further one; of any other input of a graph, one each."""
+    if "rows" not in section:
+        return 1, 1
+    frames, hop = section["rows"]["frames"], section["hop_length"]
+    return section["frame_length"] + hop * (frames - 1), hop * frames
 
 
 def _refuse(extractor: Any, allowed: Mapping[str, Any]) -> None:
@@ -184,12 +206,10 @@ def _clap(extractor: Any) -> tuple[SoundSection, Any]:
     return section, extractor.mel_filters_slaney
 
 
-def _ast(extractor: Any) -> tuple[SoundSection, Any]:
-    _refuse(extractor, {"return_attention_mask": (False,)})
-    scaled, highest = bool(extractor.do_normalize), float(extractor.sampling_rate // 2)
-    kaldi = {"scale": "kaldi", "in_mel": True, "by_area": False}
-    section = _section(
-        tensors=["input_values"],
+def _kaldi(extractor: Any, **entries: Any) -> SoundSection:
+    """A spectrogram as Kaldi makes it: frames without their mean, filters that are straight in mel."""
+    filters = {"filters": extractor.num_mel_bins, "lowest": 20.0, "highest": float(extractor.sampling_rate // 2)}
+    return _section(
         layout=["frames", "filters"],
         sampling_rate=extractor.sampling_rate,
         frame_length=400,
@@ -199,9 +219,19 @@ def _ast(extractor: Any) -> tuple[SoundSection, Any]:
         center=False,
         remove_dc=True,
         preemphasis=0.97,
-        mel={"filters": extractor.num_mel_bins, "lowest": 20.0, "highest": highest, **kaldi},
+        mel={**filters, "scale": "kaldi", "in_mel": True, "by_area": False},
         floor=1.192092955078125e-07,
         logarithm="log",
+        **entries,
+    )
+
+
+def _ast(extractor: Any) -> tuple[SoundSection, Any]:
+    _refuse(extractor, {"return_attention_mask": (False,)})
+    scaled = bool(extractor.do_normalize)
+    section = _kaldi(
+        extractor,
+        tensors=["input_values"],
         frames=extractor.max_length,
         mean=float(extractor.mean) if scaled else 0.0,
         divisor=float(extractor.std) * 2 if scaled else 1.0,
@@ -209,10 +239,22 @@ def _ast(extractor: Any) -> tuple[SoundSection, Any]:
     return section, getattr(extractor, "mel_filters", None)  # torchaudio has its own, where it is installed
 
 
+def _seamless(extractor: Any) -> tuple[SoundSection, Any]:
+    # It pads to an even number of frames and has the mask of every second one, whatever its stride is
+    allowed = {"stride": (2,), "return_attention_mask": (True,), "padding_side": ("right",)}
+    _refuse(extractor, {**allowed, "feature_size": (extractor.num_mel_bins,)})
+    rows = {"frames": extractor.stride, "filler": float(extractor.padding_value), "normalized": True}
+    tensors = ["input_features", "attention_mask"]
+    section = _kaldi(extractor, tensors=tensors, scale=2.0**15, window="povey", rows={**rows, "shortest": 1})
+    section["rows"]["shortest"], _ = samples_of_rows(section)
+    return section, extractor.mel_filters
+
+
 # Class of a feature extractor -> its settings, and its mel filters where it says them.
 DESCRIBERS: dict[str, Callable[[Any], tuple[SoundSection, Any]]] = {
     "WhisperFeatureExtractor": _whisper,
     "ClapFeatureExtractor": _clap,
     "ASTFeatureExtractor": _ast,
+    "SeamlessM4TFeatureExtractor": _seamless,
 }
 WAVES = ("Wav2Vec2FeatureExtractor",)  # what gives the samples themselves

@@ -22,7 +22,7 @@ from sbertconv.runtime.engines import open_graph
 from sbertconv.runtime.feeds import checked_answer, checked_feeds, longest
 from sbertconv.runtime.images import image_tensors
 from sbertconv.runtime.options import EngineOptions
-from sbertconv.runtime.sounds import sound_features, waves
+from sbertconv.runtime.sounds import sound_tensors
 from sbertconv.runtime.tokenization import Tensors, Text, TextTokenizer, Tokens, load_tokenizer, refuse_surrogates
 
 
@@ -62,21 +62,22 @@ class Graph:
 
     def prepared(self, items: Sequence[Any], task: str | None = None) -> list[Batch]:
         """The tensors of images or sounds, and the places of those in them: all together, or sounds of one length each,
-        where the graph takes their samples.
+        where the graph takes any length.
         """
         section = self.section
-        if "wave" in section:
-            found = waves(items, section["wave"], section.get("longest"))
-            lengths = np.array([len(wave) for wave in found])
-            alike = [np.flatnonzero(lengths == length) for length in dict.fromkeys(lengths)]
-            stacks = [np.stack([found[place] for place in places]) for places in alike]
-            return [(places, self._named([one], places, task)) for places, one in zip(alike, stacks, strict=True)]
         if section["modality"] == "image":
             arrays = list(image_tensors(items, not_null(section["image"])).values())
-        else:
-            arrays = [sound_features(items, section["sound"])]
-        places = np.arange(len(items))
-        return [(places, self._named(arrays, places, task))]
+            places = np.arange(len(items))
+            return [(places, self._named(arrays, places, task))]
+        alike: dict[tuple[int, ...], list[int]] = {}
+        found = sound_tensors(items, section)
+        for place, (tensor, *_) in enumerate(found):
+            alike.setdefault(tensor.shape, []).append(place)
+        batches = []
+        for group in alike.values():
+            arrays = [np.stack(tensors) for tensors in zip(*(found[place] for place in group), strict=True)]
+            batches.append((np.array(group), self._named(arrays, np.array(group), task)))
+        return batches
 
     def _named(self, arrays: Sequence[np.ndarray], places: np.ndarray, task: str | None) -> Tensors:
         """The arrays of images or sounds by the names of the graph's inputs, and what is said once for each of them."""

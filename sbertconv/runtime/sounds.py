@@ -1,9 +1,9 @@
-"""Sounds to tensors at run time: what transformers' feature extractors of Whisper, CLAP, AST and wav2vec 2.0 do, in
-numpy.
+"""Sounds to tensors at run time: what transformers' feature extractors of Whisper, CLAP, AST, SeamlessM4T and wav2vec
+2.0 do, in numpy.
 
 A spectrogram: cut or fill, frames, Fourier transform, mel filters, logarithm, scaling, in this order, from the settings
-that the manifest's `sound` entry holds. The formulas are those of transformers.audio_utils. A wave: the samples
-themselves, perhaps normalized, as its `wave` entry says.
+that the manifest's `sound` entry holds. The formulas are those of transformers.audio_utils. Its frames may become rows
+of any number, and a mask. A wave: the samples themselves, perhaps normalized, as its `wave` entry says.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sbertconv.artifact.manifest import MelSection, SoundSection, WaveSection
+from sbertconv.artifact.manifest import GraphSection, MelSection, RowSection, SoundSection, WaveSection
 from sbertconv.errors import UnsupportedOptionError, error_text
 
 ENDING = ".wav"
@@ -33,6 +33,8 @@ LOGARITHMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "log10": np.log10,
     "dB": lambda power: 10.0 * np.log10(power),
 }
+# Shape of a window -> the power of the Hann window that it is
+WINDOWS = {"hann": 1.0, "povey": 0.85}
 VARIANCE_OF_SILENCE = 1e-7  # what transformers adds, so that silence is divided by something
 BREAK, STEP = 1000.0, 27.0 / np.log(6.4)  # of the slaney scale: linear up to 1,000 Hz, which is 15 mel
 # Scale -> hertz to mel, and back
@@ -58,8 +60,14 @@ def is_sound(value: Any) -> bool:
     return (isinstance(value, np.ndarray) and value.ndim <= 2) or (isinstance(value, bytes) and value[:4] == RIFF)
 
 
-def feature_shape(section: SoundSection) -> tuple[int, ...]:
-    """The sizes of one sound's tensor."""
+def feature_shape(section: SoundSection) -> tuple[int | None, ...]:
+    """The sizes of one sound's tensor; None for rows of any number."""
+    if "rows" in section:
+        return (None, section["rows"]["frames"] * section["mel"]["filters"])
+    return _sizes(section)
+
+
+def _sizes(section: SoundSection) -> tuple[int, ...]:
     sizes = {"frames": frames_of(section), "filters": section["mel"]["filters"], "channel": 1}
     return tuple(sizes[axis] for axis in section["layout"])
 
@@ -71,6 +79,23 @@ def frames_of(section: SoundSection) -> int:
     assert section["samples"] is not None  # one of both is set
     length = section["samples"] + (2 * (section["frame_length"] // 2) if section["center"] else 0)
     return 1 + (length - section["frame_length"]) // section["hop_length"] - section["drop_last_frame"]
+
+
+def sound_tensors(sounds: Sequence[Any], section: GraphSection) -> list[tuple[np.ndarray, ...]]:
+    """What a graph takes of each sound: samples, a spectrogram, or rows of one and their mask.
+
+    Args:
+        sounds: see `sound_features`.
+        section: the manifest's entry of the graph.
+
+    Raises:
+        UnsupportedOptionError: see `sound_features`, `waves` and `sound_rows`.
+    """
+    if "wave" in section:
+        return [(wave,) for wave in waves(sounds, section["wave"], section.get("longest"))]
+    if "rows" in section["sound"]:
+        return [*sound_rows(sounds, section["sound"], section.get("longest"))]
+    return [(features,) for features in sound_features(sounds, section["sound"])]
 
 
 def sound_features(sounds: Sequence[Any], section: SoundSection) -> np.ndarray:
@@ -103,17 +128,55 @@ def waves(sounds: Sequence[Any], section: WaveSection, longest: int | None) -> l
     return [_wave(_samples(sound, section["sampling_rate"]), section, longest) for sound in sounds]
 
 
+def sound_rows(
+    sounds: Sequence[Any], section: SoundSection, longest: int | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows of each sound's spectrogram, float32 [n, filters * frames], and their mask, int64 [n]: 1 for full ones.
+
+    Args:
+        sounds: see `sound_features`.
+        section: the manifest's `sound` entry, with `rows`.
+        longest: the most samples that the graph is right for, or None.
+
+    Raises:
+        UnsupportedOptionError: for what is no sound of one channel at the model's rate, or of another length than the
+            graph takes.
+    """
+    rows, rate = section["rows"], section["sampling_rate"]
+    found = [_fitting(_samples(sound, rate), rows["shortest"], longest) for sound in sounds]
+    return [_rows(_log_mel(samples, section), rows) for samples in found]
+
+
+def _rows(values: np.ndarray, section: RowSection) -> tuple[np.ndarray, np.ndarray]:
+    """Frames [n, filters] in rows of so many, and which of these are full."""
+    size, missing = section["frames"], -len(values) % section["frames"]
+    if section["normalized"]:
+        # In the order in memory that the library has: of a sound that hardly changes the sum's rounding is most of it
+        values = np.ascontiguousarray(values.T).T
+        deviation = np.sqrt(values.var(axis=0, ddof=1, keepdims=True) + VARIANCE_OF_SILENCE)
+        values = (values - values.mean(axis=0, keepdims=True)) / deviation
+    filled = np.pad(values, ((0, missing), (0, 0)), constant_values=section["filler"])
+    mask = np.ones(len(filled) // size, np.int64)
+    mask[len(values) // size :] = 0
+    return filled.reshape(len(mask), -1), mask
+
+
 def _wave(samples: np.ndarray, section: WaveSection, longest: int | None) -> np.ndarray:
-    least = section["shortest"]
-    if len(samples) < least:
-        raise UnsupportedOptionError(f"a sound of {len(samples):,} samples (have: {least:,} and more).\nLeave it out.")
-    if longest is not None and len(samples) > longest:
-        raise UnsupportedOptionError(f"a sound of {len(samples):,} samples (have: {least:,} to {longest:,}).\nCut it.")
+    samples = _fitting(samples, section["shortest"], longest)
     if not section["normalized"]:
         return samples
     with np.errstate(over="ignore", invalid="ignore"):
         normalized = (samples - samples.mean()) / np.sqrt(samples.var() + VARIANCE_OF_SILENCE)
     return _finite(normalized)
+
+
+def _fitting(samples: np.ndarray, least: int, longest: int | None) -> np.ndarray:
+    """Samples of a length that a graph takes."""
+    if len(samples) < least:
+        raise UnsupportedOptionError(f"a sound of {len(samples):,} samples (have: {least:,} and more).\nLeave it out.")
+    if longest is not None and len(samples) > longest:
+        raise UnsupportedOptionError(f"a sound of {len(samples):,} samples (have: {least:,} to {longest:,}).\nCut it.")
+    return samples
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
@@ -196,25 +259,7 @@ def _sized(samples: np.ndarray, section: SoundSection) -> np.ndarray:
 
 
 def _spectrogram(samples: np.ndarray, section: SoundSection) -> np.ndarray:
-    length, hop = section["frame_length"], section["hop_length"]
-    if section["center"]:
-        samples = np.pad(samples, length // 2, mode="reflect")
-    least = length + hop * section["drop_last_frame"]
-    if len(samples) < least:
-        raise UnsupportedOptionError(f"a sound of {len(samples)} samples (have: {least} and more).\nLeave it out.")
-    most = section["frames"] and length + hop * (section["frames"] - 1)  # what lies behind is cut
-    frames = np.lib.stride_tricks.sliding_window_view(samples[:most].astype(np.float64), length)[::hop].copy()
-    if section["remove_dc"]:
-        frames -= frames.mean(axis=1, keepdims=True)
-    if section["preemphasis"]:
-        frames[:, 1:] -= section["preemphasis"] * frames[:, :-1]
-        frames[:, 0] *= 1 - section["preemphasis"]
-    window = np.hanning(length + 1)[:-1] if section["periodic"] else np.hanning(length)
-    with np.errstate(over="ignore"):
-        spectrum = np.fft.rfft(frames * window, section["fft_length"]).astype(np.complex64)
-    power = np.abs(_finite(spectrum), dtype=np.float64) ** 2
-    mel = np.maximum(section["floor"], power @ mel_filters(section))
-    values = LOGARITHMS[section["logarithm"]](mel).astype(np.float32)
+    values = _log_mel(samples, section)
     if section["drop_last_frame"]:
         values = values[:-1]
     if section["range"] is not None:
@@ -222,7 +267,32 @@ def _spectrogram(samples: np.ndarray, section: SoundSection) -> np.ndarray:
     if section["frames"] is not None:
         values = np.pad(values, ((0, section["frames"] - len(values)), (0, 0)))
     values = (values - np.float32(section["mean"])) / np.float32(section["divisor"])
-    return np.asarray(values if section["layout"][-1] == "filters" else values.T).reshape(feature_shape(section))
+    return np.asarray(values if section["layout"][-1] == "filters" else values.T).reshape(_sizes(section))
+
+
+def _log_mel(samples: np.ndarray, section: SoundSection) -> np.ndarray:
+    """The logarithms of a sound's filtered powers, float32 [frames, filters]."""
+    length, hop = section["frame_length"], section["hop_length"]
+    if section["center"]:
+        samples = np.pad(samples, length // 2, mode="reflect")
+    least = length + hop * section["drop_last_frame"]
+    if len(samples) < least:
+        raise UnsupportedOptionError(f"a sound of {len(samples)} samples (have: {least} and more).\nLeave it out.")
+    most = section["frames"] and length + hop * (section["frames"] - 1)  # what lies behind is cut
+    samples = samples[:most].astype(np.float64) * section.get("scale", 1)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, length)[::hop].copy()
+    if section["remove_dc"]:
+        frames -= frames.mean(axis=1, keepdims=True)
+    if section["preemphasis"]:
+        frames[:, 1:] -= section["preemphasis"] * frames[:, :-1]
+        frames[:, 0] *= 1 - section["preemphasis"]
+    window = np.hanning(length + 1)[:-1] if section["periodic"] else np.hanning(length)
+    window **= WINDOWS[section.get("window", "hann")]
+    with np.errstate(over="ignore"):
+        spectrum = np.fft.rfft(frames * window, section["fft_length"]).astype(np.complex64)
+    power = np.abs(_finite(spectrum), dtype=np.float64) ** 2
+    mel = np.maximum(section["floor"], power @ mel_filters(section))
+    return np.asarray(LOGARITHMS[section["logarithm"]](mel).astype(np.float32))
 
 
 def mel_filters(section: SoundSection) -> np.ndarray:

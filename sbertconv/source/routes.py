@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +24,7 @@ GROUPS, GRID = GRIDDED  # those of a graph that takes one image, of any number o
 PER_TEXT = ("prompt_length", IS_QUERY)  # inputs of a graph that are one number for each text
 
 
+MASK = "attention_mask"
 # Input of a graph -> what its axes that vary are called, from the first on; of all others, the tokens'
 AXES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(SOUNDS, ("batch", "samples")),
@@ -33,10 +35,17 @@ AXES: Mapping[str, tuple[str, ...]] = {
 TOKENS = ("batch", "sequence")
 
 
-def open_axes(name: str, axes: int) -> dict[int, str]:
+def open_axes(name: str, axes: int, beside: Collection[str] = ()) -> dict[int, str]:
     """The axes of an input that vary, and what they are called: the batch, and the length of tokens and waves, which
-    have two axes in all.
+    have two axes in all, or of the rows of a spectrogram, which have a mask.
+
+    Args:
+        name: of the input.
+        axes: how many it has.
+        beside: the names of all inputs of the graph.
     """
+    if name in SOUNDS and MASK in beside:
+        return dict(enumerate(TOKENS))
     names = AXES.get(name, TOKENS)
     return dict(enumerate(names[:1] if axes > len(names) else names[:axes]))
 
@@ -97,6 +106,17 @@ def modalities_of(model: SentenceTransformer) -> set[str]:
     return {part for one in model.modalities for part in (one if isinstance(one, tuple) else (one,))}
 
 
+def takes(module: Any, modality: str) -> bool:
+    """Whether a module takes what the library has under a modality: a tokenizer beside a feature extractor stands for
+    texts there, though the forward of the model names sounds or images and no ids.
+    """
+    entry = getattr(module, "modality_config", {}).get(modality)
+    if modality != "text" or entry is None:
+        return True
+    names = inspect.signature(getattr(module.model, entry["method"])).parameters
+    return "input_ids" in names or not any(name in names for name in NUMBERS)
+
+
 def find_routes(model: SentenceTransformer) -> tuple[Route, ...]:
     """Every distinct way through the chain; the first one is what encode() takes by default.
 
@@ -115,6 +135,8 @@ def find_routes(model: SentenceTransformer) -> tuple[Route, ...]:
             try:
                 chosen, modules = _walk(model, task, modality)
             except ValueError:  # the router has no route for this task and modality
+                continue
+            if not takes(modules[0][1], modality):
                 continue
             name = "_".join(chosen) or modality
             route = found.setdefault((modality, chosen), Route(name, modality, (), modules))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +135,10 @@ def input_specs(route: PlannedRoute) -> list[tuple[str, str, tuple[Any, ...]]]:
 
 def describe_inputs(route: PlannedRoute) -> list[dict[str, Any]]:
     """The manifest's entries: name, dtype, shape with names for what varies."""
-    return [{"name": name, "dtype": dtype, "shape": _named(name, shape)} for name, dtype, shape in input_specs(route)]
+    return [
+        {"name": name, "dtype": dtype, "shape": _named(name, shape, route.inputs)}
+        for name, dtype, shape in input_specs(route)
+    ]
 
 
 def describe_outputs(model: keras.Model, name: str) -> list[dict[str, Any]]:
@@ -147,5 +150,5 @@ def describe_outputs(model: keras.Model, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _named(name: str, shape: Sequence[int | None]) -> list[int | str]:
-    return [size or open_axes(name, 2)[axis] for axis, size in enumerate(shape)]
+def _named(name: str, shape: Sequence[int | None], beside: Collection[str] = ()) -> list[int | str]:
+    return [size or open_axes(name, 2, beside)[axis] for axis, size in enumerate(shape)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sbertconv.converters.checks import pooling_modes
+from sbertconv.converters.checks import masks_tokens, pooling_modes
 from sbertconv.plan.context import Context
+from sbertconv.source.routes import MASK
 
 if TYPE_CHECKING:
     import torch
@@ -22,4 +23,5 @@ def convert_pooling(module: torch.nn.Module, context: Context) -> LayerStep:
     from sbertconv.layers.pooling import MODES
 
     layer = Pooling(pooling_modes(module, MODES), bool(module.include_prompt), name=context.name(module))
-    return features_step(layer, TAKES, "sentence_embedding")
+    taken = TAKES if masks_tokens(module, context) else tuple(name for name in TAKES if name != MASK)
+    return features_step(layer, taken, "sentence_embedding")

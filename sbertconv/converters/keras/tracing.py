@@ -21,6 +21,7 @@ from sbertconv.converters.guards import TraceFacts
 from sbertconv.converters.places import place_of
 from sbertconv.converters.traced import quiet, traceable, unchanged
 from sbertconv.errors import UnsupportedModuleError, error_text
+from sbertconv.source.routes import SOUNDS, open_axes
 from sbertconv.source.torch_compat import Operator, tree_unflatten
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ STORAGE = ("device", "layout", "memory_format", "pin_memory", "non_blocking", "c
 VIEWS = ("aten.view.default", "aten._unsafe_view.default")
 NEW_TENSORS = ("arange", "empty", "eye", "full", "linspace", "new_", "ones", "scalar_tensor", "zeros")
 SIZE_AXES = {"input_ids": 2, "token_type_ids": 2, "attention_mask": 2, "token_embeddings": 2, "all_layer_embeddings": 2}
-WAVES = {"input_values": 2}  # the axes of spectrograms of that name, which are of one size, are more
 
 
 # What trains while a module is traced, best first. Some modules draw random numbers or update statistics of their own
@@ -119,7 +119,10 @@ def _export(
     """The functional graph of a module, which is left in the mode it was in, and the facts of its trace."""
     traced = NewFeatures(module, tensors_of(example), options)
     modes = [(part, part.training) for part in module.modules()]
-    counts = (2 if WAVES.get(name) == example[name].ndim else SIZE_AXES.get(name, 1) for name in traced.names)
+    counts = (
+        len(open_axes(name, example[name].ndim, example)) if name in SOUNDS else SIZE_AXES.get(name, 1)
+        for name in traced.names
+    )
     shapes = tuple(dict.fromkeys(range(count), torch.export.Dim.DYNAMIC) for count in counts)
     try:
         for part in module.modules():

@@ -67,7 +67,7 @@ def write_keras(
         inputs = describe_inputs(route)
         entry = {"inputs": inputs} if text is None else text.section(inputs)
         facts = TraceFacts.together(getattr(layer, "facts", TraceFacts()) for layer, _ in _stated_layers(route))
-        entry |= facts.section(section, route.wave)
+        entry |= facts.section(section, route.places)
         graphs.append({**route_content(route, formats, inputs, outputs, section), **entry})
     write_module_configs(model, staging)
     engines = {form: FORMATS[form].engines for form in options.formats}

@@ -34,7 +34,7 @@ from sbertconv.options import GRAPH_ENGINES, OnnxOptions
 from sbertconv.plan.routes import PlannedRoute
 from sbertconv.runtime.engines import ENGINES
 from sbertconv.runtime.tokenization import TextTokenizer
-from sbertconv.source.routes import GROUPS, open_axes
+from sbertconv.source.routes import GROUPS, MASK, SOUNDS, open_axes
 from sbertconv.source.widening import stand_ins, widen
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ def _translate_scripted(chain: Chain, example: Mapping[str, torch.Tensor], optio
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", torch.jit.TracerWarning)
         graph = _scripted(chain, example, options)
-        if "attention_mask" in example and not _same(graph, _scripted(chain, _shorter(example), options)):
+        if MASK in example and not _same(graph, _scripted(chain, _shorter(example), options)):
             lines = dict.fromkeys(line_of(str(one.filename), one.lineno) for one in said if _is_assumed(one))
             raise UnsupportedModuleError(
                 f"the graph is another one for each length of the texts. What it depends on: "
@@ -327,7 +327,7 @@ def _scripted(chain: Chain, example: Mapping[str, torch.Tensor], options: GraphS
         buffer,
         input_names=list(example),
         output_names=list(chain.pipeline.outputs),
-        dynamic_axes={name: open_axes(name, tensor.ndim) for name, tensor in example.items()},
+        dynamic_axes={name: open_axes(name, tensor.ndim, example) for name, tensor in example.items()},
         opset_version=min(options.opset, 20),
         dynamo=False,
     )
@@ -336,10 +336,10 @@ def _scripted(chain: Chain, example: Mapping[str, torch.Tensor], options: GraphS
 
 def _shorter(example: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The example without some of its tokens, on the side where texts are padded."""
-    mask = example["attention_mask"]
+    mask = example[MASK]
     length = mask.shape[1] // 2 + 1
     kept = slice(-length, None) if bool(mask[:, -1].all()) else slice(length)
-    return {name: value[:, kept] if value.ndim == mask.ndim else value for name, value in example.items()}
+    return {name: value[:, kept] if value.shape[:2] == mask.shape else value for name, value in example.items()}
 
 
 def _same(one: onnx_ir.Model, other: onnx_ir.Model) -> bool:
@@ -375,9 +375,11 @@ def name_axes(model: onnx_ir.Model) -> None:
     names: dict[str, str] = {}
     for value in model.graph.outputs:
         names |= {str(size): NOT_ZERO for size in value.shape or () if FROM_DATA.fullmatch(str(size))}
+    inputs = [value.name for value in model.graph.inputs]
     for value in model.graph.inputs:
-        names |= {str(value.shape[axis]): label for axis, label in open_axes(value.name, len(value.shape)).items()}
-    if {"samples", "groups"} & set(names.values()):  # frames by the formula of convolutions, tokens around an image
+        axes = open_axes(value.name, len(value.shape), inputs)
+        names |= {str(value.shape[axis]): label for axis, label in axes.items()}
+    if {GROUPS, *SOUNDS} & set(inputs):  # frames by the formula of convolutions, tokens around an image
         derived = {
             str(size) for value in model.graph.outputs for size in value.shape or () if not isinstance(size, int)
         }

@@ -202,7 +202,7 @@ def _write_route(
     """Write one route's tokenizer to the artifact and its draft to a folder; returns the manifest's entry, and adds
     what TensorRT refuses of the graph to `refused`.
     """
-    if options.for_tensorrt and route.wave is not None:
+    if options.for_tensorrt and route.places is not None:
         raise UnsupportedOptionError(
             f"target='tensorrt': a plan has a largest shape, and the sounds of {route.architecture} have any length.\n"
             "Leave it out."
@@ -215,7 +215,7 @@ def _write_route(
         attention = count_attention(graph)
         inputs, outputs = describe_tensors(graph.graph.inputs), describe_tensors(graph.graph.outputs)
         refused[route.name] = refused_nodes(graph)
-        facts = graph.meta.get(FACTS, TraceFacts()).section(section, route.wave)
+        facts = graph.meta.get(FACTS, TraceFacts()).section(section, route.places)
     more: dict[str, Any] = (
         {"profile": shape_profile(inputs, largest_shape(section, options.max_shape))} if options.for_tensorrt else {}
     )

@@ -86,7 +86,8 @@ class Pipeline(torch.nn.Module):
             spatial_shapes: patches below and beside one another, int64 [batch, 2].
             patch_groups: of one image, those patches together that become a token, float32 [tokens, patches, numbers].
             image_grid_thw: frames, rows and columns of patches of that image, int64 [1, 3].
-            input_features: spectrograms, float32 [batch, filters, frames] or [batch, 1, frames, filters].
+            input_features: spectrograms, float32 [batch, filters, frames] or [batch, 1, frames, filters], or with an
+                attention mask rows of one, [batch, sequence, numbers].
             input_values: spectrograms, float32 [batch, frames, filters], or waves, float32 [batch, samples].
 
         Returns:
@@ -136,7 +137,7 @@ def example_tensors(route: PlannedRoute, inputs: Sequence[str], tokenizer: TextT
 def dynamic_shapes(example: Mapping[str, Tensor]) -> dict[str, dict[int, object]]:
     """The same as torch.export takes it, for every input."""
     dynamic = torch.export.Dim.DYNAMIC
-    return {name: dict.fromkeys(open_axes(name, tensor.ndim), dynamic) for name, tensor in example.items()}
+    return {name: dict.fromkeys(open_axes(name, tensor.ndim, example), dynamic) for name, tensor in example.items()}
 
 
 def exported_program(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sbertconv.converters.checks import pooling_modes
+from sbertconv.converters.checks import masks_tokens, pooling_modes
 from sbertconv.plan.context import Context, Features, Step
 
 SMALLEST_WEIGHT = 1e-9  # the library's own guard against an empty text
@@ -98,20 +98,23 @@ def convert_pooling(module: torch.nn.Module, context: Context) -> Step:
     Raises:
         UnsupportedOptionError: for a pooling mode that is not in the table.
     """
-    return PoolingStep(pooling_modes(module, MODES), bool(module.include_prompt))
+    return PoolingStep(pooling_modes(module, MODES), bool(module.include_prompt), masks_tokens(module, context))
 
 
 class PoolingStep(torch.nn.Module):
-    """With include_prompt=False, features hold "prompt_length" [batch]: that many tokens do not count."""
+    """With include_prompt=False, features hold "prompt_length" [batch]: that many tokens do not count. With
+    masked=False all tokens count.
+    """
 
-    def __init__(self, modes: tuple[str, ...], include_prompt: bool) -> None:
+    def __init__(self, modes: tuple[str, ...], include_prompt: bool, masked: bool = True) -> None:
         super().__init__()
         self.modes = modes
         self.include_prompt = include_prompt
+        self.masked = masked
 
     def forward(self, features: Features) -> Features:
         embeddings = features["token_embeddings"]
-        attention_mask = features.get("attention_mask")
+        attention_mask = features.get("attention_mask") if self.masked else None
         if attention_mask is None:  # images have no padding
             attention_mask = torch.ones_like(embeddings[..., 0], dtype=torch.int64)
         mask = attention_mask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,7 +61,7 @@ def _write_route(
     save_program(program, route, staging.folder / file)
     taken = zip(example, (node.meta["val"] for node in _user_inputs(program)), strict=True)
     given = zip(pipeline.outputs, (node.meta["val"] for node in program.graph.output_node().args[0]), strict=True)
-    more = facts.section(section, route.wave)
+    more = facts.section(section, route.places)
     return route_content(route, {FORMAT: file}, _described(taken), _described(given), section, **more)
 
 
@@ -73,18 +73,19 @@ def _user_inputs(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
 
 def _described(tensors: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
     """The manifest's entries: name, dtype, shape with names for what varies."""
+    named = dict(tensors)
     return [
         {
             "name": name,
             "dtype": str(tensor.dtype).removeprefix("torch."),
-            "shape": [_axis(name, axis, size) for axis, size in enumerate(tensor.shape)],
+            "shape": [_axis(name, axis, size, named) for axis, size in enumerate(tensor.shape)],
         }
-        for name, tensor in tensors
+        for name, tensor in named.items()
     ]
 
 
-def _axis(name: str, axis: int, size: Any) -> int | str:
+def _axis(name: str, axis: int, size: Any, beside: Collection[str]) -> int | str:
     """A size, or the name of what varies."""
     if isinstance(size, int):
         return size
-    return NOT_ZERO if free_unbacked_symbols(size) else open_axes(name, 2)[axis]
+    return NOT_ZERO if free_unbacked_symbols(size) else open_axes(name, 2, beside)[axis]
