@@ -63,7 +63,8 @@ def _tokens(module: Any, section: Mapping[str, Any], prompt: str | None) -> dict
     unlike = [name for name in first if any(not torch.equal(one[name], first[name]) for one in given)]
     names = input_names(section)
     strange = [name for name in first if name not in names and (name in unlike or first[name].ndim > len(ROW))]
-    if strange or len(shape) != len(AXES if names == (PIXELS,) else PATCH_AXES):
+    axes = AXES if names == (PIXELS,) else PATCH_AXES
+    if strange or len(shape) not in (len(axes), len(axes) - (names == GRIDDED)):  # of one image without that axis too
         raise UnsupportedOptionError(
             f"{type(module.processor).__name__} gives {PIXELS} {shape or 'nowhere'}"
             f"{' and, for each image, ' * bool(strange)}{', '.join(strange)} "
@@ -86,9 +87,9 @@ def _in_groups(given: dict[str, torch.Tensor], grid: Mapping[str, int]) -> dict[
     of the ids and masks one in the place of all tokens of the image, where these are alike.
     """
     pixels, place = given[PIXELS], grid["place"]
-    if pixels.ndim != len(PATCH_AXES):
+    if pixels.ndim not in (len(PATCH_AXES), len(PATCH_AXES) - 1):
         return given
-    groups = pixels.reshape(-1, grid["merge"] ** 2, pixels.shape[2])
+    groups = pixels.reshape(-1, grid["merge"] ** 2, pixels.shape[-1])
     found = {GRIDDED[0]: groups}
     for name, tensor in given.items():
         if name not in (PIXELS, *GRIDDED) and tensor.ndim == len(ROW):
