@@ -321,7 +321,7 @@ def gemma3() -> SentenceTransformer:
 
 
 class NoVideos(VideoProcessorMixin):
-    """What stands in the place of the part of a processor that is for videos, needs torchvision, and does nothing here."""
+    """What stands in the place of the part of a processor that is for videos, which needs torchvision."""
 
 
 @contextlib.contextmanager
@@ -329,7 +329,7 @@ def processors_without_videos() -> Iterator[None]:
     """Processors that have a part for videos are made and read without torchvision."""
     with (
         mock.patch.object(transformers, "VideoProcessorMixin", VideoProcessorMixin, create=True),
-        mock.patch.object(AutoVideoProcessor, "from_pretrained", lambda *_, **__: NoVideos()),
+        mock.patch.object(AutoVideoProcessor, "from_pretrained", return_value=NoVideos()),
     ):
         yield
 

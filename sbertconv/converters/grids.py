@@ -1,5 +1,5 @@
-"""Images of any number of patches in a trace, one image for each run: its places, what its patches attend to, its pixels
-without padding and the positions of its tokens, which models find out from the numbers of its grid.
+"""Images of any number of patches in a trace, one image for each run: its places, what its patches attend to, its
+pixels without padding and the positions of its tokens, which models find out from the numbers of its grid.
 """
 
 from __future__ import annotations

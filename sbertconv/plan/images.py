@@ -39,11 +39,12 @@ def describe_image(module: Any, prompt: str | None = None) -> dict[str, Any]:
     Raises:
         UnsupportedOptionError: see `_settings` and `_tokens`.
     """
-    section = _settings(module)
+    takes_messages = "message" in getattr(module, "modality_config", ())
+    before = prompt if takes_messages else None
+    section = _settings(module, before)
     if not hasattr(module, "preprocess"):
         return section
-    takes_messages = "message" in getattr(module, "modality_config", ())
-    tokens = _tokens(module, section, prompt if takes_messages else None)
+    tokens = _tokens(module, section, before)
     return {**section, **({"tokens": tokens} if tokens else {}), **({"prompt": prompt} if takes_messages else {})}
 
 
@@ -102,9 +103,9 @@ def _in_groups(given: dict[str, torch.Tensor], grid: Mapping[str, int]) -> dict[
     return found
 
 
-def _grid(module: Any, config: Mapping[str, Any]) -> dict[str, int]:
+def _grid(module: Any, config: Mapping[str, Any], prompt: str | None) -> dict[str, int]:
     """How the library makes tokens of an image, and where they begin among the ids."""
-    given, token = _given(module, random_images()[0], None), getattr(module.processor, "image_token_id", None)
+    given, token = _given(module, random_images()[0], prompt), getattr(module.processor, "image_token_id", None)
     places = (given["input_ids"][0] == token).nonzero().flatten().tolist() if "input_ids" in given else []
     if not places:
         raise UnsupportedOptionError("an image that becomes patches of any number, and no tokens")
@@ -146,8 +147,8 @@ def _given(module: Any, image: np.ndarray, prompt: str | None) -> dict[str, torc
     return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
 
 
-def _settings(module: Any) -> dict[str, Any]:
-    """The settings of the image processor of a module.
+def _settings(module: Any, prompt: str | None) -> dict[str, Any]:
+    """The settings of the image processor of a module, which the library sends a prompt before an image, or none.
 
     Raises:
         UnsupportedOptionError: if it does anything else to an image than is known there, or has settings that no
@@ -170,7 +171,7 @@ def _settings(module: Any) -> dict[str, Any]:
         if "max_num_patches" in config:
             section["patches"] = _patches(module)
         if {"merge_size", "temporal_patch_size"} <= config.keys():
-            section |= {"grid": _grid(module, config), "size": None}
+            section |= {"grid": _grid(module, config, prompt), "size": None}
         section["resample"] = None if section["resample"] is None else int(section["resample"])
         section = parse_json(json.dumps(section), "the image processor", dict)  # it has tuples
         problems = problems_of_image(section)

@@ -242,7 +242,8 @@ class ConvertedModel:
             return list(items)
         sections = [graph.section["tokenizer"] for graph in self.graphs]
         form = next((one["message_format"] for one in sections if one and "message_format" in one), None)
-        found = [plain(index, item, taken=taken, form=form) for index, item in enumerate(items)]
+        left = self.artifact.manifest.get("not_converted", [])
+        found = [plain(index, item, taken=taken, left=left, form=form) for index, item in enumerate(items)]
         if len({isinstance(item, Conversation) for item in found}) > 1:
             raise UnsupportedOptionError("Messages and texts in one call.\nPass each kind in a call of its own.")
         return found
