@@ -373,6 +373,16 @@ def test_an_image_becomes_the_tokens_of_the_library(size: tuple[int, int], grids
     assert [*row[:place], *[row[place]] * len(groups), *row[place + 1 :]] == theirs["input_ids"][0].tolist()
 
 
+@pytest.mark.filterwarnings("ignore:Passing `min_pixels`")
+def test_pixels_are_as_few_and_as_many_as_a_module_calls_for(grids: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kwargs = {"image": {"min_pixels": 32 * 32, "max_pixels": 48 * 48}}
+    monkeypatch.setattr(grids[0], "processing_kwargs", kwargs)
+    section = describe_image(grids[0])
+    for image in map(RGB.resize, SIZES[:-1]):
+        ours, theirs = image_tensors([image], section), grids[0].preprocess([image])
+        np.testing.assert_array_equal(ours["image_grid_thw"], theirs["image_grid_thw"].numpy())
+
+
 def test_an_image_of_more_tokens_than_the_model_takes_is_refused(grids: Any) -> None:
     """The library cuts their row in silence."""
     section = describe_image(grids[0])

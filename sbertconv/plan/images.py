@@ -19,6 +19,7 @@ from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
 
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
 WARPED = 384  # pixels: from here on ConvNeXt's image processor crops nothing
+AREAS = ("min_pixels", "max_pixels")  # other names of `size`, for processors that make tokens of any number
 # Between pixel values of both sides, most of them below 3: rounding of float32
 CLOSE = 1e-4
 AXES = ("images", "channels", "height", "width")
@@ -193,10 +194,10 @@ def _called_with(processor: Any, kwargs: Mapping[str, Mapping[str, Any]]) -> Any
     """
     own, common = kwargs.get("image", {}), kwargs.get("common", {})
     given = {**own, **{name: value for name, value in common.items() if name in IMAGE_SETTINGS}}
-    if unknown := [name for name in given if name not in IMAGE_SETTINGS]:
+    if unknown := [name for name in given if name not in (*IMAGE_SETTINGS, *AREAS)]:
         raise UnsupportedOptionError(
             f"processing_kwargs: {', '.join(unknown)} is not supported for images (have: "
-            f"{', '.join(IMAGE_SETTINGS)}).\n"
+            f"{', '.join((*IMAGE_SETTINGS, *AREAS))}).\n"
             "Convert the text tower alone."
         )
     try:
