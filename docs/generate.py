@@ -260,15 +260,17 @@ MODALITIES = (
     (
         "images among the tokens of a language model, as many tokens as their size makes, one image for each run",
         "as above, resized to whole groups of patches between the fewest and the most pixels; one id in the manifest "
-        "is repeated for every group, and places follow from the grid inside the graph",
-        "ColQwen2 (`tests/test_images.py`, at odd sizes) with ONNX Runtime, OpenVINO and PyTorch; Keras, TensorFlow, "
-        "LiteRT and TensorRT, which want sizes beforehand, are refused by name",
+        "is repeated for every group. From the grid follow inside the graph: places, windows of attention (a mask, in "
+        "the order of the patches), a table of places that is resized, and time, row and column of each token",
+        "Qwen2-VL, Qwen2.5-VL and Qwen3-VL as embedders of texts and of images, and ColQwen2 (`tests/test_images.py`, "
+        "at odd sizes) with ONNX Runtime, OpenVINO and PyTorch; by hand also Qwen3-VL-MoE and ColQwen2 on Qwen2.5-VL. "
+        "The library needs torchvision to load a Qwen-VL, for its videos; a converted one needs none. Keras, "
+        "TensorFlow, LiteRT and TensorRT, which want sizes beforehand, are refused by name",
     ),
     (
         "other images as tokens of any number",
         "not yet",
-        "LLaVA-NeXT, Idefics3 and the like are refused by the tensors that their processors give for each image. "
-        "Qwen-VL is not tried: its processors need torchvision, for videos",
+        "LLaVA-NeXT, Idefics3 and the like are refused by the tensors that their processors give for each image",
     ),
     (
         "sounds as waves of any length, each with the vector that it has alone",
@@ -294,7 +296,11 @@ MODALITIES = (
         "Whisper the library leaves the encoder random; that is refused with the way to save it alone, which is "
         "converted",
     ),
-    ("video, messages of several parts", "not yet", "refused"),
+    (
+        "videos, messages of several parts",
+        "not yet",
+        "refused; of a model that takes videos (`not_converted` in the manifest) also the name of one",
+    ),
 )
 # Form of an adapter -> what becomes of it.
 ADAPTERS = (

@@ -6,17 +6,20 @@ iterate over the same rows.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import tiny
 import torch
+import transformers
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 from sentence_transformers.sentence_transformer.modules.tokenizer import PhraseTokenizer, WhitespaceTokenizer
@@ -27,6 +30,8 @@ from transformers import (
     ASTConfig,
     ASTFeatureExtractor,
     ASTModel,
+    AutoConfig,
+    AutoModel,
     BitImageProcessor,
     ClapConfig,
     ClapFeatureExtractor,
@@ -48,6 +53,10 @@ from transformers import (
     LlavaModel,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen3VLProcessor,
     SeamlessM4TFeatureExtractor,
     Siglip2Config,
     Siglip2ImageProcessor,
@@ -69,6 +78,8 @@ from transformers import (
     WhisperModel,
 )
 from transformers import CLIPModel as TransformersCLIPModel
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+from transformers.video_processing_utils import VideoProcessorMixin
 
 DIM = 32
 VOCABULARY = [
@@ -326,6 +337,50 @@ def gemma3() -> SentenceTransformer:
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
     return chain(st.Transformer(with_processor(Gemma3Model(config), processor)), pooling())
+
+
+class NoVideos(VideoProcessorMixin):
+    """What stands in the place of the part of a processor that is for videos, which needs torchvision."""
+
+
+@contextlib.contextmanager
+def processors_without_videos() -> Iterator[None]:
+    """Processors that have a part for videos are made and read without torchvision."""
+    with (
+        mock.patch.object(transformers, "VideoProcessorMixin", VideoProcessorMixin, create=True),
+        mock.patch.object(AutoVideoProcessor, "from_pretrained", return_value=NoVideos()),
+    ):
+        yield
+
+
+LOOKS = {"hidden_size": 32, "num_heads": 4, "patch_size": 8, "initializer_range": 0.3}
+STACKED = {"depth": 2, "intermediate_size": 48, "out_hidden_size": 32}
+# Model type -> its processor, and the settings of its encoder of images
+QWEN_VL: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
+    "qwen2_vl": (Qwen2VLProcessor, {"depth": 1, "embed_dim": 32, "mlp_ratio": 2}),
+    # Windows of two groups of patches on each side, then all of them
+    "qwen2_5_vl": (Qwen2_5_VLProcessor, {**STACKED, "window_size": 32, "fullatt_block_indexes": [1]}),
+    "qwen3_vl": (Qwen3VLProcessor, {**STACKED, "num_position_embeddings": 36, "deepstack_visual_indexes": [0]}),
+}
+
+
+def qwen_vl(model_type: str, **options: Any) -> SentenceTransformer:
+    """A language model that reads an image as tokens of any number, which have a row and a column."""
+    names = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+    names |= {"vision_start": "<|vision_start|>", "vision_end": "<|vision_end|>"}
+    tokenizer = tokenizer_with(**{f"{name}_token": token for name, token in names.items()})
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
+    images = Qwen2VLImageProcessor(patch_size=8, size={"shortest_edge": 16 * 16, "longest_edge": 64 * 64})
+    rotary = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
+    text = {**LANGUAGE, "vocab_size": len(tokenizer), "rope_parameters": rotary, "num_hidden_layers": 2}
+    make, looks = QWEN_VL[model_type]
+    torch.manual_seed(23)
+    config = AutoConfig.for_model(model_type, text_config=text, vision_config={**LOOKS, **looks}, **ids)
+    model = AutoModel.from_config(config)
+    template = TEMPLATE.replace("PLACE", "<|vision_start|><|image_pad|><|vision_end|>")
+    with processors_without_videos():
+        module = st.Transformer(with_processor(model, make(images, tokenizer, NoVideos(), chat_template=template)))
+    return chain(module, pooling("lasttoken"), st.Normalize(), **options)
 
 
 def dinov2() -> SentenceTransformer:

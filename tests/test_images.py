@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,17 +18,22 @@ import pytest
 import torch
 from conftest import Ran
 from PIL import Image
-from transformers import CLIPImageProcessor
-from transformers.vision_utils import get_vision_position_ids
+from transformers import CLIPImageProcessor, Qwen2VLModel
+from transformers.vision_utils import (
+    get_vision_interpolation_indices_and_weights,
+    get_vision_position_ids,
+    get_vision_window_index,
+)
 
 import sbertconv
 from sbertconv.artifact.folder import read_artifact
-from sbertconv.converters.grids import grid_places
+from sbertconv.converters.grids import grid_places, token_positions, window_mask
 from sbertconv.converters.patches import resized_places
 from sbertconv.errors import SbertconvError, UnsupportedOptionError
 from sbertconv.plan.images import describe_image
 from sbertconv.runtime.images import GRIDDED, PATCHED, image_tensors, opened_image
 from sbertconv.source.processors import NOTE, processors_on_pillow
+from sbertconv.source.transformers_compat import interpolation
 from sbertconv.tables.embedding import EmbedTable
 from sbertconv.tables.encoding import TableOptions, embed_tables
 
@@ -367,6 +373,16 @@ def test_an_image_becomes_the_tokens_of_the_library(size: tuple[int, int], grids
     assert [*row[:place], *[row[place]] * len(groups), *row[place + 1 :]] == theirs["input_ids"][0].tolist()
 
 
+@pytest.mark.filterwarnings("ignore:Passing `min_pixels`")
+def test_pixels_are_as_few_and_as_many_as_a_module_calls_for(grids: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kwargs = {"image": {"min_pixels": 32 * 32, "max_pixels": 48 * 48}}
+    monkeypatch.setattr(grids[0], "processing_kwargs", kwargs)
+    section = describe_image(grids[0])
+    for image in map(RGB.resize, SIZES[:-1]):
+        ours, theirs = image_tensors([image], section), grids[0].preprocess([image])
+        np.testing.assert_array_equal(ours["image_grid_thw"], theirs["image_grid_thw"].numpy())
+
+
 def test_an_image_of_more_tokens_than_the_model_takes_is_refused(grids: Any) -> None:
     """The library cuts their row in silence."""
     section = describe_image(grids[0])
@@ -395,6 +411,38 @@ def test_places_on_a_grid_are_those_of_transformers(grid: tuple[int, int], merge
     torch.testing.assert_close(grid_places(sizes, len(expected), merge), expected)
 
 
+@pytest.mark.parametrize(("before", "behind"), [(0, 3), (4, 0), (2, 5)])
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 1), (1, 5)])
+def test_positions_of_tokens_are_those_of_transformers(grid: tuple[int, int], before: int, behind: int) -> None:
+    kinds = torch.tensor([[0] * before + [1] * (grid[0] * grid[1]) + [0] * behind])
+    sizes, places = torch.tensor([[1, 2 * grid[0], 2 * grid[1]]]), partial(Qwen2VLModel.get_vision_position_ids, None)
+    config = SimpleNamespace(vision_config=SimpleNamespace(spatial_merge_size=2))
+    model: Any = SimpleNamespace(config=config, get_vision_position_ids=places)
+    expected, _ = Qwen2VLModel.get_rope_index(model, torch.zeros_like(kinds), kinds, sizes)
+    torch.testing.assert_close(token_positions(kinds, sizes, 2), expected)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 4), (5, 1), (3, 7)])
+def test_windows_of_an_image_are_those_of_transformers(grid: tuple[int, int]) -> None:
+    sizes = torch.tensor([[1, 2 * grid[0], 2 * grid[1]]])
+    order, ends = get_vision_window_index(sizes, 2, window_size=32, patch_size=8)
+    windows = torch.zeros(4 * len(order), dtype=torch.int64)
+    windows[(4 * order[:, None] + torch.arange(4)).flatten()] = torch.repeat_interleave(ends.diff()).long()
+    places = grid_places(sizes, len(windows), 2)
+    torch.testing.assert_close(window_mask(places, 4), windows[None] == windows[:, None])
+
+
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (9, 1)])
+def test_a_table_is_resized_to_a_grid_as_by_transformers(grid: tuple[int, int], mode: str, align: bool) -> None:
+    sizes = torch.tensor([[1, 2 * grid[0], 2 * grid[1]]])
+    expected = get_vision_interpolation_indices_and_weights(sizes, 6, mode, align, spatial_merge_size=2)
+    encoder = SimpleNamespace(num_grid_per_side=6, interpolation_mode=mode, interpolation_align_corners=align)
+    found = interpolation(encoder, grid_places(sizes, len(expected[0]), 2), sizes)
+    torch.testing.assert_close(tuple(found.values()), expected)
+
+
 GRIDDED_WAYS: dict[str, Callable[[Any, Path], Any]] = {
     "onnx": lambda model, folder: sbertconv.to_onnx(model, folder, engines=["onnxruntime", "openvino"]),
     "torch": sbertconv.to_torch,
@@ -412,6 +460,36 @@ def test_pages_of_any_size_have_the_vectors_of_the_library(way: str, grids: Any,
             np.testing.assert_allclose(one, np.asarray(other), ATOL, ATOL)
     with pytest.raises(UnsupportedOptionError, match="up to 200 times as long as wide"):
         converted.encode(RGB.resize((1, 201)))
+
+
+MESSAGE = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image", "image": RGB}]}]
+NOT_TAKEN: dict[str, tuple[Any, str]] = {
+    "a video": ({"video": np.zeros((4, 9, 9, 3), np.uint8)}, "a dict of 'video'"),
+    "the address of a video": ("https://youtu.be/a", "names a video"),
+    "a text beside an image": ({"text": "a", "image": RGB}, "a dict of 'text', 'image'"),
+    "a message of two parts": (MESSAGE, "the content of one text"),
+}
+
+
+@pytest.mark.parametrize(("model_type", "way"), [("qwen2_vl", "torch"), ("qwen2_5_vl", "onnx"), ("qwen3_vl", "onnx")])
+def test_images_of_any_size_among_texts_have_the_vectors_of_the_library(
+    model_type: str, way: str, tmp_path: Path
+) -> None:
+    """Positions in rows and columns; windows; a table of places, and features added after the first layer."""
+    model = cases.qwen_vl(model_type, prompts=cases.PROMPTS, default_prompt_name="query")
+    folder = GRIDDED_WAYS[way](model, tmp_path / "model").folder
+    engines = read_artifact(folder).manifest["engines"][way]
+    for converted in (sbertconv.load(folder, format=way, engine=engine) for engine in engines):
+        for given in ([RGBA, *(RGB.resize(size) for size in SIZES)], class_cases.TEXTS):
+            np.testing.assert_allclose(converted.encode(given), model.encode(given), ATOL, ATOL)
+    for given, said in NOT_TAKEN.values():
+        with pytest.raises(UnsupportedOptionError, match=said):
+            converted.encode(given)
+
+
+def test_a_video_is_a_text_to_a_model_that_takes_none(static_artifact: Path, clip_artifact: Path) -> None:
+    for folder in (static_artifact, clip_artifact):
+        assert sbertconv.load(folder).encode("https://youtu.be/a").ndim == 1
 
 
 @pytest.mark.parametrize(

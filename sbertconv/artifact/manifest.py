@@ -451,6 +451,7 @@ class Manifest(TypedDict):
     opset: NotRequired[Annotated[Positive, key("ONNX's")]]
     optimized: NotRequired[Annotated[bool, key("whether the graph was fused")]]
     text_input: NotRequired[Annotated[bool, key("whether the graphs take strings")]]
+    not_converted: NotRequired[Annotated[list[Name], key("modalities that the model takes and no graph does")]]
     options: NotRequired[
         Annotated[dict[str, Any], key("options of the conversion that were not left out; of a user's texts the number")]
     ]

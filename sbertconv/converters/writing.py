@@ -61,6 +61,7 @@ def manifest_content(
         packages: whose versions it says.
         more: what only this backend says.
     """
+    left = {one for one in model.modalities if isinstance(one, str)} - {"message", *(r.modality for r in plan.routes)}
     return {
         "sbertconv": version_of("sbertconv"),
         "model_class": source.model_class.name,
@@ -73,6 +74,7 @@ def manifest_content(
         "engines": {form: list(names) for form, names in engines.items()},
         "proven_on": proven_on(name for names in engines.values() for name in names),
         **more,
+        **({"not_converted": sorted(left)} if left else {}),
         "graphs": list(graphs),
         "versions": {"python": platform.python_version(), **{name: version_of(name) for name in packages}},
     }

@@ -19,6 +19,7 @@ from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
 
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
 WARPED = 384  # pixels: from here on ConvNeXt's image processor crops nothing
+AREAS = ("min_pixels", "max_pixels")  # other names of `size`, for processors that make tokens of any number
 # Between pixel values of both sides, most of them below 3: rounding of float32
 CLOSE = 1e-4
 AXES = ("images", "channels", "height", "width")
@@ -39,11 +40,12 @@ def describe_image(module: Any, prompt: str | None = None) -> dict[str, Any]:
     Raises:
         UnsupportedOptionError: see `_settings` and `_tokens`.
     """
-    section = _settings(module)
+    takes_messages = "message" in getattr(module, "modality_config", ())
+    before = prompt if takes_messages else None
+    section = _settings(module, before)
     if not hasattr(module, "preprocess"):
         return section
-    takes_messages = "message" in getattr(module, "modality_config", ())
-    tokens = _tokens(module, section, prompt if takes_messages else None)
+    tokens = _tokens(module, section, before)
     return {**section, **({"tokens": tokens} if tokens else {}), **({"prompt": prompt} if takes_messages else {})}
 
 
@@ -63,7 +65,8 @@ def _tokens(module: Any, section: Mapping[str, Any], prompt: str | None) -> dict
     unlike = [name for name in first if any(not torch.equal(one[name], first[name]) for one in given)]
     names = input_names(section)
     strange = [name for name in first if name not in names and (name in unlike or first[name].ndim > len(ROW))]
-    if strange or len(shape) != len(AXES if names == (PIXELS,) else PATCH_AXES):
+    axes = AXES if names == (PIXELS,) else PATCH_AXES
+    if strange or len(shape) not in (len(axes), len(axes) - (names == GRIDDED)):  # of one image without that axis too
         raise UnsupportedOptionError(
             f"{type(module.processor).__name__} gives {PIXELS} {shape or 'nowhere'}"
             f"{' and, for each image, ' * bool(strange)}{', '.join(strange)} "
@@ -86,9 +89,9 @@ def _in_groups(given: dict[str, torch.Tensor], grid: Mapping[str, int]) -> dict[
     of the ids and masks one in the place of all tokens of the image, where these are alike.
     """
     pixels, place = given[PIXELS], grid["place"]
-    if pixels.ndim != len(PATCH_AXES):
+    if pixels.ndim not in (len(PATCH_AXES), len(PATCH_AXES) - 1):
         return given
-    groups = pixels.reshape(-1, grid["merge"] ** 2, pixels.shape[2])
+    groups = pixels.reshape(-1, grid["merge"] ** 2, pixels.shape[-1])
     found = {GRIDDED[0]: groups}
     for name, tensor in given.items():
         if name not in (PIXELS, *GRIDDED) and tensor.ndim == len(ROW):
@@ -101,9 +104,9 @@ def _in_groups(given: dict[str, torch.Tensor], grid: Mapping[str, int]) -> dict[
     return found
 
 
-def _grid(module: Any, config: Mapping[str, Any]) -> dict[str, int]:
+def _grid(module: Any, config: Mapping[str, Any], prompt: str | None) -> dict[str, int]:
     """How the library makes tokens of an image, and where they begin among the ids."""
-    given, token = _given(module, random_images()[0], None), getattr(module.processor, "image_token_id", None)
+    given, token = _given(module, random_images()[0], prompt), getattr(module.processor, "image_token_id", None)
     places = (given["input_ids"][0] == token).nonzero().flatten().tolist() if "input_ids" in given else []
     if not places:
         raise UnsupportedOptionError("an image that becomes patches of any number, and no tokens")
@@ -145,8 +148,8 @@ def _given(module: Any, image: np.ndarray, prompt: str | None) -> dict[str, torc
     return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
 
 
-def _settings(module: Any) -> dict[str, Any]:
-    """The settings of the image processor of a module.
+def _settings(module: Any, prompt: str | None) -> dict[str, Any]:
+    """The settings of the image processor of a module, which the library sends a prompt before an image, or none.
 
     Raises:
         UnsupportedOptionError: if it does anything else to an image than is known there, or has settings that no
@@ -169,7 +172,7 @@ def _settings(module: Any) -> dict[str, Any]:
         if "max_num_patches" in config:
             section["patches"] = _patches(module)
         if {"merge_size", "temporal_patch_size"} <= config.keys():
-            section |= {"grid": _grid(module, config), "size": None}
+            section |= {"grid": _grid(module, config, prompt), "size": None}
         section["resample"] = None if section["resample"] is None else int(section["resample"])
         section = parse_json(json.dumps(section), "the image processor", dict)  # it has tuples
         problems = problems_of_image(section)
@@ -191,10 +194,10 @@ def _called_with(processor: Any, kwargs: Mapping[str, Mapping[str, Any]]) -> Any
     """
     own, common = kwargs.get("image", {}), kwargs.get("common", {})
     given = {**own, **{name: value for name, value in common.items() if name in IMAGE_SETTINGS}}
-    if unknown := [name for name in given if name not in IMAGE_SETTINGS]:
+    if unknown := [name for name in given if name not in (*IMAGE_SETTINGS, *AREAS)]:
         raise UnsupportedOptionError(
             f"processing_kwargs: {', '.join(unknown)} is not supported for images (have: "
-            f"{', '.join(IMAGE_SETTINGS)}).\n"
+            f"{', '.join((*IMAGE_SETTINGS, *AREAS))}).\n"
             "Convert the text tower alone."
         )
     try:

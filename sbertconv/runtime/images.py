@@ -35,11 +35,14 @@ MOST_PIXELS = 2**27  # of a file, 512 MiB in Pillow
 
 def names_image(text: str) -> bool:
     """Whether the library takes a string for an image: the path of a file, an address or a data URI."""
+    return text.startswith(INLINE) or names_medium(text, ENDINGS)
+
+
+def names_medium(text: str, endings: tuple[str, ...]) -> bool:
+    """Whether a string is an address, or the path of a file, with one of these endings in small letters."""
     if text.startswith(ADDRESSES) and " " not in text:
-        return text.partition("#")[0].partition("?")[0].lower().endswith(ENDINGS)
-    if text.startswith(INLINE):
-        return True
-    return text.lower().endswith(ENDINGS) and "\0" not in text and os.path.isfile(text)
+        return text.partition("#")[0].partition("?")[0].lower().endswith(endings)
+    return text.lower().endswith(endings) and "\0" not in text and os.path.isfile(text)
 
 
 def input_names(section: Mapping[str, Any]) -> tuple[str, ...]:

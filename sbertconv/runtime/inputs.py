@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sbertconv.errors import UnsupportedOptionError
-from sbertconv.runtime.images import names_image
+from sbertconv.runtime.images import ADDRESSES, names_image, names_medium
 from sbertconv.runtime.sounds import is_sound, names_sound
 from sbertconv.runtime.tokenization import PROMPT, Conversation
 
 # Modality -> what tells that a string is the name of one
 NAMED: dict[str, Callable[[str], bool]] = {"image": names_image, "audio": names_sound}
+# A string that is a video and not a text (`is_video_url_or_path` of sentence_transformers.base.modality)
+VIDEO = "video"
+VIDEOS = (".mp4", ".avi", ".mov", ".wmv", ".flv", ".mkv")
+HOSTS = ("www.youtube.com", "youtube.com", "youtu.be", "m.youtube.com")
 ROLES = {"user": "text", "query": "query", "document": "document", "system": PROMPT}  # role -> slot of a template
 ORDERS = (("user",), ("query", "document"))  # of the messages of an input, behind one of the role "system" or alone
 
@@ -28,6 +33,15 @@ def modality_of(item: Any, taken: Collection[str]) -> str:
         return next((modality for modality, names in NAMED.items() if modality in taken and names(item)), "text")
     others = [modality for modality in NAMED if modality in taken]
     return "audio" if is_sound(item) and "audio" in taken else next(iter(others), "image")
+
+
+def names_video(text: str) -> bool:
+    """Whether the library takes a string for a video, where the model takes videos: the path of a file, or an
+    address.
+    """
+    if names_medium(text, VIDEOS):
+        return True
+    return text.startswith(ADDRESSES) and " " not in text and re.split("[/?#]", text)[2] in HOSTS
 
 
 def is_text(item: Any) -> bool:
@@ -77,18 +91,24 @@ def task_of(inputs: Sequence[Any], tasks: Iterable[str]) -> str | None:
     return str(task)
 
 
-def plain(index: int, item: Any, *, taken: Collection[str], form: str | None) -> Any:
+def plain(index: int, item: Any, *, taken: Collection[str], left: Collection[str], form: str | None) -> Any:
     """An input without its wrapping: a text, a pair, an image, a sound, or a conversation.
 
     Args:
         index: its place, for messages.
         item: what was passed.
         taken: the modalities that the model takes.
+        left: those that the model took before it was converted, and no graph does.
         form: of a model with a chat template, how it has the content of messages: "flat" or "structured".
 
     Raises:
-        UnsupportedOptionError: for a dict or a message that the model does not take.
+        UnsupportedOptionError: for a dict, a message or the name of a video that the model does not take.
     """
+    if isinstance(item, str) and VIDEO in left and names_video(item):
+        raise UnsupportedOptionError(
+            f"Input {index}: {item!r:.60} names a video (have: {' or '.join(map(repr, taken))}; videos are not "
+            "converted).\nPass one of its pictures."
+        )
     if is_message(item) or is_conversation(item):
         return conversation(index, item if isinstance(item, list) else [item], form)
     if isinstance(item, Mapping) and not isinstance(item, Conversation) and not ("audio" in taken and is_sound(item)):

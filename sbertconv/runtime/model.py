@@ -237,12 +237,12 @@ class ConvertedModel:
         Raises:
             UnsupportedOptionError: for messages among texts, which the library takes for the content of a message.
         """
-        taken = self.modalities
-        if taken == ("text",) and all(isinstance(item, str) for item in items):
+        taken, left = self.modalities, self.artifact.manifest.get("not_converted", [])
+        if taken == ("text",) and not left and all(isinstance(item, str) for item in items):
             return list(items)
         sections = [graph.section["tokenizer"] for graph in self.graphs]
         form = next((one["message_format"] for one in sections if one and "message_format" in one), None)
-        found = [plain(index, item, taken=taken, form=form) for index, item in enumerate(items)]
+        found = [plain(index, item, taken=taken, left=left, form=form) for index, item in enumerate(items)]
         if len({isinstance(item, Conversation) for item in found}) > 1:
             raise UnsupportedOptionError("Messages and texts in one call.\nPass each kind in a call of its own.")
         return found

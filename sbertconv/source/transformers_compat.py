@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sbertconv.frameworks import private
+
 PYTORCHS, CAUSAL_SKIP = "sdpa", "allow_is_causal_skip"  # an attention, and what leaves its mask out
 CHOOSES_EXPERTS = "_can_set_experts_implementation"  # of models with a mixture of experts; others do not have it
 ON_TORCHVISION, PILLOW = "TorchvisionBackend", "Pil"  # the base of image processors, and how the others' names end
 RESIZES = "resize_positional_embeddings"  # of the embeddings of SigLIP 2 and of what has its image encoder
+ADDS_AT_IMAGES = "_deepstack_process"  # of language models that read features of an image after their first layers
 
 
 def chooses_experts(module: Any) -> bool:
@@ -45,3 +48,26 @@ def on_pillow(processor: Any) -> Any | None:
         return None
     other = getattr(transformers, f"{type(processor).__name__}{PILLOW}", None)
     return None if other is None else other.from_dict(processor.to_dict())
+
+
+def interpolation(encoder: Any, places: Any, grid: Any) -> dict[str, Any]:
+    """How an encoder of images resizes its table of places to the grid of one image, which it asks for by these names.
+
+    Args:
+        encoder: has `num_grid_per_side`, `interpolation_mode` and `interpolation_align_corners`.
+        places: row and column of each patch, int64 [patches, 2].
+        grid: frames, rows and columns of patches, int64 [1, 3].
+
+    Returns:
+        interp_indices, int64 [patches, entries], which entries of the table make a place, and interp_weights, float32
+        [patches, entries], how much of each is in it.
+    """
+    from transformers import vision_utils
+
+    side, along = encoder.num_grid_per_side, private(vision_utils, "_interpolation_axis_taps_weights", "transformers")
+    options = (side, encoder.interpolation_mode, encoder.interpolation_align_corners)
+    (rows, of_rows), (columns, of_columns) = (along(places[:, axis], grid[0, axis + 1], *options) for axis in (0, 1))
+    return {
+        "interp_indices": (rows[:, :, None] * side + columns[:, None, :]).flatten(1),
+        "interp_weights": (of_rows[:, :, None] * of_columns[:, None, :]).flatten(1),
+    }
