@@ -200,6 +200,10 @@ def support_page() -> list[str]:
             for name, case in settings.items()
         ),
         "",
+        "Models whose images are tokens of any number have rows for the formats that take them, with the engines of each:",
+        "",
+        *(f"- {name} ({', '.join(formats)})" for name, formats in cases.GRIDDED.items()),
+        "",
         "## Modalities",
         "",
         "A model that takes several kinds of input becomes a graph for each. Another kind is refused by its name.",

@@ -364,6 +364,16 @@ QWEN_VL: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
 }
 
 
+# Models whose images are tokens of any number -> the formats that the tests convert them to; the others of `BACKENDS`
+# want sizes beforehand, and refuse them by name.
+GRIDDED: Mapping[str, tuple[str, ...]] = {
+    "colqwen2": ("onnx", "torch"),
+    "qwen2_vl": ("torch",),
+    "qwen2_5_vl": ("onnx",),
+    "qwen3_vl": ("onnx",),
+}
+
+
 def qwen_vl(model_type: str, **options: Any) -> SentenceTransformer:
     """A language model that reads an image as tokens of any number, which have a row and a column."""
     names = {"image": "<|image_pad|>", "video": "<|video_pad|>"}

@@ -449,7 +449,7 @@ GRIDDED_WAYS: dict[str, Callable[[Any, Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", GRIDDED_WAYS)
+@pytest.mark.parametrize("way", cases.GRIDDED["colqwen2"])
 def test_pages_of_any_size_have_the_vectors_of_the_library(way: str, grids: Any, tmp_path: Path) -> None:
     converted = sbertconv.load(GRIDDED_WAYS[way](grids, tmp_path / "pages").folder, format=way)
     images = [RGBA, RGB.convert("P"), *(RGB.resize(size) for size in SIZES)]
@@ -471,7 +471,9 @@ NOT_TAKEN: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize(("model_type", "way"), [("qwen2_vl", "torch"), ("qwen2_5_vl", "onnx"), ("qwen3_vl", "onnx")])
+@pytest.mark.parametrize(
+    ("model_type", "way"), [(name, way) for name in cases.QWEN_VL for way in cases.GRIDDED[name]]
+)
 def test_images_of_any_size_among_texts_have_the_vectors_of_the_library(
     model_type: str, way: str, tmp_path: Path
 ) -> None:
