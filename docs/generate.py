@@ -200,7 +200,7 @@ def support_page() -> list[str]:
             for name, case in settings.items()
         ),
         "",
-        "Models whose images are tokens of any number have rows for the formats that take them, with the engines of each:",
+        "Models whose images are tokens of any number have rows for the formats that take them:",
         "",
         *(f"- {name} ({', '.join(formats)})" for name, formats in cases.GRIDDED.items()),
         "",

@@ -471,9 +471,7 @@ NOT_TAKEN: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("model_type", "way"), [(name, way) for name in cases.QWEN_VL for way in cases.GRIDDED[name]]
-)
+@pytest.mark.parametrize(("model_type", "way"), [(name, way) for name in cases.QWEN_VL for way in cases.GRIDDED[name]])
 def test_images_of_any_size_among_texts_have_the_vectors_of_the_library(
     model_type: str, way: str, tmp_path: Path
 ) -> None:
