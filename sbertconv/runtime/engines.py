@@ -212,8 +212,10 @@ def load_keras_model(path: Path, named: Path | None = None) -> Any:
     Raises:
         ArtifactError: if it is broken, holds what could run code or asks for more than it holds, or Keras cannot load
             it.
+        UnsupportedOptionError: if Keras has run before this process was forked.
     """
     keras, named = import_keras(), named or path
+    start_engine("keras")
     importlib.import_module("sbertconv.layers")  # registers them
     with scratch_folder() as folder:  # Keras would hold the whole file in memory beside the model
         with opened_archive(path, named) as archive:
@@ -509,17 +511,25 @@ def proven_engines(artifact: Artifact, form: str) -> list[str]:
     return [name for name in proven if importlib.util.find_spec(ENGINES[name].package)] or proven
 
 
-def check_forked(engine: str) -> None:
-    """Raise UnsupportedOptionError for an engine that a fork has brought here at work, unless it can start again."""
-    if engine in _INHERITED and not ENGINES[engine].forks:
+def start_engine(engine: str) -> None:
+    """Remember that an engine works in this process, unless it can start again in a child.
+
+    Raises:
+        UnsupportedOptionError: for one whose library has worked before the process was forked.
+    """
+    if ENGINES[engine].forks:
+        return
+    library = import_keras().backend.backend() if engine == "keras" else engine
+    if library in _INHERITED:
         raise UnsupportedOptionError(
-            f"{engine} has run before this process was forked, and does not run in a child "
+            f"{library} has run before this process was forked, and does not run in a child "
             f"(have: {', '.join(name for name, found in ENGINES.items() if found.forks)}).\n"
-            "Start processes with the method spawn or forkserver, or before the first answer."
+            "Start processes with the method spawn or forkserver, or before the first conversion or answer."
         )
+    _USED.add(library)
 
 
-_USED: set[str] = set()  # engines that have opened a graph in this process
+_USED: set[str] = set()  # libraries whose threads have started in this process
 _INHERITED: set[str] = set()  # those of the processes that it was forked from
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(after_in_child=lambda: _INHERITED.update(_USED))
@@ -592,8 +602,7 @@ def open_graph(artifact: Artifact, section: GraphSection, form: str, engine: str
         MissingDependencyError: if the engine, or its device, is not there.
     """
     package = ENGINES[engine].package
-    check_forked(engine)
-    _USED.add(engine)
+    start_engine(engine)
     try:
         if options.device is not None:
             check_options(engine, options)

@@ -14,6 +14,7 @@ from sbertconv.artifact.folder import MANIFEST, given_path
 from sbertconv.artifact.kinds import HEADS, MODEL_CLASSES, ModelClass, class_named
 from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, missing_packages, require
+from sbertconv.runtime.engines import start_engine
 from sbertconv.source.adapters import passed_over
 from sbertconv.source.bare import BARE, POOLING, TOKEN_MODULES
 from sbertconv.source.chain import ModuleSpec
@@ -108,7 +109,9 @@ class Source:
 
         Raises:
             SourceError: if weights are missing, corrupt or not finite, or the model cannot be built.
+            UnsupportedOptionError: if PyTorch has run here before this process was forked, whose threads it lacks.
         """
+        start_engine("torch")
         with rust_errors(self.name, SourceError):
             yield from self._prepared(widened_late)
 
