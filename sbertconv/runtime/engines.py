@@ -60,13 +60,46 @@ def graph_file(artifact: Artifact, section: GraphSection, form: str) -> Path:
 
 
 def open_onnx(artifact: Artifact, section: GraphSection, options: EngineOptions) -> Run:
-    """ONNX Runtime. A provider that cannot start is an error: ONNX Runtime itself would go on without it. Memory
-    patterns are off: they are kept for every shape that comes. The arena stays: without it memory is more, not less.
+    """ONNX Runtime.
+
+    Raises:
+        UnsupportedOptionError: if it does not open the graph as it is told to.
+        MissingDependencyError: what `onnx_session` raises.
     """
     require("onnx", "onnxruntime")
     import onnxruntime
 
     path = graph_file(artifact, section, "onnx")
+    told = {name: given for name in ("session_options", "providers") if (given := getattr(options, name))}
+    try:
+        session = onnx_session(path, options)
+    except SbertconvError:
+        raise
+    except Exception as error:
+        if not told:
+            raise
+        raise UnsupportedOptionError(
+            f"{path}: ONNX Runtime {onnxruntime.__version__} does not open it with "
+            f"{', '.join(f'{name}={given!r:.200}' for name, given in told.items())}: {error_text(error, 2)}\n"
+            f"Give {' and '.join(told)} as ONNX Runtime's documentation has them, or leave them out."
+        ) from error
+    outputs = [tensor["name"] for tensor in section["outputs"]]
+    if options.kind != CPU:
+        return lambda feeds: run_bound(session, feeds, outputs, options)
+    return lambda feeds: dict(zip(outputs, session.run(outputs, feeds), strict=True))
+
+
+def onnx_session(path: Path, options: EngineOptions) -> Any:
+    """A session of ONNX Runtime. A provider that cannot start is an error: ONNX Runtime itself would go on without it.
+    Memory patterns are off: they are kept for every shape that comes. The arena stays: without it memory is more, not
+    less.
+
+    Raises:
+        UnsupportedOptionError: for a session option that it does not have.
+        MissingDependencyError: for a provider that is not there, or does not start.
+    """
+    import onnxruntime
+
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = max(1, options.cores // options.parallel)
     session_options.log_severity_level = 4  # what it logs in colours it raises as well
@@ -91,10 +124,7 @@ def open_onnx(artifact: Artifact, section: GraphSection, options: EngineOptions)
             f"ONNX Runtime {onnxruntime.__version__} cannot start {', '.join(silent)} here.\n"
             "Check the driver of the GPU and the CUDA libraries that this version of onnxruntime-gpu needs."
         )
-    outputs = [tensor["name"] for tensor in section["outputs"]]
-    if options.kind != CPU:
-        return lambda feeds: run_bound(session, feeds, outputs, options)
-    return lambda feeds: dict(zip(outputs, session.run(outputs, feeds), strict=True))
+    return session
 
 
 def run_bound(session: Any, feeds: Arrays, outputs: list[str], options: EngineOptions) -> Arrays:
