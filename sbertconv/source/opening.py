@@ -326,6 +326,7 @@ def open_source(
             source = _from_live(model)
         elif (path := given_path(model, SourceError)).exists():
             source = _from_folder(path, str(model), str(path), None, trust_remote_code, model_class)
+            source = replace(source, folder=path.absolute(), location=str(path.absolute()))  # the process may move
         else:
             source = _from_hub(str(model), revision, trust_remote_code, model_class)
     except OSError as error:  # a name in its files that is too long, a folder that may not be read
