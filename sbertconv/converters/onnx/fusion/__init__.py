@@ -68,7 +68,7 @@ def fuse(model: ir.Model, tied: bool = True) -> None:
 
 
 def name_outputs(model: ir.Model, names: Sequence[str]) -> None:
-    """Give the outputs these names. Those that rules have made one tensor, as they do with a copy, are several again."""
+    """Give the outputs these names; outputs that rules have made one tensor, as of a copy, are several again."""
     outputs = model.graph.outputs
     for place, name in enumerate(names):
         if (value := outputs[place]) in outputs[:place]:
