@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, folder_name, read_artifact
 from sbertconv.artifact.kinds import EXACT, HEAD_OUTPUTS, NORMALIZES
-from sbertconv.artifact.publishing import Staging, stage
+from sbertconv.artifact.publishing import Staging, stage, target_path
 from sbertconv.errors import CONVERT_AGAIN, WAYS_OUT, ArtifactError, UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.memory import release_memory, settled_heap
 from sbertconv.options import GateOptions, ModelOptions, ProofOptions, RuleOptions
@@ -306,13 +306,15 @@ def with_changes(
     return replace(source, changes={name: value for name, value in asked.items() if value}, heads=heads)
 
 
-def target_folder(directory: str | Path | None, name: str, kind: str) -> str | Path:
-    """The folder to write: the one that was given, or the default."""
+def target_folder(directory: str | Path | None, name: str, kind: str) -> Path:
+    """The folder to write: the one that was given, or the default. A conversion may wait for another one, during which
+    the process may move.
+    """
     if directory == "":
         raise UnsupportedOptionError(
             "The folder to write has an empty name.\nName it, or leave it out for the default: '.' is the current one."
         )
-    return default_directory(name, kind) if directory is None else directory
+    return target_path(default_directory(name, kind) if directory is None else directory)
 
 
 def default_directory(name: str, kind: str) -> Path:

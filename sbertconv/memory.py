@@ -14,6 +14,16 @@ from pathlib import Path
 CONVERSION = threading.RLock()
 
 
+def _unlocked() -> None:
+    """Give a forked child a lock of its own: the thread that held the other has stayed in the parent."""
+    global CONVERSION
+    CONVERSION = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_unlocked)
+
+
 @contextlib.contextmanager
 def settled_heap() -> Iterator[None]:
     """Let one conversion run at a time, a second thread waits; and keep the collections in here from looking at what

@@ -498,10 +498,10 @@ def lowercased() -> SentenceTransformer:
     return chain(st.Transformer(str(tiny.transformer_folder("roberta")), do_lower_case=True), pooling())
 
 
-def task_lengths() -> SentenceTransformer:
+def task_lengths(pooled: torch.nn.Module | None = None, query_length: int = 8) -> SentenceTransformer:
     folder = tiny.transformer_folder("bert", num_hidden_layers=1)
-    module = st.Transformer(str(folder), query_length=8, document_length=20)
-    return chain(module, pooling(), prompts=PROMPTS)
+    module = st.Transformer(str(folder), query_length=query_length, document_length=20)
+    return chain(module, pooled or pooling(), prompts=PROMPTS)
 
 
 # What an architecture's manifest says where it differs from the others, and why.
@@ -544,6 +544,16 @@ MODULES = {
             prompts=PROMPTS,
             default_prompt_name="query",
         )
+    ),
+    "pooling without prompt, which is longer than a query": Case(
+        lambda: task_lengths(pooling(include_prompt=False), query_length=4),
+        expected={"inputs": [*BERT_INPUTS, "prompt_length"]},
+        checks=("encode_query",),
+    ),
+    "pooling without prompt, which word embeddings do not count": Case(
+        lambda: words(pooling(include_prompt=False), prompts=PROMPTS),
+        expected={"inputs": ["input_ids", "attention_mask"]},
+        checks=("prompt query", "prompt passage"),
     ),
     "dense tanh": Case(lambda: bert(pooling(), dense())),
     "dense without bias": Case(lambda: static(dense(bias=False, activation_function=torch.nn.Identity()))),
@@ -598,7 +608,7 @@ MODULES = {
     "bag of words, once each": Case(
         lambda: chain(
             st.BoW(VOCABULARY, {"fox": 2.5}, unknown_word_weight=0.5, cumulative_term_frequency=False),
-            dense(in_features=len(VOCABULARY)),
+            dense(in_features=len(VOCABULARY), activation_function=torch.nn.Softsign()),  # which Keras traces
         )
     ),
     "static embedding": Case(lambda: chain(static_embedding(), st.Normalize())),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import resource
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -566,6 +567,26 @@ def test_a_conversion_leaves_only_its_folder(static_folder: Path, tmp_path: Path
     assert artifact.folder == tmp_path / f"{static_folder.name}-onnx"
     assert [path.name for path in tmp_path.iterdir()] == [artifact.folder.name]
     artifact.verify_hashes()
+
+
+def test_relative_paths_are_those_of_the_call(
+    static_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process moves to another folder while a conversion waits for the one before it."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    (here / "model").symlink_to(static_folder)
+
+    @contextlib.contextmanager
+    def waited() -> Iterator[None]:
+        monkeypatch.chdir(there)
+        yield
+
+    monkeypatch.setattr("sbertconv.conversion.settled_heap", waited)
+    monkeypatch.chdir(here)
+    assert sbertconv.to_torch("model", "converted").folder == here / "converted"
+    assert list(there.iterdir()) == []
 
 
 def test_the_default_folder_is_named_after_the_link_that_was_given(

@@ -201,6 +201,18 @@ def test_an_activation_as_an_output(
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("convert", [sbertconv.to_onnx, sbertconv.to_openvino, sbertconv.to_tf, sbertconv.to_torch])
+def test_an_activation_that_gives_the_logits_back_is_an_output_too(
+    convert: Callable[..., Artifact], log_sigmoid: CrossEncoder, tmp_path: Path
+) -> None:
+    model = CrossEncoder(modules=list(log_sigmoid), device="cpu", activation_fn=torch.nn.Identity())
+    artifact = convert(model, tmp_path / "converted", activation=True)
+    assert [output["name"] for output in artifact.manifest["graphs"][0]["outputs"]] == ["logits", "scores"]
+    assert not any("fused" in note for note in artifact.manifest["notes"])
+    found = sbertconv.load(artifact.folder, format=artifact.formats[0]).predict(PAIRS)
+    np.testing.assert_allclose(found, model.predict(PAIRS), atol=1e-5, rtol=1e-5)
+
+
 def test_a_classifier_goes_back_to_its_own_checkpoint(tmp_path: Path, cli: Callable[..., Ran]) -> None:
     folder = sentiment("bert")
     ran = cli("to-tf", folder, tmp_path / "keras", "--format", "keras", "--activation")

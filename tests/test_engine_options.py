@@ -173,6 +173,11 @@ REFUSED = {
     "no thread": ({"threads": 0}, UnsupportedOptionError, "threads=0"),
     "more threads than a machine starts": ({"threads": 100_000}, UnsupportedOptionError, "threads=100000"),
     "options that are no dict": ({"session_options": 5}, UnsupportedOptionError, "session_options=5"),
+    "options without names": ({"session_options": {1: 2}}, UnsupportedOptionError, "session_options=.1: 2"),
+    "providers that are no names": ({"providers": [5]}, UnsupportedOptionError, "a list of names or of pairs"),
+    "a provider's options that are no dict": (
+        {"providers": [("CPUExecutionProvider", 5)]}, UnsupportedOptionError, "a list of names or of pairs",
+    ),
     "providers that are no list": ({"providers": "CPU"}, UnsupportedOptionError, "providers='CPU'"),
     "a provider of another engine": (
         {"engine": "openvino", "providers": ["CPUExecutionProvider"]}, UnsupportedOptionError, "have: onnxruntime",
@@ -194,6 +199,9 @@ def test_what_is_not_there_is_refused_when_the_model_is_loaded(case: str, bert_a
     [
         ({"providers": ["NoneExecutionProvider"]}, "has no NoneExecutionProvider"),
         ({"session_options": {"no_such_option": 1}}, "no option 'no_such_option'"),
+        ({"session_options": {"intra_op_num_threads": "x"}}, "with session_options=.*\nGive session_options as"),
+        ({"session_options": {"add_session_config_entry": 1}}, "with session_options=.*\nGive session_options as"),
+        ({"session_options": {"session." * 1000: 1}}, "with session_options=.*\nGive session_options as"),
     ],
 )
 def test_what_onnx_runtime_does_not_know_is_refused_when_it_opens(

@@ -60,6 +60,10 @@ FORMS: dict[str, Callable[[Any], Any]] = {
     "PyTorch": lambda tokenizer: encoding(tokenizer, return_tensors="pt", return_special_tokens_mask=True),
     "lists": lambda tokenizer: encoding(tokenizer, return_tensors=None, return_special_tokens_mask=True),
     "lists of several lengths": lambda tokenizer: encoding(tokenizer, return_tensors=None, padding=False),
+    "arrays of several lengths": lambda tokenizer: {
+        name: [np.array(row) for row in rows]
+        for name, rows in encoding(tokenizer, return_tensors=None, padding=False).items()
+    },
     "ragged": lambda tokenizer: ragged(encoding(tokenizer, return_tensors=None, padding=False)),
 }
 
@@ -172,8 +176,12 @@ def test_rows_of_several_lengths_need_a_mask() -> None:
     ids = keras.Input((None,), dtype="int32", name="input_ids")
     model = NamedModel({"input_ids": ids}, keras.layers.Embedding(8, 2)(ids))
     assert model(np.array([[1, 2], [3, 4]])).shape == (2, 2, 2)
-    with pytest.raises(UnsupportedOptionError, match="no attention_mask"):
-        model({"input_ids": [[1, 2], [3]]})
+    for form in (list, np.array):
+        with pytest.raises(UnsupportedOptionError, match="no attention_mask"):
+            model({"input_ids": [form([1, 2]), form([3])]})
+    for wrong in ([[[1]], [[2, 3]]], [["a"]], [[2**40]], [[1], 2]):
+        with pytest.raises(UnsupportedOptionError, match="input_ids has rows that are no int32"):
+            model({"input_ids": wrong})
 
 
 def test_a_summary_shows_traced_layers_under_their_paths(model: Any) -> None:

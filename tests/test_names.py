@@ -106,12 +106,16 @@ def test_openvino_files_get_other_names(bert_folder: Path, tmp_path: Path) -> No
     assert 'names="embedding"' in (packed.folder / "openvino/openvino_model.xml").read_text(encoding="utf-8")
 
 
-def test_last_hidden_state_is_the_transformers_own(tmp_path: Path) -> None:
-    """Before a Dense on tokens, and compared with the library's in the conversion."""
+@pytest.mark.parametrize("size", [16, 32], ids=["before a Dense", "alone"])
+def test_last_hidden_state_is_the_transformers_own(size: int, tmp_path: Path) -> None:
+    """Before a Dense on tokens, or the same as token_embeddings; compared with the library's in the conversion."""
     dense = st.Dense(32, 16, module_input_name="token_embeddings", module_output_name="token_embeddings")
-    model = cases.chain(tiny.transformer("bert", num_hidden_layers=1), dense, st.Pooling(16))
+    modules = [dense] if size == 16 else []
+    model = cases.chain(tiny.transformer("bert", num_hidden_layers=1), *modules, st.Pooling(size))
     outputs = ("sentence_embedding", "token_embeddings", "last_hidden_state")
     artifact = sbertconv.to_onnx(model, tmp_path / "model", outputs=outputs)
+    assert artifact.manifest["notes"] == []
+    assert [output["name"] for output in artifact.manifest["graphs"][0]["outputs"]] == list(outputs)
     checks = [check["name"] for check in artifact.manifest["parity"]["checks"]]
     assert "last hidden state" in checks
     found = sbertconv.load(artifact.folder).encode(TEXTS, output_value="last_hidden_state")

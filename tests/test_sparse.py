@@ -159,9 +159,10 @@ def test_an_intersection_is_the_library_s(bert: tuple[SparseEncoder, Path, Spars
             ours = converted.intersection(one, other)
             assert (ours.shape, ours.dtype) == (tuple(theirs.shape), np.float32)
             np.testing.assert_allclose(dense(ours), dense(theirs), **CLOSE)
-    signed = converted.intersection(np.array([1.0, -1, 0]), np.array([[-1.0, -2, 3]]))
-    np.testing.assert_array_equal(signed.toarray(), [[0, 2, 0]])
-    assert signed.nnz == 1
+    for form in (np.array, list):
+        signed = converted.intersection(form([1.0, -1, 0]), form([[-1.0, -2, 3]]))
+        np.testing.assert_array_equal(signed.toarray(), [[0, 2, 0]])
+        assert signed.nnz == 1
 
 
 def test_what_cannot_be_asked_is_an_error(
@@ -176,6 +177,10 @@ def test_what_cannot_be_asked_is_an_error(
         (lambda: converted.decode(np.zeros((1, 1, 1))), "3 dimensions"),
         (lambda: converted.intersection(np.zeros(3), np.zeros(2)), "no intersection"),
         (lambda: converted.intersection(np.zeros((1, 3)), np.zeros(3)), "no intersection"),
+        (lambda: converted.intersection(None, None), "no array of numbers"),
+        (lambda: converted.intersection(1, 2), "no intersection"),
+        (lambda: converted.matrix([1]), "int is no row"),
+        (lambda: converted.matrix(None), "NoneType is no list"),
         (lambda: converted.decode(np.zeros(3), top_k=0), "top_k must be"),
         (lambda: sbertconv.to_onnx(folder, tmp_path / "x", outputs=["indices"]), "nothing without each other"),
         (lambda: sbertconv.to_onnx(folder, tmp_path / "x", top_k=-1), "top_k=-1"),

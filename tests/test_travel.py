@@ -43,6 +43,8 @@ folder, form, engine, first = sys.argv[1:]
 texts = ["one", "the second text is longer", ""]
 model = sbertconv.load(folder, format=form, engine=engine)
 expected = model.encode(texts) if first == "used" else None
+if first not in ("new", "used"):
+    sbertconv.load(folder, format=first).encode(texts)
 reading, writing = os.pipe()
 child = os.fork()
 if child == 0:
@@ -235,6 +237,68 @@ def test_an_engine_that_cannot_start_again_says_so(folder: str, form: str, engin
     ran = run_python(FORK, converted, form, engine, "used")
     assert f"{engine} has run before this process was forked" in ran.err
     assert "spawn" in ran.err
+
+
+@NO_FORK
+def test_engines_of_one_library_say_so_too(bert_keras: Path) -> None:
+    """Keras runs on the threads of TensorFlow, which a SavedModel has started."""
+    pytest.importorskip("tensorflow")
+    ran = run_python(FORK, bert_keras, "keras", "keras", "saved_model")
+    assert "tensorflow has run before this process was forked" in ran.err
+
+
+CONVERTING = """
+import os, signal, sys, threading
+import sbertconv
+from sbertconv.memory import settled_heap
+
+model, converted, folder = sys.argv[1:]
+verbs = {
+    "to_onnx": lambda: sbertconv.to_onnx(model, folder),
+    "to_openvino": lambda: sbertconv.to_openvino(model, folder),
+    "to_torch": lambda: sbertconv.to_torch(model, folder),
+    "to_tf": lambda: sbertconv.to_tf(model, folder, formats=["keras"]),
+    "trim": lambda: sbertconv.trim(model, folder, keep=["a"]),
+    "shorten": lambda: sbertconv.shorten(model, folder, layers="1"),
+    "to_static": lambda: sbertconv.to_static(model, folder),
+    "verify": lambda: sbertconv.verify(model, converted),
+    "pipeline": lambda: sbertconv.pipeline(model),
+}
+
+def converting(held, done):
+    with settled_heap():
+        held.set()
+        done.wait()
+
+sbertconv.pipeline(model)
+held, done = threading.Event(), threading.Event()
+threading.Thread(target=converting, args=(held, done), daemon=True).start()
+held.wait()  # a conversion is at work in a thread of the parent
+for name, verb in verbs.items():
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        try:
+            verb()
+        except sbertconv.UnsupportedOptionError as error:
+            os._exit(0 if str(error).startswith("torch has run before this process was forked") else 2)
+        except sbertconv.MissingDependencyError:
+            os._exit(0)
+        os._exit(3)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code == 0, (name, code)
+done.set()
+"""
+
+
+@NO_FORK
+def test_a_conversion_in_a_child_of_one_that_converted_says_so(
+    bert_folder: Path, bert_artifact: Path, tmp_path: Path
+) -> None:
+    """PyTorch would wait for threads that stayed in the parent, and the child for the parent's own conversion."""
+    ran = run_python(CONVERTING, bert_folder, bert_artifact, tmp_path / "new")
+    assert ran.code == 0, ran.err
+    assert list(tmp_path.iterdir()) == []
 
 
 @NO_FORK

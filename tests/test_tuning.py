@@ -19,7 +19,7 @@ from sbertconv.runtime import cpus, opening, tuned
 from sbertconv.runtime.batches import TOKENS_PER_CORE
 from sbertconv.runtime.options import default_threads
 from sbertconv.runtime.records import add_record, read_records, records_file
-from sbertconv.runtime.tuned import RECORDS, Setting, Tuned, tuned_here
+from sbertconv.runtime.tuned import RECORDS, Setting, Tuned, fastest, tuned_here
 
 SECONDS = {("onnxruntime", 1): 3.0, ("onnxruntime", 2): 1.0, ("openvino", 1): 2.0, ("openvino", 2): 4.0}
 
@@ -83,6 +83,11 @@ def test_what_is_asked_for_is_done(measured: tuning.Tuning, both: Path) -> None:
     assert sbertconv.load(both, many=True, threads=1).parallel == 1
 
 
+WRONG: tuple[dict[str, int], ...] = (
+    {"threads": -1}, {"threads": 0}, {"threads": 100_000}, {"parallel": 0}, {"parallel": 100_000}, {"batch_tokens": 0},
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -92,6 +97,7 @@ def test_what_is_asked_for_is_done(measured: tuning.Tuning, both: Path) -> None:
         {"cores": 64},
         {"versions": {"onnxruntime": "0.1"}},
         {"one": Setting("litert"), "many": Setting("litert")},
+        *({"one": Setting("onnxruntime", **wrong)} for wrong in WRONG),
     ],
 )
 def test_a_result_of_other_circumstances_does_not_count(
@@ -100,6 +106,12 @@ def test_a_result_of_other_circumstances_does_not_count(
     records_file(RECORDS).unlink()
     add_record(RECORDS, replace(measured.record, **changes))
     assert "tune measures this one" in sbertconv.load(both).because
+
+
+def test_a_setting_that_its_engine_does_not_take_does_not_count(measured: tuning.Tuning, both: Path) -> None:
+    add_record(RECORDS, replace(measured.record, one=Setting("keras", parallel=2)))
+    found, _ = fastest(opening.artifact_at(both), "onnx", ["keras"])
+    assert found == Setting("keras")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'[{"folder": 1}]', b"[" * 100_000, b"[" + b" " * (1 << 20) + b"]"])

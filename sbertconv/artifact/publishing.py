@@ -120,6 +120,20 @@ class Staging:
         return sorted(name for name in found if name not in known)
 
 
+def target_path(target: str | Path) -> Path:
+    """The folder that a target is, wherever the process moves to: a link stays, the folder behind it is replaced.
+
+    Raises:
+        ArtifactError: if no folder can have that name.
+    """
+    try:
+        path = Path(target).expanduser().resolve()
+        path.exists()
+    except (OSError, TypeError, ValueError, RuntimeError) as error:  # a loop of links, a name that no file can have
+        raise ArtifactError(f"{str(target)!r:.200}: cannot be written: {error}\nChoose another folder.") from error
+    return path
+
+
 @contextlib.contextmanager
 def stage(target: str | Path, *, overwrite: bool = False) -> Iterator[Staging]:
     """A staging folder for `target`; whatever happens inside, only `publish()` touches the target.
@@ -127,11 +141,7 @@ def stage(target: str | Path, *, overwrite: bool = False) -> Iterator[Staging]:
     Raises:
         ArtifactError: if the target exists without `overwrite`, or its parent cannot be written.
     """
-    try:
-        target = Path(target).expanduser().resolve()  # a link stays, what it leads to is replaced
-        target.exists()
-    except (OSError, TypeError, ValueError, RuntimeError) as error:  # a loop of links, a name that no file can have
-        raise ArtifactError(f"{str(target)!r:.200}: cannot be written: {error}\nChoose another folder.") from error
+    target = target_path(target)
     staging = Staging(target, overwrite)
     if target.exists():
         staging._refuse_existing()

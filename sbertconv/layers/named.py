@@ -76,12 +76,21 @@ class NamedModel(keras.Model):
             return value.to_tensor()
         if hasattr(value, "detach") and keras.backend.backend() != "torch":
             return value.detach().cpu().numpy()
-        if not isinstance(value, (list, tuple)) or not value or not isinstance(value[0], (list, tuple)):
+        if not isinstance(value, (list, tuple)) or not value or np.ndim(value[0]) == 0:
             return np.asarray(value) if isinstance(value, (list, tuple)) else value
-        longest = max(map(len, value))
-        if any(len(row) < longest for row in value):
-            self._check_mask(name)
-        return np.array([[*row, *[0] * (longest - len(row))] for row in value], dtype="int32")
+        dtype = self.input[name].dtype
+        try:
+            rows = [np.asarray(row, dtype) for row in value]
+            longest = max(map(len, rows))
+            if any(row.shape != (longest,) for row in rows) and all(row.ndim == 1 for row in rows):
+                self._check_mask(name)
+                rows = [np.pad(row, (0, longest - len(row))) for row in rows]
+            return np.stack(rows)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UnsupportedOptionError(
+                f"{self.name}: {name} has rows that are no {dtype}, or of several shapes: {error}.\n"
+                "Pass what the model's own tokenizer gives."
+            ) from error
 
     def _check_mask(self, name: str) -> None:
         if MASK not in self.input:

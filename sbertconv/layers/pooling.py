@@ -100,7 +100,7 @@ class Pooling(keras.layers.Layer):
 
     Args:
         modes: names of pooling modes, in the order of their parts in the result.
-        include_prompt: False: the first "prompt_length" tokens of each row do not count.
+        include_prompt: False: the first "prompt_length" tokens of each row do not count, where that is given.
 
     Input: a dict with "token_embeddings" [batch, sequence, dim] and, where the model has them,
     "attention_mask" [batch, sequence], "prompt_length" [batch], "token_weights_sum" [batch] and
@@ -118,7 +118,7 @@ class Pooling(keras.layers.Layer):
         if attention_mask is None:  # images have no padding
             attention_mask = ops.ones_like(embeddings[..., 0], dtype="int32")
         mask = ops.cast(attention_mask, "int32")
-        if not self.include_prompt:
+        if not self.include_prompt and "prompt_length" in inputs:
             start = first_token(mask) + ops.cast(inputs["prompt_length"], "int32")
             mask = mask * ops.cast(positions(mask) >= ops.expand_dims(start, -1), "int32")
         tokens = Tokens(embeddings, mask, ops.cast(attention_mask, "int32"), inputs.get("token_weights_sum"))

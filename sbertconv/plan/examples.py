@@ -65,16 +65,22 @@ def example_features(route: DescribedRoute, model: SentenceTransformer) -> dict[
     """The library's own features of a few texts; padded tokens are replaced by a batch that suits tracing."""
     if route.modality != "text":
         return {**with_tokens(route, other_example(route)), "modality": route.modality}
+    features = asked(route, model)
+    ids = features.get("input_ids")  # a bag of words has none
+    if route.input is not None and ids is not None and ids.ndim == 2:
+        section = route.input.section
+        known = sorted({int(number) for number in ids.flatten()})
+        features |= {name: t for name, t in token_example(route, section, known).items() if name in features}
+    return features | ({"prompt_length": 1} if route.takes_prompt_length else {})
+
+
+def asked(route: DescribedRoute, model: SentenceTransformer, prompt: str | None = None) -> dict[str, Any]:
+    """The library's own features of a few texts, behind a prompt."""
     task = route.tasks[0] if route.tasks else None
     templates = route.input.section.get("templates") if route.input else None
     texts = examples(not templates or any(case["slots"] == ["text"] for case in templates))
     with asking():
-        features: dict[str, Any] = dict(model.preprocess(texts, **({"task": task} if task else {})))
-    if route.input is not None and features["input_ids"].ndim == 2:
-        section = route.input.section
-        known = sorted({int(number) for number in features["input_ids"].flatten()})
-        features |= {name: t for name, t in token_example(route, section, known).items() if name in features}
-    return features | ({"prompt_length": 1} if route.takes_prompt_length else {})
+        return dict(model.preprocess(texts, prompt=prompt, **({"task": task} if task else {})))
 
 
 def examples(single: bool) -> list[Text]:

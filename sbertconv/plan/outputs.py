@@ -107,8 +107,14 @@ def _by_head(output: str) -> Callable[[Any], Callable[[Any], Any]]:
 
 
 def _activated(model: Any) -> Callable[[Any], Any]:
+    """The scores; of an activation that gives its logits back a copy, for a graph has no output twice."""
     activation: Callable[[Any], Any] = model.activation_fn
-    return activation
+
+    def activate(logits: Any) -> Any:
+        scores = activation(logits)
+        return scores.clone() if scores is logits else scores
+
+    return activate
 
 
 def _embedding_content(model: Any, graphs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

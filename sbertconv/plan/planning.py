@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.errors import WAYS_OUT, SbertconvError, SourceError, UnsupportedModuleError
 from sbertconv.plan.context import Context
+from sbertconv.plan.examples import asked
 from sbertconv.plan.images import describe_image
 from sbertconv.plan.preprocessing import InputDescription, describe_input
 from sbertconv.plan.registry import Registry
@@ -128,7 +129,11 @@ def described(route: Route, model: SentenceTransformer) -> DescribedRoute:
         UnsupportedOptionError: for an input that cannot be reproduced.
     """
     prompt = model.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
-    return DescribedRoute(**_fields(route), input=INPUTS[route.modality](route.modules[0][1], prompt))
+    described_input = INPUTS[route.modality](route.modules[0][1], prompt)
+    found = DescribedRoute(**_fields(route), input=described_input, takes_prompt_length=False)
+    if found.modality != "text" or not found.leaves_prompt_out:
+        return found
+    return replace(found, takes_prompt_length="prompt_length" in asked(found, model, "a prompt "))
 
 
 def _described(route: Route, model: SentenceTransformer, problems: dict[str, str]) -> DescribedRoute:
@@ -138,7 +143,7 @@ def _described(route: Route, model: SentenceTransformer, problems: dict[str, str
         return described(route, model)
     except SbertconvError as error:
         problems.setdefault(label, str(error))
-        return DescribedRoute(**_fields(route), input=None)
+        return DescribedRoute(**_fields(route), input=None, takes_prompt_length=False)
 
 
 def _planned(route: DescribedRoute, context: Context, model: SentenceTransformer) -> PlannedRoute:

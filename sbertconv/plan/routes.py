@@ -39,9 +39,11 @@ class DescribedRoute(Route):
 
     Attributes:
         input: how a text, an image or a sound becomes tensors; None for what cannot be reproduced.
+        takes_prompt_length: whether a pooling leaves out the tokens of a prompt, which the library counts for it.
     """
 
     input: InputDescription | None
+    takes_prompt_length: bool
 
     @property
     def wave(self) -> Mapping[str, Any] | None:
@@ -68,7 +70,7 @@ class DescribedRoute(Route):
         tells_queries = any(rule.tells_queries for rule in self.scoring_rules)
         return (
             *names,
-            *(["prompt_length"] if self.takes_prompt_length and self.modality == "text" else []),
+            *(["prompt_length"] if self.takes_prompt_length else []),
             *([IS_QUERY] if tells_queries else []),
         )
 

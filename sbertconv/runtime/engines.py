@@ -60,13 +60,46 @@ def graph_file(artifact: Artifact, section: GraphSection, form: str) -> Path:
 
 
 def open_onnx(artifact: Artifact, section: GraphSection, options: EngineOptions) -> Run:
-    """ONNX Runtime. A provider that cannot start is an error: ONNX Runtime itself would go on without it. Memory
-    patterns are off: they are kept for every shape that comes. The arena stays: without it memory is more, not less.
+    """ONNX Runtime.
+
+    Raises:
+        UnsupportedOptionError: if it does not open the graph as it is told to.
+        MissingDependencyError: what `onnx_session` raises.
     """
     require("onnx", "onnxruntime")
     import onnxruntime
 
     path = graph_file(artifact, section, "onnx")
+    told = {name: given for name in ("session_options", "providers") if (given := getattr(options, name))}
+    try:
+        session = onnx_session(path, options)
+    except SbertconvError:
+        raise
+    except Exception as error:
+        if not told:
+            raise
+        raise UnsupportedOptionError(
+            f"{path}: ONNX Runtime {onnxruntime.__version__} does not open it with "
+            f"{', '.join(f'{name}={given!r:.200}' for name, given in told.items())}: {error_text(error, 2)}\n"
+            f"Give {' and '.join(told)} as ONNX Runtime's documentation has them, or leave them out."
+        ) from error
+    outputs = [tensor["name"] for tensor in section["outputs"]]
+    if options.kind != CPU:
+        return lambda feeds: run_bound(session, feeds, outputs, options)
+    return lambda feeds: dict(zip(outputs, session.run(outputs, feeds), strict=True))
+
+
+def onnx_session(path: Path, options: EngineOptions) -> Any:
+    """A session of ONNX Runtime. A provider that cannot start is an error: ONNX Runtime itself would go on without it.
+    Memory patterns are off: they are kept for every shape that comes. The arena stays: without it memory is more, not
+    less.
+
+    Raises:
+        UnsupportedOptionError: for a session option that it does not have.
+        MissingDependencyError: for a provider that is not there, or does not start.
+    """
+    import onnxruntime
+
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = max(1, options.cores // options.parallel)
     session_options.log_severity_level = 4  # what it logs in colours it raises as well
@@ -91,10 +124,7 @@ def open_onnx(artifact: Artifact, section: GraphSection, options: EngineOptions)
             f"ONNX Runtime {onnxruntime.__version__} cannot start {', '.join(silent)} here.\n"
             "Check the driver of the GPU and the CUDA libraries that this version of onnxruntime-gpu needs."
         )
-    outputs = [tensor["name"] for tensor in section["outputs"]]
-    if options.kind != CPU:
-        return lambda feeds: run_bound(session, feeds, outputs, options)
-    return lambda feeds: dict(zip(outputs, session.run(outputs, feeds), strict=True))
+    return session
 
 
 def run_bound(session: Any, feeds: Arrays, outputs: list[str], options: EngineOptions) -> Arrays:
@@ -212,8 +242,10 @@ def load_keras_model(path: Path, named: Path | None = None) -> Any:
     Raises:
         ArtifactError: if it is broken, holds what could run code or asks for more than it holds, or Keras cannot load
             it.
+        UnsupportedOptionError: if Keras has run before this process was forked.
     """
     keras, named = import_keras(), named or path
+    start_engine("keras")
     importlib.import_module("sbertconv.layers")  # registers them
     with scratch_folder() as folder:  # Keras would hold the whole file in memory beside the model
         with opened_archive(path, named) as archive:
@@ -509,17 +541,25 @@ def proven_engines(artifact: Artifact, form: str) -> list[str]:
     return [name for name in proven if importlib.util.find_spec(ENGINES[name].package)] or proven
 
 
-def check_forked(engine: str) -> None:
-    """Raise UnsupportedOptionError for an engine that a fork has brought here at work, unless it can start again."""
-    if engine in _INHERITED and not ENGINES[engine].forks:
+def start_engine(engine: str) -> None:
+    """Remember that an engine works in this process, unless it can start again in a child.
+
+    Raises:
+        UnsupportedOptionError: for one whose library has worked before the process was forked.
+    """
+    if ENGINES[engine].forks:
+        return
+    library = import_keras().backend.backend() if engine == "keras" else engine
+    if library in _INHERITED:
         raise UnsupportedOptionError(
-            f"{engine} has run before this process was forked, and does not run in a child "
+            f"{library} has run before this process was forked, and does not run in a child "
             f"(have: {', '.join(name for name, found in ENGINES.items() if found.forks)}).\n"
-            "Start processes with the method spawn or forkserver, or before the first answer."
+            "Start processes with the method spawn or forkserver, or before the first conversion or answer."
         )
+    _USED.add(library)
 
 
-_USED: set[str] = set()  # engines that have opened a graph in this process
+_USED: set[str] = set()  # libraries whose threads have started in this process
 _INHERITED: set[str] = set()  # those of the processes that it was forked from
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(after_in_child=lambda: _INHERITED.update(_USED))
@@ -592,8 +632,7 @@ def open_graph(artifact: Artifact, section: GraphSection, form: str, engine: str
         MissingDependencyError: if the engine, or its device, is not there.
     """
     package = ENGINES[engine].package
-    check_forked(engine)
-    _USED.add(engine)
+    start_engine(engine)
     try:
         if options.device is not None:
             check_options(engine, options)

@@ -178,7 +178,7 @@ class Graph:
     def _per_text(self, count: int, task: str | None, prompt: str | None) -> Tensors:
         """What the graph takes of that which is said once for each of so many texts, int64 [batch]."""
         said: dict[str, Callable[[], int]] = {
-            "prompt_length": lambda: self.tokenizer.prompt_length(prompt, task) if prompt else 0,
+            "prompt_length": lambda: self.tokenizer.prompt_length(prompt) if prompt else 0,
             IS_QUERY: lambda: task == "query",
         }
         return {name: np.full(count, value(), np.int64) for name, value in said.items() if name in self.inputs}

@@ -15,7 +15,7 @@ from sbertconv.runtime.engines import AUTO, proven_engines
 from sbertconv.runtime.keywords import checked
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.model import PROGRAM, ConvertedModel, taken_unasked
-from sbertconv.runtime.options import EngineOptions
+from sbertconv.runtime.options import EngineOptions, check_told
 from sbertconv.runtime.parts import keras_file
 from sbertconv.runtime.predicting import Reranker, TextClassifier
 from sbertconv.runtime.sparse import SparseEmbedder
@@ -81,13 +81,7 @@ def load(
             option.
         MissingDependencyError: if the device is not there.
     """
-    if not isinstance({} if session_options is None else session_options, Mapping) or not isinstance(
-        providers, (list, tuple)
-    ):
-        raise UnsupportedOptionError(
-            f"session_options={session_options!r:.80}, providers={providers!r:.80} (have: a dict, and a list of names)."
-            "\nPass these."
-        )
+    check_told({} if session_options is None else session_options, providers)
     options = EngineOptions(
         threads=threads,
         parallel=1 if parallel is None else parallel,

@@ -20,6 +20,24 @@ def default_threads() -> int:
     return min(int(first[:9]), MOST_THREADS) if first.isdecimal() and int(first[:9]) else usable_cores()
 
 
+def check_told(session_options: Any, providers: Any) -> None:
+    """Raise UnsupportedOptionError for session options that are no dict of names, or providers that are no list of
+    names and of pairs of a name and a dict.
+    """
+    named = isinstance(session_options, Mapping) and all(isinstance(name, str) for name in session_options)
+    if not (named and isinstance(providers, (list, tuple)) and all(map(_is_provider, providers))):
+        raise UnsupportedOptionError(
+            f"session_options={session_options!r:.80}, providers={providers!r:.80} (have: a dict, and a list of names "
+            "or of pairs of a name and a dict).\nPass these."
+        )
+
+
+def _is_provider(given: Any) -> bool:
+    if isinstance(given, tuple) and len(given) == 2:
+        return isinstance(given[0], str) and isinstance(given[1], Mapping)
+    return isinstance(given, str)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
     """How an engine computes. It travels with a loaded model: another process opens the model with the same options.
@@ -44,7 +62,8 @@ class EngineOptions:
         """Refuse what no engine takes.
 
         Raises:
-            UnsupportedOptionError: for no thread, or a device that is no name with a number.
+            UnsupportedOptionError: for no thread, a device that is no name with a number, or what ONNX Runtime is told
+                if that has no names.
         """
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise UnsupportedOptionError(
@@ -55,6 +74,7 @@ class EngineOptions:
         name, colon, number = (self.device or CPU).partition(":")
         if not name or (colon and not number.isdecimal()):
             raise UnsupportedOptionError(f"device {self.device!r} is no device.\nPass a name, such as cpu or cuda:1.")
+        check_told(self.session_options, self.providers)
 
     @property
     def cores(self) -> int:

@@ -43,6 +43,12 @@ class SparseRow:
         return iter((self.columns, self.values))
 
 
+def check_row(row: Any) -> None:
+    """Raise UnsupportedOptionError for anything else than a row that `rows` gave."""
+    if not isinstance(row, SparseRow):
+        raise UnsupportedOptionError(f"{type(row).__name__} is no row of values.\nPass one that rows() gave.")
+
+
 class SparseEmbedder(TaskEncoder):
     """A converted SparseEncoder; its methods have the keywords and values of the library's.
 
@@ -172,10 +178,19 @@ class SparseEmbedder(TaskEncoder):
         return SparseRow.of(indices[own, 1], values[own])
 
     def matrix(self, rows: Sequence[SparseRow]) -> Any:
-        """Vectors as one `scipy.sparse.csr_array` [n, dim]."""
+        """Vectors as one `scipy.sparse.csr_array` [n, dim].
+
+        Raises:
+            UnsupportedOptionError: for anything else than rows that `rows` gave.
+            MissingDependencyError: if scipy is not installed.
+        """
         require("sparse", "scipy")
         from scipy.sparse import csr_array
 
+        if not isinstance(rows, (list, tuple)):
+            raise UnsupportedOptionError(f"{type(rows).__name__} is no list of rows.\nPass what rows() gave.")
+        for row in rows:
+            check_row(row)
         ends = np.cumsum([0, *(len(row.columns) for row in rows)])
         columns = np.concatenate([np.zeros(0, np.int64), *(row.columns for row in rows)])
         values = np.concatenate([np.zeros(0, np.float32), *(row.values for row in rows)])
@@ -214,25 +229,26 @@ class SparseEmbedder(TaskEncoder):
 
         Args:
             embeddings_1: sparse or not, [dim].
-            embeddings_2: sparse or not, [dim] or [n, dim].
+            embeddings_2: sparse or not, [dim], [n, dim] or a list of rows.
 
         Returns:
             A `scipy.sparse.csr_array` of the shape of `embeddings_2`, which `decode` takes.
 
         Raises:
-            UnsupportedOptionError: for other shapes, or vectors of two lengths.
+            UnsupportedOptionError: for other shapes, vectors of two lengths, or anything else than vectors.
             MissingDependencyError: if scipy is not installed.
         """
         require("sparse", "scipy")
         from scipy.sparse import csr_array
 
-        shapes = embeddings_1.shape, embeddings_2.shape
+        given = _stacked(embeddings_1), _stacked(embeddings_2)
+        shapes = given[0].shape, given[1].shape
         if len(shapes[0]) != 1 or len(shapes[1]) not in (1, 2) or shapes[0][-1] != shapes[1][-1]:
             raise UnsupportedOptionError(
                 f"{shapes[0]} and {shapes[1]} have no intersection (have: [dim] and [dim] or [n, dim]).\n"
                 "Pass one vector first."
             )
-        one, others = (csr_array(_matrix(embeddings)) for embeddings in (embeddings_1, embeddings_2))
+        one, others = (csr_array(_matrix(embeddings)) for embeddings in given)
         common = csr_array(others.multiply(one))
         common.data[common.data < 0] = 0
         common.eliminate_zeros()
@@ -266,8 +282,7 @@ class SparseEmbedder(TaskEncoder):
         Raises:
             UnsupportedOptionError: for anything else than a row that `rows` gave, and what `decode` raises.
         """
-        if not isinstance(row, SparseRow):
-            raise UnsupportedOptionError(f"{type(row).__name__} is no row of values.\nPass one that rows() gave.")
+        check_row(row)
         return dict(self._decoded(row, None))
 
     def _decoded(self, row: SparseRow, top_k: int | None) -> Weights:

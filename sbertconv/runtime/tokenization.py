@@ -129,9 +129,11 @@ class TextTokenizer(ABC):
             filled["attention_mask"][row, where] = 1
         return {name: filled[name] for name in self.section["tensors"]}
 
-    def prompt_length(self, prompt: str, task: str | None = None) -> int:
-        """Tokens of the prompt alone, less one if it ends in a special token: the library's own rule."""
-        ((ids, _),) = self.ids([prompt], self.max_length(task))
+    def prompt_length(self, prompt: str) -> int:
+        """Tokens of the prompt alone, less one if it ends in a special token: the library's own rule, which knows no
+        task, nor a limit of one.
+        """
+        ((ids, _),) = self.ids([prompt], self.max_length(None))
         return len(ids) - (bool(ids) and ids[-1] in self.section["special_ids"])
 
 
@@ -304,7 +306,7 @@ class ChatTokenizer(FastTokenizer):
             self._suffixes[slots, prompt] = one[len(one) - count :] if count < min(len(one), len(other)) else []
         return self._suffixes[slots, prompt]
 
-    def prompt_length(self, prompt: str, task: str | None = None) -> int:
+    def prompt_length(self, prompt: str) -> int:
         """0: the library counts no tokens of a prompt that is a message."""
         return 0
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from sbertconv.artifact.folder import Artifact, folder_hash
 from sbertconv.frameworks import version_of
 from sbertconv.runtime.cpus import BELOW, cpu_features, cpu_kind, cpu_name
-from sbertconv.runtime.options import EngineOptions, default_threads
+from sbertconv.runtime.engines import ENGINES
+from sbertconv.runtime.options import MOST_THREADS, EngineOptions, default_threads
 from sbertconv.runtime.records import read_records
 
 RECORDS = "tuned"
+Threads = Annotated[int, Meta(ge=1, le=MOST_THREADS)]  # a record with another number is none that `tune` wrote
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,9 @@ class Setting:
     """
 
     engine: str
-    threads: int | None = None
-    parallel: int = 1
-    batch_tokens: int | None = None
+    threads: Threads | None = None
+    parallel: Threads = 1
+    batch_tokens: Annotated[int, Meta(ge=1)] | None = None
     seconds: float = 0.0
     spread: float = 0.0
 
@@ -88,7 +92,7 @@ def fastest(artifact: Artifact, form: str, engines: Sequence[str], *, many: bool
         many: whether many texts are to be answered, or one.
     """
     record = tuned_here(artifact, form)
-    if record is not None and (found := record.many if many else record.one).engine in engines:
+    if record is not None and _is_able(found := record.many if many else record.one, engines):
         return found, f"the fastest of {record.tried} settings on this machine, measured {record.date}"
     kind = cpu_kind()
     precision = artifact.manifest["precision"]
@@ -97,6 +101,11 @@ def fastest(artifact: Artifact, form: str, engines: Sequence[str], *, many: bool
     if not known:
         return Setting(engines[0]), "the first that is installed of those that the folder was proven on"
     return Setting(known[0]), f"the first on CPUs {kind.name}; sbertconv tune measures this one"
+
+
+def _is_able(setting: Setting, engines: Sequence[str]) -> bool:
+    """Whether one of these engines can run so."""
+    return setting.engine in engines and (setting.parallel == 1 or ENGINES[setting.engine].parallel)
 
 
 def completed(options: EngineOptions, setting: Setting, given: Mapping[str, Any]) -> EngineOptions:

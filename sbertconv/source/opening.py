@@ -14,6 +14,7 @@ from sbertconv.artifact.folder import MANIFEST, given_path
 from sbertconv.artifact.kinds import HEADS, MODEL_CLASSES, ModelClass, class_named
 from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, missing_packages, require
+from sbertconv.runtime.engines import start_engine
 from sbertconv.source.adapters import passed_over
 from sbertconv.source.bare import BARE, POOLING, TOKEN_MODULES
 from sbertconv.source.chain import ModuleSpec
@@ -108,7 +109,9 @@ class Source:
 
         Raises:
             SourceError: if weights are missing, corrupt or not finite, or the model cannot be built.
+            UnsupportedOptionError: if PyTorch has run here before this process was forked, whose threads it lacks.
         """
+        start_engine("torch")
         with rust_errors(self.name, SourceError):
             yield from self._prepared(widened_late)
 
@@ -323,6 +326,7 @@ def open_source(
             source = _from_live(model)
         elif (path := given_path(model, SourceError)).exists():
             source = _from_folder(path, str(model), str(path), None, trust_remote_code, model_class)
+            source = replace(source, folder=path.absolute(), location=str(path.absolute()))  # the process may move
         else:
             source = _from_hub(str(model), revision, trust_remote_code, model_class)
     except OSError as error:  # a name in its files that is too long, a folder that may not be read

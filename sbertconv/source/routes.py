@@ -67,8 +67,8 @@ class Route:
     modules: tuple[tuple[str, Any], ...]
 
     @property
-    def takes_prompt_length(self) -> bool:
-        """Whether a pooling leaves the prompt's tokens out."""
+    def leaves_prompt_out(self) -> bool:
+        """Whether a pooling leaves the prompt's tokens out, if the library counts them for it."""
         return not all(getattr(module, "include_prompt", True) for _, module in self.modules)
 
     @property

@@ -102,8 +102,8 @@ def convert_pooling(module: torch.nn.Module, context: Context) -> Step:
 
 
 class PoolingStep(torch.nn.Module):
-    """With include_prompt=False, features hold "prompt_length" [batch]: that many tokens do not count. With
-    masked=False all tokens count.
+    """With include_prompt=False, as many tokens as "prompt_length" [batch] do not count, where features hold that: the
+    library counts the prompt of a Transformer alone, and of no image. With masked=False all tokens count.
     """
 
     def __init__(self, modes: tuple[str, ...], include_prompt: bool, masked: bool = True) -> None:
@@ -118,7 +118,7 @@ class PoolingStep(torch.nn.Module):
         if attention_mask is None:  # images have no padding
             attention_mask = torch.ones_like(embeddings[..., 0], dtype=torch.int64)
         mask = attention_mask
-        if not self.include_prompt:
+        if not self.include_prompt and "prompt_length" in features:
             start = first_token(attention_mask).to(torch.int64) + features["prompt_length"]
             mask = attention_mask * (positions(mask) >= start.unsqueeze(-1)).to(attention_mask.dtype)
         tokens = Tokens(embeddings, mask, attention_mask, features.get("token_weights_sum"))

@@ -7,6 +7,8 @@ They look at operations and shapes, never at which architecture the graph came f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 from onnxscript import optimizer
@@ -40,7 +42,7 @@ def fuse(model: ir.Model, tied: bool = True) -> None:
     Raises:
         ValueError: for a graph whose shapes cannot be inferred.
     """
-    inputs = list(model.graph.inputs)
+    inputs, names = list(model.graph.inputs), [str(value.name) for value in model.graph.outputs]
     slice_weights(model, tied)
     transpose_weights(model, tied)
     passes.ShapeInferencePass()(model)
@@ -60,8 +62,21 @@ def fuse(model: ir.Model, tied: bool = True) -> None:
     share_equal_weights(model)
     passes.CommonSubexpressionEliminationPass()(model)
     passes.RemoveUnusedNodesPass()(model)
+    name_outputs(model, names)
     if list(model.graph.inputs) != inputs:  # an inference that fails leaves weights there
         raise ValueError("its shapes cannot be inferred")
+
+
+def name_outputs(model: ir.Model, names: Sequence[str]) -> None:
+    """Give the outputs these names; outputs that rules have made one tensor, as of a copy, are several again."""
+    outputs = model.graph.outputs
+    for place, name in enumerate(names):
+        if (value := outputs[place]) in outputs[:place]:
+            copied = ir.node("Identity", [value])
+            model.graph.append(copied)
+            outputs[place] = copied.outputs[0]
+            outputs[place].type, outputs[place].shape = value.type, value.shape
+        outputs[place].name = name
 
 
 # Both in this order, each rule on what the ones before left.
