@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sbertconv.artifact.folder import Artifact, folder_hash, folder_name, inside, read_artifact
 from sbertconv.errors import ArtifactError, require
 from sbertconv.tables.embedding import EmbedTable
-from sbertconv.tables.workers import Worker, WorkerDiedError, embed_bytes
+from sbertconv.tables.workers import Worker, WorkerDiedError, embed_bytes, reaching
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -147,12 +147,14 @@ def workers(embed: EmbedTable, count: int, address: str | None = None) -> tuple[
 
     Raises:
         MissingDependencyError: if Ray is not installed.
+        UnsupportedOptionError: if there is no cluster at the address.
     """
     require("ray", "ray")
     import ray
 
     if not ray.is_initialized():
-        ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False)
+        with reaching("Ray", address):
+            ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False)
     cpus = int(embed.load.get("threads") or 1)
     shipped = ship(embed.folder)
     options = {name: getattr(embed, name) for name in embed.__dataclass_fields__ if name != "folder"}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sbertconv.artifact.folder import folder_hash, folder_name, read_artifact
 from sbertconv.errors import UnsupportedOptionError, require
 from sbertconv.tables.embedding import EMBEDDING, EmbedTable
-from sbertconv.tables.workers import Worker, embed_bytes
+from sbertconv.tables.workers import Worker, embed_bytes, reaching
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,11 +115,16 @@ def embed_udf(spark: Any, folder: str | Path, **options: Any) -> Any:
 
     Raises:
         MissingDependencyError: if pyspark is not installed.
-        UnsupportedOptionError: for another precision than float32.
+        UnsupportedOptionError: for another precision than float32, and a model without one vector for each text.
     """
     embed = embedding(spark, folder, **options)
     if embed.precision != "float32":
         raise UnsupportedOptionError(f"precision {embed.precision!r} (have: float32).\nUse embed_table.")
+    import pyarrow
+
+    found = Located(embed).here.vectors([])
+    if list(found) != [EMBEDDING] or not pyarrow.types.is_floating(found[EMBEDDING].type.value_type):
+        raise UnsupportedOptionError(f"{folder}: gives no vectors of one length for each text.\nUse embed_table.")
     from pyspark.sql.functions import arrow_udf
     from pyspark.sql.types import ArrayType, FloatType
 
@@ -127,8 +132,6 @@ def embed_udf(spark: Any, folder: str | Path, **options: Any) -> Any:
 
     def embed_texts(texts: pa.Array) -> pa.Array:
         return located.column(texts)
-
-    import pyarrow
 
     embed_texts.__annotations__ = {"texts": pyarrow.Array, "return": pyarrow.Array}  # Spark reads them
     return arrow_udf(embed_texts, ArrayType(FloatType()))
@@ -144,13 +147,15 @@ def embed_table(frame: Any, folder: str | Path, **options: Any) -> Any:
 
     Raises:
         MissingDependencyError: if pyspark is not installed.
-        UnsupportedOptionError: for a precision that Spark has no type for.
+        UnsupportedOptionError: for a column that is not there or has the name of the vectors, and for a precision that
+            Spark has no type for.
     """
     import pyarrow as pa
     from pyspark.sql.types import StructType
 
     located = Located(embedding(frame.sparkSession, folder, **options))
     embed = located.here
+    embed.check_columns(frame.columns)
     kept = [field for field in frame.schema.fields if embed.keep is None or field.name in embed.keep]
     added = embed.vectors([])
     schema = StructType(kept)
@@ -185,6 +190,7 @@ def workers(embed: EmbedTable, count: int, address: str | None = None) -> tuple[
 
     Raises:
         MissingDependencyError: if pyspark is not installed.
+        UnsupportedOptionError: if there is no cluster at the address.
     """
     require("spark", "pyspark")
     from pyspark.sql import SparkSession
@@ -192,7 +198,8 @@ def workers(embed: EmbedTable, count: int, address: str | None = None) -> tuple[
     if (address or "local").startswith("local") and not os.environ.get("PYSPARK_PYTHON"):
         os.environ["PYSPARK_PYTHON"] = sys.executable  # Spark itself would take the first python3 of the PATH
     builder = SparkSession.builder.appName("sbertconv")
-    spark = (builder.master(address) if address else builder).getOrCreate()
+    with reaching("Spark", address):
+        spark = (builder.master(address) if address else builder).getOrCreate()
     threads = int(spark.sparkContext.getConf().get("spark.task.cpus", "1"))
     name = embed.name or folder_name(Path(embed.folder))
     load = {**embed.load, "threads": threads}

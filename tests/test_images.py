@@ -358,6 +358,14 @@ def grids() -> Any:
     return class_cases.colqwen2()
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_an_array_whose_rows_may_be_channels_is_refused(rows: int, grids: Any) -> None:
+    section, pixels = describe_image(grids[0]), np.zeros((rows, 9, 3), np.uint8)
+    with pytest.raises(UnsupportedOptionError, match="which the library takes for channels"):
+        image_tensors([pixels], section)
+    assert image_tensors([Image.fromarray(pixels)], section)
+
+
 SIZES = [(33, 47), (40, 50), (9, 70), (200, 31), (5, 5), (512, 300), (1, 200)]
 
 

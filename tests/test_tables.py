@@ -27,7 +27,7 @@ import pytest
 from conftest import COMMAND, TEXTS, snapshot
 
 import sbertconv
-from sbertconv import MissingDependencyError, SbertconvError, UnsupportedOptionError
+from sbertconv import ArtifactError, MissingDependencyError, SbertconvError, UnsupportedOptionError
 from sbertconv.runtime.model import ConvertedModel
 
 pa = pytest.importorskip("pyarrow")
@@ -42,7 +42,7 @@ from sbertconv.tables.encoding import TableOptions, embed_tables, ranges_in  # n
 from sbertconv.tables.ledger import Ledger  # noqa: E402
 from sbertconv.tables.reading import Reading, columns_of, find_inputs, schema_of  # noqa: E402
 from sbertconv.tables.stores import LEDGER  # noqa: E402
-from sbertconv.tables.workers import Process, WorkerDiedError, pooled  # noqa: E402
+from sbertconv.tables.workers import Process, WorkerDiedError, pooled, reaching  # noqa: E402
 
 ENGINE = "onnxruntime"
 ROWS = [{"id": number, "text": text, "title": f"t{number}"} for number, text in enumerate(TEXTS)]
@@ -679,6 +679,8 @@ MORE_THAN_THE_FIRST: dict[str, tuple[pa.Array, pa.Array, str]] = {
     "digits": (pa.array([1.5], pa.float32()), pa.array([[0.1]]).flatten(), "double that float of the first"),
     "a time": (pa.array([date(2020, 1, 1)]), pa.array([datetime(2020, 1, 1, 5)]), "that date32"),
     "a number": (pa.array([True]), pa.array([7]), "int64 that bool"),
+    "text, and no type yet": (pa.nulls(1), pa.array(["late"]).dictionary_encode(), "that null of the first"),
+    "digits of text": (pa.array([1.5], pa.float32()), pa.array(["16777217"]), "that float of the first"),
     "an inner list": (pa.array([[{"a": 1}]]), pa.array([[{"a": 1, "b": 2}]]), "of the first file cannot hold"),
 }
 
@@ -699,6 +701,7 @@ def test_a_later_file_with_more_than_the_first_holds_is_a_broken_one(name: str, 
         (pa.array([1.5]), pa.array([1, None])),
         (pa.array(["1"]), pa.array(["1", "2"]).dictionary_encode()),
         (pa.array([1]), pa.array([None, None])),
+        (pa.array([1.5], pa.float32()), pa.array(["0.5", "nan"])),
     ],
     ids=str,
 )
@@ -929,6 +932,27 @@ def test_lance_killed_before_the_dataset_knows_its_parts(embed: EmbedTable, tmp_
     left.unlink()  # as if it had been killed before its rename: its fragment stays, and no version has it
     assert embed_tables(embed, str(tmp_path / "rows.parquet"), tmp_path / "out", options).there == 100
     assert lance.dataset(tmp_path / "out").to_table().column("id").to_pylist() == list(range(300))
+
+
+def test_lance_forgets_an_input_that_became_empty_and_names_what_is_no_dataset(
+    static_artifact: Path, tmp_path: Path
+) -> None:
+    lance = pytest.importorskip("lance")
+    embed, source = EmbedTable(folder=str(static_artifact)), tmp_path / "in.txt"
+    options = TableOptions(output_format="lance", on_error="skip")
+    for content, rows in (("a\nb\n", 2), ("", 0), ("c\n", 1)):
+        source.write_text(content)
+        embed_tables(embed, str(source), tmp_path / "out", options)
+        assert lance.dataset(str(tmp_path / "out")).count_rows() == rows
+    (tmp_path / "other" / "_versions").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match="no dataset of Lance"):
+        embed_tables(embed, str(source), tmp_path / "other", options)
+
+
+@pytest.mark.parametrize("address", ["nowhere.invalid:1", "ray://127.0.0.1:1", "spark://127.0.0.1:1"])
+def test_a_cluster_that_is_not_there_is_said_at_once(address: str) -> None:
+    with pytest.raises(UnsupportedOptionError, match=f"no cluster at {address}"), reaching("Ray", address):
+        raise AssertionError("its library was asked")
 
 
 def test_without_lance_its_format_says_what_to_install(

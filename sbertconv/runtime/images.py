@@ -31,6 +31,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
 ADDRESSES, INLINE = ("http://", "https://"), "data:image/"
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # Pillow runs another program for some of the others
 MOST_PIXELS = 2**27  # of a file, 512 MiB in Pillow
+COUNTS_OF_CHANNELS = (1, 3)  # which the library takes for them where an array begins with one, however it ends
 
 
 def names_image(text: str) -> bool:
@@ -203,6 +204,11 @@ def _prepare(image: Any, section: ImageSection) -> np.ndarray:
     if isinstance(image, (str, bytes)):
         image = opened_image(image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        if image.shape[0] in COUNTS_OF_CHANNELS:
+            raise UnsupportedOptionError(
+                f"uint8 {list(image.shape)}: an image of {image.shape[0]} rows, which the library takes for channels.\n"
+                "Pass a Pillow image."
+            )
         image = Image.fromarray(image) if image.size else Image.new("RGB", (0, 0))
     if not isinstance(image, Image.Image):
         what = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__

@@ -141,13 +141,23 @@ class EmbedTable:
         except (TypeError, ValueError) as error:
             raise UnsupportedOptionError(f"{table!r:.60} is no table (have: pyarrow.Table).\nPass one.") from error
         texts = input_column(table, self.column)
-        kept = table.select(kept_columns(table.column_names, self.keep))
+        kept = table.select(self.check_columns(table.column_names))
         parts = [self.vectors(texts[start : start + BLOCK]) for start in range(0, max(len(texts), 1), BLOCK)]
         for name in parts[0]:
-            if name in kept.column_names:
-                raise UnsupportedOptionError(f"The table has a column {name!r} already.\nLeave it out with keep=.")
             kept = kept.append_column(name, pa.chunked_array([part[name] for part in parts]))
         return kept.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(self.described())})
+
+    def check_columns(self, names: Sequence[str]) -> list[str]:
+        """The columns that stay of a table with these.
+
+        Raises:
+            UnsupportedOptionError: for one that is not there, or has the name of one of the vectors.
+        """
+        check_column(names, self.column)
+        kept = kept_columns(names, self.keep)
+        if taken := [name for name in self.vectors([]) if name in kept]:
+            raise UnsupportedOptionError(f"The table has a column {taken[0]!r} already.\nLeave it out with keep=.")
+        return kept
 
     def vectors(self, texts: Sequence[str | bytes | None]) -> dict[str, pa.Array]:
         """The columns of the vectors of some texts; a text that stands several times is embedded once."""
@@ -280,6 +290,14 @@ def kept_columns(names: Sequence[str], keep: Sequence[str] | None) -> list[str]:
     return [name for name in names if keep is None or name in keep]
 
 
+def check_column(names: Sequence[str], column: str) -> None:
+    """Raise UnsupportedOptionError if there is no such column, or several."""
+    if names.count(column) != 1:
+        raise UnsupportedOptionError(
+            f"no one column {column!r} (have: {', '.join(names) or 'none'}).\nChoose one with column=."
+        )
+
+
 def input_column(table: pa.Table, column: str) -> list[str | bytes | None]:
     """The texts of a table, or its images: the bytes of files, alone or as `bytes` beside a `path`, as Hugging Face's
     datasets hold them.
@@ -289,10 +307,7 @@ def input_column(table: pa.Table, column: str) -> list[str | bytes | None]:
     """
     import pyarrow as pa
 
-    if table.column_names.count(column) != 1:
-        raise UnsupportedOptionError(
-            f"no one column {column!r} (have: {', '.join(table.column_names) or 'none'}).\nChoose one with column=."
-        )
+    check_column(table.column_names, column)
     found = table.column(column)
     kind = found.type.value_type if pa.types.is_dictionary(found.type) else found.type
     if pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}:

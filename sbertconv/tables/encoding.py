@@ -153,8 +153,7 @@ def embed_tables(
             summary.bad += [(part.source.path, bad) for bad in part.bad]
             if on_part:
                 on_part(summary, part)
-        if summary.rows or summary.there:
-            form.finish(ledger.store)
+        form.finish(ledger.store)
     summary.bad.sort(key=lambda one: (one[0], one[1].row))  # workers give parts as they get done
     summary.seconds = time.perf_counter() - start
     return summary

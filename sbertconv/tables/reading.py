@@ -583,10 +583,14 @@ def with_type(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
 
     if column.type == field.type:
         return column
-    made = column.cast(field.type)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    exact = kind == field.type or pa.types.is_null(kind) or any(holds(kind) for holds in text_types())
-    if not exact and not same_values(made, column):
+    is_text = any(holds(kind) for holds in text_types())
+    if is_text and pa.types.is_floating(field.type):  # which the way back tells apart from narrower numbers
+        column, is_text = column.cast(pa.float64()), False
+    made = column.cast(field.type)
+    exact = kind == field.type or pa.types.is_null(kind) or is_text
+    vanish = pa.types.is_null(field.type) and column.null_count < len(column)
+    if vanish or (not exact and not same_values(made, column)):
         raise ValueError(
             f"the column {field.name!r} has values of {column.type} that {field.type} of the first file cannot hold"
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import queue
+import re
+import socket
 import struct
 import subprocess
 import sys
@@ -13,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sbertconv.errors import SbertconvError
+from sbertconv.errors import SbertconvError, UnsupportedOptionError, error_text
 from sbertconv.tables.embedding import BLOCK
 from sbertconv.tables.reading import Part
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from sbertconv.tables.embedding import EmbedTable
 
 TRIES = 3  # workers that may die of one block
+PLACE = re.compile(r"(?:\w+://)?(?P<host>[^/\[\]:,]+):(?P<port>\d{1,5})/?")  # of a cluster; others have none
+PATIENCE = 10.0  # seconds
 LENGTH = struct.Struct("<Q")
 DONE, FAILED = b"\0", b"\1"
 
@@ -39,6 +44,29 @@ class Worker(Protocol):
 
     def close(self) -> None:
         """Let it go."""
+
+
+@contextlib.contextmanager
+def reaching(kind: str, address: str | None) -> Iterator[None]:
+    """In here a cluster is connected to. An address with a port is tried first: a cluster's library may wait for it for
+    minutes.
+
+    Args:
+        kind: of the cluster, for messages.
+        address: that the library takes; None: its own choice.
+
+    Raises:
+        UnsupportedOptionError: if there is no cluster.
+    """
+    found = PLACE.fullmatch(address or "")
+    try:
+        if found:
+            socket.create_connection((found["host"], int(found["port"])), PATIENCE).close()
+        yield
+    except Exception as error:  # of many kinds: Py4J's, gRPC's
+        raise UnsupportedOptionError(
+            f"{kind}: no cluster at {address or 'the place of its settings'}: {error_text(error)}\nCheck the address."
+        ) from error
 
 
 def to_bytes(table: pa.Table) -> bytes:

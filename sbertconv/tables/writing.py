@@ -40,7 +40,7 @@ def write_lance(table: pa.Table, file: Any, store: Store) -> None:
     """A fragment of a Lance dataset in the output's folder; the file says which, for `finish_lance`."""
     from lance.fragment import write_fragments
 
-    mode = "append" if lance_dataset(store) else "create"
+    mode = "create" if lance_dataset(store) is None else "append"  # one without rows is false
     fragments = write_fragments(table, lance_uri(store), schema=table.schema, mode=mode)
     schema = base64.b64encode(table.schema.serialize().to_pybytes()).decode()
     said = {"schema": schema, "fragments": [json.dumps(fragment.to_json()) for fragment in fragments]}
@@ -58,17 +58,20 @@ def finish_lance(store: Store) -> None:
     from lance.fragment import FragmentMetadata
 
     said = [parse_json(store.read(name), name, dict) for name in store.names("*.lance")]
+    dataset = lance_dataset(store)
+    if not said and dataset is None:
+        return
     try:
         fragments = [FragmentMetadata.from_json(one) for part in said for one in part["fragments"]]
-    except (KeyError, TypeError, ValueError, OSError) as error:
+        there = [] if dataset is None else [one.metadata.files[0].path for one in dataset.get_fragments()]
+        if there != [one.files[0].path for one in fragments]:
+            own = pa.py_buffer(base64.b64decode(said[0]["schema"])) if said else None
+            schema = dataset.schema if own is None else pa.ipc.read_schema(own)
+            LanceDataset.commit(lance_uri(store), LanceOperation.Overwrite(schema, fragments))
+    except Exception as error:  # of many kinds, for what Lance reads in Rust
         raise ArtifactError(
             f"{lance_uri(store)}: a fragment cannot be read: {error_text(error)}\nUse another folder."
         ) from error
-    dataset = lance_dataset(store)
-    there = [] if dataset is None else [one.metadata.files[0].path for one in dataset.get_fragments()]
-    if there != [one.files[0].path for one in fragments]:
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(said[0]["schema"])))
-        LanceDataset.commit(lance_uri(store), LanceOperation.Overwrite(schema, fragments))
 
 
 def lance_uri(store: Store) -> str:
@@ -85,10 +88,21 @@ def lance_uri(store: Store) -> str:
 
 
 def lance_dataset(store: Store) -> Any:
-    """The dataset; None: there is none yet."""
+    """The dataset; None: there is none yet.
+
+    Raises:
+        ArtifactError: if it cannot be read.
+    """
     from lance import LanceDataset
 
-    return LanceDataset(lance_uri(store)) if store.names("_versions") else None
+    if not store.names("_versions"):
+        return None
+    try:
+        return LanceDataset(lance_uri(store))
+    except (ValueError, OSError) as error:
+        raise ArtifactError(
+            f"{lance_uri(store)}: no dataset of Lance: {error_text(error)}\nUse another folder."
+        ) from error
 
 
 @dataclass(frozen=True)
