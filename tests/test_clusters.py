@@ -16,6 +16,7 @@ import pytest
 from conftest import COMMAND, TEXTS, run_process, run_python
 
 import sbertconv
+from sbertconv import UnsupportedOptionError
 from sbertconv.tables.embedding import EmbedTable
 from sbertconv.tables.encoding import TableOptions, embed_tables
 from sbertconv.tables.stores import LEDGER
@@ -245,6 +246,25 @@ def test_tables_on_spark(spark: Any, rows: Path, static_artifact: Path, tmp_path
     for name, cluster in {"due": None, "out": workers}.items():
         embed_tables(embed, str(rows), tmp_path / name, options, cluster=cluster)
     assert output(tmp_path / "out") == output(tmp_path / "due")
+
+
+@NEEDS_SPARK
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"keep": ("nothing",)}, "keep='nothing'"),
+        ({"column": "nothing"}, "no one column 'nothing'"),
+        ({"column": "embedding"}, "has a column 'embedding' already"),
+    ],
+)
+def test_spark_checks_columns_before_a_task_runs(
+    options: dict[str, Any], said: str, spark: Any, static_artifact: Path
+) -> None:
+    from sbertconv.spark import embed_table
+
+    frame = spark.createDataFrame([("a", "b")], ["text", "embedding"])
+    with pytest.raises(UnsupportedOptionError, match=said):
+        embed_table(frame, static_artifact, **options)
 
 
 @pytest.mark.parametrize(
