@@ -782,6 +782,9 @@ ODD: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "a file system that raises what it likes": ("data:text/csv,text", "{here}/out", {}, "cannot be read"),
     "one that lacks what it needs": ("reference://x.csv", "{here}/out", {}, "cannot be read"),
     "an output with a null": ("{here}/in.csv", "{here}/a\0b", {}, "cannot be opened"),
+    "a store that is not there": ("{here}/in.csv", "ftp://127.0.0.1:9/x", {}, "cannot be opened"),
+    "a store that writes nothing": ("{here}/in.csv", "data://x", {}, "cannot be"),
+    "a store that wants more": ("{here}/in.csv", "reference://x", {}, "cannot be"),
     "half a character": ("{here}/in.csv", "{here}/out", {"prompt": "a\udc80"}, "half of a surrogate pair"),
 }
 

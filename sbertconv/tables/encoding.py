@@ -30,7 +30,8 @@ SAMPLE = 4096  # texts whose vectors say the ranges of int8
 NULLS, ON_ERROR = ("null", "error"), ("fail", "skip")
 
 # The callable and how many workers there are to be, 1 if nothing was said -> what opens one, and their number.
-Cluster = Callable[[EmbedTable, int], tuple[Callable[[], Worker], int]]
+Opened = tuple[Callable[[], Worker], int]
+Cluster = Callable[[EmbedTable, int], Opened]
 
 
 @dataclass(frozen=True)
@@ -134,16 +135,17 @@ def embed_tables(
     with Ledger(output, arguments_of(embed, options)) as ledger:
         form.check(ledger.store)
         summary = Summary(files=len(files), there=sum(ledger.done(file).rows for file in files))
+        header, where = ledger.header or header_of(embed, options, files), ledger.store.ledger
+        embed = replace(embed, ranges=ranges_in(header, where))
+        schema, nulls_are_bad = schema_in(header, where), options.nulls == "error"
+        opened = cluster(embed, options.workers) if cluster else None  # before a line is written: it may not be there
         if not ledger.header:
-            ledger.begin(header_of(embed, options, files))
-        where = ledger.store.ledger
-        embed = replace(embed, ranges=ranges_in(ledger.header, where))
-        schema, nulls_are_bad = schema_in(ledger.header, where), options.nulls == "error"
+            ledger.begin(header)
         reading = Reading(embed.column, options.rows_per_file, nulls_are_bad, schema, embed.keep is None, skip)
         if on_start:
             on_start(files, ledger)
         parts = missing_parts(files, reading, ledger, skip, summary)
-        for begun, answer in answers(embed, parts, options.workers, cluster):
+        for begun, answer in answers(embed, parts, options.workers, opened):
             part, table = _readable(begun, answer, options.rows_per_file, skip)
             name = output_name(part, options.output_format) if len(table) else None
             if name:
@@ -206,17 +208,17 @@ def _refused(file: Input, bad: Bad) -> UnsupportedOptionError:
 
 
 def answers(
-    embed: EmbedTable, parts: Iterator[Part], workers: int, cluster: Cluster | None
+    embed: EmbedTable, parts: Iterator[Part], workers: int, opened: Opened | None
 ) -> Iterator[tuple[Part, pa.Table]]:
-    """Each part with its embedded table: from this process, from workers, or from a cluster."""
-    if cluster is None and workers == 1:
+    """Each part with its embedded table: from this process, from workers, or from those of a cluster."""
+    if opened is None and workers == 1:
         for part in parts:
             yield part, embed(part.table)
     else:
-        yield from pooled(parts, *(cluster or processes)(embed, workers))
+        yield from pooled(parts, *(opened or processes(embed, workers)))
 
 
-def processes(embed: EmbedTable, count: int) -> tuple[Callable[[], Worker], int]:
+def processes(embed: EmbedTable, count: int) -> Opened:
     """Processes of this machine, each on its share of the threads."""
     share = max(1, (embed.load.get("threads") or default_threads()) // count)
     shared = replace(embed, load={**embed.load, "threads": share})

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from sbertconv.artifact.folder import inside
-from sbertconv.errors import SbertconvError, UnsupportedOptionError, require
+from sbertconv.errors import SbertconvError, UnsupportedOptionError, error_text, require
 
 LEDGER = "_sbertconv.jsonl"  # readers of folders pass over names that begin so
 PARTIAL = ".partial"
@@ -200,19 +200,34 @@ class RemoteStore:
     def close(self) -> None:
         """Nothing is held."""
 
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """In here the store is asked; whatever its file system raises is one kind of error."""
+        try:
+            yield
+        except SbertconvError:
+            raise
+        except Exception as error:
+            raise UnsupportedOptionError(
+                f"{self.output}: cannot be reached: {error_text(error)}\nCheck the address, or choose another --output."
+            ) from error
+
     def _lines(self) -> list[str]:
-        self.system.invalidate_cache()
-        return sorted(path for path in self.system.find(f"{self.root}/{LEDGER}"))
+        with self._reached():
+            self.system.invalidate_cache()
+            return sorted(path for path in self.system.find(f"{self.root}/{LEDGER}"))
 
     def lines(self) -> Iterator[bytes]:
         paths = self._lines()
         for start in range(0, len(paths), AT_ONCE):
-            found = self.system.cat(paths[start : start + AT_ONCE])  # a dict even of one: a list was asked for
+            with self._reached():
+                found = self.system.cat(paths[start : start + AT_ONCE])  # a dict even of one: a list was asked for
             yield from (found[path] for path in paths[start : start + AT_ONCE])
 
     def cut(self, number: int) -> None:
         for path in self._lines()[number:]:
-            self.system.rm_file(path)
+            with self._reached():
+                self.system.rm_file(path)
         self.next = number
 
     def append(self, line: bytes) -> None:
@@ -220,7 +235,8 @@ class RemoteStore:
         self.next += 1
 
     def names(self, pattern: str) -> list[str]:
-        return sorted(path.rsplit("/", 1)[-1] for path in self.system.glob(f"{self.root}/{pattern}"))
+        with self._reached():
+            return sorted(path.rsplit("/", 1)[-1] for path in self.system.glob(f"{self.root}/{pattern}"))
 
     def has(self, name: str) -> bool:
         inside(Path(), name, self.ledger)
@@ -229,15 +245,20 @@ class RemoteStore:
         return name in self._present
 
     def read(self, name: str) -> bytes:
-        return bytes(self.system.cat_file(f"{self.root}/{name}"))
+        with self._reached():
+            return bytes(self.system.cat_file(f"{self.root}/{name}"))
 
     def remove(self, pattern: str) -> None:
         for name in self.names(pattern):
-            self.system.rm_file(f"{self.root}/{name}")
+            with self._reached():
+                self.system.rm_file(f"{self.root}/{name}")
 
     def write(self, name: str, write: WriteFile) -> None:
         try:
-            with self.system.transaction, self.system.open(f"{self.root}/{name}", "wb") as file:
-                write(file)
+            with self.system.transaction:
+                with self._reached():
+                    opened = self.system.open(f"{self.root}/{name}", "wb")
+                with opened as file:
+                    write(file)
         except OSError as error:
             raise not_written(f"{self.output}/{name}", error) from error

@@ -149,7 +149,7 @@ def apart_from(files: Sequence[Input], output: str) -> list[Input]:
 
     try:
         system, root = fsspec.core.url_to_fs(output)
-    except (ValueError, ImportError):  # the ledger, which is opened next, says why
+    except Exception:  # each file system has its own; the ledger, which is opened next, says why
         return list(files)
     part = re.compile(re.escape(f"{root.rstrip('/')}/") + PART)
     places = ((file, fsspec.core.url_to_fs(file.path)) for file in files)
