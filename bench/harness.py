@@ -142,7 +142,7 @@ def describe(model: str, rounds: int) -> list[str]:
 
 def markdown(benchmark: str, rows: Sequence[Row], description: Sequence[str]) -> str:
     """A benchmark's page for the documentation."""
-    command = f"python -m bench --only {benchmark} --markdown docs"
+    command = f"python -m bench --only {benchmark} --markdown docs/benchmarks.md"
     parts = [f"# Benchmarks: {benchmark}", f"Written by `{command}`; not edited by hand. {METHOD}"]
     parts.append("\n".join(f"- {line}" for line in description))
     for section in dict.fromkeys(row.section for row in rows):
