@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.folder import folder_hash, folder_name, read_artifact
 from sbertconv.errors import UnsupportedOptionError, require
-from sbertconv.tables.embedding import EMBEDDING, EmbedTable
+from sbertconv.tables.embedding import EMBEDDING, EmbedTable, check_apart, check_column, kept_columns
 from sbertconv.tables.workers import Worker, embed_bytes, reaching
 
 if TYPE_CHECKING:
@@ -155,9 +155,10 @@ def embed_table(frame: Any, folder: str | Path, **options: Any) -> Any:
 
     located = Located(embedding(frame.sparkSession, folder, **options))
     embed = located.here
-    embed.check_columns(frame.columns)
-    kept = [field for field in frame.schema.fields if embed.keep is None or field.name in embed.keep]
-    added = embed.vectors([])
+    check_column(frame.columns, embed.column)
+    names, added = kept_columns(frame.columns, embed.keep), embed.vectors([])
+    check_apart(names, added)
+    kept = [field for field in frame.schema.fields if field.name in names]
     schema = StructType(kept)
     for name, array in added.items():
         schema = schema.add(name, spark_type(as_lists(array).type, pa))

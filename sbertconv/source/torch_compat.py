@@ -96,8 +96,8 @@ def settled(size: torch.SymInt) -> bool:
 
 @contextlib.contextmanager
 def without_stack_traces() -> Iterator[None]:
-    """Have PyTorch note no lines of code at the nodes that it traces, which is a sixth of its work and read by nothing
-    here. A version without this setting notes them.
+    """Have PyTorch note no lines of code at the nodes that it traces, which takes time and is read by nothing here. A
+    version without this setting notes them.
     """
     from torch.fx import config
 

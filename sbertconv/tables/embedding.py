@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from sbertconv.runtime.late_interaction import MultiVectorEmbedder
 from sbertconv.runtime.opening import load
 from sbertconv.runtime.similarity import BUCKETS, quantize_embeddings
 from sbertconv.runtime.sparse import SparseEmbedder
+from sbertconv.tables.reading import text_types
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -141,23 +142,12 @@ class EmbedTable:
         except (TypeError, ValueError) as error:
             raise UnsupportedOptionError(f"{table!r:.60} is no table (have: pyarrow.Table).\nPass one.") from error
         texts = input_column(table, self.column)
-        kept = table.select(self.check_columns(table.column_names))
+        kept = table.select(kept_columns(table.column_names, self.keep))
         parts = [self.vectors(texts[start : start + BLOCK]) for start in range(0, max(len(texts), 1), BLOCK)]
+        check_apart(kept.column_names, parts[0])
         for name in parts[0]:
             kept = kept.append_column(name, pa.chunked_array([part[name] for part in parts]))
         return kept.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(self.described())})
-
-    def check_columns(self, names: Sequence[str]) -> list[str]:
-        """The columns that stay of a table with these.
-
-        Raises:
-            UnsupportedOptionError: for one that is not there, or has the name of one of the vectors.
-        """
-        check_column(names, self.column)
-        kept = kept_columns(names, self.keep)
-        if taken := [name for name in self.vectors([]) if name in kept]:
-            raise UnsupportedOptionError(f"The table has a column {taken[0]!r} already.\nLeave it out with keep=.")
-        return kept
 
     def vectors(self, texts: Sequence[str | bytes | None]) -> dict[str, pa.Array]:
         """The columns of the vectors of some texts; a text that stands several times is embedded once."""
@@ -298,6 +288,12 @@ def check_column(names: Sequence[str], column: str) -> None:
         )
 
 
+def check_apart(kept: Sequence[str], added: Iterable[str]) -> None:
+    """Raise UnsupportedOptionError for a column that stays and has the name of one of the vectors."""
+    if taken := [name for name in added if name in kept]:
+        raise UnsupportedOptionError(f"The table has a column {taken[0]!r} already.\nLeave it out with keep=.")
+
+
 def input_column(table: pa.Table, column: str) -> list[str | bytes | None]:
     """The texts of a table, or its images: the bytes of files, alone or as `bytes` beside a `path`, as Hugging Face's
     datasets hold them.
@@ -314,8 +310,7 @@ def input_column(table: pa.Table, column: str) -> list[str | bytes | None]:
         rows = found.to_pylist()
         return [row and (row["path"] if row["bytes"] is None else row["bytes"]) for row in rows]
     is_input: tuple[Callable[[Any], bool], ...] = (
-        pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null,
-        pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
+        *text_types(), pa.types.is_null, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
     )  # fmt: skip
     if not any(holds(kind) for holds in is_input):
         raise UnsupportedOptionError(
