@@ -355,6 +355,25 @@ def test_an_adapter_repeats_no_thousands_of_layers(
         sbertconv.inspect(folder)
 
 
+def test_the_base_of_an_adapter_is_looked_at(
+    bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sbertconv.source.opening.missing_packages", lambda *names: [])
+    folder, base = copy_of(bert_folder), tmp_path / "base"
+    base.mkdir()
+    for here, there in ((folder, base), (base, folder)):  # each the base of the other: a loop
+        content = {"base_model_name_or_path": str(there), "peft_type": "LORA"}
+        (here / "adapter_config.json").write_text(json.dumps(content), encoding="utf-8")
+    sbertconv.inspect(folder)
+    (base / "config.json").write_text(json.dumps({"num_labels": 20_000_000}), encoding="utf-8")
+    with pytest.raises(SourceError, match="base/config.json: .*\n  num_labels: 20000000"):
+        sbertconv.inspect(folder)
+    content = {"base_model_name_or_path": "nobody/nothing", "peft_type": "LORA"}
+    (folder / "adapter_config.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(SourceError, match="its base 'nobody/nothing' is no folder, and the Hub does not give it"):
+        sbertconv.inspect(folder)
+
+
 @pytest.mark.parametrize("length", [100, 10**9])
 def test_a_model_that_does_not_take_what_its_limit_says_is_one_error(
     length: int, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
@@ -724,7 +743,23 @@ STRANGERS = {
     "subprocess.Popen": {"class_name": "Popen", "module": "subprocess", "config": {"args": ["true"]}},
     "os.system": {"class_name": "system", "module": "os", "registered_name": "sbertconv>x", "config": {}},
     "keras_hub.layers.Any": {"class_name": "Any", "module": "keras_hub.layers", "config": {}},
-}
+    **{
+        f"{module}.{name}": {
+            "class_name": "Activation", "module": "keras.layers",
+            "config": {"activation": {"class_name": "function", "module": module, "config": name}},
+        }
+        for module, name in (
+            ("keras.config", "set_floatx"), ("keras.layers", "TFSMLayer"), ("keras.layers", "Dense"),
+            ("keras.ops", "eye"), ("keras.losses", "deserialize"), ("builtins", "load_model"),
+            ("sbertconv", "sbertconv>Pooling"),
+        )
+    },
+    "keras.config.set_backend": {"class_name": "set_backend", "module": "keras.config", "config": {}},
+    "keras.ops.eye": {"class_name": "eye", "module": "keras.ops", "config": {}},
+    "None.Dense": {"class_name": "Dense", "module": None, "config": {}},
+    "keras.__lambda__": {"class_name": "__lambda__", "module": "keras", "config": {}},
+    r"keras.\['Dense'\]": {"class_name": ["Dense"], "module": "keras", "config": {}},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("said", STRANGERS)
@@ -878,7 +913,7 @@ def test_weights_in_several_files_stay_in_their_folder(bert_folder: Path, copy_o
         sbertconv.inspect(folder)
 
 
-@pytest.mark.parametrize("name", ["base.model.torch", "base.model.json", "util.http_get"])
+@pytest.mark.parametrize("name", ["base.model.torch", "base.model.json", "util.http_get", "SentenceTransformer"])
 def test_what_is_no_module_is_not_looked_for_a_way_to_load_it(
     name: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
 ) -> None:
@@ -888,6 +923,44 @@ def test_what_is_no_module_is_not_looked_for_a_way_to_load_it(
     (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
     with pytest.raises(SourceError, match="is no module"):
         sbertconv.to_onnx(folder, tmp_path / "onnx")
+
+
+@pytest.mark.parametrize("content", ["null", "1", "true", "{}", "[]", "[null]", '[{"type": "x"}]'])
+def test_modules_that_are_no_list_of_modules_are_one_error(
+    content: str, bert_folder: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder = copy_of(bert_folder)
+    (folder / "modules.json").write_text(content, encoding="utf-8")
+    with pytest.raises(SourceError, match="modules.json"):
+        sbertconv.inspect(folder)
+
+
+ROUTED: dict[str, dict[str, dict[str, Any]]] = {
+    "a model has its own tokenizer": {"t/sentence_bert_config.json": {"tokenizer_name_or_path": "a/b"}},
+    "text, a list of texts": {"t/config.json": {"pooling_mode": 1}},
+    "a tokenizer": {"t/wordembedding_config.json": {"tokenizer_class": "sentence_transformers.SentenceTransformer"}},
+    "an adapter has its own weights": {"t/adapter_config.json": {"peft_type": "XLORA", "adapters": {"a": "b/c"}}},
+    "'u': in one of types and structure alone": {"router_config.json": {"types": {"t": "a.b", "u": "a.b"}}},
+}
+
+
+@pytest.mark.parametrize("decoy", ["sentence_x_config.json", "sentence_bert_config.json", "cnn_config.json"])
+@pytest.mark.parametrize("said", ROUTED)
+def test_every_file_is_looked_at_that_the_library_opens(
+    said: str, decoy: str, bert_folder: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder = copy_of(bert_folder)
+    router = {"type": "sentence_transformers.base.modules.router.Router", "name": "0", "path": "0_Router"}
+    (folder / "modules.json").write_text(json.dumps([{**router, "idx": 0}]), encoding="utf-8")
+    due = {"types": {"t": "sentence_transformers.base.modules.dense.Dense"}, "structure": {"query": ["t"]}}
+    hidden: dict[str, Any] = {"router_config.json": {}, decoy: {}, f"t/{decoy}": {}, **ROUTED[said]}
+    hidden["router_config.json"] = due | hidden["router_config.json"]
+    for name, content in hidden.items():
+        file = folder / "0_Router" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(SourceError, match=said):
+        sbertconv.inspect(folder)
 
 
 WEIGHTS = {

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 import re
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from sbertconv.artifact.folder import CHUNK, LARGEST_RATIO, refuse_crowd
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.errors import ArtifactError
 from sbertconv.frameworks import import_keras
+from sbertconv.keras_compat import named
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 FREE, TIMES = 1 << 28, 8  # bytes that a model's variables may take, and how often those of its file
@@ -26,9 +28,13 @@ NO_LAYERS = re.compile(
 )
 # Classes of Keras that carry code, or the path of a file that is loaded; of sounds, which make tables of any size
 REFUSED = {
-    "Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "__lambda__", "__typespec__",
-    "MelSpectrogram", "STFTSpectrogram",
+    "Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "MelSpectrogram", "STFTSpectrogram",
 }  # fmt: skip
+# Names in a file that stand for values, and those of Keras that compute: a file calls the functions that it names
+VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
+FUNCTIONS = re.compile(r"keras\.src\.(activations\.\w+|losses\.\w+|metrics\.\w+|ops\.nn)")
+KINDS = ("Operation", "Loss", "Metric", "Optimizer", "Initializer", "Regularizer", "Quantizer", "DTypePolicy",
+         "constraints.Constraint", "optimizers.schedules.LearningRateSchedule", "random.SeedGenerator")  # fmt: skip
 
 
 def check_keras(archive: zipfile.ZipFile, file: Path) -> None:
@@ -126,16 +132,40 @@ def size_of(shape: Any) -> int:
 
 
 def _strangers(config: Any) -> Iterator[str]:
-    registered = import_keras().saving.get_registered_object
     waiting = [config]
     while waiting:
         item = waiting.pop()
-        if isinstance(item, dict) and "class_name" in item:
-            kind, module, known = (item.get(key) for key in ("class_name", "module", "registered_name"))
-            ours = isinstance(known, str) and registered(known) is not None
-            keras = module is None or str(module).split(".")[0] in ("keras", "builtins")
-            keras = keras and not NO_LAYERS.fullmatch(str(module))
-            if str(kind) in REFUSED or not (ours or keras):
-                yield f"{module}.{kind}"
+        if isinstance(item, dict) and "class_name" in item and not _computes(item):
+            named = item.get("config") if item["class_name"] == "function" else item["class_name"]
+            yield f"{item.get('module')}.{named}"
         if isinstance(item, (dict, list)):
             waiting += item.values() if isinstance(item, dict) else item
+
+
+def _computes(item: dict[str, Any]) -> bool:
+    """Whether an entry of a .keras file names a value, or a class or function that computes: of Keras, or registered
+    here. Keras calls a class that is named as a function, without its safe mode, and a function of any kind.
+    """
+    keras = import_keras()
+    kind, module = item["class_name"], item.get("module")
+    if not isinstance(kind, str) or kind in REFUSED:
+        return False
+    if kind.startswith("__"):
+        return kind in VALUES
+    is_function = kind == "function"
+    name = item.get("config") if is_function else kind
+    known = name if is_function else item.get("registered_name")
+    found = keras.saving.get_registered_object(known) if isinstance(known, str) else None
+    if found is None:
+        if not (isinstance(name, str) and isinstance(module, str) and module.split(".")[0] in ("keras", "builtins")):
+            return False
+        try:
+            found = named(name, module, is_function)
+        except Exception:  # a class that it does not have, it says itself; a function, it looks for elsewhere too
+            return not is_function and not NO_LAYERS.fullmatch(module)
+        if not isinstance(found, type):
+            return bool(FUNCTIONS.fullmatch(getattr(found, "__module__", "")))
+        kinds = tuple(operator.attrgetter(kind)(keras) for kind in KINDS)
+        if found.__name__ in REFUSED or NO_LAYERS.fullmatch(module) or not issubclass(found, kinds):
+            return False
+    return isinstance(found, type) is not is_function

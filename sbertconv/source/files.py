@@ -114,6 +114,17 @@ def check_vocabulary(path: Path) -> None:
         )
 
 
+def read_adapter(path: Path) -> dict[str, Any]:
+    """The settings of an adapter of PEFT.
+
+    Raises:
+        SourceError: as `read_json`, and for adapters that are other adapters from elsewhere.
+    """
+    content: dict[str, Any] = read_json(path)
+    json_reading.check_keys(content, ADAPTERS, path, SourceError, advice=COPY)
+    return content
+
+
 def check_processor(path: Path) -> None:
     """Look at the settings of what the library makes of images and sounds.
 
@@ -200,6 +211,16 @@ def no_kernel(value: Any) -> bool:
     return (is_text(value) and "/" not in value) or (isinstance(value, dict) and all(map(no_kernel, value.values())))
 
 
+OWN_TOKENIZER = re.compile(
+    r"(?!sentence_transformers\.).*|.*\.((Whitespace|Phrase|Word)Tokenizer|TransformersTokenizerWrapper)"
+)
+
+
+def is_tokenizer(value: Any) -> bool:
+    """The library calls `load` of whatever it finds under a name of its own."""
+    return is_text(value) and bool(OWN_TOKENIZER.fullmatch(value))
+
+
 ACTIVATION = or_null("a name; of torch's, a class of torch.nn", is_activation)
 ATTENTION = or_null("a name of transformers, without a slash", no_kernel)
 LAYERS = or_null(
@@ -271,6 +292,10 @@ SPECTRA: dict[str, Rule] = {
     "sampling_rate": at_most(HIGHEST_RATE),
 }
 
+ADAPTERS: dict[str, Rule] = {
+    "adapters": ("null: an adapter has its own weights", lambda value: value is None),
+}
+
 # What a config says at any depth: counts of what models loop over, and code of the Hub
 NESTED: dict[str, Rule] = {
     **dict.fromkeys(("attn_implementation", "_attn_implementation", "_attn_implementation_internal"), ATTENTION),
@@ -291,6 +316,7 @@ KEYS: dict[str, Rule] = {
                      "config_kwargs"), KEYWORDS),
     "model_max_length": NUMBER,
     "tokenizer_name_or_path": ("null: a model has its own tokenizer", lambda value: value is None),
+    "tokenizer_class": or_null("a name; of sentence-transformers, a tokenizer", is_tokenizer),
     "megatron_core": ("megatron.core, null", lambda value: value in (None, "megatron.core")),
     "out_features": or_null("a whole number that is not negative, a list of texts", either(is_count, some_texts)),
     **dict.fromkeys(("in_features", "hidden_dim", "out_channels", "embedding_dimension", "k",

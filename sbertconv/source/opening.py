@@ -32,6 +32,7 @@ from sbertconv.source.files import (
     heads_in,
     is_there,
     missing_files,
+    read_adapter,
     read_json,
     unread_weights,
 )
@@ -47,13 +48,24 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 OWN_TYPES = "sentence_transformers."
-CONFIG_FILES = ("sentence_*_config.json", "router_config.json", "cnn_config.json", "lstm_config.json",
-                "wordembedding_config.json")  # fmt: skip
-HAS_TRANSFORMERS_CONFIG = {"Transformer", "MLMTransformer", "CLIPModel"}  # their config.json is not the module's own
+CONFIG = "config.json"
+TRANSFORMER_SETTINGS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+# Class of the library -> the files of its settings, of which it takes the first that says something; the others have
+# them in config.json
+SETTINGS_FILES = {
+    **dict.fromkeys(("Transformer", "MLMTransformer", "CLIPModel"), TRANSFORMER_SETTINGS),
+    **dict.fromkeys(("Router", "Asym"), ("router_config.json", CONFIG)),
+    "CNN": ("cnn_config.json",),
+    "LSTM": ("lstm_config.json",),
+    "WordEmbeddings": ("wordembedding_config.json",),
+}
+EVERY_SETTINGS = tuple(dict.fromkeys(file for files in SETTINGS_FILES.values() for file in files if file != CONFIG))
 SAME_TYPES = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}  # as the library has it
 TOKENIZER_CONFIG = "tokenizer_config.json"
 VOCABULARIES = ("vocab.json", "added_tokens.json")  # token -> its number
-CONFIG = "config.json"
 DEEPEST_ROUTER = 4
 MOST_MODULES = 100  # models have up to ten; each may be the same small file again
 HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py", *HEAD_FILES.values()]
@@ -173,6 +185,7 @@ class Source:
             SourceError: if it lies outside sentence-transformers and was not trusted, or does not exist.
         """
         import torch
+        from sentence_transformers.base.modules import Module
         from sentence_transformers.util import import_module_class
 
         if self.location is None:
@@ -185,7 +198,9 @@ class Source:
             )
         except Exception as error:
             raise SourceError(f"{spec.type} cannot be imported: {error_text(error, 3)}") from error
-        if not (isinstance(resolved, type) and issubclass(resolved, torch.nn.Module)):
+        # Whole models of the library are torch's modules too, and load other files than those that were looked at
+        wanted = torch.nn.Module if self.trust_remote_code else Module
+        if not (isinstance(resolved, type) and issubclass(resolved, wanted)):
             raise SourceError(f"{spec.type} is no module")
         return resolved
 
@@ -386,13 +401,13 @@ def module_settings(module: Any) -> Mapping[str, Any]:
 
 
 def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_class: str | None) -> Source:
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import constants
 
     candidates = [name] if "/" in name else [f"sentence-transformers/{name}", name]
     reason: Exception | None = None
     for candidate in candidates:
         try:
-            folder = Path(snapshot_download(candidate, revision=revision, allow_patterns=HUB_METADATA))
+            folder = _description(candidate, revision)
         except Exception as error:
             reason = error
         else:
@@ -408,6 +423,13 @@ def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_cl
         f"{name}: no such folder, and the Hub does not give it{at}: {error_text(reason, 3)}{like(name)}\n"
         "Check the spelling, the revision and the connection, or pass a folder."
     ) from reason
+
+
+def _description(name: str, revision: str | None) -> Path:
+    """The folder of a model's small files in the Hub's cache, fetched if it may be."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_METADATA))
 
 
 def _from_folder(
@@ -470,11 +492,10 @@ def _bare_config(folder: Path, is_adapter: bool) -> Mapping[str, Any]:
         SourceError: if there is no PEFT, or the adapter does not say what its base is.
     """
     check_preprocessing(folder)
-    for file in (file for pattern in CONFIG_FILES for file in folder.glob(pattern)):
-        read_json(file)
+    settings = read_settings(folder)
     if not is_adapter:
-        return dict(read_json(folder / CONFIG))
-    adapter = read_json(folder / ADAPTER_CONFIG)
+        return settings[CONFIG]
+    adapter = read_adapter(folder / ADAPTER_CONFIG)
     base = adapter.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise SourceError(f"{folder / ADAPTER_CONFIG}: no base_model_name_or_path.\n{COPY}")
@@ -483,11 +504,8 @@ def _bare_config(folder: Path, is_adapter: bool) -> Mapping[str, Any]:
             f"{folder}: an adapter ({adapter.get('peft_type')}) for {base}, which needs the package peft.\n"
             "Install peft, or merge the adapter into its base and save that."
         )
-    if not given_path(base, SourceError).is_dir():
-        return {"_name_or_path": base}
-    check_entries(Path(base))
-    check_preprocessing(Path(base))
-    config = read_json(Path(base) / CONFIG) if is_there(Path(base) / CONFIG) else {}
+    found = _base_of(folder)
+    config = {} if found is None else read_settings(found).get(CONFIG, {})
     return {**config, "_name_or_path": base}
 
 
@@ -512,8 +530,7 @@ def _recognised(folder: Path, settings: Mapping[str, Any], config: Mapping[str, 
 def _read_modules(folder: Path) -> Iterator[ModuleSpec]:
     """The specs of modules.json, routers opened up."""
     entries = read_json(folder / "modules.json", object)
-    whole = (isinstance(e, dict) and isinstance(e.get("type"), str) and isinstance(e.get("path"), str) for e in entries)
-    if not isinstance(entries, list) or not entries or not all(whole):
+    if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
         raise SourceError(
             f"{folder / 'modules.json'}: not a list of modules with type and path.\nGet a complete copy of the model."
         )
@@ -522,12 +539,50 @@ def _read_modules(folder: Path) -> Iterator[ModuleSpec]:
         yield from _read_module(folder, str(entry.get("name", index)), type_, entry["path"])
 
 
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("type", "path"))
+
+
+def read_settings(folder: Path) -> dict[str, dict[str, Any]]:
+    """The settings of modules in a folder, file by file: whichever of them the library opens, it has been looked at."""
+    return {name: read_json(folder / name) for name in (*EVERY_SETTINGS, CONFIG) if is_there(folder / name)}
+
+
 def check_preprocessing(folder: Path) -> None:
-    """Look at the files of tokenizers, processors and adapters that the library opens by itself.
+    """Look at the files of tokenizers, processors and adapters that the library opens by itself, and at those of the
+    model that an adapter is for.
 
     Raises:
-        SourceError: for what it would take for something else, or panic of.
+        SourceError: for what it would take for something else, or panic of; for a base that cannot be read.
     """
+    seen: set[Path] = set()
+    here: Path | None = folder
+    while here is not None and here.resolve() not in seen:
+        seen.add(here.resolve())
+        _check_files(here)
+        if (here := _base_of(here)) is not None:
+            check_entries(here)
+            read_settings(here)
+
+
+def _base_of(folder: Path) -> Path | None:
+    """The folder of the model that an adapter is for: of its description, if it lies on the Hub. None for no adapter."""
+    adapter = read_adapter(folder / ADAPTER_CONFIG) if is_there(folder / ADAPTER_CONFIG) else {}
+    base = adapter.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base or missing_packages("peft"):
+        return None
+    if given_path(base, SourceError).is_dir():
+        return Path(base)
+    try:
+        return _description(base, adapter.get("revision"))
+    except Exception as error:
+        raise SourceError(
+            f"{folder / ADAPTER_CONFIG}: its base {base!r} is no folder, and the Hub does not give it: "
+            f"{error_text(error, 3)}\nGet the base, or merge the adapter into it and save that."
+        ) from error
+
+
+def _check_files(folder: Path) -> None:
     if is_there(folder / TOKENIZER_CONFIG):
         read_json(folder / TOKENIZER_CONFIG)  # the library takes any side for the left one
     if is_there(folder / TOKENIZER):
@@ -535,8 +590,6 @@ def check_preprocessing(folder: Path) -> None:
     for name in VOCABULARIES:
         if is_there(folder / name):
             check_vocabulary(folder / name)
-    if is_there(folder / ADAPTER_CONFIG):
-        read_json(folder / ADAPTER_CONFIG)
     for name in PROCESSORS:
         if is_there(folder / name):
             check_processor(folder / name)
@@ -551,16 +604,18 @@ def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[Mo
             "Do not use this model."
         )
     here = folder / path
-    names = CONFIG_FILES if type_.rsplit(".", 1)[-1] in HAS_TRANSFORMERS_CONFIG else (*CONFIG_FILES, "config.json")
-    files = [file for name in names for file in here.glob(name)]
-    settings = read_json(files[0]) if files else {}
-    if names is CONFIG_FILES and is_there(here / CONFIG):
-        read_json(here / CONFIG)  # for its checks, as of what follows
+    found = read_settings(here)
+    of_others = (*EVERY_SETTINGS, CONFIG) if not type_.startswith(OWN_TYPES) else (CONFIG,)
+    names = SETTINGS_FILES.get(type_.rsplit(".", 1)[-1], of_others)
+    file, settings = next(((name, found[name]) for name in names if found.get(name)), ("", {}))
     check_preprocessing(here)
     yield ModuleSpec(label, type_, path, settings)
-    types = settings.get("types") or {}
-    for route, nested in (settings.get("structure") or {}).items():
+    types, structure = settings.get("types") or {}, settings.get("structure") or {}
+    if loose := sorted(set(types) ^ {name for nested in structure.values() for name in nested}):
+        raise SourceError(
+            f"{here / file}: {', '.join(map(repr, loose[:5]))}: in one of types and structure alone.\n"
+            "Get a complete copy of the model."
+        )
+    for route, nested in structure.items():
         for index, name in enumerate(nested):
-            if name not in types:
-                raise SourceError(f"{files[0]}: no type for {name!r}.\nGet a complete copy of the model.")
             yield from _read_module(folder, f"{label}.{route}.{index}", types[name], f"{path}/{name}".lstrip("/"))
