@@ -358,7 +358,7 @@ def test_an_adapter_repeats_no_thousands_of_layers(
 def test_the_base_of_an_adapter_is_looked_at(
     bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sbertconv.source.opening.missing_packages", lambda *names: [])
+    monkeypatch.setattr("sbertconv.source.description.missing_packages", lambda *names: [])
     folder, base = copy_of(bert_folder), tmp_path / "base"
     base.mkdir()
     for here, there in ((folder, base), (base, folder)):  # each the base of the other: a loop
@@ -366,7 +366,7 @@ def test_the_base_of_an_adapter_is_looked_at(
         (here / "adapter_config.json").write_text(json.dumps(content), encoding="utf-8")
     sbertconv.inspect(folder)
     (base / "config.json").write_text(json.dumps({"num_labels": 20_000_000}), encoding="utf-8")
-    with pytest.raises(SourceError, match="base/config.json: .*\n  num_labels: 20000000"):
+    with pytest.raises(SourceError, match=r"base/config\.json: .*\n  num_labels: 20000000"):
         sbertconv.inspect(folder)
     content = {"base_model_name_or_path": "nobody/nothing", "peft_type": "LORA"}
     (folder / "adapter_config.json").write_text(json.dumps(content), encoding="utf-8")
@@ -898,6 +898,23 @@ def test_a_pipe_in_a_model_is_one_error(
         sbertconv.to_onnx(folder, tmp_path / "onnx")
 
 
+@pytest.mark.parametrize("place", [".hidden", "linked"])
+def test_a_pipe_is_found_wherever_a_module_lies(
+    place: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = copy_of(bert_folder)
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    modules[-1]["path"] = place
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    there = folder / place if place == ".hidden" else tmp_path / "elsewhere"
+    there.mkdir()
+    if place == "linked":
+        (folder / place).symlink_to(there)
+    os.mkfifo(there / "model.safetensors")
+    with pytest.raises(SourceError, match=f"{place}/model.safetensors: is a pipe"):
+        sbertconv.inspect(folder)
+
+
 def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.json")
     with pytest.raises(ArtifactError, match="it is a pipe or a device"):
@@ -931,7 +948,7 @@ def test_modules_that_are_no_list_of_modules_are_one_error(
 ) -> None:
     folder = copy_of(bert_folder)
     (folder / "modules.json").write_text(content, encoding="utf-8")
-    with pytest.raises(SourceError, match="modules.json"):
+    with pytest.raises(SourceError, match=r"modules\.json"):
         sbertconv.inspect(folder)
 
 
@@ -961,6 +978,27 @@ def test_every_file_is_looked_at_that_the_library_opens(
         file.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(SourceError, match=said):
         sbertconv.inspect(folder)
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_folder_fetches_nothing_unless_its_code_is_trusted(
+    trusted: bool, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sentence_transformers
+    from huggingface_hub import constants
+
+    asked = []
+
+    def loaded(*args: Any, **kwargs: Any) -> Any:
+        asked.append(constants.HF_HUB_OFFLINE)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", loaded)
+    with pytest.raises(SourceError, match="enough"):
+        sbertconv.to_onnx(bert_folder, tmp_path / "onnx", trust_remote_code=trusted)
+    assert asked == [not trusted]
+    assert not constants.HF_HUB_OFFLINE
 
 
 WEIGHTS = {

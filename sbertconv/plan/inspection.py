@@ -12,8 +12,9 @@ from sbertconv.plan.outputs import activation_name, label_names
 from sbertconv.plan.planning import plan_files
 from sbertconv.plan.registry import Registry
 from sbertconv.runtime.maxsim import SIMILARITIES as MAXSIM
+from sbertconv.source.description import OWN_TYPES
 from sbertconv.source.files import read_json
-from sbertconv.source.opening import OWN_TYPES, Source
+from sbertconv.source.opening import Source
 
 
 def describe(source: Source, registry: Registry) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.folder import MANIFEST, given_path
@@ -19,16 +19,23 @@ from sbertconv.source.adapters import passed_over
 from sbertconv.source.bare import BARE, POOLING, TOKEN_MODULES
 from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.checkpoints import architecture
+from sbertconv.source.description import (
+    CONFIG,
+    MOST_MODULES,
+    OWN_TYPES,
+    base_name,
+    base_of,
+    check_preprocessing,
+    description_on_hub,
+    read_modules,
+    read_settings,
+)
 from sbertconv.source.files import (
     ADAPTER_CONFIG,
     COPY,
     HEAD_FILES,
-    PROCESSORS,
     TOKENIZER,
     check_entries,
-    check_processor,
-    check_tokenizer,
-    check_vocabulary,
     heads_in,
     is_there,
     missing_files,
@@ -46,29 +53,6 @@ from sbertconv.source.weights import refuse_missing, refuse_non_finite
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-OWN_TYPES = "sentence_transformers."
-CONFIG = "config.json"
-TRANSFORMER_SETTINGS = tuple(
-    f"sentence_{kind}_config.json"
-    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
-# Class of the library -> the files of its settings, of which it takes the first that says something; the others have
-# them in config.json
-SETTINGS_FILES = {
-    **dict.fromkeys(("Transformer", "MLMTransformer", "CLIPModel"), TRANSFORMER_SETTINGS),
-    **dict.fromkeys(("Router", "Asym"), ("router_config.json", CONFIG)),
-    "CNN": ("cnn_config.json",),
-    "LSTM": ("lstm_config.json",),
-    "WordEmbeddings": ("wordembedding_config.json",),
-}
-EVERY_SETTINGS = tuple(dict.fromkeys(file for files in SETTINGS_FILES.values() for file in files if file != CONFIG))
-SAME_TYPES = {"pylate.models.Dense.Dense": "sentence_transformers.base.modules.dense.Dense"}  # as the library has it
-TOKENIZER_CONFIG = "tokenizer_config.json"
-VOCABULARIES = ("vocab.json", "added_tokens.json")  # token -> its number
-DEEPEST_ROUTER = 4
-MOST_MODULES = 100  # models have up to ten; each may be the same small file again
-HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py", *HEAD_FILES.values()]
 
 
 @dataclass(frozen=True)
@@ -234,7 +218,8 @@ class Source:
         # Code that comes with a model may write through views of its weights, which would be lost.
         late = widening.widened_late() if widened_late and not self.trust_remote_code else contextlib.nullcontext()
         load = getattr(sentence_transformers, self.model_class.library)
-        with listening() as heard, late, Allowance(self.folder):
+        fetching = contextlib.nullcontext() if self._may_fetch() else _fetching_nothing()
+        with listening() as heard, late, fetching, Allowance(self.folder):
             try:
                 model: SentenceTransformer = load(
                     self.location,
@@ -265,6 +250,14 @@ class Source:
         kind.prepare(model)
         refuse_missing(model, heard, self.name, kind.feature)
         return model
+
+    def _may_fetch(self) -> bool:
+        """Whether parts of it may lie on the Hub: of a model from there, trusted code, the base of an adapter."""
+        if self.folder is None or self.revision is not None or self.trust_remote_code:
+            return True
+        folders = [self.folder, *(self.folder / spec.path for spec in self.modules)]
+        bases = [base_name(folder) for folder in dict.fromkeys(folders)]
+        return any(base is not None and not given_path(base, SourceError).is_dir() for base in bases)
 
     def _say(self, heard: Heard) -> None:
         """Add to the notes.
@@ -407,7 +400,7 @@ def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_cl
     reason: Exception | None = None
     for candidate in candidates:
         try:
-            folder = _description(candidate, revision)
+            folder = description_on_hub(candidate, revision)
         except Exception as error:
             reason = error
         else:
@@ -425,11 +418,16 @@ def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_cl
     ) from reason
 
 
-def _description(name: str, revision: str | None) -> Path:
-    """The folder of a model's small files in the Hub's cache, fetched if it may be."""
-    from huggingface_hub import snapshot_download
+@contextlib.contextmanager
+def _fetching_nothing() -> Iterator[None]:
+    """In here, nothing asks the Hub for anything, whatever a file of a model names."""
+    from huggingface_hub import constants
 
-    return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_METADATA))
+    own, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = own
 
 
 def _from_folder(
@@ -453,7 +451,7 @@ def _from_folder(
     config: Mapping[str, Any] = {} if has_modules else _bare_config(folder, is_adapter)
     model_class = _recognised(folder, settings, config, wanted)
     if has_modules:
-        specs = tuple(itertools.islice(_read_modules(folder), MOST_MODULES + 1))
+        specs = tuple(itertools.islice(read_modules(folder), MOST_MODULES + 1))
         if len(specs) > MOST_MODULES:
             raise SourceError(
                 f"{folder / 'modules.json'}: more than {MOST_MODULES} modules, those of routers counted.\n"
@@ -504,7 +502,7 @@ def _bare_config(folder: Path, is_adapter: bool) -> Mapping[str, Any]:
             f"{folder}: an adapter ({adapter.get('peft_type')}) for {base}, which needs the package peft.\n"
             "Install peft, or merge the adapter into its base and save that."
         )
-    found = _base_of(folder)
+    found = base_of(folder)
     config = {} if found is None else read_settings(found).get(CONFIG, {})
     return {**config, "_name_or_path": base}
 
@@ -525,97 +523,3 @@ def _recognised(folder: Path, settings: Mapping[str, Any], config: Mapping[str, 
             f"(have: {have}).\nChoose one of these, or leave it out."
         )
     return chosen
-
-
-def _read_modules(folder: Path) -> Iterator[ModuleSpec]:
-    """The specs of modules.json, routers opened up."""
-    entries = read_json(folder / "modules.json", object)
-    if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
-        raise SourceError(
-            f"{folder / 'modules.json'}: not a list of modules with type and path.\nGet a complete copy of the model."
-        )
-    for index, entry in enumerate(entries):
-        type_ = SAME_TYPES.get(entry["type"], entry["type"])
-        yield from _read_module(folder, str(entry.get("name", index)), type_, entry["path"])
-
-
-def _is_entry(entry: Any) -> bool:
-    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("type", "path"))
-
-
-def read_settings(folder: Path) -> dict[str, dict[str, Any]]:
-    """The settings of modules in a folder, file by file: whichever of them the library opens, it has been looked at."""
-    return {name: read_json(folder / name) for name in (*EVERY_SETTINGS, CONFIG) if is_there(folder / name)}
-
-
-def check_preprocessing(folder: Path) -> None:
-    """Look at the files of tokenizers, processors and adapters that the library opens by itself, and at those of the
-    model that an adapter is for.
-
-    Raises:
-        SourceError: for what it would take for something else, or panic of; for a base that cannot be read.
-    """
-    seen: set[Path] = set()
-    here: Path | None = folder
-    while here is not None and here.resolve() not in seen:
-        seen.add(here.resolve())
-        _check_files(here)
-        if (here := _base_of(here)) is not None:
-            check_entries(here)
-            read_settings(here)
-
-
-def _base_of(folder: Path) -> Path | None:
-    """The folder of the model that an adapter is for: of its description, if it lies on the Hub. None for no adapter."""
-    adapter = read_adapter(folder / ADAPTER_CONFIG) if is_there(folder / ADAPTER_CONFIG) else {}
-    base = adapter.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base or missing_packages("peft"):
-        return None
-    if given_path(base, SourceError).is_dir():
-        return Path(base)
-    try:
-        return _description(base, adapter.get("revision"))
-    except Exception as error:
-        raise SourceError(
-            f"{folder / ADAPTER_CONFIG}: its base {base!r} is no folder, and the Hub does not give it: "
-            f"{error_text(error, 3)}\nGet the base, or merge the adapter into it and save that."
-        ) from error
-
-
-def _check_files(folder: Path) -> None:
-    if is_there(folder / TOKENIZER_CONFIG):
-        read_json(folder / TOKENIZER_CONFIG)  # the library takes any side for the left one
-    if is_there(folder / TOKENIZER):
-        check_tokenizer(folder / TOKENIZER)
-    for name in VOCABULARIES:
-        if is_there(folder / name):
-            check_vocabulary(folder / name)
-    for name in PROCESSORS:
-        if is_there(folder / name):
-            check_processor(folder / name)
-
-
-def _read_module(folder: Path, label: str, type_: str, path: str) -> Iterator[ModuleSpec]:
-    if label.count(".") > 2 * DEEPEST_ROUTER:
-        raise SourceError(f"{folder}: routers inside routers, more than {DEEPEST_ROUTER} deep.\nDo not use this model.")
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or not path.isprintable():
-        raise SourceError(
-            f"{folder / 'modules.json'}: module [{label}] has the path {path!r}, which leaves the folder.\n"
-            "Do not use this model."
-        )
-    here = folder / path
-    found = read_settings(here)
-    of_others = (*EVERY_SETTINGS, CONFIG) if not type_.startswith(OWN_TYPES) else (CONFIG,)
-    names = SETTINGS_FILES.get(type_.rsplit(".", 1)[-1], of_others)
-    file, settings = next(((name, found[name]) for name in names if found.get(name)), ("", {}))
-    check_preprocessing(here)
-    yield ModuleSpec(label, type_, path, settings)
-    types, structure = settings.get("types") or {}, settings.get("structure") or {}
-    if loose := sorted(set(types) ^ {name for nested in structure.values() for name in nested}):
-        raise SourceError(
-            f"{here / file}: {', '.join(map(repr, loose[:5]))}: in one of types and structure alone.\n"
-            "Get a complete copy of the model."
-        )
-    for route, nested in structure.items():
-        for index, name in enumerate(nested):
-            yield from _read_module(folder, f"{label}.{route}.{index}", types[name], f"{path}/{name}".lstrip("/"))
