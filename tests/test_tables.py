@@ -1115,3 +1115,14 @@ def test_options_of_an_engine_that_are_lists_and_dicts_open_the_folder_once(bert
     loaded = {"providers": ["CPUExecutionProvider"], "session_options": {"inter_op_num_threads": 1}}
     one, other = (EmbedTable(folder=str(bert_artifact), load=loaded | {"engine": ENGINE}) for _ in range(2))
     assert one.model is other.model
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_a_bad_row_of_a_later_part_is_left_out_alone(batch: int, embed: EmbedTable, tmp_path: Path) -> None:
+    texts = ["a", "b", "c", "d", None, "e", "f"]
+    write_arrow(tmp_path / "rows.arrow", pa.table({"text": texts, "id": range(7)}), batch)
+    options = TableOptions(nulls="error", on_error="skip", rows_per_file=3)
+    for due in (7, 3, 1):
+        assert embed_tables(embed, str(tmp_path / "rows.arrow"), tmp_path / "out", options).rows == due
+        assert read(tmp_path / "out").column("id").to_pylist() == [0, 1, 2, 3, 5, 6]
+        sorted((tmp_path / "out").glob("*.parquet"))[1 if due == 7 else 2].unlink()
+
+
