@@ -505,9 +505,10 @@ def test_a_ledger_that_no_run_wrote_is_one_error(line: str, static_artifact: Pat
         embed_tables(embed, str(source), output, TableOptions())
 
 
-@pytest.mark.parametrize("place", ["out", "."], ids=["below the inputs", "beside them"])
+@pytest.mark.parametrize("place", ["out", ".", "x/../out"], ids=["below the inputs", "beside them", "spelt otherwise"])
 def test_what_a_run_wrote_is_no_input_of_the_next(place: str, embed: EmbedTable, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
+    (tmp_path / "x").mkdir()
     for there in (0, 2, 2):
         summary = embed_tables(embed, str(tmp_path), tmp_path / place)
         assert (summary.files, summary.there, summary.rows + summary.there) == (1, there, 2)
@@ -641,6 +642,64 @@ def test_a_file_is_read_once_however_it_is_named(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     named = [str(file), f"file://{file}", f"{tmp_path}/x/../a.txt", f"{tmp_path}//a.txt", str(tmp_path)]
     assert [Path(one.path).name for one in find_inputs(named)] == ["a.txt", "b.txt", "c.txt"]
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    ["{at}/./in", "{at}//in", "{at}/in/../in", "{at}/link", "file://{at}/in", "simplecache::file://{at}/in/a.txt"],
+)
+def test_a_file_is_the_same_to_the_next_run_however_it_is_named(spelt: str, embed: EmbedTable, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").write_text("one\ntwo\n", encoding="utf-8")
+    (tmp_path / "link").symlink_to("in")
+    for first, then in ((f"{tmp_path}/in", spelt.format(at=tmp_path)), (spelt.format(at=tmp_path), f"{tmp_path}/in")):
+        output = tmp_path / f"out{len(first)}"
+        assert embed_tables(embed, first, output, TableOptions(rows_per_file=1)).rows == 2
+        files = snapshot(output)
+        min(output.glob("*.parquet")).unlink()
+        assert embed_tables(embed, then, output, TableOptions(rows_per_file=1)).rows == 1
+        assert written(output) == {name: code for name, code in files.items() if name != LEDGER}
+
+
+def test_a_ledger_may_name_a_file_in_another_way(embed: EmbedTable, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
+    embed_tables(embed, f"{tmp_path}/a.txt", tmp_path / "out")
+    ledger = tmp_path / "out" / LEDGER
+    begun = ledger.read_text(encoding="utf-8")
+    for name in (f"file://{tmp_path}/a.txt", f"{tmp_path}/x/..//a.txt"):
+        ledger.write_text(begun.replace(f"{tmp_path}/a.txt", name), encoding="utf-8")
+        assert embed_tables(embed, f"{tmp_path}/a.txt", tmp_path / "out").there == 2
+    for wrong in ("\\u0000", "\\ud800", ""):
+        ledger.write_text(begun.replace(f"{tmp_path}/a.txt", wrong), encoding="utf-8")
+        assert embed_tables(embed, f"{tmp_path}/a.txt", tmp_path / "out").there == 0
+
+
+def test_files_that_were_moved_are_not_embedded_again_in_silence(embed: EmbedTable, tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/a.txt").write_text("one\ntwo\n", encoding="utf-8")
+    embed_tables(embed, f"{tmp_path}/old", tmp_path / "out")
+    (tmp_path / "old").rename(tmp_path / "new")
+    with pytest.raises(UnsupportedOptionError, match=r"new/a\.txt: has the name, .* of .*old/a\.txt, .*twice"):
+        embed_tables(embed, f"{tmp_path}/new", tmp_path / "out")
+    (tmp_path / "old").symlink_to("new")
+    for name in ("old", "new"):
+        summary = embed_tables(embed, f"{tmp_path}/{name}", tmp_path / "out")
+        assert (summary.there, summary.rows) == (2, 0)
+    (tmp_path / "next").mkdir()
+    (tmp_path / "next/a.txt").write_text("three\n", encoding="utf-8")
+    (tmp_path / "old").unlink()
+    (tmp_path / "old").symlink_to("next")  # as a link called "latest" is: what it led to before is no more in it
+    assert embed_tables(embed, f"{tmp_path}/old", tmp_path / "out").rows == 1
+    assert read(tmp_path / "out").column("text").to_pylist() == ["three"]
+
+
+def test_a_name_that_chains_addresses_is_that_file(memory: Any, tmp_path: Path) -> None:
+    for name in ("a.txt", "a.txt::b.txt"):
+        (tmp_path / name).write_text(f"{name}\n", encoding="utf-8")
+    assert parts_of(tmp_path) == (["a.txt", "a.txt::b.txt"], {}, "")
+    memory.pipe_file("/in/a.txt::b.txt", b"one\n")
+    with pytest.raises(UnsupportedOptionError, match=r"b\.txt: has '::' in its name"):
+        find_inputs(["memory://in"])
 
 
 @pytest.mark.parametrize("on_error", ["fail", "skip"])

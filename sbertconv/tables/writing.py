@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.json_reading import parse_json
-from sbertconv.errors import ArtifactError, UnsupportedOptionError, error_text
-from sbertconv.tables.reading import Input, Part
+from sbertconv.artifact.tokenizer_file import rust_errors
+from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError, error_text
+from sbertconv.tables.reading import Input, Part, address_of, place_of
 from sbertconv.tables.stores import LocalStore, Store
 
 if TYPE_CHECKING:
@@ -151,9 +152,8 @@ def apart_from(files: Sequence[Input], output: str) -> list[Input]:
         system, root = fsspec.core.url_to_fs(output)
     except Exception:  # each file system has its own; the ledger, which is opened next, says why
         return list(files)
-    part = re.compile(re.escape(f"{root.rstrip('/')}/") + PART)
-    places = ((file, fsspec.core.url_to_fs(file.path)) for file in files)
-    found = [file for file, (own, path) in places if own is not system or not part.fullmatch(path)]
+    part = re.compile(re.escape(place_of(f"{address_of(system, root).rstrip('/')}/")) + PART)
+    found = [file for file in files if not part.fullmatch(place_of(file.path))]
     if not found:
         raise UnsupportedOptionError(
             f"{output}: every input is a part that an earlier run wrote to this folder.\n"
