@@ -996,6 +996,65 @@ def test_lance_killed_before_the_dataset_knows_its_parts(embed: EmbedTable, tmp_
     assert lance.dataset(tmp_path / "out").to_table().column("id").to_pylist() == list(range(300))
 
 
+HOLLOW = pa.struct([])
+
+
+@pytest.mark.parametrize(
+    "kind", [HOLLOW, pa.struct([("more", HOLLOW)]), pa.list_(HOLLOW), pa.map_(pa.string(), HOLLOW)], ids=str
+)
+def test_lance_gets_no_struct_without_fields(kind: Any, embed: EmbedTable, tmp_path: Path) -> None:
+    pytest.importorskip("lance")
+    write_arrow(tmp_path / "rows.arrow", pa.table({"text": ["one"], "more": pa.array([None], kind)}), 1)
+    with pytest.raises(UnsupportedOptionError, match=r"'more' has a struct without fields(?s:.*)keep="):
+        embed_tables(embed, str(tmp_path / "rows.arrow"), tmp_path / "out", TableOptions(output_format="lance"))
+
+
+@pytest.mark.parametrize("kind", ["string_view", "binary_view"])
+def test_lance_keeps_views_of_a_file_that_is_read_as_it_lies(kind: str, embed: EmbedTable, tmp_path: Path) -> None:
+    lance = pytest.importorskip("lance")
+    values = pa.array([f"a value that is long {number}" for number in range(100)]).cast(getattr(pa, kind)())
+    for name in ("a", "b" * 9):  # whose values lie 8 bytes apart
+        table = pa.table({"text": [name, *"t" * 99], "more": values})
+        write_arrow(tmp_path / f"{name}.arrow", table, 100)
+        embed_tables(embed, f"{tmp_path}/{name}.arrow", tmp_path / name, TableOptions(output_format="lance"))
+        assert lance.dataset(str(tmp_path / name)).to_table().column("more").to_pylist() == values.to_pylist()
+
+
+@pytest.mark.parametrize("place", ["lance.fragment.write_fragments", "lance.LanceDataset.commit", "lance.LanceDataset"])
+def test_a_panic_of_lance_is_one_error(
+    place: str, embed: EmbedTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lance")
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+
+    def panics(*given: Any, **named: Any) -> None:
+        raise panic("not aligned")
+
+    options = TableOptions(output_format="lance")
+    pq.write_table(numbered(2), tmp_path / "rows.parquet")
+    if place == "lance.LanceDataset":
+        embed_tables(embed, str(tmp_path / "rows.parquet"), tmp_path / "out", options)
+    monkeypatch.setattr(place, panics)
+    with pytest.raises(SbertconvError, match="not aligned"):
+        embed_tables(embed, str(tmp_path / "rows.parquet"), tmp_path / "out", options)
+
+
+@pytest.mark.parametrize("form", ["lance", "parquet"])
+def test_a_folder_that_has_the_name_of_a_part_is_one_error(form: str, embed: EmbedTable, tmp_path: Path) -> None:
+    if form == "lance":
+        pytest.importorskip("lance")
+    source, options = tmp_path / "rows.txt", TableOptions(output_format=form)
+    source.write_text("one\n", encoding="utf-8")
+    embed_tables(embed, str(source), tmp_path / "out", options)
+    (part,) = (tmp_path / "out").glob(f"rows-*.{form}")
+    part.with_name(part.name.replace("000000", "000001")).mkdir()
+    if form == "parquet":  # which reads none of its parts again, but removes those of a file that has changed
+        assert embed_tables(embed, str(source), tmp_path / "out", options).there == 1
+        source.write_text("one\ntwo\n", encoding="utf-8")
+    with pytest.raises(SbertconvError, match=r"000001\.\w+: cannot be"):
+        embed_tables(embed, str(source), tmp_path / "out", options)
+
+
 def test_lance_forgets_an_input_that_became_empty_and_names_what_is_no_dataset(
     static_artifact: Path, tmp_path: Path
 ) -> None:
@@ -1108,6 +1167,17 @@ def test_a_bad_row_beside_columns_of_any_type_is_left_out_alone(
             assert file.read_all().column("more").to_pylist() == [KINDS[kind]()[place].as_py() for place in (0, 2)]
 
 
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_a_bad_row_of_a_later_part_is_left_out_alone(batch: int, embed: EmbedTable, tmp_path: Path) -> None:
+    texts = ["a", "b", "c", "d", None, "e", "f"]
+    write_arrow(tmp_path / "rows.arrow", pa.table({"text": texts, "id": range(7)}), batch)
+    options = TableOptions(nulls="error", on_error="skip", rows_per_file=3)
+    for due in (7, 3, 1):
+        assert embed_tables(embed, str(tmp_path / "rows.arrow"), tmp_path / "out", options).rows == due
+        assert read(tmp_path / "out").column("id").to_pylist() == [0, 1, 2, 3, 5, 6]
+        sorted((tmp_path / "out").glob("*.parquet"))[1 if due == 7 else 2].unlink()
+
+
 def test_a_first_file_without_rows_has_its_columns(embed: EmbedTable, tmp_path: Path) -> None:
     pq.write_table(numbered(1).slice(1), tmp_path / "a.parquet")
     pq.write_table(numbered(2), tmp_path / "b.parquet")
@@ -1174,14 +1244,3 @@ def test_options_of_an_engine_that_are_lists_and_dicts_open_the_folder_once(bert
     loaded = {"providers": ["CPUExecutionProvider"], "session_options": {"inter_op_num_threads": 1}}
     one, other = (EmbedTable(folder=str(bert_artifact), load=loaded | {"engine": ENGINE}) for _ in range(2))
     assert one.model is other.model
-@pytest.mark.parametrize("batch", [1, 3, 100])
-def test_a_bad_row_of_a_later_part_is_left_out_alone(batch: int, embed: EmbedTable, tmp_path: Path) -> None:
-    texts = ["a", "b", "c", "d", None, "e", "f"]
-    write_arrow(tmp_path / "rows.arrow", pa.table({"text": texts, "id": range(7)}), batch)
-    options = TableOptions(nulls="error", on_error="skip", rows_per_file=3)
-    for due in (7, 3, 1):
-        assert embed_tables(embed, str(tmp_path / "rows.arrow"), tmp_path / "out", options).rows == due
-        assert read(tmp_path / "out").column("id").to_pylist() == [0, 1, 2, 3, 5, 6]
-        sorted((tmp_path / "out").glob("*.parquet"))[1 if due == 7 else 2].unlink()
-
-
