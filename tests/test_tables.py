@@ -505,9 +505,10 @@ def test_a_ledger_that_no_run_wrote_is_one_error(line: str, static_artifact: Pat
         embed_tables(embed, str(source), output, TableOptions())
 
 
-@pytest.mark.parametrize("place", ["out", "."], ids=["below the inputs", "beside them"])
+@pytest.mark.parametrize("place", ["out", ".", "x/../out"], ids=["below the inputs", "beside them", "spelt otherwise"])
 def test_what_a_run_wrote_is_no_input_of_the_next(place: str, embed: EmbedTable, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
+    (tmp_path / "x").mkdir()
     for there in (0, 2, 2):
         summary = embed_tables(embed, str(tmp_path), tmp_path / place)
         assert (summary.files, summary.there, summary.rows + summary.there) == (1, there, 2)
@@ -641,6 +642,64 @@ def test_a_file_is_read_once_however_it_is_named(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     named = [str(file), f"file://{file}", f"{tmp_path}/x/../a.txt", f"{tmp_path}//a.txt", str(tmp_path)]
     assert [Path(one.path).name for one in find_inputs(named)] == ["a.txt", "b.txt", "c.txt"]
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    ["{at}/./in", "{at}//in", "{at}/in/../in", "{at}/link", "file://{at}/in", "simplecache::file://{at}/in/a.txt"],
+)
+def test_a_file_is_the_same_to_the_next_run_however_it_is_named(spelt: str, embed: EmbedTable, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").write_text("one\ntwo\n", encoding="utf-8")
+    (tmp_path / "link").symlink_to("in")
+    for first, then in ((f"{tmp_path}/in", spelt.format(at=tmp_path)), (spelt.format(at=tmp_path), f"{tmp_path}/in")):
+        output = tmp_path / f"out{len(first)}"
+        assert embed_tables(embed, first, output, TableOptions(rows_per_file=1)).rows == 2
+        files = snapshot(output)
+        min(output.glob("*.parquet")).unlink()
+        assert embed_tables(embed, then, output, TableOptions(rows_per_file=1)).rows == 1
+        assert written(output) == {name: code for name, code in files.items() if name != LEDGER}
+
+
+def test_a_ledger_may_name_a_file_in_another_way(embed: EmbedTable, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
+    embed_tables(embed, f"{tmp_path}/a.txt", tmp_path / "out")
+    ledger = tmp_path / "out" / LEDGER
+    begun = ledger.read_text(encoding="utf-8")
+    for name in (f"file://{tmp_path}/a.txt", f"{tmp_path}/x/..//a.txt"):
+        ledger.write_text(begun.replace(f"{tmp_path}/a.txt", name), encoding="utf-8")
+        assert embed_tables(embed, f"{tmp_path}/a.txt", tmp_path / "out").there == 2
+    for wrong in ("\\u0000", "\\ud800", ""):
+        ledger.write_text(begun.replace(f"{tmp_path}/a.txt", wrong), encoding="utf-8")
+        assert embed_tables(embed, f"{tmp_path}/a.txt", tmp_path / "out").there == 0
+
+
+def test_files_that_were_moved_are_not_embedded_again_in_silence(embed: EmbedTable, tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/a.txt").write_text("one\ntwo\n", encoding="utf-8")
+    embed_tables(embed, f"{tmp_path}/old", tmp_path / "out")
+    (tmp_path / "old").rename(tmp_path / "new")
+    with pytest.raises(UnsupportedOptionError, match=r"new/a\.txt: has the name, .* of .*old/a\.txt, .*twice"):
+        embed_tables(embed, f"{tmp_path}/new", tmp_path / "out")
+    (tmp_path / "old").symlink_to("new")
+    for name in ("old", "new"):
+        summary = embed_tables(embed, f"{tmp_path}/{name}", tmp_path / "out")
+        assert (summary.there, summary.rows) == (2, 0)
+    (tmp_path / "next").mkdir()
+    (tmp_path / "next/a.txt").write_text("three\n", encoding="utf-8")
+    (tmp_path / "old").unlink()
+    (tmp_path / "old").symlink_to("next")  # as a link called "latest" is: what it led to before is no more in it
+    assert embed_tables(embed, f"{tmp_path}/old", tmp_path / "out").rows == 1
+    assert read(tmp_path / "out").column("text").to_pylist() == ["three"]
+
+
+def test_a_name_that_chains_addresses_is_that_file(memory: Any, tmp_path: Path) -> None:
+    for name in ("a.txt", "a.txt::b.txt"):
+        (tmp_path / name).write_text(f"{name}\n", encoding="utf-8")
+    assert parts_of(tmp_path) == (["a.txt", "a.txt::b.txt"], {}, "")
+    memory.pipe_file("/in/a.txt::b.txt", b"one\n")
+    with pytest.raises(UnsupportedOptionError, match=r"b\.txt: has '::' in its name"):
+        find_inputs(["memory://in"])
 
 
 @pytest.mark.parametrize("on_error", ["fail", "skip"])
@@ -937,6 +996,65 @@ def test_lance_killed_before_the_dataset_knows_its_parts(embed: EmbedTable, tmp_
     assert lance.dataset(tmp_path / "out").to_table().column("id").to_pylist() == list(range(300))
 
 
+HOLLOW = pa.struct([])
+
+
+@pytest.mark.parametrize(
+    "kind", [HOLLOW, pa.struct([("more", HOLLOW)]), pa.list_(HOLLOW), pa.map_(pa.string(), HOLLOW)], ids=str
+)
+def test_lance_gets_no_struct_without_fields(kind: Any, embed: EmbedTable, tmp_path: Path) -> None:
+    pytest.importorskip("lance")
+    write_arrow(tmp_path / "rows.arrow", pa.table({"text": ["one"], "more": pa.array([None], kind)}), 1)
+    with pytest.raises(UnsupportedOptionError, match=r"'more' has a struct without fields(?s:.*)keep="):
+        embed_tables(embed, str(tmp_path / "rows.arrow"), tmp_path / "out", TableOptions(output_format="lance"))
+
+
+@pytest.mark.parametrize("kind", ["string_view", "binary_view"])
+def test_lance_keeps_views_of_a_file_that_is_read_as_it_lies(kind: str, embed: EmbedTable, tmp_path: Path) -> None:
+    lance = pytest.importorskip("lance")
+    values = pa.array([f"a value that is long {number}" for number in range(100)]).cast(getattr(pa, kind)())
+    for name in ("a", "b" * 9):  # whose values lie 8 bytes apart
+        table = pa.table({"text": [name, *"t" * 99], "more": values})
+        write_arrow(tmp_path / f"{name}.arrow", table, 100)
+        embed_tables(embed, f"{tmp_path}/{name}.arrow", tmp_path / name, TableOptions(output_format="lance"))
+        assert lance.dataset(str(tmp_path / name)).to_table().column("more").to_pylist() == values.to_pylist()
+
+
+@pytest.mark.parametrize("place", ["lance.fragment.write_fragments", "lance.LanceDataset.commit", "lance.LanceDataset"])
+def test_a_panic_of_lance_is_one_error(
+    place: str, embed: EmbedTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lance")
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+
+    def panics(*given: Any, **named: Any) -> None:
+        raise panic("not aligned")
+
+    options = TableOptions(output_format="lance")
+    pq.write_table(numbered(2), tmp_path / "rows.parquet")
+    if place == "lance.LanceDataset":
+        embed_tables(embed, str(tmp_path / "rows.parquet"), tmp_path / "out", options)
+    monkeypatch.setattr(place, panics)
+    with pytest.raises(SbertconvError, match="not aligned"):
+        embed_tables(embed, str(tmp_path / "rows.parquet"), tmp_path / "out", options)
+
+
+@pytest.mark.parametrize("form", ["lance", "parquet"])
+def test_a_folder_that_has_the_name_of_a_part_is_one_error(form: str, embed: EmbedTable, tmp_path: Path) -> None:
+    if form == "lance":
+        pytest.importorskip("lance")
+    source, options = tmp_path / "rows.txt", TableOptions(output_format=form)
+    source.write_text("one\n", encoding="utf-8")
+    embed_tables(embed, str(source), tmp_path / "out", options)
+    (part,) = (tmp_path / "out").glob(f"rows-*.{form}")
+    part.with_name(part.name.replace("000000", "000001")).mkdir()
+    if form == "parquet":  # which reads none of its parts again, but removes those of a file that has changed
+        assert embed_tables(embed, str(source), tmp_path / "out", options).there == 1
+        source.write_text("one\ntwo\n", encoding="utf-8")
+    with pytest.raises(SbertconvError, match=r"000001\.\w+: cannot be"):
+        embed_tables(embed, str(source), tmp_path / "out", options)
+
+
 def test_lance_forgets_an_input_that_became_empty_and_names_what_is_no_dataset(
     static_artifact: Path, tmp_path: Path
 ) -> None:
@@ -1047,6 +1165,17 @@ def test_a_bad_row_beside_columns_of_any_type_is_left_out_alone(
     if texts:
         with pa.ipc.open_file(next((tmp_path / "out").glob("*.arrow"))) as file:
             assert file.read_all().column("more").to_pylist() == [KINDS[kind]()[place].as_py() for place in (0, 2)]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_a_bad_row_of_a_later_part_is_left_out_alone(batch: int, embed: EmbedTable, tmp_path: Path) -> None:
+    texts = ["a", "b", "c", "d", None, "e", "f"]
+    write_arrow(tmp_path / "rows.arrow", pa.table({"text": texts, "id": range(7)}), batch)
+    options = TableOptions(nulls="error", on_error="skip", rows_per_file=3)
+    for due in (7, 3, 1):
+        assert embed_tables(embed, str(tmp_path / "rows.arrow"), tmp_path / "out", options).rows == due
+        assert read(tmp_path / "out").column("id").to_pylist() == [0, 1, 2, 3, 5, 6]
+        sorted((tmp_path / "out").glob("*.parquet"))[1 if due == 7 else 2].unlink()
 
 
 def test_a_first_file_without_rows_has_its_columns(embed: EmbedTable, tmp_path: Path) -> None:

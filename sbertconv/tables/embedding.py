@@ -138,7 +138,8 @@ class EmbedTable:
         import pyarrow as pa
 
         try:
-            table = pa.table(table)
+            # A table stays as it is: Arrow's C interface gives its empty slices buffers that do not combine
+            table = table if isinstance(table, pa.Table) else pa.table(table)
         except (TypeError, ValueError) as error:
             raise UnsupportedOptionError(f"{table!r:.60} is no table (have: pyarrow.Table).\nPass one.") from error
         texts = input_column(table, self.column)

@@ -134,6 +134,7 @@ def embed_tables(
     skip, embed = options.on_error == "skip", replace(embed, errors=UNREADABLE)
     with Ledger(output, arguments_of(embed, options)) as ledger:
         form.check(ledger.store)
+        files = ledger.named(files)
         summary = Summary(files=len(files), there=sum(ledger.done(file).rows for file in files))
         header, where = ledger.header or header_of(embed, options, files), ledger.store.ledger
         embed = replace(embed, ranges=ranges_in(header, where))

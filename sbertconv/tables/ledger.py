@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sbertconv.artifact.json_reading import Rule, check_keys, parse_json
 from sbertconv.errors import ArtifactError, UnsupportedOptionError
 from sbertconv.runtime.tokenization import SURROGATE
-from sbertconv.tables.reading import Input, Part
+from sbertconv.tables.reading import Input, Part, place_of
 from sbertconv.tables.stores import store_of
 
 LONGEST_NAME = 255  # bytes, in most file systems
@@ -24,6 +25,11 @@ def is_count(value: Any) -> bool:
 
 def is_name(value: Any) -> bool:
     return isinstance(value, str) and len(value.encode(errors="replace")) <= LONGEST_NAME
+
+
+def mark_of(name: str, stamp: Sequence[Any]) -> str:
+    """What a file keeps when its folder is moved."""
+    return json.dumps([name.rpartition("/")[2], *stamp])
 
 
 def is_range(value: Any) -> bool:
@@ -173,6 +179,32 @@ class Ledger:
         """Say what every later run goes by; the first run does."""
         self.header = dict(header)
         self._append(self.header)
+
+    def named(self, sources: Sequence[Input]) -> list[Input]:
+        """The files by the names that their first runs gave them, which spelt a path otherwise, or came through a link
+        to a folder. Where such a name leads is found out now: a link may stand where a folder was moved from, or
+        have been led elsewhere.
+
+        Raises:
+            UnsupportedOptionError: for a file that seems to have been moved: as a new one its rows would stand here
+                twice.
+        """
+        names = {place_of(name): name for name in reversed(self.files)}
+        gone = {
+            mark_of(name, self.files[name].stamp): name
+            for place, name in names.items()
+            if self.files[name].rows and "://" not in place and not os.path.lexists(place)
+        }
+        found = [replace(source, path=names.get(place_of(source.path), source.path)) for source in sources]
+        for source in found:
+            before = gone.get(mark_of(source.path, [source.size, source.stamp]))
+            if before is not None and source.path not in self.files:
+                raise UnsupportedOptionError(
+                    f"{source.path}: has the name, size and time of {before}, which is done and no longer there: if it "
+                    f"is the same file, its rows would stand in {self.output} twice.\n"
+                    "If its folder was moved, put a link to it in the old place; if it is another file, touch it."
+                )
+        return found
 
     def done(self, source: Input) -> Done:
         """The parts of a file that are done; of one that has changed since, none are, and their output goes."""

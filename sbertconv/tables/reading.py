@@ -23,6 +23,7 @@ COMPRESSED = (".gz", ".bz2", ".xz", ZSTD)
 BOM = b"\xef\xbb\xbf"
 NOT_UTF8 = "not UTF-8"
 MAGIC = "*?["
+LOCAL, CHAIN = "file://", "::"  # of fsspec's addresses
 SAMPLE = 1000  # rows of JSON lines that say the types of their columns
 LONGEST_LINE = 1 << 26  # bytes or characters of a line or a cell; the csv module's own limit is 131,072
 LARGEST_PART = 1 << 30  # bytes of the texts of a part
@@ -34,7 +35,7 @@ MORE = "{!r} is none of the columns, which the first rows of the first file say;
 
 @dataclass(frozen=True)
 class Input:
-    """A file: its path, and what changes with its content."""
+    """A file: its path, as it was first given, and what changes with its content."""
 
     path: str
     size: int
@@ -124,18 +125,47 @@ def find_inputs(patterns: Sequence[str]) -> list[Input]:
                 raise UnsupportedOptionError(f"{name!r}: is not UTF-8.\nRename the file, or the folder that it is in.")
             if ending_of(name) not in FORMATS:
                 raise UnsupportedOptionError(f"{name}: cannot be read (have: {', '.join(FORMATS)}).\nConvert it.")
+            whole = address_of(system, name)
+            if "://" in whole and CHAIN in whole:  # the address would be taken for several
+                raise UnsupportedOptionError(f"{whole}: has {CHAIN!r} in its name, which chains addresses.\nRename it.")
             stamp = next((str(info[key]) for key in ("ETag", "etag", "mtime", "LastModified") if key in info), "")
-            whole = name if "://" not in str(pattern) else system.unstrip_protocol(name)
-            found.setdefault(_place(system, name), Input(whole, int(info["size"] or 0), stamp))
+            found.setdefault(place_of(whole), Input(whole, int(info["size"] or 0), stamp))
     return list(found.values())
 
 
-def _place(system: Any, name: str) -> str:
-    """Where a file is, however its path is spelt; a link is a file of its own."""
-    if "file" not in system.protocol:
-        return str(system.unstrip_protocol(name))
-    folder, _, last = name.rpartition("/")
-    return f"{os.path.realpath(folder or '/')}/{last}"
+def address_of(system: Any, name: str) -> str:
+    """What finds a file of a file system again: on this machine its path alone."""
+    return name if is_local(system) else str(system.unstrip_protocol(name))
+
+
+def is_local(system: Any) -> bool:
+    """Whether a file system is that of this machine."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    return isinstance(system, LocalFileSystem)
+
+
+def located(path: str) -> tuple[Any, str]:
+    """The file system of an input and its name there. That of this machine takes every name as it is: fsspec would see
+    several addresses in one with "::".
+    """
+    import fsspec
+
+    path = path.removeprefix(LOCAL)
+    system, name = fsspec.core.url_to_fs(path) if "://" in path else (fsspec.filesystem("file"), path)
+    return system, name
+
+
+def place_of(path: str) -> str:
+    """Where an input is, however its path is spelt and whichever links lead to its folder; a link to a file is a file
+    of its own. A store has one address for each.
+    """
+    path = path.removeprefix(LOCAL)
+    folder, _, last = path.rpartition("/")
+    try:
+        return path if "://" in path else f"{os.path.realpath(folder or '/')}/{last}"
+    except ValueError:  # a null, or half a character, in a ledger that no run wrote
+        return path
 
 
 def _every_file(system: Any, folder: str) -> dict[str, Any]:
@@ -144,7 +174,7 @@ def _every_file(system: Any, folder: str) -> dict[str, Any]:
     Raises:
         PermissionError: for a folder on this machine that may not be read, which fsspec takes for an empty one.
     """
-    local = "file" in system.protocol
+    local = is_local(system)
     found: dict[str, Any] = system.find(folder, detail=True, withdirs=local)
     for name, info in found.items():
         if local and info["type"] == "directory" and not os.access(name, os.R_OK | os.X_OK):
@@ -627,7 +657,7 @@ class opened:  # noqa: N801  # a context manager
         if self.source.path.endswith(ZSTD) and fsspec.utils.infer_compression(self.source.path) is None:
             require("tables", "backports.zstd")  # without it fsspec reads the packed bytes as they are
         try:
-            self.file = fsspec.open(self.source.path, "rb", compression="infer").open()
+            self.file = fsspec.core.OpenFile(*located(self.source.path), "rb", compression="infer").open()
         except (OSError, ValueError) as error:
             raise self._broken(error) from error
         return self.file

@@ -45,10 +45,10 @@ class Store(Protocol):
         """Whether a file of this name is there. Raises ArtifactError for a name that leaves the folder."""
 
     def read(self, name: str) -> bytes:
-        """A file's content."""
+        """A file's content. Raises UnsupportedOptionError if it cannot be read."""
 
     def remove(self, pattern: str) -> None:
-        """Remove the files of a pattern."""
+        """Remove the files of a pattern. Raises UnsupportedOptionError if one stays."""
 
     def write(self, name: str, write: WriteFile) -> None:
         """A file that `write` fills. Raises UnsupportedOptionError if it cannot be written; nothing is there then."""
@@ -162,11 +162,24 @@ class LocalStore:
         return inside(self.folder, name, self.ledger).is_file()
 
     def read(self, name: str) -> bytes:
-        return (self.folder / name).read_bytes()
+        with self._reached(name):
+            return (self.folder / name).read_bytes()
 
     def remove(self, pattern: str) -> None:
         for path in self.folder.glob(pattern):
-            path.unlink(missing_ok=True)
+            with self._reached(path.name):
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _reached(self, name: str) -> Iterator[None]:
+        """In here a file is read or removed, which may be a folder, or not be allowed."""
+        try:
+            yield
+        except OSError as error:
+            raise UnsupportedOptionError(
+                f"{self.folder / name}: cannot be read or removed: {error.strerror or error}.\n"
+                "Remove it, or choose another --output."
+            ) from error
 
     def write(self, name: str, write: WriteFile) -> None:
         partial = self.folder / f".{name}{PARTIAL}"

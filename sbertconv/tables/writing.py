@@ -5,17 +5,22 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.json_reading import parse_json
-from sbertconv.errors import ArtifactError, UnsupportedOptionError, error_text
-from sbertconv.tables.reading import Input, Part
+from sbertconv.artifact.tokenizer_file import rust_errors
+from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError, error_text
+from sbertconv.tables.reading import Input, Part, address_of, place_of
 from sbertconv.tables.stores import LocalStore, Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+OTHER_FOLDER = "Use another folder."
+NOT_WRITTEN = "Make room, leave the column out with keep=, or choose another output_format."
 
 
 def write_parquet(table: pa.Table, file: Any, store: Store) -> None:
@@ -37,21 +42,61 @@ def write_arrow(table: pa.Table, file: Any, store: Store) -> None:
 
 
 def write_lance(table: pa.Table, file: Any, store: Store) -> None:
-    """A fragment of a Lance dataset in the output's folder; the file says which, for `finish_lance`."""
+    """A fragment of a Lance dataset in the output's folder; the file says which, for `finish_lance`.
+
+    Raises:
+        pyarrow.ArrowNotImplementedError: for a struct without fields, which Lance writes and does not read.
+    """
+    import pyarrow as pa
     from lance.fragment import write_fragments
 
+    if hollow := [field.name for field in table.schema if is_hollow(field.type)]:
+        raise pa.ArrowNotImplementedError(f"the column {hollow[0]!r} has a struct without fields, which Lance loses")
     mode = "create" if lance_dataset(store) is None else "append"  # one without rows is false
-    fragments = write_fragments(table, lance_uri(store), schema=table.schema, mode=mode)
+    # Copied: Lance needs views aligned, and those of an Arrow file lie where they lay in it
+    copied = [[pa.concat_arrays([chunk]) for chunk in column.chunks] for column in table.columns]
+    columns = [pa.chunked_array(chunks, field.type) for chunks, field in zip(copied, table.schema, strict=True)]
+    table = pa.Table.from_arrays(columns, schema=table.schema)
+    with lance_errors(UnsupportedOptionError, f"{lance_uri(store)}: cannot be written", NOT_WRITTEN):
+        fragments = write_fragments(table, lance_uri(store), schema=table.schema, mode=mode)
     schema = base64.b64encode(table.schema.serialize().to_pybytes()).decode()
     said = {"schema": schema, "fragments": [json.dumps(fragment.to_json()) for fragment in fragments]}
     file.write(json.dumps(said).encode())
+
+
+def is_hollow(kind: pa.DataType) -> bool:
+    """Whether a type is a struct without fields, or has one in it."""
+    import pyarrow as pa
+
+    if isinstance(kind, pa.BaseExtensionType):
+        return is_hollow(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return is_hollow(kind.value_type)
+    inner = [kind.field(place).type for place in range(kind.num_fields)]
+    return (pa.types.is_struct(kind) and not inner) or any(map(is_hollow, inner))
+
+
+@contextmanager
+def lance_errors(kind: type[SbertconvError], where: str, advice: str) -> Iterator[None]:
+    """In here whatever Lance raises is one kind of error: it is of many, for what it does in Rust.
+
+    Raises:
+        kind: with Lance's words.
+    """
+    try:
+        with rust_errors(where, kind, advice):
+            yield
+    except SbertconvError:
+        raise
+    except Exception as error:
+        raise kind(f"{where}: {error_text(error)}\n{advice}") from error
 
 
 def finish_lance(store: Store) -> None:
     """Make one version of the dataset of all fragments that are done, in the order of their names.
 
     Raises:
-        ArtifactError: if one of their files is none of a run.
+        SbertconvError: if one of their files is none of a run.
     """
     import pyarrow as pa
     from lance import LanceDataset, LanceOperation
@@ -61,17 +106,13 @@ def finish_lance(store: Store) -> None:
     dataset = lance_dataset(store)
     if not said and dataset is None:
         return
-    try:
+    with lance_errors(ArtifactError, f"{lance_uri(store)}: a fragment cannot be read", OTHER_FOLDER):
         fragments = [FragmentMetadata.from_json(one) for part in said for one in part["fragments"]]
         there = [] if dataset is None else [one.metadata.files[0].path for one in dataset.get_fragments()]
         if there != [one.files[0].path for one in fragments]:
             own = pa.py_buffer(base64.b64decode(said[0]["schema"])) if said else None
             schema = dataset.schema if own is None else pa.ipc.read_schema(own)
             LanceDataset.commit(lance_uri(store), LanceOperation.Overwrite(schema, fragments))
-    except Exception as error:  # of many kinds, for what Lance reads in Rust
-        raise ArtifactError(
-            f"{lance_uri(store)}: a fragment cannot be read: {error_text(error)}\nUse another folder."
-        ) from error
 
 
 def lance_uri(store: Store) -> str:
@@ -97,12 +138,8 @@ def lance_dataset(store: Store) -> Any:
 
     if not store.names("_versions"):
         return None
-    try:
+    with lance_errors(ArtifactError, f"{lance_uri(store)}: no dataset of Lance", OTHER_FOLDER):
         return LanceDataset(lance_uri(store))
-    except (ValueError, OSError) as error:
-        raise ArtifactError(
-            f"{lance_uri(store)}: no dataset of Lance: {error_text(error)}\nUse another folder."
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -151,9 +188,8 @@ def apart_from(files: Sequence[Input], output: str) -> list[Input]:
         system, root = fsspec.core.url_to_fs(output)
     except Exception:  # each file system has its own; the ledger, which is opened next, says why
         return list(files)
-    part = re.compile(re.escape(f"{root.rstrip('/')}/") + PART)
-    places = ((file, fsspec.core.url_to_fs(file.path)) for file in files)
-    found = [file for file, (own, path) in places if own is not system or not part.fullmatch(path)]
+    part = re.compile(re.escape(place_of(f"{address_of(system, root).rstrip('/')}/")) + PART)
+    found = [file for file in files if not part.fullmatch(place_of(file.path))]
     if not found:
         raise UnsupportedOptionError(
             f"{output}: every input is a part that an earlier run wrote to this folder.\n"
@@ -170,8 +206,8 @@ def write_part(table: pa.Table, store: Store, name: str, form: str) -> None:
     """
     import pyarrow as pa
 
-    whole = table.combine_chunks()  # the same bytes, however the rows were read
     try:
+        whole = table.combine_chunks()  # the same bytes, however the rows were read
         store.write(name, lambda file: FORMS[form].write(whole, file, store))
     except pa.ArrowException as error:  # some are a NotImplementedError or a TypeError
         raise UnsupportedOptionError(
