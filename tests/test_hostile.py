@@ -756,6 +756,7 @@ STRANGERS = {
     },
     "keras.config.set_backend": {"class_name": "set_backend", "module": "keras.config", "config": {}},
     "keras.ops.eye": {"class_name": "eye", "module": "keras.ops", "config": {}},
+    "keras.src.ops.core.WhileLoop": {"class_name": "WhileLoop", "module": "keras.src.ops.core", "config": {}},
     "None.Dense": {"class_name": "Dense", "module": None, "config": {}},
     "keras.__lambda__": {"class_name": "__lambda__", "module": "keras", "config": {}},
     r"keras.\['Dense'\]": {"class_name": ["Dense"], "module": "keras", "config": {}},

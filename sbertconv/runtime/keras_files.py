@@ -26,9 +26,11 @@ NO_LAYERS = re.compile(
     r"keras(\.src)?\.(utils|applications|datasets|callbacks|export|trainers|backend|distribution|legacy|wrappers"
     r"|visualization|saving|tree|testing)\b.*"
 )
-# Classes of Keras that carry code, or the path of a file that is loaded; of sounds, which make tables of any size
+# Classes of Keras that carry code, or the path of a file that is loaded; of sounds, which make tables of any size; that
+# call functions for as long as those say
 REFUSED = {
     "Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "MelSpectrogram", "STFTSpectrogram",
+    "Map", "Scan", "AssociativeScan", "VectorizedMap", "WhileLoop", "ForiLoop", "Cond", "Switch",
 }  # fmt: skip
 # Names in a file that stand for values, and those of Keras that compute: a file calls the functions that it names
 VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}

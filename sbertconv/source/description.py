@@ -93,7 +93,7 @@ def base_name(folder: Path) -> str | None:
 
 
 def base_of(folder: Path) -> Path | None:
-    """The folder of the model that an adapter is for, or of its description, if it lies on the Hub; None without one."""
+    """The folder of the model that an adapter is for, or of its description on the Hub; None without an adapter."""
     base = base_name(folder)
     if base is None or given_path(base, SourceError).is_dir():
         return None if base is None else Path(base)
