@@ -568,7 +568,7 @@ def encode_command(
     on: On = None,
 ) -> None:
     """Embed texts, a file or tables with a converted folder; a file is never held in memory whole."""
-    from sbertconv.console.files import encode_texts, read_inputs
+    from sbertconv.console.files import check_outputs, encode_texts, read_inputs
     from sbertconv.console.tables import encode_tables, is_tables
     from sbertconv.runtime.opening import load
 
@@ -621,6 +621,7 @@ def encode_command(
     source = iter(texts or ()) if file is None else read_inputs(file, [column])
     target = None if output in (None, "-") else Path(str(output))
     shown = sys.stderr.isatty() and target is not None and not LEVEL["quiet"]
+    check_outputs([target] if target else [])
     model = load(directory, **how, many=file is not None)
     print_engine(model.engine, model.because)
     encode_texts(model, source, target, progress=shown, tokens=tokens, precision=precision, **encode)
@@ -712,7 +713,7 @@ def bench_command(
     from dataclasses import replace
 
     from sbertconv.benchmark import QUICK, Settings, benchmark, html_page
-    from sbertconv.console.files import write_file
+    from sbertconv.console.files import check_outputs, write_file
     from sbertconv.conversion import default_directory
 
     given: dict[str, Any] = {"rounds": rounds, "batch_sizes": batch_sizes, "lengths": lengths, "texts": texts}
@@ -724,9 +725,7 @@ def bench_command(
         (markdown_file, lambda report: report.to_markdown()),
     ]
     files = [(file, render) for file, render in writers if file]
-    for file, _ in files:  # said before the long run
-        if not file.parent.is_dir():
-            raise typer.BadParameter(f"{file.parent}: no such folder")
+    check_outputs([file for file, _ in files])
     with bar() as on_step:
         report = benchmark(
             model,

@@ -160,7 +160,11 @@ def test_an_artifact_of_another_model_is_refused(bert_folder: Path, static_artif
     [
         (["{model}", "missing"], "missing: no such folder", 1),
         (["missing"], "missing: no such folder", 1),
-        (["{model}", "--html", "missing/report.html"], "no such folder", 2),
+        (["{model}", "--html", "missing/report.html"], "missing/report.html: cannot be written: No such file", 1),
+        (["{model}", "--json-file", ""], "'.': cannot be written: no name of a file", 1),
+        (["{model}", "--markdown", ".."], "'..': cannot be written: no name of a file", 1),
+        (["{model}", "--html", "{model}"], "cannot be written: it is a folder", 1),
+        (["{model}", "--html", "report", "--markdown", "./report"], "report: named for two outputs", 1),
         (["{model}", "--lengths", "8,none"], "not positive integers", 2),
         (["{model}", "--batch-sizes", "0"], "not positive integers", 2),
         (["{model}", "--threads", "100000"], "threads 100000 is not possible", 1),

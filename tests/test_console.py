@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -358,3 +361,35 @@ def test_a_file_is_written_whole_and_through_no_link(tmp_path: Path) -> None:
     }
     with pytest.raises(sbertconv.UnsupportedOptionError, match=r"gone.page\.html: cannot be written: No such file"):
         write_file(tmp_path / "gone" / "page.html", "new")
+
+
+def test_a_pipe_is_written_into_and_stays(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "page.html")
+    reader = os.open(tmp_path / "page.html", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        write_file(tmp_path / "page.html", "new")
+        assert os.read(reader, 10) == b"new"
+    finally:
+        os.close(reader)
+    assert [path.name for path in tmp_path.iterdir() if path.is_fifo()] == ["page.html"]
+
+
+def test_what_a_link_says_is_a_standard_stream_is_written_into_where_that_is(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("/proc/self/fd/1")  # as /dev/stdout is one
+    code = (
+        "from pathlib import Path; from sbertconv.console.files import write_file\n"
+        "print('before'); write_file(Path('out'), 'new '); print('after')"
+    )
+    with (tmp_path / "log").open("wb") as log:
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stdout=log, check=True)
+    assert (tmp_path / "log").read_text() == "before\nnew after\n"
+    assert (tmp_path / "out").is_symlink()
+
+
+def test_no_file_is_written_in_the_place_of_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("report")
+        with pytest.raises(sbertconv.UnsupportedOptionError, match="report: cannot be written: it is a socket"):
+            write_file(Path("report"), "new")
+    assert Path("report").is_socket()

@@ -120,9 +120,12 @@ def test_other_markers_are_found_out(copy_of: Any, colbert_artifact: Path, tmp_p
     assert not (tmp_path / "packed").exists()
 
 
-def loose(folder: Path, precision: str) -> Path:
+def loose(folder: Path, precision: str, trained: bool = False) -> Path:
     """A model in a precision that so few and random weights would not pass the gate in."""
     model = cases.bert(cases.pooling(), st.Normalize(), config={"num_hidden_layers": 1})
+    if trained:
+        words = model[0].auto_model.get_input_embeddings().weight
+        words.data = words.data.flip(0)
     bounds = {} if precision == "fp32" else {"min_cosine": 0.5, "min_spearman": 0.5, "min_top10": 0.1}
     return sbertconv.to_onnx(model, folder / precision, precision=precision, **bounds).folder
 
@@ -180,6 +183,17 @@ def test_a_precision_of_another_model_is_refused(
 ) -> None:
     with pytest.raises(sbertconv.UnsupportedOptionError, match="not the same model as"):
         sbertconv.pack(bert_artifact, tmp_path / "packed", ["transformers.js"], precisions=[precisions["int8"]])
+
+
+def test_a_precision_of_other_weights_that_says_the_same_of_itself_is_refused(
+    precisions: dict[str, Path], tmp_path: Path
+) -> None:
+    other = loose(tmp_path, "int8", trained=True)
+    with pytest.raises(
+        sbertconv.UnsupportedOptionError, match=r"not the same model as .*: their vectors are \d+ degrees"
+    ):
+        sbertconv.pack(precisions["fp32"], tmp_path / "packed", ["transformers.js"], precisions=[other])
+    assert not (tmp_path / "packed").exists()
 
 
 def test_a_conversion_for_a_consumer_writes_the_outputs_that_it_reads(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -247,6 +249,27 @@ def test_an_interrupted_run_leaves_the_old_result(result: str, tmp_path: Path, m
     with pytest.raises(KeyboardInterrupt):
         encode_texts(Counting(fail_after=2), ["new"] * 9, target)  # type: ignore[arg-type]
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("ending", [".npy", ".parquet"])
+def test_a_pipe_gets_the_whole_result_and_stays(ending: str, embedder: Embedder, tmp_path: Path) -> None:
+    pipe = tmp_path / f"out{ending}"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        encode_texts(embedder, TEXTS, pipe)
+        found = io.BytesIO(os.read(reader, 1 << 16))
+    finally:
+        os.close(reader)
+    rows = np.load(found) if ending == ".npy" else pq.read_table(found)["embedding"].to_pylist()
+    assert np.array_equal(rows, embedder.encode(TEXTS))
+    assert pipe.is_fifo()
+
+
+def test_a_folder_as_output_is_refused_before_the_model_is_opened(tmp_path: Path, cli: Callable[..., Ran]) -> None:
+    (tmp_path / "out.npy").mkdir()
+    ran = cli("encode", tmp_path / "no model", "a text", "--output", tmp_path / "out.npy")
+    assert (ran.code, "cannot be written: it is a folder" in ran.err) == (1, True)
 
 
 @pytest.mark.parametrize("ending", [*RESULTS])

@@ -23,6 +23,8 @@ from sbertconv.converters.onnx.backend import name_axes
 from sbertconv.converters.onnx.compat import exact_constants
 from sbertconv.converters.onnx.fusion import fuse
 from sbertconv.converters.onnx.fusion.counting import count_attention
+from sbertconv.converters.onnx.fusion.padding import zero_unattended
+from sbertconv.converters.onnx.saving import save_graph
 from sbertconv.converters.onnx.writer import _unfused
 
 BATCH, HEADS, LENGTH, SIZE = 3, 2, 5, 4
@@ -239,6 +241,31 @@ def test_what_a_fused_model_consists_of(bert_artifact: Path) -> None:
     assert set(sums) == {"Sum"}  # which the loader leaves as it is
     shapes = [node.input[0] for node in nodes if node.op_type == "Shape"]
     assert not set(shapes) & set(made_by)  # of inputs only
+
+
+UNTYPED = """<ir_version: 10, opset_import: ["" : 18]> g
+    (float[b, h, q, k] x, bool[b, h, q, k] mask, float[b, h, k, d] v) => (float[b, h, q, d] y)
+    <float none = {0.0}, float lowest = {-1e30}>
+    { bias = Where (mask, none, lowest) total = Add (x, bias) share = Softmax (total) odd = IsNaN (share)
+      kept = Where (odd, none, share) mixed = MatMul (kept, v) y = Identity (mixed) }"""  # as TorchScript leaves it
+
+
+def test_a_rule_on_values_of_no_known_type_leaves_a_graph_that_is_written(tmp_path: Path) -> None:
+    model = onnx_ir.from_onnx_text(UNTYPED)
+    zero_unattended(model)
+    save_graph(model, tmp_path / "model.onnx", None)
+    mask = np.array([[[[True, False], [False, False]]]])
+    feeds = {"x": np.zeros((1, 1, 2, 2), np.float32), "mask": mask, "v": np.ones((1, 1, 2, 1), np.float32)}
+    (found,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, feeds)
+    assert found.ravel().tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["weights beside it", "one file"])
+def test_a_graph_that_cannot_be_written_is_an_error_that_says_so(beside: bool, tmp_path: Path) -> None:
+    model = onnx_ir.from_onnx_text(UNTYPED)
+    model.graph[0].outputs[0].dtype = None
+    with pytest.raises(sbertconv.ArtifactError, match=r"^The graph cannot be written: .+\nPass optimize=False\.$"):
+        save_graph(model, tmp_path / "model.onnx", beside)
 
 
 def test_an_axis_without_a_name_gets_none() -> None:

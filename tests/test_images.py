@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -108,6 +109,16 @@ def test_the_proof_looks_at_images_that_become_rgb(clip_artifact: Path) -> None:
 def test_an_image_is_held_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image.Image, "copy", None)  # a file that is nothing but large would be held three times
     assert opened_image(PNG).size == RGB.size
+
+
+def test_an_input_of_another_name_is_an_error_of_the_folder(clip_artifact: Path, copy_of: Any) -> None:
+    folder = copy_of(clip_artifact)
+    manifest = json.loads((folder / "sbertconv.json").read_text(encoding="utf-8"))
+    (graph,) = (graph for graph in manifest["graphs"] if graph["modality"] == "image")
+    graph["inputs"][0]["name"] = "text"  # as that of a graph with its tokenizer in it
+    (folder / "sbertconv.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(sbertconv.ArtifactError, match="pixel_values"):
+        sbertconv.load(folder).encode(PNG)
 
 
 def test_bytes_are_an_image(clip_artifact: Path, model: Any) -> None:
@@ -254,6 +265,7 @@ def test_images_come_as_dicts_and_as_paths(model: Any, clip_artifact: Path, tmp_
         np.testing.assert_allclose(converted.encode(text), model.encode(text), atol=1e-5, rtol=1e-5)
     for inputs, reason in (
         ("https://example.org/a.png?size=2", "an address"),
+        ("https://example.org/a.png\n", "an address"),
         ("data:image/png;base64,AAAA", "cannot be read"),
         ({"image": "no such picture.png"}, "no image file"),
         ({"text": "a", "image": image}, "dict of 'text', 'image'"),

@@ -197,6 +197,20 @@ def test_similarity(name: str, shapes: tuple[int | None, int | None], bert: Pair
         bert.embedder.encode(np.array("a text"))
 
 
+@pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, list, bool])
+def test_the_similarity_of_whole_numbers_is_that_of_the_same_floats(
+    name: str, kind: Any, bert: Pair, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(bert.embedder, "similarity_fn_name", name)
+    lowest = -128 if kind is np.int8 else 0
+    given = np.random.default_rng(6).integers(lowest, lowest + 256, (3, 8))
+    whole = given.tolist() if kind is list else given.astype(kind)
+    wide = np.asarray(whole, np.float64)
+    for method in (bert.embedder.similarity, bert.embedder.similarity_pairwise):
+        assert method(whole, whole[::-1]) == pytest.approx(method(wide, wide[::-1]), rel=1e-12)
+
+
 def test_similarity_uses_what_the_model_was_saved_with(static: Pair) -> None:
     vectors = static.embedder.encode(TEXTS)
     assert static.embedder.similarity_fn_name == static.model.similarity_fn_name == "euclidean"

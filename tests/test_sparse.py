@@ -116,6 +116,16 @@ def test_decode_sparsity_and_similarity_are_the_library_s(bert: tuple[SparseEnco
 
 
 @pytest.mark.parametrize("name", ["dot", "cosine"])
+@pytest.mark.parametrize("kind", [np.array, csr_array, lambda rows: [csr_array(rows)]])
+def test_whole_numbers_are_compared_as_floats(name: str, kind: Any, bert: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    converted = bert[2]
+    monkeypatch.setattr(converted, "similarity_fn_name", name)
+    rows = np.array([[100, 100, 0], [100, 0, 100]], np.int8)
+    expected = converted.similarity(rows.astype(np.float32), rows.astype(np.float32))
+    assert converted.similarity(kind(rows), kind(rows)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["dot", "cosine"])
 def test_anything_else_than_vectors_is_one_error(name: str, bert: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     converted = bert[2]
     monkeypatch.setattr(converted, "similarity_fn_name", name)

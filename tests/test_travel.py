@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import TEXTS, run_python
 
 import sbertconv
 from sbertconv import ArtifactError
 from sbertconv.artifact.kinds import MODEL_CLASSES
+from sbertconv.tables.embedding import EmbedTable
 
 WAYS: dict[str, Callable[[Any], Any]] = {
     "pickle": lambda model: pickle.loads(pickle.dumps(model)),
@@ -180,12 +182,18 @@ def test_a_keras_file_travels_as_itself(bert_keras: Path, tmp_path: Path) -> Non
 
 
 def test_a_relative_path_is_the_same_place_in_another_folder(
-    static_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    static_artifact: Path, bert_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    expected = sbertconv.load(static_artifact).encode("text")
     monkeypatch.chdir(static_artifact.parent)
-    content = pickle.dumps(sbertconv.load(static_artifact.name))
+    model = sbertconv.load(static_artifact.name)
+    table = EmbedTable(folder=static_artifact.name)
+    content = pickle.dumps(model)
+    shutil.copytree(bert_artifact, tmp_path / static_artifact.name)
     monkeypatch.chdir(tmp_path)
-    assert pickle.loads(content).encode("text").shape == (32,)
+    assert np.array_equal(pickle.loads(content).encode("text"), expected)
+    assert np.array_equal(model.encode("text"), expected)
+    assert np.array_equal(table(pa.table({"text": ["text"]}))["embedding"].to_pylist(), [expected])
 
 
 def test_a_folder_that_is_not_there_is_said(static_artifact: Path, copy_of: Any) -> None:

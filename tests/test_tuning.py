@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,16 @@ def test_a_file_that_cannot_be_read_counts_as_none(content: bytes, bert_artifact
     file.write_bytes(content)
     assert read_records(RECORDS, Tuned) == []
     assert tuned_here(opening.artifact_at(bert_artifact), "onnx") is None
+
+
+def test_a_pipe_in_the_cache_is_not_waited_for_and_stays(cache: Path) -> None:
+    file = records_file(RECORDS)
+    file.parent.mkdir(parents=True)
+    os.mkfifo(file)
+    setting = Setting("onnxruntime")
+    assert read_records(RECORDS, Tuned) == []
+    assert add_record(RECORDS, Tuned("a", "onnx", ("cpu",), 1, {}, setting, setting, 1, "2026-01-01")) is None
+    assert file.is_fifo()
 
 
 def test_records_are_the_latest_and_a_cache_that_cannot_be_written_is_none(cache: Path) -> None:

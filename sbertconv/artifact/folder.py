@@ -49,19 +49,19 @@ class Artifact:
     """A converted folder that exists: its manifest and, when just written, its parity report is inside it.
 
     Attributes:
-        folder: where its files lie.
+        folder: where its files lie, absolute: they are opened when they are needed, and by then this process, or the
+            one that it was sent to, may have another working folder.
         manifest: what describes them.
-        packed: the .keras file that the folder was unpacked from, or None.
+        packed: the .keras file that the folder was unpacked from, absolute, or None.
     """
 
     folder: Path
     manifest: Manifest
     packed: Path | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Absolute paths: another process may have another working folder."""
-        packed = self.packed and Path(os.path.abspath(self.packed))
-        return {**vars(self), "folder": Path(os.path.abspath(self.folder)), "packed": packed}
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", self.folder.absolute())
+        object.__setattr__(self, "packed", self.packed and self.packed.absolute())
 
     def reopened(self) -> Artifact:
         """The same artifact in another process, read again.

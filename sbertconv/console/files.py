@@ -8,6 +8,8 @@ import json
 import os
 import re
 import secrets
+import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbertconv.artifact.json_reading import parse_json
-from sbertconv.artifact.scratch import is_running
+from sbertconv.artifact.scratch import is_running, scratch_folder
 from sbertconv.errors import UnsupportedOptionError, require, visible
 from sbertconv.tables.reading import FEWER, LONGEST_LINE, bounded_lines
 
@@ -476,27 +478,115 @@ def sweep_partial(output: Path) -> None:
                 path.unlink()
 
 
+def check_outputs(outputs: Sequence[Path]) -> None:
+    """What is said of outputs before the long run that they are for.
+
+    Raises:
+        UnsupportedOptionError: if nothing can be written to one, or two are one file.
+    """
+    taken: set[Path] = set()
+    for output in outputs:
+        with _said_of(output), _draft(output):
+            place = Path(os.path.realpath(output.parent), output.name)
+        if place in taken and not _is_stream(output):
+            raise UnsupportedOptionError(
+                f"{output}: named for two outputs, and only the last would be in it.\nName a file for each."
+            )
+        taken.add(place)
+
+
 @contextmanager
-def _writer(output: Path | None, writers: Mapping[str, Any]) -> Iterator[WriteRows]:
-    """Writes beside the file and renames at the end, so that a half-written result is never seen; None: stdout."""
-    if output is None:
-        with _write_json_lines() as write:
-            yield write
+def _said_of(output: Path) -> Iterator[None]:
+    """Errors of the file system are those of an output."""
+    try:
+        yield
+    except OSError as error:
+        raise UnsupportedOptionError(
+            f"{output}: cannot be written: {error.strerror or error}.\nChoose another place."
+        ) from error
+
+
+def _is_stream(output: Path) -> bool:
+    """Whether an output is a pipe, a device of characters or what a standard stream of this process goes to, in whose
+    place no file belongs.
+
+    Raises:
+        UnsupportedOptionError: for a name that no file has, and for a folder and whatever else is no file.
+    """
+    if output.name in ("", ".."):
+        raise UnsupportedOptionError(f"{str(output)!r}: cannot be written: no name of a file.\nName one.")
+    try:
+        found = output.stat()
+    except FileNotFoundError:  # or a link that leads nowhere
+        return False
+    if any(os.path.samestat(found, stream) for stream in _standard_streams().values()):
+        return True
+    if stat.S_ISDIR(found.st_mode):
+        raise UnsupportedOptionError(f"{output}: cannot be written: it is a folder.\nName a file in it.")
+    if stat.S_ISREG(found.st_mode):
+        return False
+    if stat.S_ISFIFO(found.st_mode) or stat.S_ISCHR(found.st_mode):
+        return True
+    raise UnsupportedOptionError(
+        f"{output}: cannot be written: it is a socket or a disk (have: files, pipes, devices of characters).\n"
+        "Name a file."
+    )
+
+
+def _standard_streams() -> dict[int, os.stat_result]:
+    """The open ones of standard output and standard error, by their descriptors."""
+    found = {}
+    for descriptor in (1, 2):
+        with suppress(OSError):  # closed by who started this process
+            found[descriptor] = os.fstat(descriptor)
+    return found
+
+
+@contextmanager
+def _draft(output: Path) -> Iterator[Path]:
+    """A new file for what an output will hold, which goes at the end unless it is the output by then: beside it, or of
+    a stream among the temporary files.
+    """
+    if _is_stream(output):
+        with scratch_folder() as folder:
+            yield folder / "draft"
         return
     sweep_partial(output)
     hidden = output.with_name(f".{output.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         hidden.open("xb").close()  # new: no link to somewhere else, and no other run's
-        with writers[output.suffix](hidden) as write:
-            yield write
-        hidden.replace(output)
-    except OSError as error:
-        raise UnsupportedOptionError(
-            f"{output}: cannot be written: {error.strerror or error}.\nChoose another place."
-        ) from error
+        yield hidden
     finally:
         with suppress(OSError):  # a file where its folder should be: there is nothing to remove, and that is said above
             hidden.unlink()
+
+
+def _publish(draft: Path, output: Path) -> None:
+    """A whole draft becomes the output: a file is replaced, a stream is written into and stays."""
+    if not _is_stream(output):  # asked again: it may be another thing by now
+        draft.replace(output)
+        return
+    found = output.stat()
+    own = (number for number, stream in _standard_streams().items() if os.path.samestat(found, stream))
+    descriptor = next(own, None)
+    if descriptor is not None and sys.stdout is not None:  # what was printed before stands before it
+        sys.stdout.flush()
+    place = output if descriptor is None else os.dup(descriptor)  # which knows how far it is
+    with open(place, "wb") as stream, draft.open("rb") as file:
+        shutil.copyfileobj(file, stream)
+
+
+@contextmanager
+def _writer(output: Path | None, writers: Mapping[str, Any]) -> Iterator[WriteRows]:
+    """Writes a draft and publishes it at the end, so that a half-written result is never seen; None: stdout."""
+    if output is None:
+        with _write_json_lines() as write:
+            yield write
+        return
+    with _said_of(output), _draft(output) as draft:
+        with writers[output.suffix](draft) as write:
+            yield write
+        _publish(draft, output)
 
 
 def write_file(output: Path, text: str) -> None:

@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from sbertconv.artifact.folder import Artifact
 from sbertconv.artifact.publishing import Staging
 from sbertconv.consumers.consumer import Consumer
+from sbertconv.corpus.texts import sentences
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.runtime.similarity import normalize
 
 SAME = ("model_class", "source", "chain", "max_seq_length", "prompts", "default_prompt_name")  # keys of the manifest
+ROUNDING = 0.01  # radians: what float32 and other engines add to an angle, and far below what training does
 Found = Mapping[str, Artifact]
 
 
@@ -43,6 +48,39 @@ def by_precision(others: Sequence[Artifact], own: Artifact, rows: Sequence[Consu
             raise UnsupportedOptionError(f"{other.folder}: {reasons[0]}")
         found[precision] = other
     return found
+
+
+def refuse_strangers(found: Found, own: Artifact) -> None:
+    """Two models that were saved to one path, one after the other, have folders that say the same of themselves. Their
+    vectors tell them apart: those of one model lie no farther apart than both lie from that model's.
+
+    Raises:
+        UnsupportedOptionError: for a folder whose vectors are those of another model.
+    """
+    theirs, limit = _directions(own) if found else None, _angle_of(own)
+    for other in found.values():
+        apart = _angle(float((theirs * _directions(other)).sum(axis=-1).min()))
+        if apart > limit + _angle_of(other) + ROUNDING:
+            raise UnsupportedOptionError(
+                f"{other.folder}: not the same model as {own.folder}: their vectors are {np.degrees(apart):.0f} "
+                "degrees apart.\nConvert one model in several precisions."
+            )
+
+
+def _directions(artifact: Artifact) -> np.ndarray:
+    """The vectors of the sentences that quality is measured on, in float64, so long that their products are cosines."""
+    from sbertconv.runtime.opening import open_model
+
+    return normalize(np.asarray(open_model(artifact).encode(list(sentences())), np.float64))
+
+
+def _angle_of(artifact: Artifact) -> float:
+    """How far the vectors of a folder lie at most from those of its model."""
+    return _angle(min((one["min_cosine"] for one in artifact.manifest["parity"].get("quality") or ()), default=1.0))
+
+
+def _angle(cosine: float) -> float:
+    return float(np.arccos(np.clip(cosine, -1, 1)))
 
 
 def write_variants(row: Consumer, found: Found, staging: Staging) -> None:

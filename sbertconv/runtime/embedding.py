@@ -106,11 +106,18 @@ class Embedder(TaskEncoder):
         return tensor if convert_to_tensor or (vectors.ndim == 1 and len(vectors)) else list(tensor)
 
     def similarity(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
-        """All pairs under the model's similarity function: [n, dim], [m, dim] -> [n, m]."""
+        """All pairs under the model's similarity function: [n, dim], [m, dim] -> [n, m].
+
+        Whole numbers, as precision int8 and uint8 give them, are compared as float64. The numbers of binary and ubinary
+        are eight dimensions each, packed: to this function they look like the same kinds, and what it says of them
+        means nothing. Compare those by their Hamming distance.
+        """
         return similarity_functions.similarity(self.similarity_fn_name, embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: np.ndarray, embeddings2: np.ndarray) -> np.ndarray:
-        """Row by row under the model's similarity function: [n, dim], [n, dim] -> [n]; of two vectors []."""
+        """Row by row under the model's similarity function: [n, dim], [n, dim] -> [n]; of two vectors [].
+        Whole numbers: see `similarity`.
+        """
         return similarity_functions.similarity_pairwise(self.similarity_fn_name, embeddings1, embeddings2)
 
     def _truncate(self, vectors: np.ndarray, truncate_dim: int | None) -> np.ndarray:

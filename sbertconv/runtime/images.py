@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 
@@ -42,7 +43,10 @@ def names_image(text: str) -> bool:
 def names_medium(text: str, endings: tuple[str, ...]) -> bool:
     """Whether a string is an address, or the path of a file, with one of these endings in small letters."""
     if text.startswith(ADDRESSES) and " " not in text:
-        return text.partition("#")[0].partition("?")[0].lower().endswith(endings)
+        try:
+            return urlparse(text).path.lower().endswith(endings)  # without the breaks of lines in it
+        except ValueError:
+            return False
     return text.lower().endswith(endings) and "\0" not in text and os.path.isfile(text)
 
 

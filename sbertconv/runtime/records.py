@@ -9,6 +9,9 @@ from typing import TypeVar
 
 import msgspec
 
+from sbertconv.artifact.json_reading import read_bytes
+from sbertconv.errors import SbertconvError
+
 KEPT = 50  # records, the latest
 LARGEST = 1 << 20  # bytes of a file; a larger one is not ours
 Record = TypeVar("Record")
@@ -22,10 +25,9 @@ def records_file(name: str) -> Path:
 
 def read_records(name: str, kind: type[Record]) -> list[Record]:
     """The records, the latest last; none where there is no file that can be read."""
-    with suppress(OSError, RuntimeError, ValueError, msgspec.MsgspecError):  # RuntimeError: there is no home
-        file = records_file(name)
-        if file.stat().st_size <= LARGEST:
-            return msgspec.json.decode(file.read_bytes(), type=list[kind])  # type: ignore[valid-type]
+    with suppress(RuntimeError, ValueError, SbertconvError, msgspec.MsgspecError):  # RuntimeError: there is no home
+        content = read_bytes(records_file(name), most=LARGEST)
+        return msgspec.json.decode(content, type=list[kind])  # type: ignore[valid-type]
     return []
 
 
@@ -37,6 +39,8 @@ def add_record(name: str, record: Record) -> Path | None:
         content = msgspec.json.encode([*read_records(name, type(record)), record][-KEPT:])
         file = records_file(name)
         file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists() and not file.is_file():  # a pipe or a device of somebody's
+            return None
         partial = file.with_name(f"{file.name}.{os.getpid()}")
         partial.write_bytes(content)
         partial.replace(file)

@@ -43,8 +43,15 @@ SIMILARITIES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 
 
+def floating(vectors: Any) -> Any:
+    """Vectors, sparse or not, in a type that they can be compared in: whole numbers, whose sums and differences leave
+    their own, as float64, in which those of quantized embeddings are exact.
+    """
+    return vectors if vectors.dtype.kind == "f" else vectors.astype(np.float64)
+
+
 def similarity(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """All pairs: [n, dim] and [m, dim] (or one vector each) -> [n, m].
+    """All pairs: [n, dim] and [m, dim] (or one vector each) -> [n, m]; of whole numbers float64.
 
     Raises:
         UnsupportedOptionError: for an unknown function, or vectors of other sizes.
@@ -53,7 +60,7 @@ def similarity(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         raise UnsupportedOptionError(
             f"similarity function {name!r} is not known (have: {', '.join(SIMILARITIES)})\nChoose one of these."
         )
-    a, b = np.atleast_2d(array_of(a)), np.atleast_2d(array_of(b))
+    a, b = (np.atleast_2d(floating(array_of(vectors))) for vectors in (a, b))
     check_shapes(a.shape, b.shape)
     return SIMILARITIES[name](a, b)
 

@@ -9,7 +9,6 @@ of any number, and a mask. A wave: the samples themselves, perhaps normalized, a
 from __future__ import annotations
 
 import io
-import os
 import wave
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -19,8 +18,10 @@ import numpy as np
 
 from sbertconv.artifact.manifest import GraphSection, MelSection, RowSection, SoundSection, WaveSection
 from sbertconv.errors import UnsupportedOptionError, error_text
+from sbertconv.runtime.images import ADDRESSES, names_medium
 
-ENDING = ".wav"
+# A string that is a sound and not a text (`is_audio_url_or_path` of sentence_transformers.base.modality)
+ENDINGS = (".mp3", ".wav", ".ogg", ".flac", ".aac")
 RIFF = b"RIFF"  # what a WAV file begins with
 MOST_SAMPLES = 2**25  # of a file, 128 MiB as float32
 SCALES: dict[int, tuple[str, float, float]] = {  # bytes of a WAV file's sample -> its type, its zero, its largest value
@@ -49,8 +50,10 @@ MEL: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], 
 
 
 def names_sound(text: str) -> bool:
-    """Whether a string is the path of a WAV file."""
-    return text.lower().endswith(ENDING) and "\0" not in text and os.path.isfile(text)
+    """Whether the library takes a string for a sound, which here is read from a WAV file alone: the path of a file, or
+    an address.
+    """
+    return names_medium(text, ENDINGS)
 
 
 def is_sound(value: Any) -> bool:
@@ -214,8 +217,11 @@ def opened_sound(source: str | bytes) -> dict[str, Any]:
     """The samples [n] of a WAV file, from -1 to 1, and their rate.
 
     Raises:
-        UnsupportedOptionError: for another kind of file, or several channels.
+        UnsupportedOptionError: for an address, since nothing here contacts a server, for another kind of file, or
+            several channels.
     """
+    if isinstance(source, str) and source.startswith(ADDRESSES):
+        raise UnsupportedOptionError(f"{source:.200}: an address (have: files).\nDownload the sound first.")
     told = f"{source:.200}" if isinstance(source, str) else f"a sound of {len(source):,} bytes"
     try:
         with wave.open(io.BytesIO(source) if isinstance(source, bytes) else source, "rb") as file:

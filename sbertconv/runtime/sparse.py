@@ -204,12 +204,12 @@ class SparseEmbedder(TaskEncoder):
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
         """All pairs under the model's similarity function: [n, dim], [m, dim] or lists of rows, sparse or not ->
-        float32 [n, m].
+        float32 [n, m]; of whole numbers float64.
 
         Raises:
             UnsupportedOptionError: for anything else than vectors, or vectors of two lengths.
         """
-        a, b = _stacked(embeddings1), _stacked(embeddings2)
+        a, b = (similarity_functions.floating(_stacked(embeddings)) for embeddings in (embeddings1, embeddings2))
         if self.similarity_fn_name == "dot":  # without the zeros
             a, b = _matrix(a), _matrix(b)
             similarity_functions.check_shapes(a.shape, b.shape)

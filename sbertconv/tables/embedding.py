@@ -6,6 +6,7 @@ import inspect
 import json
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -72,12 +73,16 @@ class EmbedTable:
 
     def __post_init__(self) -> None:
         """Raise UnsupportedOptionError for values of another type, and for a column of errors in the place of vectors;
-        a path becomes text, which travels everywhere.
+        a path becomes text, which travels everywhere, and that of a folder that is here an absolute one: it is opened
+        when the first table comes, and in other processes, which may have another working folder.
         """
         given: Any = self.folder
         if isinstance(given, Path):
             object.__setattr__(self, "folder", str(given))
         check_fields(self)
+        with suppress(OSError, RuntimeError, ValueError):  # what it is instead is said where it is opened
+            if (place := Path(self.folder).expanduser()).exists():
+                object.__setattr__(self, "folder", str(place.absolute()))
         for name in ("encode", "load"):
             if not isinstance(given := getattr(self, name), Mapping) or not all(isinstance(key, str) for key in given):
                 raise UnsupportedOptionError(f"{name}={given!r:.60} (have: a dict of keywords).\nPass one.")

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
 
+from sbertconv.converters.torch.backend import root_cause
 from sbertconv.converters.traced import quiet
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.errors import ArtifactError, SbertconvError, UnsupportedOptionError
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -38,20 +39,35 @@ def save_graph(model: onnx_ir.Model, path: Path, external_data: bool | None) -> 
 
     Raises:
         UnsupportedOptionError: if one file was asked for and the weights do not fit.
+        ArtifactError: if the graph is none that can be written.
     """
-    import onnx_ir
-
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if external_data or (external_data is None and size > PROTOBUF_LIMIT):
-        data = path.with_name(path.name + EXTERNAL_DATA)
-        onnx_ir.save(model, path, external_data=data.name)
-        return [data]
-    if size > PROTOBUF_LIMIT:
+    beside = external_data or (external_data is None and size > PROTOBUF_LIMIT)
+    if size > PROTOBUF_LIMIT and not beside:
         raise UnsupportedOptionError(
             f"{size / 2**30:.1f} GiB of weights do not fit into one .onnx file (the limit is 2 GiB).\n"
             "Leave external_data=False out."
         )
+    try:
+        return _saved(model, path) if beside else _written(model, path)
+    except (OSError, MemoryError, SbertconvError):
+        raise
+    except Exception as error:  # of onnx_ir, on a node or a value that is none
+        raise ArtifactError(f"The graph cannot be written: {root_cause(error)}\nPass optimize=False.") from error
+
+
+def _saved(model: onnx_ir.Model, path: Path) -> list[Path]:
+    """The graph and, beside it, its weights."""
+    import onnx_ir
+
+    data = path.with_name(path.name + EXTERNAL_DATA)
+    onnx_ir.save(model, path, external_data=data.name)
+    return [data]
+
+
+def _written(model: onnx_ir.Model, path: Path) -> list[Path]:
+    """The graph with its weights in it."""
     with path.open("wb") as file:
         _write(model, file)
     return []

@@ -68,4 +68,4 @@ def _multiply(graph: ir.Graph, node: ir.Node, factor: ir.Value, without_heads: b
     uses = [use for use in made.uses() if use.node is not times]
     for user, index in uses:
         user.replace_input_with(index, times.outputs[0])
-    times.outputs[0].dtype, times.outputs[0].shape = made.dtype, made.shape
+    times.outputs[0].type, times.outputs[0].shape = made.type, made.shape

@@ -34,6 +34,10 @@ def permuted(op: Any, x: ir.Value, perm: Sequence[int]) -> ir.Value:
 
 
 def typed(value: ir.Value, like: ir.Value, shape: Sequence[Any]) -> ir.Value:
-    """A value that a rule made, with the dtype of another one and a shape, on which later rules rely."""
-    value.dtype, value.shape = like.dtype, ir.Shape(size if isinstance(size, int | str) else None for size in shape)
+    """A value that a rule made, with the dtype of another one, if that is known, and a shape, on which later rules
+    rely.
+    """
+    if like.dtype is not None:
+        value.dtype = like.dtype
+    value.shape = ir.Shape(size if isinstance(size, int | str) else None for size in shape)
     return value
