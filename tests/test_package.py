@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -160,8 +161,9 @@ def test_importing_and_help_load_no_framework(code: str, arguments: list[str]) -
     assert ran.out.endswith("imported: []\n")
 
 
-def test_the_command_is_installed_and_lists_its_commands() -> None:
-    ran = run_process(COMMAND, "--help")
+@pytest.mark.parametrize("start", [(COMMAND,), (sys.executable, "-m", "sbertconv")], ids=["the script", "-m"])
+def test_the_command_is_installed_and_lists_its_commands(start: tuple[str | Path, ...]) -> None:
+    ran = run_process(*start, "--help")
     assert ran.code == 0
     assert all(command in ran.out for command in COMMANDS)
     assert "3 parity failed" in ran.out
