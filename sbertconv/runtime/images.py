@@ -15,14 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from sbertconv.artifact.graph_inputs import GRIDDED, PATCHED, PIXELS
 from sbertconv.artifact.manifest import CHANNELS, LARGEST_EDGE, GridSection, ImageSection, PatchSection, not_null
 from sbertconv.errors import UnsupportedOptionError, error_text, require
 
 SETTINGS = ("do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale",
             "rescale_factor", "do_normalize", "image_mean", "image_std")  # fmt: skip
-PIXELS = "pixel_values"  # the input of a graph
-PATCHED = (PIXELS, "pixel_attention_mask", "spatial_shapes")  # the inputs of a graph of patches
-GRIDDED = ("patch_groups", "image_grid_thw")  # the inputs of a graph of one image, of any number of tokens
 PLAIN = ("RGB", "L", "P")  # modes that are resized as they are
 LONGEST_SHAPE = 200  # times as long as it is wide, or the other way round
 SCALES, PRECISION = (1e-6, 100.0), 1e-5  # what is tried to fit an image into so many patches
@@ -44,11 +42,6 @@ def names_medium(text: str, endings: tuple[str, ...]) -> bool:
     if text.startswith(ADDRESSES) and " " not in text:
         return text.partition("#")[0].partition("?")[0].lower().endswith(endings)
     return text.lower().endswith(endings) and "\0" not in text and os.path.isfile(text)
-
-
-def input_names(section: Mapping[str, Any]) -> tuple[str, ...]:
-    """The inputs of a graph of images, by the manifest's `image` entry."""
-    return PATCHED if "patches" in section else GRIDDED if "grid" in section else (PIXELS,)
 
 
 def image_tensors(images: Sequence[Any], section: ImageSection) -> dict[str, np.ndarray]:
