@@ -125,6 +125,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
     ("given", "said"),
     [
         (["http://a.example/fox.png"], "an address .*Download"),
+        (["http://a.example/fox.png\n"], "an address .*Download"),
         ([b"no image"], "8 bytes: cannot be read as an image"),
         ([EPS], "cannot be read as an image"),  # Pillow would start Ghostscript
         ([PNG[:-40]], "cannot be read as an image"),

@@ -9,7 +9,6 @@ of any number, and a mask. A wave: the samples themselves, perhaps normalized, a
 from __future__ import annotations
 
 import io
-import os
 import wave
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -19,8 +18,9 @@ import numpy as np
 
 from sbertconv.artifact.manifest import GraphSection, MelSection, RowSection, SoundSection, WaveSection
 from sbertconv.errors import UnsupportedOptionError, error_text
+from sbertconv.runtime.media import refuse_address
 
-ENDING = ".wav"
+READ = "WAV files of one channel, arrays of samples"
 RIFF = b"RIFF"  # what a WAV file begins with
 MOST_SAMPLES = 2**25  # of a file, 128 MiB as float32
 SCALES: dict[int, tuple[str, float, float]] = {  # bytes of a WAV file's sample -> its type, its zero, its largest value
@@ -46,11 +46,6 @@ MEL: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], 
         lambda m: np.where(m < 15.0, 200.0 * m / 3.0, BREAK * np.exp((np.maximum(m, 15.0) - 15.0) / STEP)),
     ),
 }
-
-
-def names_sound(text: str) -> bool:
-    """Whether a string is the path of a WAV file."""
-    return text.lower().endswith(ENDING) and "\0" not in text and os.path.isfile(text)
 
 
 def is_sound(value: Any) -> bool:
@@ -214,8 +209,10 @@ def opened_sound(source: str | bytes) -> dict[str, Any]:
     """The samples [n] of a WAV file, from -1 to 1, and their rate.
 
     Raises:
-        UnsupportedOptionError: for another kind of file, or several channels.
+        UnsupportedOptionError: for an address, another kind of file, or several channels.
     """
+    if isinstance(source, str):
+        refuse_address(source, "sound", READ)
     told = f"{source:.200}" if isinstance(source, str) else f"a sound of {len(source):,} bytes"
     try:
         with wave.open(io.BytesIO(source) if isinstance(source, bytes) else source, "rb") as file:
@@ -234,7 +231,8 @@ def opened_sound(source: str | bytes) -> dict[str, Any]:
             }
     except (OSError, EOFError, RuntimeError, ValueError, wave.Error) as error:
         raise UnsupportedOptionError(
-            f"{told}: cannot be read as a WAV file: {error_text(error)}\nConvert it to one, or pass its samples."
+            f"{told}: cannot be read as a WAV file: {error_text(error)} (have: {READ}).\n"
+            "Decode it and pass its samples, or convert it to one."
         ) from error
 
 
