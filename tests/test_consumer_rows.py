@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import tiny
+import torch
 from conftest import importable
 from sentence_transformers.sentence_transformer import modules as st
 
@@ -124,8 +126,9 @@ def loose(folder: Path, precision: str, trained: bool = False) -> Path:
     """A model in a precision that so few and random weights would not pass the gate in."""
     model = cases.bert(cases.pooling(), st.Normalize(), config={"num_hidden_layers": 1})
     if trained:
-        words = model[0].auto_model.get_input_embeddings().weight
-        words.data = words.data.flip(0)
+        with torch.no_grad():
+            for one in model.parameters():
+                one.add_(torch.randn(one.shape, generator=torch.Generator().manual_seed(1)), alpha=0.1)
     bounds = {} if precision == "fp32" else {"min_cosine": 0.5, "min_spearman": 0.5, "min_top10": 0.1}
     return sbertconv.to_onnx(model, folder / precision, precision=precision, **bounds).folder
 
@@ -185,15 +188,23 @@ def test_a_precision_of_another_model_is_refused(
         sbertconv.pack(bert_artifact, tmp_path / "packed", ["transformers.js"], precisions=[precisions["int8"]])
 
 
-def test_a_precision_of_other_weights_that_says_the_same_of_itself_is_refused(
-    precisions: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_precision_of_other_weights_is_refused(precisions: dict[str, Path], tmp_path: Path) -> None:
+    """Of a model that was trained on between the two conversions: name, settings and modules are the same."""
     other = loose(tmp_path, "int8", trained=True)
-    with pytest.raises(
-        sbertconv.UnsupportedOptionError, match=r"not the same model as .*: their vectors are \d+ degrees"
-    ):
+    with pytest.raises(sbertconv.UnsupportedOptionError, match="not the weights of") as caught:
         sbertconv.pack(precisions["fp32"], tmp_path / "packed", ["transformers.js"], precisions=[other])
+    assert str(other) in str(caught.value)
+    assert str(precisions["fp32"]) in str(caught.value)
+    assert re.search(r"vectors of '.+' have the cosine -?0\.\d{4} \(have: 0\.\d{4} and more", str(caught.value))
     assert not (tmp_path / "packed").exists()
+
+
+def test_a_precision_that_does_not_say_what_it_keeps_is_refused(
+    precisions: dict[str, Path], copy_of: Any, tmp_path: Path
+) -> None:
+    silent = changed(copy_of(precisions["int8"]), lambda said: said.pop("parity"))
+    with pytest.raises(sbertconv.UnsupportedOptionError, match=r"what it keeps of the original \(parity.quality\)"):
+        sbertconv.pack(precisions["fp32"], tmp_path / "packed", ["transformers.js"], precisions=[silent])
 
 
 def test_a_conversion_for_a_consumer_writes_the_outputs_that_it_reads(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,11 +27,15 @@ from transformers.vision_utils import (
 
 import sbertconv
 from sbertconv.artifact.folder import read_artifact
+from sbertconv.artifact.graph_inputs import GRIDDED, PATCHED
+from sbertconv.artifact.manifest import problems_of
 from sbertconv.converters.grids import grid_places, token_positions, window_mask
 from sbertconv.converters.patches import resized_places
 from sbertconv.errors import SbertconvError, UnsupportedOptionError
 from sbertconv.plan.images import describe_image
-from sbertconv.runtime.images import GRIDDED, PATCHED, image_tensors, opened_image
+from sbertconv.runtime.graph import Graph
+from sbertconv.runtime.images import image_tensors, opened_image
+from sbertconv.runtime.options import EngineOptions
 from sbertconv.source.processors import NOTE, processors_on_pillow
 from sbertconv.source.transformers_compat import interpolation
 from sbertconv.tables.embedding import EmbedTable
@@ -111,16 +114,6 @@ def test_an_image_is_held_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert opened_image(PNG).size == RGB.size
 
 
-def test_an_input_of_another_name_is_an_error_of_the_folder(clip_artifact: Path, copy_of: Any) -> None:
-    folder = copy_of(clip_artifact)
-    manifest = json.loads((folder / "sbertconv.json").read_text(encoding="utf-8"))
-    (graph,) = (graph for graph in manifest["graphs"] if graph["modality"] == "image")
-    graph["inputs"][0]["name"] = "text"  # as that of a graph with its tokenizer in it
-    (folder / "sbertconv.json").write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(sbertconv.ArtifactError, match="pixel_values"):
-        sbertconv.load(folder).encode(PNG)
-
-
 def test_bytes_are_an_image(clip_artifact: Path, model: Any) -> None:
     np.testing.assert_allclose(sbertconv.load(clip_artifact).encode(PNG), model.encode(RGB), ATOL, ATOL)
 
@@ -132,6 +125,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
     ("given", "said"),
     [
         (["http://a.example/fox.png"], "an address .*Download"),
+        (["http://a.example/fox.png\n"], "an address .*Download"),
         ([b"no image"], "8 bytes: cannot be read as an image"),
         ([EPS], "cannot be read as an image"),  # Pillow would start Ghostscript
         ([PNG[:-40]], "cannot be read as an image"),
@@ -480,6 +474,33 @@ def test_pages_of_any_size_have_the_vectors_of_the_library(way: str, grids: Any,
             np.testing.assert_allclose(one, np.asarray(other), ATOL, ATOL)
     with pytest.raises(UnsupportedOptionError, match="up to 200 times as long as wide"):
         converted.encode(RGB.resize((1, 201)))
+
+
+@pytest.mark.parametrize("name", ["text", "input_ids", "attention_mask", "patch_groups"])
+def test_an_input_of_images_has_the_name_of_what_it_is_given(name: str, clip_artifact: Path) -> None:
+    manifest: Any = read_artifact(clip_artifact).manifest
+    texts, images = ({**graph, "inputs": [*graph["inputs"]]} for graph in manifest["graphs"])
+    images["inputs"][0] = {**images["inputs"][0], "name": name}
+    (problem,) = problems_of({**manifest, "graphs": [texts, images]})
+    assert problem.startswith(f"graphs[1].inputs[0].name: '{name}', and the graph takes images (have: pixel_values, ")
+    texts["inputs"][0] = {**texts["inputs"][0], "name": "pixel_values"}
+    (problem,) = problems_of({**manifest, "graphs": [texts, manifest["graphs"][1]]})
+    assert problem.startswith("graphs[0].inputs[0].name: 'pixel_values', and the graph takes texts (have: input_ids, ")
+
+
+@pytest.mark.parametrize("names", [PATCHED, GRIDDED])
+def test_what_an_image_becomes_goes_by_name_and_not_by_place(
+    names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest names inputs in the order that they have in the file, which `--input-name` chooses."""
+    made = {name: np.full(1, index) for index, name in enumerate(names)}
+    monkeypatch.setattr("sbertconv.runtime.graph.image_tensors", lambda images, section: made)
+    image = {"patches": {}} if names is PATCHED else {"grid": {}}
+    section: Any = {"modality": "image", "image": image, "outputs": []}
+    section["inputs"] = [{"name": name} for name in reversed(names)]
+    artifact: Any = None
+    ((_, tensors),) = Graph(artifact, section, "onnx", "onnxruntime", EngineOptions()).prepared([RGB])
+    assert tensors == made
 
 
 MESSAGE = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image", "image": RGB}]}]

@@ -12,11 +12,14 @@ import pytest
 import tiny
 from class_cases import YES_OR_NO, causal_reranker
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base import modality as theirs
 from sentence_transformers.base.modality import InputFormatter
 from sentence_transformers.sentence_transformer import modules as st
 
 import sbertconv
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.runtime.inputs import modality_of, plain
+from sbertconv.runtime.media import ENDINGS, names_medium
 
 FLAT = "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}"
 STRUCTURED = "{% for m in messages %}{{ m.role }}: {{ m.content[0].text }}; {% endfor %}"
@@ -145,6 +148,44 @@ def test_a_reranker_takes_messages_and_dicts(tmp_path: Path) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
     with pytest.raises(UnsupportedOptionError, match="Input 0"):
         converted.predict([{"text": "a"}, {"text": "b"}])
+
+
+BEGINS = ("", "./", "http://h/", "https://h/", "HTTPS://h/", " https://h/", "ftp://h/", "file:///",
+          "https://[[h]]/", "https://youtu.be/", "https://www.youtube.com\n", "data:image/png;base64,",
+          "data:audio/wav;base64,")  # fmt: skip
+MIDDLES = ("there", "not there", "", "a\nb", "a?b=", "a#b", "a;b", "a\0b", "\ud800", "folder")
+ENDS = ("", ".png", ".PNG", ".jpg", ".svg", ".wav", ".mp3", ".flac", ".ogg", ".aac", ".aiff", ".mp4", ".mkv", ".webm",
+        ".png?a=1", ".wav#a", ".mp4;a", ".png ", ".png\n", ".mp3\r\n", ".mkv\t", ".wav\v", ".png/")  # fmt: skip
+
+
+@pytest.mark.parametrize("begin", BEGINS)
+def test_a_string_names_what_it_names_to_the_library(
+    begin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for end in (".png", ".PNG", ".jpg", ".wav", ".mp3", ".flac", ".ogg", ".aac", ".mp4", ".mkv"):
+        Path(f"there{end}").touch()
+    Path("folder.png").mkdir()
+    for text in (begin + middle + end for middle in MIDDLES for end in ENDS):
+        for modality in ENDINGS:
+            assert names_medium(text, modality) == getattr(theirs, f"is_{modality}_url_or_path")(text), (text, modality)
+        assert modality_of(text, ENDINGS) == theirs.infer_modality(text), text
+        assert modality_of(text, ["audio"]) == theirs.infer_modality(text, ["audio"]), text
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("https://h/a.mp4\n", "names a video (have: 'text'; 'video' is not converted).\nPass texts."),
+        ("https://h/a.png", "names an image"),
+        ("https://h/a.ogg", "names a sound"),
+    ],
+)
+def test_the_name_of_what_was_not_converted_is_no_text(name: str, said: str) -> None:
+    with pytest.raises(UnsupportedOptionError) as caught:
+        plain(3, name, taken=("text",), left=tuple(ENDINGS), form=None)
+    assert said in str(caught.value)
+    assert plain(3, name, taken=("text",), left=(), form=None) == name
 
 
 @pytest.mark.parametrize("item", [None, 3, b"a", ["a"], ("a", None)])

@@ -231,11 +231,24 @@ def test_a_file_that_the_library_takes_for_a_sound_is_no_text(ending: str, clap_
         ([np.zeros((2, 300), np.float32)], r"float32 \[2, 300\] is not a sound"),
         ([b"ID3 of an mp3"], "is not a sound|cannot be read"),
         ([SOUND, "a text"], "texts or sounds, one kind at a time"),
+        (["https://h.example/bark.wav"], "bark.wav: an address .have: WAV files.*arrays.*Download"),
+        (["https://h.example/bark.mp3\n"], "bark.mp3: an address"),
+        ({"audio": "https://h.example/bark.ogg"}, "bark.ogg: an address"),
     ],
 )
 def test_what_is_no_sound_of_the_model_is_said(given: Any, said: str, clap_artifact: Path) -> None:
     with pytest.raises(UnsupportedOptionError, match=f"(?s){said}"):
         sbertconv.load(clap_artifact).encode(given)
+
+
+@pytest.mark.parametrize("ending", [".mp3", ".flac", ".OGG", ".aac"])
+def test_a_sound_of_another_kind_of_file_is_no_text(ending: str, clap_artifact: Path, tmp_path: Path) -> None:
+    file = tmp_path / f"bark{ending}"
+    file.write_bytes(b"ID3 of an mp3")
+    with pytest.raises(
+        UnsupportedOptionError, match=r"(?s)bark.*cannot be read as a WAV file.*arrays of samples.*Decode"
+    ):
+        sbertconv.load(clap_artifact).encode([str(file)])
 
 
 def seamless(**settings: Any) -> Any:
@@ -499,7 +512,11 @@ def test_a_graph_of_sounds_has_one_way_to_its_input(wave_artifact: Path, clap_ar
     manifest, other = (read_json(folder / MANIFEST, dict) for folder in (wave_artifact, clap_artifact))
     (sound,) = (graph["sound"] for graph in other["graphs"] if "sound" in graph)
     assert not problems_of(manifest)
-    for change in ({"sound": sound}, {"wave": None}):
+    for change in (
+        {"sound": sound},
+        {"wave": None},
+        {"inputs": [{**manifest["graphs"][0]["inputs"][0], "name": "wave"}]},
+    ):
         wrong = {**manifest, "graphs": [{**manifest["graphs"][0], **change}]}
         assert any("wave" in problem for problem in problems_of(wrong))
 

@@ -23,6 +23,7 @@ from typing import (
 
 import msgspec
 
+from sbertconv.artifact.graph_inputs import given_inputs
 from sbertconv.artifact.kinds import ACTIVATIONS, EXACT, MODEL_CLASSES, SPARSE_OUTPUTS
 
 
@@ -616,12 +617,24 @@ def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
         entries, what = TAKEN[graph["modality"]]
         if sum(graph.get(entry) is not None for entry in entries) != 1:
             yield f"{where}.{' or '.join(entries)} is missing or null, and the graph takes {what}"
+        else:
+            yield from (f"{where}.inputs{problem}" for problem in _input_problems(graph))
         yield from (f"{where}.sound.{problem}" for problem in _sound_problems(graph.get("sound")))
         yield from (f"{where}.image.{problem}" for problem in _image_problems(graph["image"]))
         for tensors in ("inputs", "outputs"):
             given = [tensor["name"] for tensor in graph[tensors]]
             if len(set(given)) < len(given):
                 yield f"{where}.{tensors}: a name is there twice"
+
+
+def _input_problems(graph: Mapping[str, Any]) -> Iterator[str]:
+    """The inputs of a graph whose names say something that it is not given."""
+    names = [tensor["name"] for tensor in graph["inputs"]]
+    given = given_inputs(graph, names)
+    for index, name in enumerate(names):
+        if name not in given:
+            what = TAKEN[graph["modality"]][1]
+            yield f"[{index}].name: {name!r}, and the graph takes {what} (have: {', '.join(given)})"
 
 
 def _class_problems(manifest: Mapping[str, Any]) -> Iterator[str]:

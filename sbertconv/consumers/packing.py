@@ -21,7 +21,7 @@ from sbertconv.artifact.publishing import stage
 from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.consumers.consumer import HIDDEN, Consumer, Manifest
 from sbertconv.consumers.opening import block
-from sbertconv.consumers.precisions import Found, by_precision, readers, refuse_strangers, section_of, write_variants
+from sbertconv.consumers.precisions import Found, by_precision, check_weights, readers, section_of, write_variants
 from sbertconv.consumers.reading import forget
 from sbertconv.converters.onnx.naming import RENAMERS, rename_graph
 from sbertconv.corpus.texts import CORPUS, long_text, sentences
@@ -108,7 +108,9 @@ def packed(
     rows = [row_for(name, kinds, artifact.manifest) for name, kinds in known.items()]
     check_rows(rows, artifact)
     variants = by_precision(others, source, rows)
-    refuse_strangers(variants, source)
+    if variants:
+        on_stage("comparing the precisions")
+        check_weights(source, variants, ASKED[source.manifest["model_class"]].answer, 1 - ROUNDED.min_cosine)
     with stage(directory, overwrite=overwrite) as staging:
         on_stage("writing")
         copy_files(source, staging.folder)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact
+from sbertconv.artifact.kinds import EXACT
 from sbertconv.artifact.publishing import Staging
 from sbertconv.consumers.consumer import Consumer
 from sbertconv.corpus.texts import sentences
 from sbertconv.errors import UnsupportedOptionError
-from sbertconv.runtime.similarity import normalize
 
+COMPARED = 128  # sentences that tell whether two folders are of one model
 SAME = ("model_class", "source", "chain", "max_seq_length", "prompts", "default_prompt_name")  # keys of the manifest
-ROUNDING = 0.01  # radians: what float32 and other engines add to an angle, and far below what training does
 Found = Mapping[str, Artifact]
 
 
@@ -50,37 +51,54 @@ def by_precision(others: Sequence[Artifact], own: Artifact, rows: Sequence[Consu
     return found
 
 
-def refuse_strangers(found: Found, own: Artifact) -> None:
-    """Two models that were saved to one path, one after the other, have folders that say the same of themselves. Their
-    vectors tell them apart: those of one model lie no farther apart than both lie from that model's.
+def check_weights(own: Artifact, found: Found, answer: Callable[[Any, list[Any]], Any], margin: float) -> None:
+    """Raise UnsupportedOptionError for a folder whose vectors are further from the other folder's than both folders'
+    gates say that they are from one original: a model that was trained on keeps its name and its settings.
 
-    Raises:
-        UnsupportedOptionError: for a folder whose vectors are those of another model.
+    Args:
+        own: the folder that is packed.
+        found: the folders beside it.
+        answer: a model, some texts -> a vector of each.
+        margin: how much below that a cosine may be, for the same weights on another processor.
     """
-    theirs, limit = _directions(own) if found else None, _angle_of(own)
+    from sbertconv.runtime.opening import open_model
+
+    texts = list(sentences()[:COMPARED])
+    theirs = answer(open_model(own, "onnx"), texts)
     for other in found.values():
-        apart = _angle(float((theirs * _directions(other)).sum(axis=-1).min()))
-        if apart > limit + _angle_of(other) + ROUNDING:
+        least = math.cos(min(math.pi, sum(math.acos(promised(one)) for one in (own, other)))) - margin
+        cosines = [cosine(a, b) for a, b in zip(answer(open_model(other, "onnx"), texts), theirs, strict=True)]
+        worst = int(np.argmin(cosines))  # NaN is the smallest
+        if not cosines[worst] >= least:
             raise UnsupportedOptionError(
-                f"{other.folder}: not the same model as {own.folder}: their vectors are {np.degrees(apart):.0f} "
-                "degrees apart.\nConvert one model in several precisions."
+                f"{other.folder}: not the weights of {own.folder}: their vectors of {texts[worst][:40]!r} have the "
+                f"cosine {cosines[worst]:.4f} (have: {least:.4f} and more, by what the folders say of themselves).\n"
+                "Convert one model in several precisions."
             )
 
 
-def _directions(artifact: Artifact) -> np.ndarray:
-    """The vectors of the sentences that quality is measured on, in float64, so long that their products are cosines."""
-    from sbertconv.runtime.opening import open_model
+def promised(artifact: Artifact) -> float:
+    """The smallest cosine with the original's vectors that a folder's own gate has measured; 1 in float32.
 
-    return normalize(np.asarray(open_model(artifact).encode(list(sentences())), np.float64))
+    Raises:
+        UnsupportedOptionError: for a folder below float32 that does not say.
+    """
+    quality = artifact.manifest.get("parity", {}).get("quality") or ()
+    if not quality and artifact.manifest["precision"] != EXACT:
+        raise UnsupportedOptionError(
+            f"{artifact.folder}: its manifest does not say what it keeps of the original (parity.quality).\n"
+            "Convert the model again."
+        )
+    return max(-1.0, min([1.0, *(one["min_cosine"] for one in quality)]))
 
 
-def _angle_of(artifact: Artifact) -> float:
-    """How far the vectors of a folder lie at most from those of its model."""
-    return _angle(min((one["min_cosine"] for one in artifact.manifest["parity"].get("quality") or ()), default=1.0))
-
-
-def _angle(cosine: float) -> float:
-    return float(np.arccos(np.clip(cosine, -1, 1)))
+def cosine(a: Any, b: Any) -> float:
+    """Of two vectors, or of all numbers of two answers of one shape; 1 of two that are 0."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.shape != b.shape:
+        return math.nan
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float((a * b).sum()) / norms if norms else float(np.array_equal(a, b))
 
 
 def write_variants(row: Consumer, found: Found, staging: Staging) -> None:
@@ -102,6 +120,5 @@ def readers(row: Consumer, found: Found) -> dict[str, Any]:
 def section_of(row: Consumer, other: Artifact, max_abs_diff: float) -> dict[str, Any]:
     """What the manifest says of one of them: its file, and what its own gate measured."""
     precision = other.manifest["precision"]
-    quality = other.manifest["parity"].get("quality") or ()
-    measured = {"min_cosine": min(one["min_cosine"] for one in quality)} if quality else {}
+    measured = {} if precision == EXACT else {"min_cosine": promised(other)}
     return {"file": row.precisions[precision], "max_abs_diff": max_abs_diff, **measured}

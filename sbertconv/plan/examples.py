@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from sbertconv.artifact.graph_inputs import PER_TEXT, PIXELS
 from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.corpus.texts import random_images
 from sbertconv.errors import UnsupportedModuleError, UnsupportedOptionError
 from sbertconv.plan.routes import DescribedRoute
-from sbertconv.runtime.images import PIXELS, image_tensors
+from sbertconv.runtime.images import image_tensors
 from sbertconv.runtime.sounds import feature_shape
 from sbertconv.runtime.tokenization import Text
 from sbertconv.source.asking import asking
-from sbertconv.source.routes import GROUPS, MASK, PER_TEXT
+from sbertconv.source.routes import GROUPS, MASK
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -10,12 +10,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from sbertconv.artifact.graph_inputs import GRIDDED, PIXELS, input_names
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.manifest import CHANNELS, ImageSection, problems_of_image
 from sbertconv.corpus.texts import random_images
 from sbertconv.errors import UnsupportedOptionError, error_text
-from sbertconv.runtime.images import GRIDDED, PIXELS, image_tensors, input_names
 from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
+from sbertconv.runtime.images import image_tensors
 
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
 WARPED = 384  # pixels: from here on ConvNeXt's image processor crops nothing

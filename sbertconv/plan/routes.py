@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sbertconv.artifact.graph_inputs import input_names
 from sbertconv.artifact.scoring import IS_QUERY
 from sbertconv.plan.context import Step
 from sbertconv.plan.preprocessing import InputDescription
 from sbertconv.plan.sounds import samples_of_rows
-from sbertconv.runtime.images import input_names
 from sbertconv.source.routes import Route
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sbertconv.artifact.folder import Artifact
+from sbertconv.artifact.graph_inputs import PROMPT_LENGTH, TYPES, media_inputs
 from sbertconv.artifact.manifest import GraphSection, not_null
 from sbertconv.artifact.naming import Run
 from sbertconv.artifact.scoring import IS_QUERY
@@ -81,7 +82,7 @@ class Graph:
 
     def _named(self, arrays: Sequence[np.ndarray], places: np.ndarray, task: str | None) -> Tensors:
         """The arrays of images or sounds by the names of the graph's inputs, and what is said once for each of them."""
-        return {**dict(zip(self.inputs, arrays, strict=False)), **self._per_text(len(places), task, None)}
+        return {**dict(zip(media_inputs(self.section), arrays, strict=True)), **self._per_text(len(places), task, None)}
 
     @property
     def takes_one(self) -> bool:
@@ -152,8 +153,8 @@ class Graph:
     def tensors(self, rows: Sequence[Tokens], task: str | None, prompt: str | None) -> Tensors:
         """What the graph takes, of texts that are token ids already."""
         tensors = self.tokenizer.padded(rows, task)
-        if "token_type_ids" in self.inputs and "token_type_ids" not in tensors:
-            tensors["token_type_ids"] = np.zeros_like(tensors["input_ids"])
+        if TYPES in self.inputs and TYPES not in tensors:
+            tensors[TYPES] = np.zeros_like(tensors["input_ids"])
         return tensors | self._per_text(len(rows), task, prompt)
 
     def text_tensors(self, texts: Sequence[Text], task: str | None, prompt: str | None) -> Tensors:
@@ -178,7 +179,7 @@ class Graph:
     def _per_text(self, count: int, task: str | None, prompt: str | None) -> Tensors:
         """What the graph takes of that which is said once for each of so many texts, int64 [batch]."""
         said: dict[str, Callable[[], int]] = {
-            "prompt_length": lambda: self.tokenizer.prompt_length(prompt) if prompt else 0,
+            PROMPT_LENGTH: lambda: self.tokenizer.prompt_length(prompt) if prompt else 0,
             IS_QUERY: lambda: task == "query",
         }
         return {name: np.full(count, value(), np.int64) for name, value in said.items() if name in self.inputs}

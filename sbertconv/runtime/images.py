@@ -9,50 +9,24 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 
+from sbertconv.artifact.graph_inputs import GRIDDED, PATCHED, PIXELS
 from sbertconv.artifact.manifest import CHANNELS, LARGEST_EDGE, GridSection, ImageSection, PatchSection, not_null
 from sbertconv.errors import UnsupportedOptionError, error_text, require
+from sbertconv.runtime.media import INLINE, refuse_address
 
 SETTINGS = ("do_convert_rgb", "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale",
             "rescale_factor", "do_normalize", "image_mean", "image_std")  # fmt: skip
-PIXELS = "pixel_values"  # the input of a graph
-PATCHED = (PIXELS, "pixel_attention_mask", "spatial_shapes")  # the inputs of a graph of patches
-GRIDDED = ("patch_groups", "image_grid_thw")  # the inputs of a graph of one image, of any number of tokens
 PLAIN = ("RGB", "L", "P")  # modes that are resized as they are
 LONGEST_SHAPE = 200  # times as long as it is wide, or the other way round
 SCALES, PRECISION = (1e-6, 100.0), 1e-5  # what is tried to fit an image into so many patches
-# A string that is an image and not a text (`is_image_url_or_path` of sentence_transformers.base.modality)
-ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
-ADDRESSES, INLINE = ("http://", "https://"), "data:image/"
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # Pillow runs another program for some of the others
 MOST_PIXELS = 2**27  # of a file, 512 MiB in Pillow
 COUNTS_OF_CHANNELS = (1, 3)  # which the library takes for them where an array begins with one, however it ends
-
-
-def names_image(text: str) -> bool:
-    """Whether the library takes a string for an image: the path of a file, an address or a data URI."""
-    return text.startswith(INLINE) or names_medium(text, ENDINGS)
-
-
-def names_medium(text: str, endings: tuple[str, ...]) -> bool:
-    """Whether a string is an address, or the path of a file, with one of these endings in small letters."""
-    if text.startswith(ADDRESSES) and " " not in text:
-        try:
-            return urlparse(text).path.lower().endswith(endings)  # without the breaks of lines in it
-        except ValueError:
-            return False
-    return text.lower().endswith(endings) and "\0" not in text and os.path.isfile(text)
-
-
-def input_names(section: Mapping[str, Any]) -> tuple[str, ...]:
-    """The inputs of a graph of images, by the manifest's `image` entry."""
-    return PATCHED if "patches" in section else GRIDDED if "grid" in section else (PIXELS,)
 
 
 def image_tensors(images: Sequence[Any], section: ImageSection) -> dict[str, np.ndarray]:
@@ -179,8 +153,8 @@ def opened_image(source: str | bytes) -> Any:
     require("image", "PIL")
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    if isinstance(source, str) and source.startswith(ADDRESSES):
-        raise UnsupportedOptionError(f"{source:.200}: an address (have: files).\nDownload the image first.")
+    if isinstance(source, str):
+        refuse_address(source, "image", "files")
     told = f"{source:.200}" if isinstance(source, str) else f"an image of {len(source):,} bytes"
     try:
         if isinstance(source, str) and source.startswith(INLINE):

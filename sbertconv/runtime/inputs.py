@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from sbertconv.artifact.manifest import TAKEN
 from sbertconv.errors import UnsupportedOptionError
-from sbertconv.runtime.images import ADDRESSES, names_image, names_medium
-from sbertconv.runtime.sounds import is_sound, names_sound
+from sbertconv.runtime.media import ENDINGS, named_medium, names_medium
+from sbertconv.runtime.sounds import is_sound
 from sbertconv.runtime.tokenization import PROMPT, Conversation
 
-# Modality -> what tells that a string is the name of one
-NAMED: dict[str, Callable[[str], bool]] = {"image": names_image, "audio": names_sound}
-# A string that is a video and not a text (`is_video_url_or_path` of sentence_transformers.base.modality)
-VIDEO = "video"
-VIDEOS = (".mp4", ".avi", ".mov", ".wmv", ".flv", ".mkv")
-HOSTS = ("www.youtube.com", "youtube.com", "youtu.be", "m.youtube.com")
+MEDIA = {"image": "an image", "video": "a video", "audio": "a sound"}
 ROLES = {"user": "text", "query": "query", "document": "document", "system": PROMPT}  # role -> slot of a template
 ORDERS = (("user",), ("query", "document"))  # of the messages of an input, behind one of the role "system" or alone
 
@@ -30,18 +25,9 @@ def modality_of(item: Any, taken: Collection[str]) -> str:
     if isinstance(item, Conversation):
         return "text"
     if isinstance(item, str):
-        return next((modality for modality, names in NAMED.items() if modality in taken and names(item)), "text")
-    others = [modality for modality in NAMED if modality in taken]
+        return named_medium(item, taken) or "text"
+    others = [modality for modality in ENDINGS if modality in taken]
     return "audio" if is_sound(item) and "audio" in taken else next(iter(others), "image")
-
-
-def names_video(text: str) -> bool:
-    """Whether the library takes a string for a video, where the model takes videos: the path of a file, or an
-    address.
-    """
-    if names_medium(text, VIDEOS):
-        return True
-    return text.startswith(ADDRESSES) and " " not in text and re.split("[/?#]", text)[2] in HOSTS
 
 
 def is_text(item: Any) -> bool:
@@ -91,7 +77,7 @@ def task_of(inputs: Sequence[Any], tasks: Iterable[str]) -> str | None:
     return str(task)
 
 
-def plain(index: int, item: Any, *, taken: Collection[str], left: Collection[str], form: str | None) -> Any:
+def plain(index: int, item: Any, *, taken: Sequence[str], left: Collection[str], form: str | None) -> Any:
     """An input without its wrapping: a text, a pair, an image, a sound, or a conversation.
 
     Args:
@@ -102,12 +88,13 @@ def plain(index: int, item: Any, *, taken: Collection[str], left: Collection[str
         form: of a model with a chat template, how it has the content of messages: "flat" or "structured".
 
     Raises:
-        UnsupportedOptionError: for a dict, a message or the name of a video that the model does not take.
+        UnsupportedOptionError: for a dict, a message or the name of a medium that the model does not take.
     """
-    if isinstance(item, str) and VIDEO in left and names_video(item):
+    if isinstance(item, str) and (medium := named_medium(item, left)):
+        instead = "one of its pictures" if (medium, "image" in taken) == ("video", True) else TAKEN[taken[0]][1]
         raise UnsupportedOptionError(
-            f"Input {index}: {item!r:.60} names a video (have: {' or '.join(map(repr, taken))}; videos are not "
-            "converted).\nPass one of its pictures."
+            f"Input {index}: {item!r:.60} names {MEDIA[medium]} (have: {' or '.join(map(repr, taken))}; {medium!r} is "
+            f"not converted).\nPass {instead}."
         )
     if is_message(item) or is_conversation(item):
         return conversation(index, item if isinstance(item, list) else [item], form)
@@ -118,7 +105,7 @@ def plain(index: int, item: Any, *, taken: Collection[str], left: Collection[str
                 f"{' or '.join(map(repr, taken))} alone{', messages' * (form is not None)}).\nPass the text itself."
             )
         ((modality, item),) = item.items()
-        if modality in NAMED and isinstance(item, str) and not NAMED[modality](item):
+        if modality in ENDINGS and isinstance(item, str) and not names_medium(item, modality):
             raise UnsupportedOptionError(f"Input {index}: {item!r:.60} is no {modality} file.\nCheck the path.")
         return tuple(item) if isinstance(item, list) else item
     return item

@@ -286,14 +286,14 @@ class ConvertedModel:
         def texts(chosen: np.ndarray) -> list[Text]:
             return [graph.tokenizer.prompted(items[index], prompt) for index in chosen]
 
-        if graph.section["modality"] != "text":
+        if TEXT in graph.inputs:
+            for chosen in chunks(order, batch_size):
+                yield chosen, graph.text_tensors(texts(chosen), task, prompt)
+        elif graph.section["modality"] != "text":
             graph.check_prompt(prompt)
             parts = chunks(order, 1 if graph.takes_one else batch_size)
             for chosen, batches in prepared_ahead(parts, lambda part: self._prepared(graph, items, part, task)):
                 yield from ((chosen[places], tensors) for places, tensors in batches)
-        elif TEXT in graph.inputs:
-            for chosen in chunks(order, batch_size):
-                yield chosen, graph.text_tensors(texts(chosen), task, prompt)
         else:
             tokenize = lambda part: graph.tokenizer.limited_ids(texts(part), task)  # noqa: E731
             for chosen, rows in token_batches(order, batch_size, tokenize, self._room()):

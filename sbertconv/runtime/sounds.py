@@ -18,10 +18,9 @@ import numpy as np
 
 from sbertconv.artifact.manifest import GraphSection, MelSection, RowSection, SoundSection, WaveSection
 from sbertconv.errors import UnsupportedOptionError, error_text
-from sbertconv.runtime.images import ADDRESSES, names_medium
+from sbertconv.runtime.media import refuse_address
 
-# A string that is a sound and not a text (`is_audio_url_or_path` of sentence_transformers.base.modality)
-ENDINGS = (".mp3", ".wav", ".ogg", ".flac", ".aac")
+READ = "WAV files of one channel, arrays of samples"
 RIFF = b"RIFF"  # what a WAV file begins with
 MOST_SAMPLES = 2**25  # of a file, 128 MiB as float32
 SCALES: dict[int, tuple[str, float, float]] = {  # bytes of a WAV file's sample -> its type, its zero, its largest value
@@ -47,13 +46,6 @@ MEL: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], 
         lambda m: np.where(m < 15.0, 200.0 * m / 3.0, BREAK * np.exp((np.maximum(m, 15.0) - 15.0) / STEP)),
     ),
 }
-
-
-def names_sound(text: str) -> bool:
-    """Whether the library takes a string for a sound, which here is read from a WAV file alone: the path of a file, or
-    an address.
-    """
-    return names_medium(text, ENDINGS)
 
 
 def is_sound(value: Any) -> bool:
@@ -217,11 +209,10 @@ def opened_sound(source: str | bytes) -> dict[str, Any]:
     """The samples [n] of a WAV file, from -1 to 1, and their rate.
 
     Raises:
-        UnsupportedOptionError: for an address, since nothing here contacts a server, for another kind of file, or
-            several channels.
+        UnsupportedOptionError: for an address, another kind of file, or several channels.
     """
-    if isinstance(source, str) and source.startswith(ADDRESSES):
-        raise UnsupportedOptionError(f"{source:.200}: an address (have: files).\nDownload the sound first.")
+    if isinstance(source, str):
+        refuse_address(source, "sound", READ)
     told = f"{source:.200}" if isinstance(source, str) else f"a sound of {len(source):,} bytes"
     try:
         with wave.open(io.BytesIO(source) if isinstance(source, bytes) else source, "rb") as file:
@@ -240,7 +231,8 @@ def opened_sound(source: str | bytes) -> dict[str, Any]:
             }
     except (OSError, EOFError, RuntimeError, ValueError, wave.Error) as error:
         raise UnsupportedOptionError(
-            f"{told}: cannot be read as a WAV file: {error_text(error)}\nConvert it to one, or pass its samples."
+            f"{told}: cannot be read as a WAV file: {error_text(error)} (have: {READ}).\n"
+            "Decode it and pass its samples, or convert it to one."
         ) from error
 
 

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sbertconv.artifact.scoring import IS_QUERY, TASKS, ScoringRule
+from sbertconv.artifact.graph_inputs import GRIDDED, PATCHED
+from sbertconv.artifact.scoring import TASKS, ScoringRule
 from sbertconv.errors import UnsupportedOptionError
-from sbertconv.runtime.images import GRIDDED, PATCHED
 from sbertconv.source.st_compat import resolved_route, skipped_ids
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ MODALITIES = ("text", "image", "audio")
 SOUNDS = ("input_features", "input_values")  # inputs of a graph: spectrograms or waves
 NUMBERS = (*PATCHED, *SOUNDS)  # inputs of a graph that are no tokens
 GROUPS, GRID = GRIDDED  # those of a graph that takes one image, of any number of tokens
-PER_TEXT = ("prompt_length", IS_QUERY)  # inputs of a graph that are one number for each text
 
 
 MASK = "attention_mask"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sbertconv.artifact.graph_inputs import PATCHED, PER_TEXT, PIXELS
 from sbertconv.artifact.kinds import ACTIVATIONS, NORMALIZES, ModelClass
 from sbertconv.converters.keras.formats import FORMATS
 from sbertconv.converters.text import TextTables
@@ -17,9 +18,8 @@ from sbertconv.options import KerasOptions
 from sbertconv.plan.examples import tensor_shape
 from sbertconv.plan.outputs import OUTPUTS, activation_name
 from sbertconv.plan.routes import PlannedRoute
-from sbertconv.runtime.images import PATCHED, PIXELS
 from sbertconv.source.kinds import class_of
-from sbertconv.source.routes import NUMBERS, PER_TEXT, open_axes
+from sbertconv.source.routes import NUMBERS, open_axes
 
 if TYPE_CHECKING:
     import keras
