@@ -251,7 +251,7 @@ def test_images_come_as_dicts_and_as_paths(model: Any, clip_artifact: Path, tmp_
     path = str(tmp_path / "a picture.PNG")
     image.save(path)
     for inputs in ({"image": image}, [{"image": image}, image], path, [path], {"image": path}, {"text": "a fox"},
-                   [{"text": "a fox"}, {"text": ""}, "Berlin"]):  # fmt: skip
+                   {"text": path}, [{"text": path}, "a fox"], [{"text": "a fox"}, {"text": ""}, "Berlin"]):  # fmt: skip
         theirs, ours = (side.encode(inputs) for side in (model, converted))
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)

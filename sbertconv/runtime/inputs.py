@@ -18,11 +18,15 @@ ROLES = {"user": "text", "query": "query", "document": "document", "system": PRO
 ORDERS = (("user",), ("query", "document"))  # of the messages of an input, behind one of the role "system" or alone
 
 
+class SaidText(str):
+    """What was passed as {"text": ...}: a text, whatever it names."""
+
+
 def modality_of(item: Any, taken: Collection[str]) -> str:
     """The modality of an input, by its type and its name, for a model that takes these; what is nothing known counts
     as an image or a sound, whose reader says what it has.
     """
-    if isinstance(item, Conversation):
+    if isinstance(item, (Conversation, SaidText)):
         return "text"
     if isinstance(item, str):
         return named_medium(item, taken) or "text"
@@ -107,6 +111,8 @@ def plain(index: int, item: Any, *, taken: Sequence[str], left: Collection[str],
         ((modality, item),) = item.items()
         if modality in ENDINGS and isinstance(item, str) and not names_medium(item, modality):
             raise UnsupportedOptionError(f"Input {index}: {item!r:.60} is no {modality} file.\nCheck the path.")
+        if modality == "text" and isinstance(item, str):
+            return SaidText(item)
         return tuple(item) if isinstance(item, list) else item
     return item
 
