@@ -17,7 +17,7 @@ GROUND = (
     "runtime", "tables", "ray", "spark",
 )  # fmt: skip
 CONVERSION = ("source", "plan", "converters", "parity", "conversion", "reduction", "consumers")
-FACE = ("integrations", "benchmark", "console", "api", "cli", "__init__")
+FACE = ("integrations", "benchmark", "console", "api", "cli", "__init__", "__main__")
 ORDER = GROUND + CONVERSION + FACE
 HEAVY = {"torch", "transformers", "sentence_transformers", "onnx"}
 PLACE = re.compile(r"sbertconv(\.[a-z_]+)+(:\w+)?")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 TEXT, TEXT_PAIR, MAX_LENGTH = "text", "text_pair", "max_length"  # the inputs of a graph
 UNLIMITED = 2**31 - 1  # as a limit in tokens
@@ -57,6 +58,8 @@ class TokenizerSettings:
 
     def feeds(self, batch: Sequence[Text], limit: int | None = None) -> dict[str, np.ndarray]:
         """A batch of texts, or of pairs of texts, as a graph takes it; `limit` is that of all of them."""
+        import numpy as np
+
         columns = [[text[side] for text in batch] for side in (0, 1)] if self.pair else [batch]
         found = {name: np.array(column, object) for name, column in zip((TEXT, TEXT_PAIR), columns, strict=False)}
         limited = np.full(len(batch), UNLIMITED if limit is None else limit, np.int64)
