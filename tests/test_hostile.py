@@ -757,6 +757,12 @@ STRANGERS = {
     "keras.config.set_backend": {"class_name": "set_backend", "module": "keras.config", "config": {}},
     "keras.ops.eye": {"class_name": "eye", "module": "keras.ops", "config": {}},
     "keras.src.ops.core.WhileLoop": {"class_name": "WhileLoop", "module": "keras.src.ops.core", "config": {}},
+    "keras.layers.RepeatVector, called with values": {
+        "class_name": "RepeatVector", "module": "keras.layers", "config": {"n": 600_000_000},
+        "inbound_nodes": [
+            {"args": [{"class_name": "__tensor__", "config": {"value": [[1.0]], "dtype": "float32"}}], "kwargs": {}}
+        ],
+    },
     "None.Dense": {"class_name": "Dense", "module": None, "config": {}},
     "keras.__lambda__": {"class_name": "__lambda__", "module": "keras", "config": {}},
     r"keras.\['Dense'\]": {"class_name": ["Dense"], "module": "keras", "config": {}},

@@ -107,6 +107,17 @@ def parse_json(
     return content
 
 
+def objects_in(content: Any) -> Iterator[dict[str, Any]]:
+    """The objects in what a JSON file holds, itself among them, at whatever depth."""
+    waiting = [content]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            yield item
+        if isinstance(item, (dict, list)):
+            waiting += item.values() if isinstance(item, dict) else item
+
+
 def check_keys(
     content: Mapping[str, Any],
     rules: Mapping[str, Rule],

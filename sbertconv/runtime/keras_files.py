@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.artifact.folder import CHUNK, LARGEST_RATIO, refuse_crowd
-from sbertconv.artifact.json_reading import parse_json
+from sbertconv.artifact.json_reading import objects_in, parse_json
 from sbertconv.errors import ArtifactError
 from sbertconv.frameworks import import_keras
 from sbertconv.keras_compat import named
@@ -134,14 +134,20 @@ def size_of(shape: Any) -> int:
 
 
 def _strangers(config: Any) -> Iterator[str]:
-    waiting = [config]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict) and "class_name" in item and not _computes(item):
+    for item in objects_in(config):
+        if "class_name" in item and not _computes(item):
             named = item.get("config") if item["class_name"] == "function" else item["class_name"]
             yield f"{item.get('module')}.{named}"
-        if isinstance(item, (dict, list)):
-            waiting += item.values() if isinstance(item, dict) else item
+        calls = item.get("inbound_nodes")
+        if isinstance(calls, list) and any(isinstance(call, dict) and not _takes_tensors(call) for call in calls):
+            yield f"{item.get('module')}.{item.get('class_name')}, called with values of the file"
+
+
+def _takes_tensors(call: dict[str, Any]) -> bool:
+    """Whether a call of a layer has a tensor of the model among what it takes: any other is made as the file is opened,
+    however much it computes.
+    """
+    return any(item.get("class_name") == "__keras_tensor__" for item in objects_in(call))
 
 
 def _computes(item: dict[str, Any]) -> bool:

@@ -270,8 +270,9 @@ class ConvertedModel:
         order = np.argsort(lengths)  # the library's own call: where padding is seen, batches must be the same
         results: list[Any] = [None] * len(items)
         progress_of = _Progress(len(items)) if progress else contextlib.nullcontext(lambda count: None)
+        room = None if output is None else self._room()  # all of a row shows the padding of its batch
         with progress_of as advance:
-            batches = self._batches(graph, items, order, batch_size, prompt, task)
+            batches = self._batches(graph, items, order, batch_size, prompt, task, room)
             for (chosen, tensors), found in answered(graph.run, batches, self.parallel):
                 for row, index in enumerate(chosen):
                     results[index] = (shape or self._row)(found, output, row, tensors)
@@ -279,7 +280,14 @@ class ConvertedModel:
         return results
 
     def _batches(
-        self, graph: Graph, items: list[Any], order: np.ndarray, batch_size: int, prompt: str | None, task: str | None
+        self,
+        graph: Graph,
+        items: list[Any],
+        order: np.ndarray,
+        batch_size: int,
+        prompt: str | None,
+        task: str | None,
+        room: Room | None,
     ) -> Iterator[Batch]:
         """Indices and tensors of each batch: of texts, where the tokenizer is in the graph, of images, or of tokens."""
 
@@ -296,7 +304,7 @@ class ConvertedModel:
                 yield from ((chosen[places], tensors) for places, tensors in batches)
         else:
             tokenize = lambda part: graph.tokenizer.limited_ids(texts(part), task)  # noqa: E731
-            for chosen, rows in token_batches(order, batch_size, tokenize, self._room()):
+            for chosen, rows in token_batches(order, batch_size, tokenize, room):
                 yield chosen, graph.tensors(rows, task, prompt)
 
     @staticmethod

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sbertconv.artifact import json_reading
 from sbertconv.artifact.folder import inside
-from sbertconv.artifact.json_reading import Rule
+from sbertconv.artifact.json_reading import Rule, objects_in
 from sbertconv.artifact.kinds import COLBERT_VECS, LEXICAL_WEIGHTS
 from sbertconv.artifact.manifest import LONGEST_PROMPT, MOST_PROMPTS, MOST_SPECTRUM
 from sbertconv.artifact.tokenizer_file import LARGEST_TOKEN_ID, tokenizer_problems
@@ -48,17 +48,6 @@ def read_json(path: Path, kind: type = dict) -> Any:
         for part in objects_in(content) if path.name != TOKENIZER else ():  # whose objects have tokens for keys
             json_reading.check_keys(part, NESTED, path, SourceError, advice=COPY)
     return content
-
-
-def objects_in(content: Any) -> Iterator[dict[str, Any]]:
-    """The objects in an object, at whatever depth, and those in its lists."""
-    waiting = [content]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict) and item is not content:
-            yield item
-        if isinstance(item, (dict, list)):
-            waiting += item.values() if isinstance(item, dict) else item
 
 
 def is_there(path: Path) -> bool:
@@ -132,7 +121,7 @@ def check_processor(path: Path) -> None:
         SourceError: for mel filters that would fill the memory, which the library makes while it opens them.
     """
     content = read_json(path)
-    for part in (content, *objects_in(content)):
+    for part in objects_in(content):
         json_reading.check_keys(part, SPECTRA, path, SourceError, advice=COPY)
         numbers = {name: value for name, value in part.items() if is_number(value)}
         rows = max([numbers[name] for name in FILTERS if name in numbers], default=0)
