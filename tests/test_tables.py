@@ -10,6 +10,7 @@ import lzma
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +177,17 @@ def test_precisions_are_lists_of_fixed_size(precision: str, kind: str, width: in
     assert (kept.list_size, str(kept.value_type)) == (width, kind)
     due = model.encode(TEXTS).astype(np.float16) if precision == "float16" else model.encode(TEXTS, precision=precision)
     assert np.array_equal(vectors_of(table), due)
+
+
+def test_a_folder_that_is_replaced_gives_the_vectors_of_the_new_model(
+    static_artifact: Path, bert_artifact: Path, tmp_path: Path
+) -> None:
+    folder, table = tmp_path / "model", pa.table({"text": TEXTS})
+    for artifact in (static_artifact, bert_artifact, static_artifact):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(artifact, folder)
+        found = EmbedTable(folder=str(folder), load={"engine": ENGINE})(table)["embedding"].to_pylist()
+        np.testing.assert_array_equal(found, EmbedTable(folder=str(artifact))(table)["embedding"].to_pylist())
 
 
 def test_int8_has_its_ranges_from_a_sample_and_tells_them(static_artifact: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from sbertconv.source.files import (
     check_entries,
     check_processor,
     check_tokenizer,
+    check_tokenizer_settings,
     check_vocabulary,
     is_there,
     read_adapter,
@@ -108,7 +109,7 @@ def base_of(folder: Path) -> Path | None:
 
 def _check_files(folder: Path) -> None:
     if is_there(folder / TOKENIZER_CONFIG):
-        read_json(folder / TOKENIZER_CONFIG)  # the library takes any side for the left one
+        check_tokenizer_settings(folder / TOKENIZER_CONFIG)
     if is_there(folder / TOKENIZER):
         check_tokenizer(folder / TOKENIZER)
     for name in VOCABULARIES:

@@ -92,6 +92,18 @@ def check_tokenizer(path: Path) -> None:
         raise SourceError(f"{path}: cannot be used: {'; '.join(problems[:5])}.\n{COPY}")
 
 
+def check_tokenizer_settings(path: Path) -> None:
+    """Look at a tokenizer_config.json; of its sides the library takes any for the left one.
+
+    Raises:
+        SourceError: as `read_json`, and for numbers that a tokenizer of the library would make as many tokens of.
+    """
+    content = read_json(path)
+    rule = f"a number up to {MOST_TOKENS:,}", lambda value: not is_number(value) or value <= MOST_TOKENS
+    numbers = dict.fromkeys([name for name in content if LENGTH not in name], rule)
+    json_reading.check_keys(content, numbers, path, SourceError, advice=COPY)
+
+
 def check_vocabulary(path: Path) -> None:
     """Raise SourceError for a file of tokens and their numbers one of which the library would make a list for that
     fills the memory.
@@ -274,6 +286,9 @@ def at_most(most: int) -> Rule:
     """A number in a range; what is none, the library says itself."""
     return f"a number from 0 to {most:,}", lambda value: not is_number(value) or 0 <= value <= most
 
+
+MOST_TOKENS = 1_000_000  # that a tokenizer adds by its settings; models have up to some hundred
+LENGTH = "max_len"  # of a text, under several names: often 1e30, and nothing is made of it
 
 SPECTRA: dict[str, Rule] = {
     **dict.fromkeys(FILTERS, at_most(MOST_FILTERS)),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbertconv.artifact.folder import folder_hash, folder_name
+from sbertconv.artifact.folder import MANIFEST, folder_hash, folder_name
 from sbertconv.errors import UnreadableInputError, UnsupportedOptionError, error_text, require
 from sbertconv.runtime.keywords import check_fields
 from sbertconv.runtime.late_interaction import MultiVectorEmbedder
@@ -34,12 +34,25 @@ PRECISIONS = ("float32", "float16", *BUCKETS, "binary", "ubinary")
 OWN = ("output_value", "precision", "convert_to_numpy", "convert_to_tensor")  # options that change what a vector is
 
 Ranges = tuple[tuple[float, ...], tuple[float, ...]]
+Stamp = tuple[int, int, int]
 
 
 @lru_cache(maxsize=4)
-def opened(folder: str, options: bytes) -> Any:
-    """A model loaded with pickled options, once per process however often the callable arrives there."""
+def opened(folder: str, options: bytes, stamp: Stamp | None) -> Any:
+    """A model loaded with pickled options, once per process however often the callable arrives there: until another one
+    lies there, by the stamp of its file.
+    """
     return load(folder, **dict(pickle.loads(options)))
+
+
+def stamp_of(folder: str) -> Stamp | None:
+    """What changes where a folder, or a .keras file, is replaced; None where there is neither."""
+    place = Path(folder)
+    try:
+        found = (place / MANIFEST if place.is_dir() else place).stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,16 +106,16 @@ class EmbedTable:
         """The options alone; what they lead to is found again."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
-    @property
+    @cached_property
     def model(self) -> Any:
-        """The loaded model."""
+        """The loaded model, of the folder as it is when this is first asked for."""
         try:
             options = pickle.dumps(sorted(self.load.items(), key=lambda item: item[0]))
         except Exception as error:  # of any kind, by what holds it
             raise UnsupportedOptionError(
                 f"load=: cannot travel to another process: {error_text(error)}.\nPass plain values."
             ) from error
-        return opened(str(self.folder), options)
+        return opened(str(self.folder), options, stamp_of(str(self.folder)))
 
     @cached_property
     def options(self) -> dict[str, Any]:
