@@ -37,6 +37,7 @@ from sbertconv.source.opening import open_source
         ("sentence_bert_config.json", {"tokenizer_args": {"vocab_file": "/etc/passwd"}}, "keywords that unpickle"),
         ("sentence_bert_config.json", {"config_args": {"num_labels": 10**9}}, "num_labels: 1000000000"),
         ("sentence_bert_config.json", {"tokenizer_name_or_path": "a/b"}, "a model has its own tokenizer"),
+        ("config.json", {"path": "/etc/weights.json"}, "a module has its own weights"),
         ("tokenizer_config.json", {"extra_ids": 60_000_000}, "extra_ids: 60000000"),
         ("tokenizer_config.json", {"max_depth": 10**9, "model_max_length": 10**30}, "max_depth: 1000000000"),
     ],

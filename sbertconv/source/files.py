@@ -320,6 +320,7 @@ KEYS: dict[str, Rule] = {
                      "config_kwargs"), KEYWORDS),
     "model_max_length": NUMBER,
     "tokenizer_name_or_path": ("null: a model has its own tokenizer", lambda value: value is None),
+    "path": ("null: a module has its own weights", lambda value: value is None),
     "tokenizer_class": or_null("a name; of sentence-transformers, a tokenizer", is_tokenizer),
     "megatron_core": ("megatron.core, null", lambda value: value in (None, "megatron.core")),
     "out_features": or_null("a whole number that is not negative, a list of texts", either(is_count, some_texts)),
