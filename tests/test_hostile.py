@@ -326,6 +326,18 @@ def test_the_way_back_says_where_no_weights_can_be_written(
         sbertconv.to_st(file, tmp_path / "st")
 
 
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F4", "C64", "X"])
+def test_the_way_back_says_which_weights_have_a_type_that_is_none(
+    dtype: str, bert_keras: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    file = copy_of(bert_keras) / "keras/model.keras"
+    header = json.dumps({"a": {"dtype": dtype, "shape": [8], "data_offsets": [0, 8]}}).encode()
+    weights = struct.pack("<Q", len(header)) + header + bytes(8)
+    rewritten(file, lambda name, content: weights if name.endswith("model.safetensors") else content)
+    with pytest.raises(ArtifactError, match=r"the weights 'model\.safetensors' cannot be read"):
+        sbertconv.to_st(file, tmp_path / "st")
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
@@ -947,6 +959,13 @@ def test_what_is_no_module_is_not_looked_for_a_way_to_load_it(
     (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
     with pytest.raises(SourceError, match="is no module"):
         sbertconv.to_onnx(folder, tmp_path / "onnx")
+
+
+def test_a_table_without_columns_has_no_width(static_folder: Path, copy_of: Callable[[Path], Path]) -> None:
+    (file,) = copy_of(static_folder).glob("*.safetensors")
+    header = json.dumps({"embedding.weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    file.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    assert sbertconv.inspect(file.parent)["modules"]
 
 
 @pytest.mark.parametrize("content", ["null", "1", "true", "{}", "[]", "[null]", '[{"type": "x"}]'])

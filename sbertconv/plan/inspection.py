@@ -165,7 +165,7 @@ def _columns(settings: Mapping[str, Any], folder: Path) -> int | None:
 
     with suppress(OSError, SafetensorError), safe_open(folder / "model.safetensors", "numpy") as weights:
         for name in EMBEDDING_TABLES & set(weights.keys()):
-            return int(weights.get_slice(name).get_shape()[1])
+            return next(iter(weights.get_slice(name).get_shape()[1:2]), None)
     return None
 
 
@@ -174,7 +174,7 @@ def _tokens(settings: Mapping[str, Any], folder: Path) -> int | None:
     from safetensors import SafetensorError, safe_open
 
     with suppress(OSError, SafetensorError), safe_open(folder / "model.safetensors", "numpy") as weights:
-        return int(weights.get_slice("weight").get_shape()[0])
+        return next(iter(weights.get_slice("weight").get_shape()), None)
     return None
 
 

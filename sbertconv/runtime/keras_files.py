@@ -10,6 +10,7 @@ import operator
 import re
 import zipfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,16 @@ REFUSED = {
 # Names in a file that stand for values, and those of Keras that compute: a file calls the functions that it names
 VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
 FUNCTIONS = re.compile(r"keras\.src\.(activations\.\w+|losses\.\w+|metrics\.\w+|ops\.nn)")
-KINDS = ("Operation", "Loss", "Metric", "Optimizer", "Initializer", "Regularizer", "Quantizer", "DTypePolicy",
-         "constraints.Constraint", "optimizers.schedules.LearningRateSchedule", "random.SeedGenerator")  # fmt: skip
+# Parts of Keras -> the classes of theirs whose kinds compute, or say how; versions have them or not
+KINDS = {
+    "": ("Operation", "Loss", "Metric", "Optimizer", "Initializer", "Regularizer", "Quantizer", "DTypePolicy"),
+    "constraints": ("Constraint",),
+    "layers": ("InputSpec",),
+    "optimizers": ("OptimizerMap",),
+    "optimizers.schedules": ("LearningRateSchedule",),
+    "quantizers": ("QuantizationConfig", "GPTQConfig", "AWQConfig"),
+    "random": ("SeedGenerator",),
+}
 
 
 def check_keras(archive: zipfile.ZipFile, file: Path) -> None:
@@ -143,6 +152,13 @@ def _strangers(config: Any) -> Iterator[str]:
             yield f"{item.get('module')}.{item.get('class_name')}, called with values of the file"
 
 
+@cache
+def _kinds() -> tuple[type, ...]:
+    keras = import_keras()
+    parts = {part: operator.attrgetter(part)(keras) if part else keras for part in KINDS}
+    return tuple(getattr(parts[part], name) for part in KINDS for name in KINDS[part] if hasattr(parts[part], name))
+
+
 def _takes_tensors(call: dict[str, Any]) -> bool:
     """Whether a call of a layer has a tensor of the model among what it takes: any other is made as the file is opened,
     however much it computes.
@@ -173,7 +189,6 @@ def _computes(item: dict[str, Any]) -> bool:
             return not is_function and not NO_LAYERS.fullmatch(module)
         if not isinstance(found, type):
             return bool(FUNCTIONS.fullmatch(getattr(found, "__module__", "")))
-        kinds = tuple(operator.attrgetter(kind)(keras) for kind in KINDS)
-        if found.__name__ in REFUSED or NO_LAYERS.fullmatch(module) or not issubclass(found, kinds):
+        if found.__name__ in REFUSED or NO_LAYERS.fullmatch(module) or not issubclass(found, _kinds()):
             return False
     return isinstance(found, type) is not is_function

@@ -27,7 +27,7 @@ from sbertconv.converters.keras.formats import FORMATS, write_format
 from sbertconv.converters.keras.weights import has_weights, weights
 from sbertconv.converters.keras.writer import SKELETON, WEIGHTS
 from sbertconv.converters.writing import graph_name
-from sbertconv.errors import ArtifactError
+from sbertconv.errors import ArtifactError, error_text
 from sbertconv.runtime.engines import load_keras_model
 from sbertconv.runtime.model import ConvertedModel
 from sbertconv.runtime.opening import open_model
@@ -119,6 +119,20 @@ def _model(graph: Any) -> Any:
     return load_keras_model(graph.artifact.path(graph.section["formats"]["keras"]), graph.artifact.packed)
 
 
+def _kept_weights(path: Path) -> dict[str, np.ndarray]:
+    """The weights that no layer of Keras holds.
+
+    Raises:
+        SafetensorError: if there are none, or of a type that numpy does not have.
+    """
+    import safetensors.numpy
+
+    try:
+        return dict(safetensors.numpy.load_file(path))
+    except (AttributeError, KeyError, TypeError) as error:  # a type that it knows the name of
+        raise safetensors.SafetensorError(error_text(error)) from error
+
+
 def write_sentence_transformers(embedder: ConvertedModel, name: str, staging: Staging) -> None:
     """Write a folder for SentenceTransformer: the configs as they were, the weights as they are now.
 
@@ -149,7 +163,7 @@ def write_sentence_transformers(embedder: ConvertedModel, name: str, staging: St
             place = path.relative_to(root).as_posix()
             if path.name == WEIGHTS:  # what no Keras layer holds
                 targets[place] = staging.folder / place
-                files[place] = safetensors.numpy.load_file(path) | files.get(place, {})
+                files[place] = _kept_weights(path) | files.get(place, {})
             else:
                 target = staging.folder / place
                 target.parent.mkdir(parents=True, exist_ok=True)
