@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sbertconv.artifact.folder import KERAS_SUFFIX, Artifact, folder_name, read_artifact
 from sbertconv.artifact.kinds import EXACT, HEAD_OUTPUTS, NORMALIZES
 from sbertconv.artifact.publishing import Staging, stage, target_path
-from sbertconv.errors import CONVERT_AGAIN, WAYS_OUT, ArtifactError, UnsupportedModuleError, UnsupportedOptionError
+from sbertconv.errors import (
+    CONVERT_AGAIN,
+    WAYS_OUT,
+    ArtifactError,
+    SbertconvError,
+    UnsupportedModuleError,
+    UnsupportedOptionError,
+)
 from sbertconv.memory import release_memory, settled_heap
 from sbertconv.options import GateOptions, ModelOptions, ProofOptions, RuleOptions
 from sbertconv.parity.quality import BOUNDS, GATES
@@ -199,12 +206,13 @@ class Conversion:
         start = time.monotonic()
         self.on_stage("loading the model")
         with self.source.loaded(widened_late=self.backend == "onnx") as model:
-            self.on_stage("planning")
-            plan = plan_model(model, self.source.name, self.backend, self.registry)
-            plan.check()
-            self.on_stage("converting")
-            content, finishes = write(self.source, model, plan, staging=staging)
-            del plan
+            with model_running(self.source):
+                self.on_stage("planning")
+                plan = plan_model(model, self.source.name, self.backend, self.registry)
+                plan.check()
+                self.on_stage("converting")
+                content, finishes = write(self.source, model, plan, staging=staging)
+                del plan
             release_memory()
             self.on_stage("asking the original")
             original = CLASS_PARITY[self.source.model_class.name].original(model)
@@ -222,6 +230,28 @@ class Conversion:
             content["notes"] += [reference.note] if reference.note else []
             found = {"sees_padding": chooses or reference.sees_padding, "proven_length": proven}
             return list(finishes), reference, found
+
+
+@contextmanager
+def model_running(source: Source) -> Iterator[None]:
+    """In here the code of a model runs, on texts that it may not take, and that of its converters: whatever they raise
+    is one kind of error.
+
+    Raises:
+        UnsupportedModuleError: with the reason, and the line of the model's code that it comes from.
+    """
+    from sbertconv.converters.places import place_of
+    from sbertconv.converters.torch.backend import root_cause
+
+    try:
+        yield
+    except (SbertconvError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise UnsupportedModuleError(
+            f"Cannot convert {source.name!r}: {root_cause(error)}{place_of(error)}\n"
+            f"Check that {source.model_class.method}() of the model takes every text, an empty one too. {WAYS_OUT}"
+        ) from error
 
 
 def located(report: ParityReport, reference: Reference, source: Source, artifact: Artifact) -> ParityReport:

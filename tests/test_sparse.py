@@ -45,6 +45,18 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[SparseEncoder, Path,
     return model, here / "saved", sbertconv.load(artifact.folder)
 
 
+@pytest.mark.parametrize("convert", [sbertconv.to_onnx, sbertconv.to_tf], ids=["onnx", "tf"])
+def test_a_model_that_takes_no_text_without_tokens_is_one_error(
+    convert: Callable[..., Any], bert: tuple[SparseEncoder, Path, SparseEmbedder], copy_of: Any, tmp_path: Path
+) -> None:
+    folder = copy_of(bert[1])
+    file = folder / "tokenizer.json"
+    described = {**json.loads(file.read_text(encoding="utf-8")), "post_processor": None}
+    file.write_text(json.dumps(described), encoding="utf-8")
+    with pytest.raises(sbertconv.UnsupportedModuleError, match=r"Cannot convert .*\n.* takes every text, an empty one"):
+        convert(folder, tmp_path / "converted")
+
+
 def test_logits_are_pooled_some_columns_at_a_time(bert: tuple[SparseEncoder, Path, SparseEmbedder]) -> None:
     graph = onnx.load(bert[2].artifact.folder / "onnx/model.onnx").graph
     assert sum(node.op_type == "ReduceMax" for node in graph.node) == 4

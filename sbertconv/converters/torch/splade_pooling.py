@@ -46,7 +46,7 @@ def head_to_pool(module: torch.nn.Module, context: Context) -> torch.nn.Linear |
     hook = head.register_forward_hook(lambda layer, taken, result: given.append(result))
     try:
         with torch.no_grad():
-            logits = module(context.walk.features(module))["token_embeddings"]
+            logits = module(context.walk.features(module)).get("token_embeddings")
     finally:
         hook.remove()
     return head if len(given) == 1 and given[0] is logits else None
