@@ -471,6 +471,7 @@ def test_the_command_keeps_columns_and_tells_what_it_did(cli: Any, static_artifa
     ("given", "message"),
     [
         (["--input", "{in}"], "need a folder for their output"),
+        (["--input", "{in}", "--output", "-"], "need a folder for their output"),
         (["--input", "{in}/*.parquet", "--output", "{in}/rows.npy"], "Name a folder"),
         (["--input", "{in}/rows.parquet", "--keep", "id"], "--keep: only tables have it"),
         (["--input", "{in}", "--output", "{out}/", "--keep", "nope"], "no such column"),

@@ -56,7 +56,7 @@ def encode_tables(
     from sbertconv.tables.embedding import EmbedTable
     from sbertconv.tables.encoding import TableOptions, embed_tables
 
-    if output is None:
+    if output in (None, "-"):
         raise UnsupportedOptionError("Tables need a folder for their output.\nName one with --output.")
     if Path(output).is_file() or Path(output).suffix in (".npy", ".npz", ".parquet"):
         raise UnsupportedOptionError(f"{output}: is a file, and several tables go to a folder.\nName a folder.")
