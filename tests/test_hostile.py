@@ -918,6 +918,14 @@ def test_a_pipe_in_a_model_is_one_error(
         sbertconv.to_onnx(folder, tmp_path / "onnx")
 
 
+def test_a_folder_of_too_many_files_is_no_model(
+    bert_folder: Path, copy_of: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sbertconv.source.files.MOST_FILES", 3)  # an adapter may say that its base is "/"
+    with pytest.raises(SourceError, match="holds more than 3 files"):
+        sbertconv.inspect(copy_of(bert_folder))
+
+
 @pytest.mark.parametrize("place", [".hidden", "linked"])
 def test_a_pipe_is_found_wherever_a_module_lies(
     place: str, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path

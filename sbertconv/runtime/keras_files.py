@@ -145,8 +145,8 @@ def size_of(shape: Any) -> int:
 def _strangers(config: Any) -> Iterator[str]:
     for item in objects_in(config):
         if "class_name" in item and not _computes(item):
-            named = item.get("config") if item["class_name"] == "function" else item["class_name"]
-            yield f"{item.get('module')}.{named}"
+            what = item.get("config") if item["class_name"] == "function" else item["class_name"]
+            yield f"{item.get('module')}.{what}"
         calls = item.get("inbound_nodes")
         if isinstance(calls, list) and any(isinstance(call, dict) and not _takes_tensors(call) for call in calls):
             yield f"{item.get('module')}.{item.get('class_name')}, called with values of the file"

@@ -21,6 +21,7 @@ NEEDS_WEIGHTS = {"Transformer", "MLMTransformer", "CLIPModel", "Dense", "LayerNo
                  "WordWeights", "StaticEmbedding", "SparseAutoEncoder", "WeightedLayerPooling"}  # fmt: skip
 NEEDS_TOKENIZER = {"Transformer", "MLMTransformer", "StaticEmbedding", "SparseStaticEmbedding"}
 INDEX = ".index.json"  # of weights in several files
+MOST_FILES = 100_000  # that are looked at; models have up to some hundred
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 PROCESSORS = (*IMAGE_PROCESSORS, "video_preprocessor_config.json", "audio_tokenizer_config.json")
@@ -66,10 +67,15 @@ def check_entries(folder: Path) -> None:
     """Look at the files of a model that the library opens by itself.
 
     Raises:
-        SourceError: for pipes, devices and sockets, which it would wait for, and for weights that an index has outside.
+        SourceError: for pipes, devices and sockets, which it would wait for, for weights that an index has outside, and
+            for a folder of so many files that it is no model's.
     """
+    count = 0
     for here, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        count += len(names) + len(folders)
+        if count > MOST_FILES:
+            raise SourceError(f"{folder}: holds more than {MOST_FILES:,} files.\nGive the model a folder of its own.")
         for name in names:
             path = Path(here, name)
             if os.path.exists(path) and not path.is_file():
