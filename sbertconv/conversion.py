@@ -206,13 +206,14 @@ class Conversion:
         start = time.monotonic()
         self.on_stage("loading the model")
         with self.source.loaded(widened_late=self.backend == "onnx") as model:
+            self.on_stage("planning")
             with model_running(self.source):
-                self.on_stage("planning")
                 plan = plan_model(model, self.source.name, self.backend, self.registry)
-                plan.check()
-                self.on_stage("converting")
+            plan.check()
+            self.on_stage("converting")
+            with model_running(self.source):
                 content, finishes = write(self.source, model, plan, staging=staging)
-                del plan
+            del plan
             release_memory()
             self.on_stage("asking the original")
             original = CLASS_PARITY[self.source.model_class.name].original(model)
