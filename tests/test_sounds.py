@@ -203,14 +203,6 @@ def test_a_column_holds_sounds(clap_artifact: Path, expected: np.ndarray) -> Non
     assert rows[1] is None
 
 
-@pytest.mark.parametrize("ending", [".mp3", ".wav", ".ogg", ".flac", ".aac"])
-def test_a_file_that_the_library_takes_for_a_sound_is_no_text(ending: str, clap_artifact: Path, tmp_path: Path) -> None:
-    file = tmp_path / f"a{ending}"
-    file.write_bytes(b"of another format")
-    with pytest.raises(sbertconv.UnsupportedOptionError, match=rf"a{ending}: cannot be read as a WAV file"):
-        sbertconv.load(clap_artifact).encode([str(file)])
-
-
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -239,12 +231,13 @@ def test_what_is_no_sound_of_the_model_is_said(given: Any, said: str, clap_artif
         sbertconv.load(clap_artifact).encode(given)
 
 
-@pytest.mark.parametrize("ending", [".mp3", ".flac", ".OGG", ".aac"])
+@pytest.mark.parametrize("ending", [".mp3", ".wav", ".flac", ".ogg", ".OGG", ".aac"])
 def test_a_sound_of_another_kind_of_file_is_no_text(ending: str, clap_artifact: Path, tmp_path: Path) -> None:
     file = tmp_path / f"bark{ending}"
     file.write_bytes(b"ID3 of an mp3")
     with pytest.raises(
-        UnsupportedOptionError, match=r"(?s)bark.*cannot be read as a WAV file.*arrays of samples.*Decode"
+        UnsupportedOptionError,
+        match=rf"(?s)bark{ending}: cannot be read as a WAV file.*arrays of samples.*Decode",
     ):
         sbertconv.load(clap_artifact).encode([str(file)])
 

@@ -15,6 +15,7 @@ from sbertconv.artifact.publishing import Staging
 from sbertconv.consumers.consumer import Consumer
 from sbertconv.corpus.texts import sentences
 from sbertconv.errors import UnsupportedOptionError
+from sbertconv.parity.comparison import cosine_of
 
 COMPARED = 128  # sentences that tell whether two folders are of one model
 SAME = ("model_class", "source", "chain", "max_seq_length", "prompts", "default_prompt_name")  # keys of the manifest
@@ -67,7 +68,7 @@ def check_weights(own: Artifact, found: Found, answer: Callable[[Any, list[Any]]
     theirs = answer(open_model(own, "onnx"), texts)
     for other in found.values():
         least = math.cos(min(math.pi, sum(math.acos(promised(one)) for one in (own, other)))) - margin
-        cosines = [cosine(a, b) for a, b in zip(answer(open_model(other, "onnx"), texts), theirs, strict=True)]
+        cosines = [_cosine(a, b) for a, b in zip(answer(open_model(other, "onnx"), texts), theirs, strict=True)]
         worst = int(np.argmin(cosines))  # NaN is the smallest
         if not cosines[worst] >= least:
             raise UnsupportedOptionError(
@@ -92,13 +93,10 @@ def promised(artifact: Artifact) -> float:
     return max(-1.0, min([1.0, *(one["min_cosine"] for one in quality)]))
 
 
-def cosine(a: Any, b: Any) -> float:
-    """Of two vectors, or of all numbers of two answers of one shape; 1 of two that are 0."""
+def _cosine(a: Any, b: Any) -> float:
+    """The cosine of two answers to one text; NaN of two shapes."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.shape != b.shape:
-        return math.nan
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float((a * b).sum()) / norms if norms else float(np.array_equal(a, b))
+    return cosine_of(a, b) if a.shape == b.shape else math.nan
 
 
 def write_variants(row: Consumer, found: Found, staging: Staging) -> None:

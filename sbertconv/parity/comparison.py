@@ -497,6 +497,12 @@ class _Measure:
     problem: str = ""
 
 
+def cosine_of(a: np.ndarray, b: np.ndarray) -> float:
+    """The cosine of all numbers of two arrays of one shape, float64; 1 if both are 0, 0 if one of them is."""
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float((a * b).sum()) / norms if norms else float(np.array_equal(a, b))
+
+
 def _measure(a: np.ndarray, b: np.ndarray, rule: Tolerance | Gate) -> _Measure:
     """One pair of arrays. Values that are not finite must be the same on both sides: -inf is max pooling's
     answer to an empty text.
@@ -509,8 +515,7 @@ def _measure(a: np.ndarray, b: np.ndarray, rule: Tolerance | Gate) -> _Measure:
     non_finite = int((~finite & ~same).sum())
     a, b = np.where(finite, a, 0), np.where(finite, b, 0)
     diff = np.abs(a - b)
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    cosine = float((a * b).sum() / norms) if norms > 0 else float(not diff.any())
+    cosine = cosine_of(a, b)
     passed = non_finite == 0 and rule.holds(diff, b, cosine)
     return _Measure(float(diff.max(initial=0)), cosine, non_finite, passed)
 

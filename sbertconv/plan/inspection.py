@@ -159,23 +159,19 @@ def _setting(*names: str) -> Dimension:
     return lambda settings, folder: next((settings[n] for n in names if isinstance(settings.get(n), int)), None)
 
 
-def _columns(settings: Mapping[str, Any], folder: Path) -> int | None:
-    """The width of an embedding table, from the header of its weights."""
-    from safetensors import SafetensorError, safe_open
+def _size(names: set[str], axis: int) -> Dimension:
+    """The size of a table of one of these names along an axis, from the header of the weights; None if it has none."""
 
-    with suppress(OSError, SafetensorError), safe_open(folder / "model.safetensors", "numpy") as weights:
-        for name in EMBEDDING_TABLES & set(weights.keys()):
-            return next(iter(weights.get_slice(name).get_shape()[1:2]), None)
-    return None
+    def found(settings: Mapping[str, Any], folder: Path) -> int | None:
+        from safetensors import SafetensorError, safe_open
 
+        with suppress(OSError, SafetensorError), safe_open(folder / "model.safetensors", "numpy") as weights:
+            for name in names & set(weights.keys()):
+                shape = weights.get_slice(name).get_shape()
+                return int(shape[axis]) if axis < len(shape) else None
+        return None
 
-def _tokens(settings: Mapping[str, Any], folder: Path) -> int | None:
-    """How many tokens have a weight, from the header of the weights."""
-    from safetensors import SafetensorError, safe_open
-
-    with suppress(OSError, SafetensorError), safe_open(folder / "model.safetensors", "numpy") as weights:
-        return next(iter(weights.get_slice("weight").get_shape()), None)
-    return None
+    return found
 
 
 def _hidden_size(settings: Mapping[str, Any], folder: Path) -> int | None:
@@ -219,10 +215,10 @@ DIMENSIONS: Mapping[str, Dimension] = {
     "Transformer": _hidden_size,
     "CLIPModel": lambda settings, folder: _hidden_size({"module_output_name": "sentence_embedding"}, folder),
     "MLMTransformer": lambda settings, folder: _hidden_size({"transformer_task": "fill-mask"}, folder),
-    "SparseStaticEmbedding": _tokens,
+    "SparseStaticEmbedding": _size({"weight"}, 0),  # one for each token
     "SparseAutoEncoder": _setting("hidden_dim"),
-    "StaticEmbedding": _columns,
-    "WordEmbeddings": _columns,
+    "StaticEmbedding": _size(EMBEDDING_TABLES, 1),
+    "WordEmbeddings": _size(EMBEDDING_TABLES, 1),
     "WeightedLayerPooling": _setting("embedding_dimension", "word_embedding_dimension"),
     "BoW": lambda settings, folder: len(settings["vocab"]) if isinstance(settings.get("vocab"), list) else None,
     "LSTM": lambda settings, folder: (
