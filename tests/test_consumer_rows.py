@@ -22,6 +22,7 @@ from sentence_transformers.sentence_transformer import modules as st
 
 import sbertconv
 from sbertconv import consumers
+from sbertconv.consumers import packing
 from sbertconv.consumers.lookups import plain_lookups
 from sbertconv.consumers.opening import opens
 from sbertconv.parity import quality
@@ -340,6 +341,16 @@ def test_weights_of_8_bits_that_do_not_pass_the_gate_are_not_published(
     with pytest.raises(sbertconv.ParityError, match=r"cosine .* The gate of int8"):
         sbertconv.pack(bert_keras, tmp_path / "packed", ["litert-int8"])
     assert not (tmp_path / "packed").exists()
+
+
+def test_a_reader_that_answers_zeros_is_no_reader_of_the_folder(bert_artifact: Path) -> None:
+    model = sbertconv.load(bert_artifact)
+
+    def zeros(texts: list[str]) -> np.ndarray:
+        return np.zeros_like(model.encode(texts))
+
+    found = packing.check("zeros", TEXTS, zeros, model.encode, "SentenceTransformer", model, packing.ROUNDED)
+    assert (found.passed, found.min_cosine) == (False, 0.0)
 
 
 def test_a_database_takes_one_file_with_strings(bert_text_artifact: Path, tmp_path: Path) -> None:

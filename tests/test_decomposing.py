@@ -123,7 +123,7 @@ def test_what_is_kept_stays_as_it_is() -> None:
 def test_the_shortcuts_give_the_same_graph(architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.architecture(architecture)
     quick = graph_of(model, tmp_path / "quick")
-    for shortcut in ("quick_exporter", "rules_by_anchor"):
+    for shortcut in ("quick_exporter", "rules_by_anchor", "optimized_once"):
         monkeypatch.setattr(backend, shortcut, contextlib.nullcontext)
     assert quick == graph_of(model, tmp_path / "slow")
 

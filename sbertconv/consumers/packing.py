@@ -33,7 +33,7 @@ from sbertconv.errors import (
     error_text,
     require,
 )
-from sbertconv.parity.comparison import FLOAT32, Check, ParityReport, Tolerance, shown
+from sbertconv.parity.comparison import FLOAT32, Check, ParityReport, Tolerance, cosine_of, shown
 from sbertconv.parity.quality import GATES, Gate, measure_quality
 
 BATCH = 8
@@ -393,8 +393,7 @@ def check(
             if a.shape != b.shape:
                 worst, diff, problem = item, float("inf"), problem or f"shape {a.shape} instead of {b.shape}"
                 continue
-            gap, norms = np.abs(a - b), float(np.linalg.norm(a) * np.linalg.norm(b))
-            one = float((a * b).sum()) / norms if norms else 1.0
+            gap, one = np.abs(a - b), cosine_of(a, b)
             cosine = min(cosine, one)
             if not rule.holds(gap, b, one):  # NaN included
                 problem = problem or f"max abs diff {gap.max():.1e}"

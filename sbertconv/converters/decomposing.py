@@ -31,6 +31,7 @@ ABOUT = ("nn_module_stack", "torch_fn")  # of a node: where it came from
 ON_SIZES = ("_operator", "math", "torch")  # modules of functions
 
 Decompositions = dict[Any, Callable[..., Any]]
+Pieces = dict[Any, torch.fx.Graph]  # a node as `_told` -> its simpler operations, which layers that are the same share
 
 
 @without_stack_traces()
@@ -49,10 +50,14 @@ def decomposed(
     if not _is_flat(program.graph) or not _without_writes(program.graph):
         return _without_views(program.run_decompositions(table))
     graph, signature = program.graph, program.graph_signature
+    pieces: Pieces = {}
     for node in list(graph.nodes):
         way = _way(node.target, table, is_kept) if node.op == "call_function" else None
         if way is not None:
-            for old, new in _replaced(graph, node, way, table):
+            told = _told(node)
+            if told not in pieces:
+                pieces[told] = _traced(node, way, table)
+            for old, new in _replaced(graph, node, pieces[told]):
                 old.replace_all_uses_with(new)
                 signature.replace_all_uses(old.name, new.name)
     _share_sizes(graph)
@@ -164,12 +169,25 @@ def _no_size_settled(node: torch.fx.Node, values: Sequence[Any]) -> Iterator[Non
         raise ValueError(f"{node.target} in simpler operations holds for a size of {int(found)} alone")
 
 
-def _replaced(
-    graph: torch.fx.Graph, node: torch.fx.Node, way: Callable[..., Any], table: Decompositions
-) -> list[tuple[torch.fx.Node, torch.fx.Node]]:
-    """Put the nodes of a function in front of a node: each node that is no more needed, with the one that takes its
-    place. That is the node itself, or those that pick one of its several results.
+def _told(node: torch.fx.Node) -> Any:
+    """A key of what a node computes: its operation, its numbers, and its tensors with those of them that share memory.
+    Nodes with one key have the same simpler operations.
     """
+    given, spec = tree_flatten((node.args, node.kwargs))
+    values = [value.meta["val"] if isinstance(value, torch.fx.Node) else value for value in given]
+    memory = [storage_of(value) if isinstance(value, torch.Tensor) else None for value in values]
+    shared = [(given.index(one), memory.index(place)) for one, place in zip(given, memory, strict=True)]
+    return node.target, spec, *map(_about, values), *shared
+
+
+def _about(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, torch.Tensor):
+        return type(value), repr(value)
+    return value.dtype, value.device, str(value.shape), str(value.stride()), str(value.storage_offset())
+
+
+def _traced(node: torch.fx.Node, way: Callable[..., Any], table: Decompositions) -> torch.fx.Graph:
+    """The graph of a function on the inputs of a node, a placeholder for each."""
     given, spec = tree_flatten((node.args, node.kwargs))
     places = [place for place, value in enumerate(given) if isinstance(value, torch.fx.Node)]
 
@@ -184,8 +202,18 @@ def _replaced(
     _take_copies(inner)
     _without_writes(inner)
     inner.eliminate_dead_code()
-    inputs = inner.find_nodes(op="placeholder")
-    found: dict[Any, Any] = {one: given[place] for one, place in zip(inputs, places, strict=True)}
+    return inner
+
+
+def _replaced(
+    graph: torch.fx.Graph, node: torch.fx.Node, inner: torch.fx.Graph
+) -> list[tuple[torch.fx.Node, torch.fx.Node]]:
+    """Put the nodes of a graph in front of a node: each node that is no more needed, with the one that takes its place.
+    That is the node itself, or those that pick one of its several results.
+    """
+    given, _ = tree_flatten((node.args, node.kwargs))
+    nodes = [value for value in given if isinstance(value, torch.fx.Node)]
+    found: dict[Any, Any] = dict(zip(inner.find_nodes(op="placeholder"), nodes, strict=True))
     with graph.inserting_before(node):
         for made in inner.nodes:
             if made not in found and made.op != "output":

@@ -19,7 +19,7 @@ import torch
 from sbertconv.artifact.kinds import EXACT, NOT_ZERO, ModelClass
 from sbertconv.converters.exporting import exported
 from sbertconv.converters.guards import FACTS, TraceFacts
-from sbertconv.converters.onnx.compat import exact_constants, quick_exporter, rules_by_anchor
+from sbertconv.converters.onnx.compat import exact_constants, optimized_once, quick_exporter, rules_by_anchor
 from sbertconv.converters.onnx.fusion.padding import zero_unattended
 from sbertconv.converters.onnx.fusion.weights import pick_rows
 from sbertconv.converters.onnx.precision import IN_BLOCKS, RECIPES
@@ -202,7 +202,7 @@ def exported_graph(
     inputs = graph_inputs(route, options)
     chain = Chain(Pipeline(route, model, options.outputs).eval(), inputs)
     example = example_tensors(route, inputs, tokenizer)
-    with torch.no_grad(), quiet(), traceable(chain), exact_constants(), rules_by_anchor():
+    with torch.no_grad(), quiet(), traceable(chain), exact_constants(), rules_by_anchor(), optimized_once():
         graph, tracer = _translate(chain, example, options, route)
         name_axes(graph)  # the same size of two inputs under one name, which fusion relies on
         weights = list(graph.graph.initializers.values())

@@ -13,6 +13,7 @@ from sbertconv.frameworks import private
 
 NOTHING = {torch.ops.aten.dropout.default}  # outside training; ONNX's own hides from the fusions what follows it
 REGISTRIES: dict[int, Any] = {}  # opset -> the exporter's translations; nothing of this package adds one
+SIGNATURES: dict[tuple[str, str, int], Any] = {}  # domain, name and version of an operator -> what it takes and gives
 TOLERANCES = ("_abs_tol", "_rel_tol")
 
 
@@ -34,13 +35,15 @@ def exact_constants() -> Iterator[None]:
 @contextlib.contextmanager
 def quick_exporter() -> Iterator[None]:
     """Have PyTorch's exporter do less again for the same graph, for as long as this lasts: it breaks up operations that
-    it has no translation of one by one, reads its translations once, and runs none of the operations in which no dtype
-    can be promoted, whose results the trace knows.
+    it has no translation of one by one, reads its translations and the definition of each operator once, runs none of
+    the operations in which no dtype can be promoted, whose results the trace knows, and notes at no node where it came
+    from, which no graph is written with.
 
     Raises:
         MissingDependencyError: if this version of PyTorch does these things elsewhere.
     """
-    from torch.onnx._internal.exporter import _fx_passes, _registration
+    from onnx_ir.schemas import OpSignature
+    from torch.onnx._internal.exporter import _core, _fx_passes, _registration
     from torch.onnx._internal.fx.passes import type_promotion
 
     registry = private(_registration, "ONNXRegistry", "torch")
@@ -48,11 +51,18 @@ def quick_exporter() -> Iterator[None]:
     rule_of = private(type_promotion, "get_type_promotion_rule", "torch")
     run = private(interpreter, "run_node", "torch")
     read = private(registry, "from_torchlib", "torch")  # of the class, for an opset
+    define = private(OpSignature, "from_op_schema", "onnx_ir")  # of the class, for an operator
 
     def translations(opset_version: int) -> Any:
         if opset_version not in REGISTRIES:
             REGISTRIES[opset_version] = read(opset_version)
         return REGISTRIES[opset_version]
+
+    def signature(schema: Any) -> Any:
+        named = (schema.domain, schema.name, schema.since_version)
+        if named not in SIGNATURES:
+            SIGNATURES[named] = define(schema)
+        return SIGNATURES[named]
 
     def run_node(self: Any, node: Any) -> Any:
         runs = "val" not in node.meta or rule_of(node, self.type_promotion_table) is not None
@@ -61,7 +71,9 @@ def quick_exporter() -> Iterator[None]:
     with (
         _replaced(_fx_passes, "decompose_with_registry", "torch", _decompose),
         _replaced(registry, "from_torchlib", "torch", staticmethod(translations)),
+        _replaced(OpSignature, "from_op_schema", "onnx_ir", staticmethod(signature)),
         _replaced(interpreter, "run_node", "torch", run_node),
+        _replaced(_core, "_set_node_metadata", "torch", lambda traced, node: None),
     ):
         yield
 
@@ -90,11 +102,26 @@ def rules_by_anchor() -> Iterator[None]:
     def try_rewrite(rule: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
         if rule not in anchors:
             pattern = private(rule, "_target_pattern", "onnxscript")
-            anchors[rule] = pattern.output_nodes[0].op_identifier()
-        elsewhere = anchors[rule] is not None and anchors[rule] != node.op_identifier()
-        return None if elsewhere else attempt(rule, model, graph, node, **options)
+            identifier = pattern.output_nodes[0].op_identifier()
+            anchors[rule] = None if identifier is None else identifier[1]
+        anchor = anchors[rule]
+        return attempt(rule, model, graph, node, **options) if anchor in (None, node.op_type) else None
 
     with _replaced(RewriteRule, name, "onnxscript", try_rewrite):
+        yield
+
+
+@contextlib.contextmanager
+def optimized_once() -> Iterator[None]:
+    """Have onnxscript's fusions for ONNX Runtime start on a graph as it is, for as long as this lasts. They infer its
+    shapes and optimize it twice before, which `fuse` has done.
+
+    Raises:
+        MissingDependencyError: if they prepare a graph elsewhere.
+    """
+    from onnxscript.rewriter.ort_fusions import _core
+
+    with _replaced(_core, "_pre_optimize", "onnxscript", lambda model: model):
         yield
 
 

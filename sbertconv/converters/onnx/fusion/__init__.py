@@ -51,8 +51,7 @@ def fuse(model: ir.Model, tied: bool = True) -> None:
         rule.apply_to_model(model)
     # Before the optimizer runs again: it merges transposes into forms that the attention fusion does not know.
     passes.RemoveUnusedNodesPass()(model)
-    passes.ShapeInferencePass()(model)
-    fuse_sdpa(model, apply_shape_inference=True)
+    fuse_sdpa(model)
     optimize_for_ort(model, clear_metadata=True)
     for rule in FINISHING:
         rule.apply_to_model(model)
