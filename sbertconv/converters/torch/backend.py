@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sbertconv.artifact.kinds import HEAD_OUTPUTS
+from sbertconv.converters.decomposing import decomposed
 from sbertconv.converters.exporting import exported
 from sbertconv.converters.guards import TraceFacts, forget_guards
 from sbertconv.converters.places import place_of
@@ -152,8 +153,9 @@ def exported_program(
     """
     with _explained("trace", route), torch.no_grad(), quiet(), unchanged(pipeline), traceable(pipeline):
         program = exported(pipeline, (), dict(example), shapes=dynamic_shapes(example))
-        # With an empty table no operation is broken up, but vmap, which cannot be saved, is resolved.
-        return pruned(program.run_decompositions({})), TraceFacts.of(program)
+        facts = TraceFacts.of(program)
+        # No operation is broken up, but vmap, which cannot be saved, is resolved, and nothing is written over.
+        return pruned(decomposed(program, {}, lambda operation: True)), facts
 
 
 def save_program(program: torch.export.ExportedProgram, route: PlannedRoute, path: Path) -> None:
