@@ -60,6 +60,7 @@ from sbertconv.console.printing import (
     tell_warnings,
 )
 from sbertconv.errors import ParityError, SbertconvError, UnsupportedOptionError, visible
+from sbertconv.frameworks import imports_told
 from sbertconv.options import fields_of
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was given."""
         try:
-            return super().invoke(ctx)
+            with imports_told():
+                return super().invoke(ctx)
         except SbertconvError as error:
             if ctx.params["debug"]:
                 raise

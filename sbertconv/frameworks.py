@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
+import linecache
 import os
+import re
 import sys
-from collections.abc import Collection, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from traceback import walk_tb
+from types import FrameType
 from typing import Any
 
-from sbertconv.errors import MissingDependencyError, UnsupportedOptionError, error_text, require
+from sbertconv.errors import MissingDependencyError, SbertconvError, UnsupportedOptionError, error_text, require
 
 OLDEST_KERAS = 3
+MODULE = "<module>"  # the name of the code that an import runs
 OPENVINO_REPORTS = "openvino_telemetry"
 
 
@@ -37,6 +44,72 @@ def private(owner: Any, name: str, package: str) -> Any:
             f"Install a version of {package} that this version of sbertconv names: pip install sbertconv"
         )
     return getattr(owner, name)
+
+
+@contextlib.contextmanager
+def imports_told() -> Iterator[None]:
+    """In here, a package that does not start because of what a variable of the environment says is a user's mistake.
+
+    Raises:
+        MissingDependencyError: that names the variable.
+    """
+    try:
+        yield
+    except SbertconvError:
+        raise
+    except Exception as error:  # packages check their variables in their own ways
+        frames = list(walk_tb(error.__traceback__))
+        imported = itertools.dropwhile(lambda entry: entry[0].f_code.co_name != MODULE, frames)
+        named = next((found for frame, line in reversed(list(imported)) if (found := _variables(frame, line))), [])
+        if not named:
+            raise
+        package = str(frames[-1][0].f_globals.get("__name__", "")).split(".", 1)[0]
+        raise MissingDependencyError(
+            f"{package} cannot start with {' and '.join(f'{name}={os.environ[name]!r}' for name in named)} in the "
+            f"environment: {error_text(error)}\nUnset {' and '.join(named)}, or set what {package} takes."
+        ) from error
+
+
+def _variables(frame: FrameType, line: int) -> list[str]:
+    """The variables of the environment that a line of a module, or the function that it is in, reads by name."""
+    code = frame.f_code
+    if code.co_name == MODULE:
+        names = set(re.findall(r"\w+", linecache.getline(code.co_filename, line)))
+    else:
+        names = {value for value in code.co_consts if isinstance(value, str)}
+        names |= {value for name in code.co_names if isinstance(value := frame.f_globals.get(name), str)}
+    return sorted(names & os.environ.keys())
+
+
+class Replaced:
+    """Functions of other libraries that are others while anything is in here, in whatever thread, and their own again
+    behind the last that leaves.
+    """
+
+    def __init__(self, others: Callable[[], Iterator[tuple[Any, str, Any]]]) -> None:
+        """`others` gives owner, name, and what takes its place; it is asked at the first entrance, and may import."""
+        self._others = others
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._own: list[tuple[Any, str, Any]] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                others = list(self._others())
+                self._own = [(owner, name, getattr(owner, name)) for owner, name, _ in others]
+                self._set(others)
+            self._inside += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._set(self._own)
+
+    def _set(self, values: list[tuple[Any, str, Any]]) -> None:
+        for owner, name, value in values:
+            setattr(owner, name, value)
 
 
 def import_keras() -> Any:

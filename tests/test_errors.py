@@ -538,6 +538,27 @@ def test_no_traceback_reaches_the_user(arguments: list[str], code: int, words: s
     assert snapshot(tmp_path) == {}
 
 
+@pytest.mark.parametrize(
+    ("variable", "arguments"),
+    [
+        ("HF_HUB_ETAG_TIMEOUT=x", ["push", "FOLDER", "owner/model"]),
+        ("HF_HUB_DOWNLOAD_TIMEOUT=x", ["inspect", "MODEL"]),
+        ("TORCH_LOGS=x", ["inspect", "MODEL"]),
+        ("TORCH_LOGS=help", ["to-onnx", "MODEL"]),
+    ],
+)
+def test_a_variable_that_a_library_does_not_take_is_named(
+    variable: str, arguments: list[str], static_folder: Path, static_artifact: Path, tmp_path: Path
+) -> None:
+    places = {"MODEL": str(static_folder), "FOLDER": str(static_artifact)}
+    name, value = variable.split("=")
+    ran = run_process(COMMAND, *(places.get(word, word) for word in arguments), cwd=tmp_path, env={name: value})
+    assert ran.code == 1, ran.err
+    assert f"cannot start with {name}={value!r} in the environment: ValueError: " in ran.err
+    assert f"\nUnset {name}, or set what " in ran.err
+    assert "Traceback" not in ran.err
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     ran = run_process(COMMAND, "--debug", "encode", "nowhere", "a text", cwd=tmp_path)
     assert ran.code == 1

@@ -7,7 +7,7 @@ import fnmatch
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -254,3 +254,71 @@ def test_a_name_that_cannot_be_pushed_is_refused_before_the_work(
     with pytest.raises(sbertconv.ArtifactError, match="not a name of a repository"):
         sbertconv.to_openvino(static_folder, tmp_path / "model", push_to_hub="a/b/c")
     assert not (tmp_path / "model").exists()
+
+
+OUTSIDE = "../../../../outside"
+LIES: dict[str, dict[str, str]] = {
+    "the ETag '../": {"etag": OUTSIDE},
+    "the ETag '/": {"etag": "/tmp/outside"},
+    "the commit '../": {"commit": OUTSIDE},
+    "the commit '..": {"sha": OUTSIDE},
+    "a file '../": {"path": OUTSIDE + ".json"},
+    "a file 'C:": {"path": "C:\\outside.json"},
+    "the hash '../": {"hash": OUTSIDE},
+    "the commit '../../": {"commit": OUTSIDE, "status": "404"},
+}
+
+
+class Lying(BaseHTTPRequestHandler):
+    """A server of the Hub's interface with one repository, and one answer that is a path."""
+
+    lie: Mapping[str, str]
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/api/") and "/tree/" not in self.path:
+            return self.answer({"id": "o/n", "sha": self.lie.get("sha", "a" * 40), "siblings": []})
+        if self.path.startswith("/api/"):
+            lfs = {"oid": self.lie.get("hash", "b" * 64), "size": 2, "pointerSize": 100}
+            path = self.lie.get("path", "modules.json")
+            return self.answer([{"type": "file", "path": path, "size": 2, "oid": "0" * 40, "lfs": lfs}])
+        return self.answer({}, int(self.lie.get("status", 200)))
+
+    do_HEAD = do_GET  # noqa: N815  # as the server asks for it
+
+    def answer(self, content: Any, status: int = 200) -> None:
+        text = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.send_header("X-Repo-Commit", self.lie.get("commit", "a" * 40))
+        self.send_header("ETag", f'"{self.lie.get("etag", "c" * 40)}"')
+        if status == 404:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(text)
+
+
+@pytest.mark.parametrize("said", LIES)
+def test_a_server_names_no_path_outside_of_the_cache(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constants = huggingface_hub.constants
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (Lying,), {"lie": LIES[said]}))
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "a" / "b" / "c" / "cache"))
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(sbertconv.SourceError, match=re.escape(f"the server names {said}")) as caught:
+            sbertconv.inspect("o/n")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert str(caught.value).startswith(f"{address}/o/n")
+    assert not [file for file in tmp_path.rglob("*") if "outside" in file.name]

@@ -320,6 +320,20 @@ def test_a_prompt_before_an_image_is_that_of_the_graph(tmp_path: Path) -> None:
         np.testing.assert_allclose(converted.encode("a", **options), model.encode("a", **options), ATOL, ATOL)
 
 
+@pytest.mark.parametrize("place", ["processor", "processing_kwargs"])
+def test_what_a_template_makes_of_an_image_is_bounded(place: str, tmp_path: Path) -> None:
+    model = cases.llava()
+    of_images = "{% if m.content is not string and 'image' in m.content | map(attribute='type') %}"
+    long = f"{{% for m in messages %}}{of_images}{{{{ 'a ' * 10**5 }}}}{{% endif %}}{{% endfor %}}"
+    template = long + model[0].processor.chat_template
+    if place == "processor":
+        model[0].processor.chat_template = template
+    else:
+        model[0].processing_kwargs = {"chat_template": {"chat_template": template}}
+    with pytest.raises(SbertconvError, match=r"chat template .* writes 200,\d\d\d characters"):
+        sbertconv.to_onnx(model, tmp_path / "onnx")
+
+
 @pytest.mark.parametrize("grid", [(1, 1), (1, 36), (18, 2), (2, 3), (4, 4), (5, 7), (3, 9)])
 @pytest.mark.parametrize("table", [(4, 4), (6, 6), (3, 5)])
 def test_places_are_resized_as_by_pytorch(table: tuple[int, int], grid: tuple[int, int]) -> None:

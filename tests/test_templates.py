@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sentence_transformers.sentence_transformer.modules as st
 import torch
-from class_cases import YES_OR_NO, causal_reranker
+from class_cases import YES_OR_NO, causal_reranker, saved
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modality import InputFormatter
+from transformers import AutoModel, tokenization_utils_base
 
-from sbertconv.errors import UnsupportedOptionError
+import sbertconv
+from sbertconv.benchmark.worker import load_pytorch
+from sbertconv.errors import SbertconvError, SourceError, UnsupportedOptionError
 from sbertconv.plan.preprocessing import describe_input
 from sbertconv.runtime.tokenization import TextTokenizer, load_tokenizer
+from sbertconv.source.hub_answers import checked_answers
+from sbertconv.source.rendering import bounded_templates
 
+LONG = "{{ 'a ' * 10**5 }}"  # as long as a graph can bear, and longer than any template
 ALL = "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}"
 NO_USER = "{% if messages[-1].role == 'user' %}{{ raise_exception('only pairs') }}{% endif %}" + ALL
 TEXTS = [
@@ -60,8 +69,9 @@ def described(module: Any, folder: Path) -> TextTokenizer:
         ("{% for m in messages %}{{ m.role }}: {{ m.content[0].text }}; {% endfor %}", {}, True),
         (NO_USER, {}, False),
         ("{{ bos_token }}{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}", {}, True),
+        ("{{ 'two\nlines' }}" + ALL, {}, True),
     ],
-    ids=["reranker", "generation prompt", "end not restored", "structured", "pairs only", "twice, no end"],
+    ids=["reranker", "generation prompt", "end not restored", "structured", "pairs only", "twice, no end", "two lines"],
 )
 def test_tokens_are_the_librarys(
     template: str, options: dict[str, Any], single: bool, module: Any, tmp_path: Path
@@ -98,8 +108,10 @@ def test_tokens_are_the_librarys(
         ("{{ task }}{% for m in messages %}{{ m.content }}{% endfor %}", "asks for the task"),
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "cannot carry a query and a doc"),
         ("{{ raise_exception('no') }}", "cannot carry a query and a document: .*no"),
-        ("{{ 'x' * 10**10 }}" + ALL, "takes more than 512 MiB of memory"),
-        ("{% set a = '%1000000000s' % 3 %}" + ALL, "takes more than 512 MiB of memory"),
+        (
+            "{% for m in messages %}" * 60 + "{% endfor %}" * 60 + ALL,
+            "cannot be read: SyntaxError: too many statically",
+        ),
         ("".join(f"{{{{ '{number}' }}}}" for number in range(200)) + ALL, "200 strings .have: up to 150"),
         ({"default": ALL, "other": "{{"}, "cannot be read: .*'end of temp"),
     ],
@@ -107,6 +119,64 @@ def test_tokens_are_the_librarys(
 def test_what_is_not_literal_is_refused(template: Any, reason: str, module: Any, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedOptionError, match=reason):
         described(templated(module, template), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ 'x' * 10**10 }}", "takes more than 512 MiB of memory"),
+        ("{% set a = '%1000000000s' % 3 %}", "takes more than 512 MiB of memory"),
+        (LONG, r"chat template \"{{ 'a ' .* writes 200,\d\d\d characters .*and 100,000 characters beside its texts"),
+    ],
+)
+def test_what_a_template_makes_is_bounded(template: str, reason: str, module: Any, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=reason):
+        described(templated(module, template + ALL), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def long_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedding model whose chat template writes more than any needs."""
+    transformer = st.Transformer(str(saved(AutoModel, "qwen3", None, LONG + ALL, num_hidden_layers=2)))
+    pooling = st.Pooling(transformer.get_embedding_dimension(), "mean")
+    folder = tmp_path_factory.mktemp("long")
+    SentenceTransformer(modules=[transformer, pooling], device="cpu").save_pretrained(str(folder))
+    return folder
+
+
+def timed(folder: Path, target: Path) -> None:
+    """What the process of `bench` does, which is this one here."""
+    try:
+        load_pytorch(str(folder), "SentenceTransformer")[0].encode("a text")
+    finally:
+        bounded_templates.__exit__()
+        checked_answers.__exit__()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        sbertconv.to_onnx,
+        partial(sbertconv.trim, keep=["a text"]),
+        partial(sbertconv.shorten, layers="1"),
+        sbertconv.to_static,
+        timed,
+    ],
+    ids=["to-onnx", "trim", "shorten", "to-static", "bench"],
+)
+def test_no_command_goes_around_the_bounds(command: Any, long_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SbertconvError, match=r"chat template .* writes 200,\d\d\d characters"):
+        command(long_folder, tmp_path / "out")
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_library_renders_by_itself_again() -> None:
+    own = tokenization_utils_base.render_jinja_template
+    with bounded_templates:
+        with bounded_templates:
+            assert tokenization_utils_base.render_jinja_template is not own
+        assert tokenization_utils_base.render_jinja_template is not own
+    assert tokenization_utils_base.render_jinja_template is own
 
 
 def test_a_prompt_without_room_is_an_error(module: Any, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from sbertconv.artifact.kinds import MODEL_CLASSES, ModelClass
 from sbertconv.benchmark.measuring import hold_to, texts_of
 from sbertconv.errors import SbertconvError
+from sbertconv.frameworks import imports_told
 from sbertconv.parity.kinds import CLASS_PARITY
 from sbertconv.runtime.batches import usable_cores
 
@@ -28,10 +29,17 @@ QUERY = "How do I do it?"  # to which the texts are documents, where a model tak
 
 
 def load_pytorch(path: str, library: str, **options: Any) -> tuple[Any, ModelClass]:
-    """The original, in float32 as the conversions are; `library` is its class."""
+    """The original, in float32 as the conversions are; `library` is its class. It is the only one of its process, which
+    stays within bounds.
+    """
     import sentence_transformers
     import torch
 
+    from sbertconv.source.hub_answers import checked_answers
+    from sbertconv.source.rendering import bounded_templates
+
+    bounded_templates.__enter__()
+    checked_answers.__enter__()
     torch.set_num_threads(usable_cores())
     load = getattr(sentence_transformers, library)
     model = load(path, device="cpu", model_kwargs={"dtype": torch.float32}, **options)
@@ -205,7 +213,8 @@ def main() -> None:
         if name not in COMMANDS:
             sys.exit(f"{name!r} is no command (have: {', '.join(COMMANDS)}).")
         try:
-            answer = getattr(contest, name)(**command)
+            with imports_told():
+                answer = getattr(contest, name)(**command)
         except SbertconvError as error:
             sys.exit(str(error))
         print(json.dumps(answer), file=answers, flush=True)

@@ -14,7 +14,7 @@ from sbertconv.artifact.graph_inputs import GRIDDED, PIXELS, input_names
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.artifact.manifest import CHANNELS, ImageSection, problems_of_image
 from sbertconv.corpus.texts import random_images
-from sbertconv.errors import UnsupportedOptionError, error_text
+from sbertconv.errors import SbertconvError, UnsupportedOptionError, error_text
 from sbertconv.runtime.images import SETTINGS as IMAGE_SETTINGS
 from sbertconv.runtime.images import image_tensors
 
@@ -141,6 +141,8 @@ def _given(module: Any, image: np.ndarray, prompt: str | None) -> dict[str, torc
     """The tensors that the library makes of one image."""
     try:
         found = module.preprocess([image], prompt=prompt)
+    except SbertconvError:
+        raise
     except Exception as error:  # of many kinds: each processor checks in its own way what it is given
         raise UnsupportedOptionError(
             f"{type(module.processor).__name__} takes no image alone: {error_text(error)}\n"

@@ -8,16 +8,15 @@ them is then proven on texts made to make it show.
 
 from __future__ import annotations
 
-import ast
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.scoring import TASKS
 from sbertconv.corpus.texts import CORPUS
-from sbertconv.errors import UnsupportedOptionError, error_text
-from sbertconv.memory import bounded_memory
+from sbertconv.errors import SourceError, UnsupportedOptionError, error_text
 from sbertconv.runtime.tokenization import PROMPT, SLOTS, render
+from sbertconv.source.rendering import bounded_templates, room_of_templates
 from sbertconv.source.st_compat import template_declares_task
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ HOSTILE = (
     "x" * 5000,
 )
 OF_TOKENIZING = ("padding", "truncation", "max_length", "return_tensors", "restore_suffix")  # not of rendering
-ROOM = 1 << 29  # bytes that a template may take; what it repeats is as long as it says
 MOST_STRINGS = 150  # of a template's expressions: they are tried in pairs, and 150 take 10 seconds
 TEXT = SLOTS[0][0]
 CLOCK = "strftime_now"  # what transformers calls it in a template
@@ -49,16 +47,15 @@ def compiled_templates(module: torch.nn.Module) -> list[dict[str, Any]]:
 
     Raises:
         UnsupportedOptionError: if the library does not take what the model is for, texts or pairs, or a template does
-            more than to put them between pieces of its own, is no template, or takes too much memory.
+            more than to put them between pieces of its own, or is no template.
+        SourceError: if it takes too much memory, or writes too much.
     """
     import jinja2
 
     try:
-        with bounded_memory(ROOM):
+        with bounded_templates, room_of_templates(_template(module)):
             return _compiled(module)
-    except MemoryError as error:
-        raise UnsupportedOptionError(f"its chat template takes more than {ROOM >> 20} MiB of memory") from error
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, SyntaxError, RecursionError) as error:  # Python's own, of blocks nested too deep
         raise UnsupportedOptionError(f"its chat template cannot be read: {error_text(error)}") from error
 
 
@@ -66,7 +63,7 @@ def _compiled(module: torch.nn.Module) -> list[dict[str, Any]]:
     """See `compiled_templates`.
 
     Raises:
-        MemoryError, TemplateError: of Python, and of Jinja.
+        MemoryError, SyntaxError, RecursionError, TemplateError: of Python, and of Jinja.
     """
     options = _rendering_options(module)
     constants = _constants(module)
@@ -75,7 +72,7 @@ def _compiled(module: torch.nn.Module) -> list[dict[str, Any]]:
     for slots in (names for case in SLOTS for names in (case, (PROMPT, *case))):
         try:
             pieces = _pieces(module, slots, options)
-        except MemoryError:
+        except (MemoryError, SourceError):
             raise
         except Exception as error:  # templates raise what they like for a role that they do not know
             if slots == needed:
@@ -246,10 +243,10 @@ def _constants(module: Any) -> list[str]:
     """The strings in a template's expressions, which are what a text might be compared with."""
     import jinja2
 
-    tokens = [(kind, value) for _, kind, value in jinja2.Environment().lex(_template(module))]
+    tokens = [(token.type, token.value) for token in jinja2.Environment().lexer.tokenize(_template(module))]
     if ("name", CLOCK) in tokens:
         raise UnsupportedOptionError("its chat template writes the date of the day, which an artifact does not know")
-    found = sorted({ast.literal_eval(value) for kind, value in tokens if kind == "string"} - {""})
+    found = sorted({value for kind, value in tokens if kind == "string"} - {""})
     if len(found) > MOST_STRINGS:
         raise UnsupportedOptionError(
             f"its chat template compares or writes {len(found):,} strings (have: up to {MOST_STRINGS})"

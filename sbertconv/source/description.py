@@ -23,6 +23,7 @@ from sbertconv.source.files import (
     read_adapter,
     read_json,
 )
+from sbertconv.source.hub_answers import checked_answers
 
 OWN_TYPES = "sentence_transformers."
 CONFIG = "config.json"
@@ -152,4 +153,5 @@ def description_on_hub(name: str, revision: str | None) -> Path:
     """The folder of a model's small files in the Hub's cache, fetched if it may be."""
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_METADATA))
+    with checked_answers:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_METADATA))

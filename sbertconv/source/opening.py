@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sbertconv.artifact.folder import MANIFEST, given_path
 from sbertconv.artifact.kinds import HEADS, MODEL_CLASSES, ModelClass, class_named
 from sbertconv.artifact.tokenizer_file import rust_errors
-from sbertconv.errors import SourceError, UnsupportedOptionError, error_text, missing_packages, require
+from sbertconv.errors import SbertconvError, SourceError, UnsupportedOptionError, error_text, missing_packages, require
 from sbertconv.runtime.engines import start_engine
 from sbertconv.source.adapters import passed_over
 from sbertconv.source.bare import BARE, POOLING, TOKEN_MODULES
@@ -44,9 +44,11 @@ from sbertconv.source.files import (
     unread_weights,
 )
 from sbertconv.source.hearing import Heard, listening, tokens_of_another_file, tokens_without_a_row
+from sbertconv.source.hub_answers import checked_answers
 from sbertconv.source.kinds import CLASS_SOURCES, class_of
 from sbertconv.source.naming import like, model_name
 from sbertconv.source.processors import processors_on_pillow
+from sbertconv.source.rendering import bounded_templates
 from sbertconv.source.routes import live_modules, type_name
 from sbertconv.source.tasks import adapters_note, tasks_apart
 from sbertconv.source.weights import refuse_missing, refuse_non_finite
@@ -108,7 +110,7 @@ class Source:
             UnsupportedOptionError: if PyTorch has run here before this process was forked, whose threads it lacks.
         """
         start_engine("torch")
-        with rust_errors(self.name, SourceError):
+        with rust_errors(self.name, SourceError), bounded_templates, checked_answers:
             yield from self._prepared(widened_late)
 
     def _prepared(self, widened_late: bool) -> Iterator[SentenceTransformer]:
@@ -177,9 +179,10 @@ class Source:
         if not spec.type.startswith(OWN_TYPES) and not self.trust_remote_code:
             raise SourceError(f"{spec.type} is code from outside sentence-transformers; trust_remote_code=True runs it")
         try:
-            resolved: type = import_module_class(
-                spec.type, self.location, trust_remote_code=self.trust_remote_code, revision=self.revision
-            )
+            with checked_answers:
+                resolved: type = import_module_class(
+                    spec.type, self.location, trust_remote_code=self.trust_remote_code, revision=self.revision
+                )
         except Exception as error:
             raise SourceError(f"{spec.type} cannot be imported: {error_text(error, 3)}") from error
         # Whole models of the library are torch's modules too, and load other files than those that were looked at
@@ -401,6 +404,8 @@ def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_cl
     for candidate in candidates:
         try:
             folder = description_on_hub(candidate, revision)
+        except SbertconvError:
+            raise
         except Exception as error:
             reason = error
         else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from sbertconv.frameworks import private
@@ -13,6 +14,18 @@ CHOOSES_EXPERTS = "_can_set_experts_implementation"  # of models with a mixture 
 ON_TORCHVISION, PILLOW = "TorchvisionBackend", "Pil"  # the base of image processors, and how the others' names end
 RESIZES = "resize_positional_embeddings"  # of the embeddings of SigLIP 2 and of what has its image encoder
 ADDS_AT_IMAGES = "_deepstack_process"  # of language models that read features of an image after their first layers
+
+# Module -> the function there that every chat template goes through
+RENDERS = dict.fromkeys(("tokenization_utils_base", "processing_utils"), "render_jinja_template")
+COMPILES = {"utils.chat_template_utils": "_compile_jinja_template"}
+
+
+def templating(places: Mapping[str, str]) -> Iterator[tuple[Any, str]]:
+    """The modules of transformers that compile or render chat templates, and their functions' names."""
+    for place, name in places.items():
+        module = import_module(f"transformers.{place}")
+        private(module, name, "transformers")
+        yield module, name
 
 
 def chooses_experts(module: Any) -> bool:
