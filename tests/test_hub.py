@@ -259,7 +259,7 @@ def test_a_name_that_cannot_be_pushed_is_refused_before_the_work(
 OUTSIDE = "../../../../outside"
 LIES: dict[str, dict[str, str]] = {
     "the ETag '../": {"etag": OUTSIDE},
-    "the ETag '/": {"etag": "/tmp/outside"},
+    "the ETag '/": {"etag": "/proc/outside"},
     "the commit '../": {"commit": OUTSIDE},
     "the commit '..": {"sha": OUTSIDE},
     "a file '../": {"path": OUTSIDE + ".json"},
