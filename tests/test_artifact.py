@@ -19,7 +19,7 @@ from conftest import TEXTS, run_python, snapshot
 
 import sbertconv
 from sbertconv import ArtifactError
-from sbertconv.artifact.folder import MANIFEST, read_artifact
+from sbertconv.artifact.folder import MANIFEST, link_or_copy, read_artifact
 from sbertconv.artifact.publishing import Staging, stage
 from sbertconv.artifact.scratch import make_scratch
 from sbertconv.console.options import flags_of, in_command_words
@@ -609,6 +609,16 @@ def test_a_link_as_target_stays_a_link(
     assert link.is_symlink()
     assert artifact.folder.samefile(real)
     assert [path for path in (*tmp_path.iterdir(), *real.parent.iterdir()) if path.name.startswith(".")] == []
+
+
+def test_a_file_in_a_second_place_replaces_what_lies_there(tmp_path: Path) -> None:
+    """What lies there may have other places, whose bytes stay."""
+    outside, file, target = (tmp_path / name for name in ("outside", "file", "folder/target"))
+    outside.write_text("outside")
+    file.write_text("file")
+    link_or_copy(outside, target)
+    link_or_copy(file, target)
+    assert (outside.read_text(), target.read_text()) == ("outside", "file")
 
 
 def test_a_file_that_goes_while_it_is_verified_is_a_problem(

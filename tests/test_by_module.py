@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from conftest import Ran
 from sentence_transformers import SentenceTransformer
 
 import sbertconv
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.errors import ArtifactError, UnsupportedOptionError
 from sbertconv.parity.by_module import distance
 
 CHANGED = "0.model.encoder.layer.1.output.dense"
@@ -28,6 +30,13 @@ def other_bert(bert_folder: Path) -> SentenceTransformer:
     return model
 
 
+@pytest.fixture(scope="module")
+def external_artifact(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny BERT with its weights beside the graph."""
+    target = tmp_path_factory.mktemp("external") / "out"
+    return sbertconv.to_onnx(bert_folder, target, external_data=True).folder
+
+
 @pytest.mark.parametrize("verb", [sbertconv.to_onnx, sbertconv.to_openvino, sbertconv.to_torch])
 def test_the_first_module_that_differs_is_named(
     verb: Callable[..., Any], other_bert: SentenceTransformer, bert_folder: Path, tmp_path: Path
@@ -40,6 +49,42 @@ def test_the_first_module_that_differs_is_named(
     (same,) = sbertconv.verify(bert_folder, artifact.folder, by_module=True).partings
     assert same.before == same.modules[-1]
     assert same.after is None
+
+
+def test_nothing_outside_is_written_while_values_are_looked_at(
+    external_artifact: Path, bert_folder: Path, copy_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever lies beside the graph: links of any name, a pipe, a folder. It and its weights are links themselves, as
+    they are in the Hub's cache.
+    """
+    folder, outside = copy_of(external_artifact), tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    manifest = (folder / "sbertconv.json").read_text(encoding="utf-8")
+    (folder / "sbertconv.json").write_text(manifest.replace('onnx/model.onnx"', 'onnx/i"'), encoding="utf-8")
+    for name, own in (("model.onnx", "i"), ("model.onnx_data", "model.onnx_data")):
+        (folder / "onnx" / name).rename(tmp_path / name)
+        (folder / "onnx" / own).symlink_to(tmp_path / name)
+    for name in ("inside.onnx", "i.onnx"):
+        (folder / "onnx" / name).symlink_to(outside)
+    (folder / "onnx/i.folder").mkdir()
+    os.mkfifo(folder / "onnx/i.pipe")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # files of one file system can be linked
+    before = [path.read_bytes() for path in sorted(tmp_path.glob("model.*"))]
+    (parting,) = sbertconv.verify(bert_folder, folder, by_module=True).partings
+    assert parting.after is None
+    assert outside.read_bytes() == b"precious"
+    assert [path.read_bytes() for path in sorted(tmp_path.glob("model.*"))] == before
+
+
+def test_weights_that_the_manifest_does_not_name_are_one_error(
+    external_artifact: Path, bert_folder: Path, copy_of: Any
+) -> None:
+    folder = copy_of(external_artifact)
+    manifest = (folder / "sbertconv.json").read_text(encoding="utf-8")
+    nothing = re.sub(r'"data": \[[^]]+\]', '"data": []', manifest)
+    (folder / "sbertconv.json").write_text(nothing, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"onnx/model.onnx: onnxruntime .* cannot load it: "):
+        sbertconv.verify(bert_folder, folder, by_module=True)
 
 
 def test_the_command_shows_the_modules_around_the_place(

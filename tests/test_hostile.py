@@ -871,6 +871,23 @@ def test_what_a_keras_file_unpacks_to_is_a_folder_of_a_model(
         sbertconv.load(file)
 
 
+def test_what_is_unpacked_is_not_written_into_the_keras_file(
+    bert_keras: Path, copy_of: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is a file of the folder that it is unpacked to: here in the place of the manifest."""
+
+    def change(name: str, held: bytes) -> bytes:
+        return held.replace(b"keras/model.keras", MANIFEST.encode()) if name.endswith(PACKED_MANIFEST) else held
+
+    file = copy_of(bert_keras) / "keras/model.keras"
+    rewritten(file, change)
+    before = file.read_bytes()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # files of one file system can be linked
+    with pytest.raises(ArtifactError, match=r"sbertconv\.json: the file is missing"):
+        sbertconv.load(file).encode(TEXTS)
+    assert file.read_bytes() == before
+
+
 def encrypted(content: bytearray) -> None:
     """The flag of a password in every entry of the directory."""
     at = -1

@@ -295,7 +295,7 @@ def unpacked(file: str | Path) -> Path:
             f"{file}: cannot be unpacked as {place}: {error.strerror or error}\nDo not use this file."
         ) from error
     manifest["files"] = described(folder)
-    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    fresh(folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     return folder
 
 
@@ -379,9 +379,20 @@ def folder_name(folder: Path) -> str:
     return Path(os.path.abspath(folder)).name
 
 
+def fresh(path: Path) -> Path:
+    """The path, free for a file that is written whole: its folder is there, and no file is. One that lay there may have
+    a second place, see `link_or_copy`, and what is written into it would stand in both.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    return path
+
+
 def link_or_copy(file: Path, target: Path) -> None:
-    """The same file in another place, without its bytes twice where the file system can."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """The same file in another place, without its bytes twice where the file system can. Whatever is written beside
+    such files takes a `fresh` path, so that nothing changes elsewhere.
+    """
+    fresh(target)
     try:
         os.link(file.resolve(), target)
     except OSError:  # another file system

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sbertconv.artifact.card import CARD, card
-from sbertconv.artifact.folder import MANIFEST, TO_ST, Artifact, described, listed
+from sbertconv.artifact.folder import MANIFEST, TO_ST, Artifact, described, fresh, listed
 from sbertconv.artifact.json_reading import parse_json, read_json
 from sbertconv.artifact.manifest import FORMAT_VERSION, problems_of
 from sbertconv.artifact.scratch import is_running
@@ -55,10 +55,7 @@ class Staging:
 
     def write(self, name: str, text: str) -> None:
         """Write a text file of the artifact; of a path whose bytes are no text, "?" stands in it."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # it may be a link to a file of the folder that is replaced
-        path.write_text(text, encoding="utf-8", errors="replace")
+        fresh(self.folder / name).write_text(text, encoding="utf-8", errors="replace")
 
     def manifest(self, content: Mapping[str, Any]) -> Artifact:
         """Write the manifest, with size and sha256 of every file written so far; once it has the proof, the card too.

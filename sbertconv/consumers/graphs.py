@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sbertconv.artifact.folder import Artifact
+from sbertconv.artifact.folder import Artifact, fresh
 from sbertconv.artifact.manifest import not_null
 from sbertconv.artifact.naming import in_graph
 from sbertconv.artifact.publishing import Staging
@@ -30,7 +30,7 @@ def save_staged(proto: Any, artifact: Artifact, staging: Staging) -> None:
     """Write the staged graph again; its weights, if they lie beside it, stay."""
     import onnx
 
-    onnx.save(proto, str(staging.folder / artifact.manifest["graphs"][0]["formats"]["onnx"]))
+    onnx.save(proto, str(fresh(staging.folder / artifact.manifest["graphs"][0]["formats"]["onnx"])))
 
 
 def hidden_layout(artifact: Artifact, staging: Staging) -> None:
@@ -204,9 +204,7 @@ def write_variant(proto: Any, staging: Staging, file: str, outputs: Sequence[str
         raise UnsupportedOptionError(
             f"{file}: {proto.ByteSize():,} bytes, and one file holds {LARGEST:,}.\nLeave the consumer out."
         )
-    path = staging.folder / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(proto.SerializeToString())
+    fresh(staging.folder / file).write_bytes(proto.SerializeToString())
 
 
 def spread_variant(artifact: Artifact, staging: Staging, file: str, inputs: Sequence[str] = ()) -> None:

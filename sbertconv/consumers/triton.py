@@ -45,9 +45,7 @@ def triton_layout(artifact: Artifact, staging: Staging) -> None:
     name = server_name(artifact)
     folder = f"model_repository/{name}"
     for file in (graph["formats"]["onnx"], *graph["data"]):
-        target = staging.folder / folder / "1" / Path(file).name
-        if not target.exists():  # triton and kserve in one folder
-            link_or_copy(staging.folder / file, target)
+        link_or_copy(staging.folder / file, staging.folder / folder / "1" / Path(file).name)
     inputs, outputs = (tensors(graph[key]) for key in ("inputs", "outputs"))
     staging.write(
         f"{folder}/config.pbtxt",

@@ -8,18 +8,16 @@ module whose answer is there, the two part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbertconv.artifact.folder import link_or_copy
+from sbertconv.artifact.folder import fresh, link_or_copy
 from sbertconv.artifact.naming import by_own_names, section_in_graph
 from sbertconv.artifact.scratch import scratch_folder
-from sbertconv.errors import UnsupportedOptionError
+from sbertconv.errors import SbertconvError, UnsupportedOptionError
 from sbertconv.parity.questions import TOKENS, Converted, Question, Side, ask
 
 if TYPE_CHECKING:
@@ -179,10 +177,22 @@ def _tensor_of(answer: Any) -> Any:
 
 
 def _converted_values(embedder: ConvertedModel, question: Question) -> tuple[Values, np.ndarray]:
-    """Every floating value that the converted model computes on the way to its answer, and the answer."""
+    """Every floating value that the converted model computes on the way to its answer, and the answer.
+
+    Raises:
+        ArtifactError: if a graph cannot be opened with all its values.
+    """
+    from sbertconv.runtime.engines import ENGINES, cannot_load
+
     found: Values = []
     for graph in embedder.graphs:
-        run = INSIDE[embedder.format](graph.artifact, section_in_graph(graph.section), found)
+        try:
+            run = INSIDE[embedder.format](graph.artifact, section_in_graph(graph.section), found)
+        except (SbertconvError, OSError):  # of the disk it is said elsewhere
+            raise
+        except Exception as error:
+            file = graph.artifact.folder / graph.section["formats"][embedder.format]
+            raise cannot_load(file, ENGINES[embedder.engine].package, error) from error
         graph.run_with(by_own_names(run, graph.section))
     try:
         (whole,) = ask(Converted(embedder), question)
@@ -192,19 +202,10 @@ def _converted_values(embedder: ConvertedModel, question: Question) -> tuple[Val
     return [value for value in found if value.dtype.kind == "f"], whole
 
 
-@contextmanager
-def _beside(artifact: Artifact, file: str) -> Iterator[Path]:
-    """A folder that holds a graph's files, for a graph that is written beside its weights."""
-    with scratch_folder() as folder:
-        source = artifact.path(file)
-        for path in source.parent.iterdir():
-            if path.name.startswith(source.name) and path != source:
-                link_or_copy(path, folder / path.name)
-        yield folder
-
-
 def inside_onnx(artifact: Artifact, section: GraphSection, found: Values) -> Any:
-    """ONNX Runtime, each value of the main graph an output."""
+    """ONNX Runtime, each value of the main graph an output. The changed graph lies in a folder of its own, with the
+    weights that lie beside the graph.
+    """
     import onnx
     import onnxruntime
 
@@ -215,9 +216,12 @@ def inside_onnx(artifact: Artifact, section: GraphSection, found: Values) -> Any
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    with _beside(artifact, file) as folder:
-        onnx.save(model, folder / "inside.onnx")
-        session = onnxruntime.InferenceSession(str(folder / "inside.onnx"), options, providers=["CPUExecutionProvider"])
+    with scratch_folder() as folder:
+        for name in section.get("data", ()):
+            link_or_copy(artifact.path(name), folder / name)
+        changed = str(fresh(folder / file))
+        onnx.save(model, changed)
+        session = onnxruntime.InferenceSession(changed, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def run(feeds: Arrays) -> Arrays:
