@@ -249,20 +249,18 @@ def build_plan(
     bounds = Bounds(artifact.manifest["precision"], subject(RuleOptions, options))
     trt, cuda = import_tensorrt(artifact.folder)
     on_stage("loading libraries")
-    from sbertconv.converters.onnx.tensorrt_plan import write_plan
+    from sbertconv.converters.onnx.tensorrt_plan import plan_names, write_plan
     from sbertconv.parity.comparison import Reference, compare
     from sbertconv.parity.questions import Converted
 
+    plans, kept = plan_names(artifact)
     with staged(artifact.folder, overwrite=True) as staging:
-        plans = {graph["formats"].get("tensorrt") for graph in artifact.manifest["graphs"]}
-        for name in artifact.manifest["files"]:
-            if name not in plans:
-                link_or_copy(artifact.path(name), staging.folder / name)
+        for name in kept:
+            link_or_copy(artifact.path(name), staging.folder / name)
         on_stage("building")
         graphs = []
-        for graph in artifact.manifest["graphs"]:
+        for graph, plan in zip(artifact.manifest["graphs"], plans, strict=True):
             file = graph["formats"]["onnx"]
-            plan = f"tensorrt/{Path(file).stem}.plan"
             write_plan(trt, artifact.path(file), graph["profile"], staging.folder / plan)
             graphs.append({**graph, "formats": {"onnx": file, "tensorrt": plan}})
         made = {"tensorrt": trt.__version__, "gpu": gpu_name(cuda)}

@@ -6,8 +6,11 @@ No machine of the suite has TensorRT or a GPU. Where both are, the last test bui
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import pickle
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +25,7 @@ import pytest
 from conftest import ROOT, TEXTS, Ran, run_process, snapshot
 
 import sbertconv
-from sbertconv.artifact.folder import read_artifact
+from sbertconv.artifact.folder import MANIFEST, read_artifact
 from sbertconv.converters.onnx.tensorrt import (
     check_operators,
     largest_shape,
@@ -30,6 +33,7 @@ from sbertconv.converters.onnx.tensorrt import (
     refused_nodes,
     shape_profile,
 )
+from sbertconv.converters.onnx.tensorrt_plan import write_plan
 from sbertconv.errors import (
     ArtifactError,
     MissingDependencyError,
@@ -40,6 +44,8 @@ from sbertconv.errors import (
 from sbertconv.runtime.engines import ENGINES, engine_states
 from sbertconv.runtime.tensorrt import import_tensorrt
 
+PLAN = "tensorrt/model.plan"
+PROFILE = {"input_ids": {"min": [1, 1], "opt": [1, 1], "max": [1, 1]}}
 INSTALLED = importlib.util.find_spec("tensorrt") is not None
 
 
@@ -55,6 +61,12 @@ def has_gpu() -> bool:
 def tensorrt_folder(built_once: Any, bert_folder: Path) -> Path:
     """The BERT model converted for TensorRT; do not write to it."""
     return Path(built_once("bert-tensorrt", lambda folder: sbertconv.to_onnx(bert_folder, folder, target="tensorrt")))
+
+
+def change_manifest(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    change(found)
+    (folder / MANIFEST).write_text(json.dumps(found), encoding="utf-8")
 
 
 # The graph
@@ -367,6 +379,106 @@ def test_nodes_that_the_parser_refuses_are_all_named(
     )
     with pytest.raises(UnsupportedModuleError, match=r"Det node_Det: no\n  Unique node_Unique: no"):
         sbertconv.build_plan(copy_of(tensorrt_folder))
+
+
+def test_a_plan_is_written_into_no_file_outside(
+    tensorrt_folder: Path, tmp_path: Path, copy_of: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the folder consists of links, as it does in the Hub's cache, and holds a file in the plan's place."""
+    fake_tensorrt.install(monkeypatch)
+    folder, outside = copy_of(tensorrt_folder), tmp_path / "outside"
+    change_manifest(folder, lambda found: found["files"].update({PLAN: found["files"]["tokenizer.json"]}))
+    (folder / "tensorrt").mkdir()
+    shutil.copyfile(folder / "tokenizer.json", folder / PLAN)
+    shutil.move(folder, outside)
+    for path in (path for path in outside.rglob("*") if path.is_file()):
+        link = folder / path.relative_to(outside)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    before = snapshot(outside)
+    with pytest.raises(ArtifactError, match=r"model\.plan would be the plan of a graph, and is another file"):
+        sbertconv.build_plan(folder)
+    assert snapshot(outside) == before
+    (folder / PLAN).unlink()
+    (folder / MANIFEST).unlink()
+    shutil.copyfile(tensorrt_folder / MANIFEST, folder / MANIFEST)
+    assert sbertconv.build_plan(folder).formats == ("onnx", "tensorrt")
+    assert snapshot(outside) == before
+
+
+def test_a_plan_takes_a_place_of_its_own(
+    tmp_path: Path, copy_of: Callable[[Path], Path], tensorrt_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that of a file which it would be written into."""
+    fake_tensorrt.install(monkeypatch)
+    graph, outside = tensorrt_folder / "onnx" / "model.onnx", tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    (tmp_path / PLAN).parent.mkdir()
+    os.link(outside, tmp_path / PLAN)
+    write_plan(import_tensorrt(tmp_path)[0], graph, PROFILE, tmp_path / PLAN)
+    assert outside.read_bytes() == b"precious"
+    assert pickle.loads((tmp_path / PLAN).read_bytes())["graph"] == graph.read_bytes()
+
+
+def renamed_to_the_plan(folder: Path, found: dict[str, Any]) -> None:
+    (folder / "tensorrt").mkdir()
+    (folder / "onnx" / "model.onnx").rename(folder / PLAN)
+    found["files"][PLAN] = found["files"].pop("onnx/model.onnx")
+    found["graphs"][0]["formats"]["onnx"] = PLAN
+
+
+def two_of_one_stem(folder: Path, found: dict[str, Any]) -> None:
+    shutil.copytree(folder / "onnx", folder / "onnx2")
+    found["files"]["onnx2/model.onnx"] = found["files"]["onnx/model.onnx"]
+    other = {"name": "query", "tasks": ["query"], "formats": {"onnx": "onnx2/model.onnx"}}
+    found["graphs"].append({**found["graphs"][0], **other})
+
+
+@pytest.mark.parametrize("change", [renamed_to_the_plan, two_of_one_stem])
+def test_a_plan_with_the_name_of_another_file_is_refused(
+    change: Callable[..., None], tensorrt_folder: Path, copy_of: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_tensorrt.install(monkeypatch)
+    folder = copy_of(tensorrt_folder)
+    change_manifest(folder, lambda found: change(folder, found))
+    before = snapshot(folder)
+    with pytest.raises(ArtifactError, match=f"{PLAN} would be the plan of a graph, and is another file or plan as wel"):
+        sbertconv.build_plan(folder)
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "said"),
+    [
+        ((), None, " is missing, and target is tensorrt"),
+        ((), {}, r": nothing \(have: input_ids, token_type_ids, attention_mask\)"),
+        (("zzz",), {"min": [1], "opt": [1], "max": [1]}, r": .*, zzz \(have: input_ids, "),
+        (("input_ids", "max"), [], ".input_ids.max: expected array of length >= 1"),
+        (("input_ids", "max"), [0, 0], r".input_ids.max\[0\]: expected int >= 1"),
+        (("input_ids", "max"), [1], r".input_ids: \[1, 1\], \[\d+, \d+\], \[1\], and the input has 2 axes"),
+        (("input_ids", "max"), [1, 1], r".input_ids: .*, \[1, 1\], of which each is due to be as large as the one bef"),
+        (("attention_mask", "min"), [9999, 1], r".attention_mask: \[9999, 1\], .*, of which each is due to be as"),
+    ],
+)
+def test_shapes_that_no_plan_has_are_named(
+    keys: tuple[str, ...], value: Any, said: str, tensorrt_folder: Path, copy_of: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def change(found: dict[str, Any]) -> None:
+        *ways, last = ("profile", *keys)
+        place = found["graphs"][0]
+        for way in ways:
+            place = place[way]
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+
+    fake_tensorrt.install(monkeypatch)
+    folder = copy_of(tensorrt_folder)
+    change_manifest(folder, change)
+    with pytest.raises(ArtifactError, match=rf"graphs\[0\].profile{said}"):
+        sbertconv.build_plan(folder)
 
 
 # The real thing

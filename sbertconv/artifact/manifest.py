@@ -263,9 +263,9 @@ class Attention(TypedDict):
 class ShapeRange(TypedDict):
     """The shapes that a TensorRT plan is built for."""
 
-    min: Annotated[list[Count], key("the smallest shape")]
-    opt: Annotated[list[Count], key("the shape that it is tuned for")]
-    max: Annotated[list[Count], key("the largest shape")]
+    min: Annotated[list[Positive], key("the smallest shape", min_length=1)]
+    opt: Annotated[list[Positive], key("the shape that it is tuned for", min_length=1)]
+    max: Annotated[list[Positive], key("the largest shape", min_length=1)]
 
 
 class GraphSection(TypedDict):
@@ -276,7 +276,7 @@ class GraphSection(TypedDict):
     data: NotRequired[Annotated[list[Path], key("files with external data, beside the graph")]]
     tracer: NotRequired[Annotated[str, internal("the exporter that traced it")]]
     attention: NotRequired[Annotated[Attention, internal("how many attentions are fused")]]
-    profile: NotRequired[Annotated[dict[Name, ShapeRange], key("input -> shapes, for TensorRT")]]
+    profile: NotRequired[Annotated[dict[Name, ShapeRange], key("every input -> its shapes, for TensorRT")]]
     chooses_tokens: NotRequired[Annotated[bool, internal("whether it takes the best of the tokens, by scores")]]
     sides: NotRequired[Annotated[list[str], internal("lines of the model with a branch on data: one side is in it")]]
     guarded: NotRequired[Annotated[list[Count], internal("lengths that the trace's guards name, which were compared")]]
@@ -619,6 +619,10 @@ def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where}.{' or '.join(entries)} is missing or null, and the graph takes {what}"
         else:
             yield from (f"{where}.inputs{problem}" for problem in _input_problems(graph))
+        if "profile" in graph:
+            yield from (f"{where}.profile{problem}" for problem in _profile_problems(graph))
+        elif manifest.get("target") == "tensorrt":
+            yield f"{where}.profile is missing, and target is tensorrt"
         yield from (f"{where}.sound.{problem}" for problem in _sound_problems(graph.get("sound")))
         yield from (f"{where}.image.{problem}" for problem in _image_problems(graph["image"]))
         for tensors in ("inputs", "outputs"):
@@ -635,6 +639,20 @@ def _input_problems(graph: Mapping[str, Any]) -> Iterator[str]:
         if name not in given:
             what = TAKEN[graph["modality"]][1]
             yield f"[{index}].name: {name!r}, and the graph takes {what} (have: {', '.join(given)})"
+
+
+def _profile_problems(graph: Mapping[str, Any]) -> Iterator[str]:
+    """The shapes of a graph's plan that its inputs do not have, or that are in no order."""
+    axes = {tensor["name"]: len(tensor["shape"]) for tensor in graph["inputs"]}
+    if graph["profile"].keys() != axes.keys():
+        yield f": {', '.join(graph['profile']) or 'nothing'} (have: {', '.join(axes)})"
+        return
+    for name, count in axes.items():
+        shapes = [graph["profile"][name][kind] for kind in ("min", "opt", "max")]
+        if {len(shape) for shape in shapes} != {count}:
+            yield f".{name}: {', '.join(map(str, shapes))}, and the input has {count} axes"
+        elif any(not low <= usual <= high for low, usual, high in zip(*shapes, strict=True)):
+            yield f".{name}: {', '.join(map(str, shapes))}, of which each is due to be as large as the one before"
 
 
 def _class_problems(manifest: Mapping[str, Any]) -> Iterator[str]:

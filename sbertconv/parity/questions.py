@@ -523,7 +523,7 @@ def longest_forward(graph: Graph) -> int:
 def profiled(graph: Graph) -> list[int]:
     """The tokens of the longest text that a plan takes, if the graph is for one."""
     shapes = graph.section.get("profile", {}).get("input_ids")
-    return [shapes["max"][1]] if shapes else []
+    return shapes["max"][1:2] if shapes else []
 
 
 def ranked_pairs(label: str, graph: Graph, embedder: ConvertedModel, texts: Sequence[str]) -> Question:

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sbertconv.artifact.folder import Artifact, fresh
 from sbertconv.artifact.manifest import ShapeRange
-from sbertconv.errors import UnsupportedModuleError
+from sbertconv.errors import ArtifactError, UnsupportedModuleError
 from sbertconv.runtime.tensorrt import log_of
+
+
+def plan_names(artifact: Artifact) -> tuple[list[str], list[str]]:
+    """The file of the plan of every graph, in order, and the files of the folder that stay beside them.
+
+    Raises:
+        ArtifactError: if two of all these would be one file.
+    """
+    graphs = artifact.manifest["graphs"]
+    old = {graph["formats"].get("tensorrt") for graph in graphs}
+    plans = [f"tensorrt/{PurePosixPath(graph['formats']['onnx']).stem}.plan" for graph in graphs]
+    kept = [name for name in artifact.manifest["files"] if name not in old]
+    if twice := [name for name, count in Counter([*plans, *kept]).items() if count > 1]:
+        raise ArtifactError(
+            f"{artifact.folder}: {twice[0]} would be the plan of a graph, and is another file or plan as well.\n"
+            "Convert the model again with overwrite=True."
+        )
+    return plans, kept
 
 
 def write_plan(trt: Any, graph: Path, profile: Mapping[str, ShapeRange], plan: Path) -> None:
@@ -51,5 +71,4 @@ def write_plan(trt: Any, graph: Path, profile: Mapping[str, ShapeRange], plan: P
             f"TensorRT {trt.__version__} cannot build {graph.name} up to {largest}: {log.taken()}\n"
             "If memory was short, convert again with a smaller max_shape=."
         )
-    plan.parent.mkdir(parents=True, exist_ok=True)
-    plan.write_bytes(built)
+    fresh(plan).write_bytes(built)
