@@ -396,7 +396,9 @@ def test_a_plan_is_written_into_no_file_outside(
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
     before = snapshot(outside)
-    with pytest.raises(ArtifactError, match=r"model\.plan would be the plan of a graph, and is another file"):
+    with pytest.raises(
+        ArtifactError, match=r"model\.plan would be the plan of a graph, and another file or plan is in"
+    ):
         sbertconv.build_plan(folder)
     assert snapshot(outside) == before
     (folder / PLAN).unlink()
@@ -434,7 +436,18 @@ def two_of_one_stem(folder: Path, found: dict[str, Any]) -> None:
     found["graphs"].append({**found["graphs"][0], **other})
 
 
-@pytest.mark.parametrize("change", [renamed_to_the_plan, two_of_one_stem])
+def file_for_its_folder(folder: Path, found: dict[str, Any]) -> None:
+    shutil.copyfile(folder / "tokenizer.json", folder / "tensorrt")
+    found["files"]["tensorrt"] = found["files"]["tokenizer.json"]
+
+
+def folder_for_it(folder: Path, found: dict[str, Any]) -> None:
+    (folder / PLAN).mkdir(parents=True)
+    shutil.copyfile(folder / "tokenizer.json", folder / PLAN / "x")
+    found["files"][f"{PLAN}/x"] = found["files"]["tokenizer.json"]
+
+
+@pytest.mark.parametrize("change", [renamed_to_the_plan, two_of_one_stem, file_for_its_folder, folder_for_it])
 def test_a_plan_with_the_name_of_another_file_is_refused(
     change: Callable[..., None], tensorrt_folder: Path, copy_of: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,7 +455,7 @@ def test_a_plan_with_the_name_of_another_file_is_refused(
     folder = copy_of(tensorrt_folder)
     change_manifest(folder, lambda found: change(folder, found))
     before = snapshot(folder)
-    with pytest.raises(ArtifactError, match=f"{PLAN} would be the plan of a graph, and is another file or plan as wel"):
+    with pytest.raises(ArtifactError, match=f"{PLAN} would be the plan of a graph, and another file or plan is in"):
         sbertconv.build_plan(folder)
     assert snapshot(folder) == before
 

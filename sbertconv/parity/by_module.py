@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbertconv.artifact.folder import fresh, link_or_copy
+from sbertconv.artifact.folder import fresh, inside, link_or_copy
 from sbertconv.artifact.naming import by_own_names, section_in_graph
 from sbertconv.artifact.scratch import scratch_folder
 from sbertconv.errors import SbertconvError, UnsupportedOptionError
@@ -191,8 +191,7 @@ def _converted_values(embedder: ConvertedModel, question: Question) -> tuple[Val
         except (SbertconvError, OSError):  # of the disk it is said elsewhere
             raise
         except Exception as error:
-            file = graph.artifact.folder / graph.section["formats"][embedder.format]
-            raise cannot_load(file, ENGINES[embedder.engine].package, error) from error
+            raise cannot_load(graph.artifact.folder, ENGINES[embedder.engine].package, error) from error
         graph.run_with(by_own_names(run, graph.section))
     try:
         (whole,) = ask(Converted(embedder), question)
@@ -218,8 +217,8 @@ def inside_onnx(artifact: Artifact, section: GraphSection, found: Values) -> Any
     options.log_severity_level = 4
     with scratch_folder() as folder:
         for name in section.get("data", ()):
-            link_or_copy(artifact.path(name), folder / name)
-        changed = str(fresh(folder / file))
+            link_or_copy(artifact.path(name), inside(folder, name))
+        changed = str(fresh(inside(folder, file)))
         onnx.save(model, changed)
         session = onnxruntime.InferenceSession(changed, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]

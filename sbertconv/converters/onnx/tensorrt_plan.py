@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,20 +11,23 @@ from sbertconv.artifact.manifest import ShapeRange
 from sbertconv.errors import ArtifactError, UnsupportedModuleError
 from sbertconv.runtime.tensorrt import log_of
 
+FOLDER = "tensorrt"
+
 
 def plan_names(artifact: Artifact) -> tuple[list[str], list[str]]:
     """The file of the plan of every graph, in order, and the files of the folder that stay beside them.
 
     Raises:
-        ArtifactError: if two of all these would be one file.
+        ArtifactError: if one of these lies where a plan is due.
     """
     graphs = artifact.manifest["graphs"]
     old = {graph["formats"].get("tensorrt") for graph in graphs}
-    plans = [f"tensorrt/{PurePosixPath(graph['formats']['onnx']).stem}.plan" for graph in graphs]
+    plans = [f"{FOLDER}/{PurePosixPath(graph['formats']['onnx']).stem}.plan" for graph in graphs]
     kept = [name for name in artifact.manifest["files"] if name not in old]
-    if twice := [name for name, count in Counter([*plans, *kept]).items() if count > 1]:
+    taken = {str(place) for name in kept for place in (PurePosixPath(name), *PurePosixPath(name).parents)}
+    if twice := [plan for plan in plans if plan in taken or FOLDER in kept or plans.count(plan) > 1]:
         raise ArtifactError(
-            f"{artifact.folder}: {twice[0]} would be the plan of a graph, and is another file or plan as well.\n"
+            f"{artifact.folder}: {twice[0]} would be the plan of a graph, and another file or plan is in its place.\n"
             "Convert the model again with overwrite=True."
         )
     return plans, kept
