@@ -26,7 +26,9 @@ from sbertconv.artifact.folder import MANIFEST, described
 from sbertconv.artifact.tokenizer_file import read_tokenizer, tokenizer_problems
 from sbertconv.console import files
 from sbertconv.console.files import encode_texts, read_texts
+from sbertconv.frameworks import import_keras
 from sbertconv.runtime import keras_files
+from sbertconv.runtime.engines import load_keras_model
 from sbertconv.runtime.saved_models import check_litert
 from sbertconv.tables import reading
 from sbertconv.tables.embedding import EmbedTable
@@ -262,6 +264,27 @@ def test_a_layer_of_any_size_is_not_made(
         ArtifactError, match=r"its layers ask for more than it holds: [\d,]+ bytes \(have: up to 1,000\)"
     ):
         sbertconv.load(file).encode(["a"])
+
+
+def test_what_makes_first_values_is_not_asked_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keras = import_keras()
+    layers = [keras.Input((4,)), keras.layers.Dense(3, kernel_initializer="orthogonal"), keras.layers.Dropout(0.5)]
+    model = keras.Sequential(layers)
+    model.save(tmp_path / "model.keras")
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.initializers.Orthogonal, "__call__", lambda *_, **__: pytest.fail("asked"))
+        loaded = load_keras_model(tmp_path / "model.keras")
+    for ours, theirs in zip(loaded.weights, model.weights, strict=True):
+        assert (ours.numpy() == theirs.numpy()).all()
+    assert loaded.layers[-1].seed_generator.state.numpy().any()  # no file holds it
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [("float64", 24), ("float32", 12), ("bfloat16", 6), ("int8", 3), ("bool", 3)],
+)
+def test_a_number_is_as_large_as_its_type(dtype: str, size: int) -> None:
+    assert keras_files.size_of((None, 3), dtype) == size
 
 
 @pytest.mark.parametrize("given", [None, 5, b"x", [], {}, True, ("a",), "a" * 300, "\0", "~nobody-there/x"], ids=repr)

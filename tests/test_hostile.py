@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import pickle
@@ -777,6 +778,14 @@ STRANGERS = {
         ],
     },
     "None.Dense": {"class_name": "Dense", "module": None, "config": {}},
+    "None.deserialize": {"class_name": "deserialize", "registered_name": "sbertconv>Pooling", "config": {}},
+    "sbertconv.layers.Dense": {
+        "class_name": "Dense", "module": "sbertconv.layers", "registered_name": "sbertconv>Pooling", "config": {},
+    },
+    "keras.src.layers.convolutional.base_conv.BaseConv": {
+        "class_name": "BaseConv", "module": "keras.src.layers.convolutional.base_conv",
+        "config": {"rank": 50_000_000, "filters": 1, "kernel_size": 1},
+    },
     "keras.__lambda__": {"class_name": "__lambda__", "module": "keras", "config": {}},
     r"keras.\['Dense'\]": {"class_name": ["Dense"], "module": "keras", "config": {}},
 }  # fmt: skip
@@ -800,16 +809,39 @@ def last(config: Any, kind: str, **options: Any) -> None:
     layer.update(module="keras.layers", class_name=kind, registered_name=None, config={"name": name, **options})
 
 
+def last_called(config: Any, kind: str, **options: Any) -> None:
+    """A metric of Keras among the values that the layer before the last is called with."""
+    metric = {"module": "keras.metrics", "class_name": kind, "registered_name": None, "config": options}
+    config["config"]["layers"][-2]["inbound_nodes"][0]["kwargs"]["training"] = metric
+
+
+def reverse_chain(config: Any) -> None:
+    """Many layers that each take what the one behind it gives."""
+    layers = config["config"]["layers"]
+    names = [layers[0]["name"], *(f"a{number}" for number in range(1000))]
+    for taken, name in itertools.pairwise(names):
+        history = {"shape": [None, None], "dtype": "int32", "keras_history": [taken, 0, 0]}
+        call = {"args": [{"class_name": "__keras_tensor__", "config": history}], "kwargs": {}}
+        layer = {"module": "keras.layers", "class_name": "Identity", "registered_name": None, "config": {"name": name}}
+        layers.insert(0, {**layer, "name": name, "inbound_nodes": [call]})
+
+
 CONFIGS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no layers": (lambda config: config["config"].update(layers=[]), "cannot load it"),
-    "another class": (lambda config: config.update(registered_name="sbertconv>Pooling"), "cannot load it"),
+    "another class": (lambda config: config.update(registered_name="sbertconv>Pooling"), "could run code"),
     "a name that is none": (lambda config: config["config"].update(name="a/b"), "cannot load it"),
     "an option that is none": (lambda config: last(config, "Dense", units=-1), "cannot load it"),
     "a file's path": (lambda config: last(config, "StringLookup", vocabulary=__file__), "cannot load it"),
     "rows without end": (lambda config: last(config, "RepeatVector", n=10**9), "ask for more than it holds"),
     "columns without end": (lambda config: last(config, "CategoryEncoding", num_tokens=10**9), "ask for more than"),
+    "numbers without end": (
+        lambda config: last(config, "IntegerLookup", vocabulary=[1], num_oov_indices=10**8), "ask for more than",
+    ),
+    "pairs without end": (lambda config: last(config, "TextVectorization", ngrams=10**7), "ask for more than"),
+    "thresholds without end": (lambda config: last_called(config, "AUC", num_thresholds=10**7), "ask for more than"),
+    "an order that is none": (reverse_chain, "its layers stand before those whose outputs they take"),
     "a table of sounds": (lambda config: last(config, "MelSpectrogram", fft_length=10**9), "could run code"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -830,7 +862,49 @@ def filled(weights: Any) -> None:
     weights.create_dataset("layers/a/vars/0", (10**9,), "f4", chunks=(1000,))
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"", "not readable as weights"), (filled, "more than it holds")])
+def linked(weights: Any) -> None:
+    import h5py
+
+    del weights["layers"]
+    weights["layers"] = h5py.ExternalLink(os.devnull, "/layers")
+
+
+def linked_within(weights: Any) -> None:
+    import h5py
+
+    weights["layers/a"] = h5py.SoftLink("/layers")
+
+
+def stored_outside(weights: Any) -> None:
+    weights.create_dataset("layers/a/vars/0", (4,), "f4", external=[(os.devnull, 0, 16)])
+
+
+def virtual(weights: Any) -> None:
+    import h5py
+
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource(os.devnull, "x", shape=(4,))
+    weights.create_virtual_dataset("layers/a/vars/0", layout)
+
+
+def texts(weights: Any) -> None:
+    weights["layers/a/vars/0"] = ["a", "b"]
+
+
+def emptied(weights: Any) -> None:
+    """Variables start as zeros; that they stay so is an error."""
+    del weights["layers"]
+
+
+OUTSIDE = "its weights are not all in it"
+WEIGHTS: list[tuple[Any, str]] = [
+    (b"", "not readable as weights"), (filled, "more than it holds"), (linked, OUTSIDE), (linked_within, OUTSIDE),
+    (stored_outside, OUTSIDE), (virtual, OUTSIDE), (texts, OUTSIDE), (emptied, "could not be loaded"),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+@pytest.mark.parametrize(("content", "said"), WEIGHTS, ids=lambda given: getattr(given, "__name__", None))
 def test_weights_of_keras_are_as_large_as_they_say(
     content: Any, said: str, bert_keras: Path, copy_of: Callable[[Path], Path], tmp_path: Path
 ) -> None:

@@ -249,11 +249,11 @@ def load_keras_model(path: Path, named: Path | None = None) -> Any:
     importlib.import_module("sbertconv.layers")  # registers them
     with scratch_folder() as folder:  # Keras would hold the whole file in memory beside the model
         with opened_archive(path, named) as archive:
-            check_keras(archive, named)
+            config = check_keras(archive, named)
             archive.extractall(folder)  # names that leave the folder lead into it
         check_weights(folder, named)
         try:
-            with sizes_bounded(archive, named):
+            with sizes_bounded(archive, config, named):
                 return keras.saving.load_model(folder, compile=False)
         except SbertconvError:
             raise
