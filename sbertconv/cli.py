@@ -511,7 +511,8 @@ def encode_command(
         list[str] | None,
         typer.Option(
             "--input",
-            help="A .txt, .jsonl, .csv or .parquet file, or - for lines of standard input; tables: folders, patterns.",
+            help="A .txt, .jsonl, .csv or .parquet file, or - for lines of standard input; tables: patterns, and "
+            "folders, of which names that begin with . or _ are left out.",
             show_default=False,
         ),
     ] = None,

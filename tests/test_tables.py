@@ -151,7 +151,8 @@ def test_folders_patterns_and_remote_paths(embed: EmbedTable, tmp_path: Path) ->
         "x.md": "no",
     }.items():
         (tmp_path / "in" / name).write_text(f"{text}\n", encoding="utf-8")
-    names = [Path(one.path).name for one in find_inputs([f"{tmp_path}/in"])]
+    with pytest.warns(UserWarning, match=r"/in: 1 file left out.*/_hidden\.txt\."):
+        names = [Path(one.path).name for one in find_inputs([f"{tmp_path}/in"])]
     assert names == ["a.txt", "b.txt", "c.txt"]
     assert [Path(one.path).name for one in find_inputs([f"{tmp_path}/in/b.txt", f"{tmp_path}/in/?.txt"])] == [
         "b.txt",
@@ -164,6 +165,28 @@ def test_folders_patterns_and_remote_paths(embed: EmbedTable, tmp_path: Path) ->
     for wrong in (f"{tmp_path}/none/*.txt", f"{tmp_path}/in/x.md", "nosuch://place/rows.txt"):
         with pytest.raises(UnsupportedOptionError, match=wrong.rpartition("/")[2].replace("*", r"\*")):
             find_inputs([wrong])
+
+
+def test_tables_that_a_folder_leaves_out_are_told(embed: EmbedTable, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    names = ("a.csv", "_b.csv", ".c/d.csv", "_old/e.jsonl.gz", "_f.txt", "_SUCCESS", "_sbertconv.jsonl", ".a.csv.crc")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("text\none\n", encoding="utf-8")
+    with pytest.warns(UserWarning, match="left out") as heard:
+        embed_tables(embed, folder, tmp_path / "out")
+    (said,) = {str(warning.message) for warning in heard}
+    assert "4 files left out" in said
+    assert said.count(str(folder)) == 4
+    assert ", ..." in said
+    assert {warning.filename for warning in heard} == {__file__}
+    (folder / "a.csv").unlink()
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(UnsupportedOptionError, match="no file"):
+        find_inputs([str(folder)])
+    assert [Path(one.path).name for one in find_inputs([f"{folder}/_b.csv", f"{folder}/.c/*.csv"])] == [
+        "_b.csv",
+        "d.csv",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sbertconv.artifact.json_reading import parse_json
 from sbertconv.errors import UnsupportedOptionError, error_text, require
 from sbertconv.runtime.tokenization import SURROGATE
+from sbertconv.tables.stores import LEDGER
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +26,7 @@ BOM = b"\xef\xbb\xbf"
 NOT_UTF8 = "not UTF-8"
 MAGIC = "*?["
 LOCAL, CHAIN = "file://", "::"  # of fsspec's addresses
+SHOWN = 3  # files that a warning names
 SAMPLE = 1000  # rows of JSON lines that say the types of their columns
 LONGEST_LINE = 1 << 26  # bytes or characters of a line or a cell; the csv module's own limit is 131,072
 LARGEST_PART = 1 << 30  # bytes of the texts of a part
@@ -110,7 +113,9 @@ def find_inputs(patterns: Sequence[str]) -> list[Input]:
                 listed = _every_file(system, path) if folder else system.glob(path, detail=True)
             else:
                 listed = {path: system.info(path)}
-            infos = [(name, listed[name]) for name in sorted(listed) if not folder or is_table(name, path)]
+            tables = [name for name in sorted(listed) if not folder or ending_of(name) in FORMATS]
+            passed = [name for name in tables if folder and is_passed_over(name, path)]
+            infos = [(name, listed[name]) for name in tables if name not in set(passed)]
         except Exception as error:  # each file system has its own
             raise UnsupportedOptionError(f"{pattern}: cannot be read: {error}\nCheck the path.") from error
         files = [(name, info) for name, info in infos if info["type"] != "directory" and not system.isdir(name)]
@@ -118,6 +123,7 @@ def find_inputs(patterns: Sequence[str]) -> list[Input]:
             raise UnsupportedOptionError(
                 f"{strange[0]}: is no file, or a link that leads to none.\nRemove it, or name the files that are meant."
             )
+        _tell_passed_over(pattern, [name for name in passed if listed[name]["type"] == "file"])
         if not files:
             raise UnsupportedOptionError(f"{pattern}: no file (have: {', '.join(FORMATS)}).\nCheck the path.")
         for name, info in files:
@@ -182,10 +188,24 @@ def _every_file(system: Any, folder: str) -> dict[str, Any]:
     return found
 
 
-def is_table(name: str, folder: str) -> bool:
-    """Whether a file of a folder is one of its tables: neither hidden nor of another kind."""
+def is_passed_over(name: str, folder: str) -> bool:
+    """Whether a file of a folder is none of its tables because of a name that begins with "." or "_", its own or that
+    of a folder in between: so Spark and Hive call what they write beside their tables.
+    """
     parts = name.removeprefix(folder).strip("/").split("/")
-    return ending_of(name) in FORMATS and not any(part.startswith(("_", ".")) for part in parts)
+    return any(part.startswith(("_", ".")) for part in parts)
+
+
+def _tell_passed_over(folder: str, names: Sequence[str]) -> None:
+    """Warn of files that would be tables by their endings; a run's own ledger is known to be none."""
+    left_out = [name for name in names if LEDGER not in name.split("/")]
+    if left_out:
+        shown = ", ".join(left_out[:SHOWN]) + (", ..." if len(left_out) > SHOWN else "")
+        warnings.warn(
+            f"{folder}: {len(left_out):,} file{'s' if len(left_out) > 1 else ''} left out, of a name that begins with "
+            f"'.' or '_': {shown}. Name such a file itself, or by a pattern, to read it.",
+            stacklevel=4,  # of whom embed_tables() is called by
+        )
 
 
 def lines_of(file: Any) -> Iterator[str]:
