@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,13 @@ def read_json(path: Path, kind: type = dict) -> Any:
     if isinstance(content, dict):
         json_reading.check_keys(content, KEYS, path, SourceError, advice=COPY)
         for part in objects_in(content) if path.name != TOKENIZER else ():  # whose objects have tokens for keys
-            json_reading.check_keys(part, NESTED, path, SourceError, advice=COPY)
+            json_reading.check_keys(part, {**_counts(part), **NESTED}, path, SourceError, advice=COPY)
     return content
+
+
+def _counts(part: Mapping[str, Any]) -> dict[str, Rule]:
+    """The rules of an object's counts."""
+    return {name: rule for name in part for names, rule in COUNTS.items() if names.fullmatch(name)}
 
 
 def is_there(path: Path) -> bool:
@@ -114,7 +119,8 @@ def check_vocabulary(path: Path) -> None:
     """Raise SourceError for a file of tokens and their numbers one of which the library would make a list for that
     fills the memory.
     """
-    beyond = [token for token, number in read_json(path).items() if not is_count(number) or number >= LARGEST_TOKEN_ID]
+    tokens = json_reading.read_json(path, dict, SourceError, advice=COPY, unique=False)  # their names are no settings'
+    beyond = [token for token, number in tokens.items() if not is_count(number) or number >= LARGEST_TOKEN_ID]
     if beyond:
         raise SourceError(
             f"{path}: the number of {beyond[0]!r:.60} is none of a token (have: 0 to {LARGEST_TOKEN_ID - 1:,}).\n{COPY}"
@@ -230,10 +236,40 @@ def is_tokenizer(value: Any) -> bool:
 
 ACTIVATION = or_null("a name; of torch's, a class of torch.nn", is_activation)
 ATTENTION = or_null("a name of transformers, without a slash", no_kernel)
+MOST_EXPERTS = 1 << 15
+
+
+def total(value: Any) -> int:
+    """The whole numbers of a setting together, in lists at whatever depth."""
+    numbers, waiting = 0, [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        elif type(item) is int:
+            numbers += abs(item)
+    return numbers
+
+
+def together(most: int) -> Rule:
+    """Counts of what a model is made of; what is none, the library says itself."""
+    return f"a number up to {most:,}, or numbers of that together", lambda value: total(value) <= most
+
+
 LAYERS = or_null(
-    f"a whole number up to {MOST_LAYERS:,}",
-    lambda value: (is_count(value) and value <= MOST_LAYERS) or isinstance(value, list),
+    f"a whole number up to {MOST_LAYERS:,}, or numbers of that together",
+    lambda value: (is_count(value) or isinstance(value, list)) and total(value) <= MOST_LAYERS,
 )
+# Names of counts that models loop over: of layers and the like, each of which may have one for every stage, and experts
+COUNTS = {
+    re.compile(
+        r"(\w+_)?(num|n)_(\w+_)?(layers|blocks|stages|levels|repeats|convs|flows|networks|quantizers|codebooks"
+        r"|code_groups|functions|self_attends|upsamples)(_per_\w+)?"
+        r"|(\w+_)?(depths?|repeats|[HL]_cycles|(encoder|decoder|predictor|prenet|postnet|[lrx])_layers)"
+        r"|block_sizes|blocks_per_stage|stage_num\w*_layers|layers"
+    ): together(MOST_LAYERS),
+    re.compile(r"(\w+_)?(num|n)_(\w+_)?experts"): together(MOST_EXPERTS),
+}
 
 MOST_LABELS = 1_000_000  # transformers makes a name for each
 LABELS = or_null(f"a number up to {MOST_LABELS:,}", lambda value: is_number(value) and abs(value) <= MOST_LABELS)

@@ -51,7 +51,7 @@ from sbertconv.source.processors import processors_on_pillow
 from sbertconv.source.rendering import bounded_templates
 from sbertconv.source.routes import live_modules, type_name
 from sbertconv.source.tasks import adapters_note, tasks_apart
-from sbertconv.source.weights import refuse_missing, refuse_non_finite
+from sbertconv.source.weights import refuse_excess, refuse_missing, refuse_non_finite
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -133,6 +133,8 @@ class Source:
                     "Mend truncate_dim in config_sentence_transformers.json."
                 )
             with tasks_apart(model, self.tasks, self.name), processors_on_pillow(model, self.heard):
+                if self.live is None:
+                    refuse_excess(model, self.folder, self.name)
                 yield model
         finally:
             for name, value in own.items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, MutableMapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -45,6 +46,32 @@ def allocates(operator: Any) -> bool:
     """Whether an operator gives tensors with memory of their own, neither views nor its inputs changed."""
     schema = private(operator, "_schema", "torch")
     return not schema.is_mutable and all(found.alias_info is None for found in schema.returns)
+
+
+@functools.cache
+def _takes_device(operator: Any) -> bool:
+    return any(argument.name == "device" for argument in private(operator, "_schema", "torch").arguments)
+
+
+def on_meta(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What an operator would give on the CPU, as tensors without memory; None where that cannot be told beforehand, or
+    takes no memory there either.
+    """
+    tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)]
+    takes_device = _takes_device(operator)
+    if any(tensor.is_meta for tensor in tensors) or str(kwargs.get("device")) == "meta":
+        return None
+    if not tensors and not takes_device:
+        return None
+    plain, more = tree_map_only(torch.Tensor, _without_memory, (tuple(args), dict(kwargs)))
+    try:
+        return operator(*plain, **{**more, **({"device": "meta"} if takes_device else {})})
+    except Exception:  # the numbers tell the size, or no such kernel is there
+        return None
+
+
+def _without_memory(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
 
 
 def without_writing(operator: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from sbertconv.source.hearing import Heard, listed
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
+
+    from sbertconv.source.routes import Route
 
 PROBE_RATE = 16_000  # of sounds, as most models have it
 PROBE_TEXTS = ["a text to see whether the weights that are missing matter", "short"]
@@ -71,22 +74,61 @@ def _advice(heard: Heard) -> str:
 
 def _probe(model: SentenceTransformer, feature: str) -> list[np.ndarray]:
     """The feature of one small batch per route."""
-    from sbertconv.corpus.texts import random_images, random_sounds
     from sbertconv.source.asking import asking
     from sbertconv.source.routes import find_routes
 
-    probes: dict[str, Callable[[], list[Any]]] = {
-        "text": lambda: PROBE_TEXTS,
-        "image": lambda: random_images()[:2],
-        "audio": lambda: random_sounds(PROBE_RATE, PROBE_RATE)[:2],
-    }
     found = []
     for route in find_routes(model):
-        inputs: list[Any] = probes[route.modality]()
-        task = {"task": route.tasks[0]} if route.tasks and route.tasks[0] else {}
         with asking():
-            found.append(model(model.preprocess(inputs, **task), **task)[feature].numpy())
+            found.append(_answer(model, route, _inputs(route))[feature].numpy())
     return found
+
+
+def _inputs(route: Route) -> list[Any]:
+    """Two inputs of a route."""
+    from sbertconv.corpus.texts import random_images, random_sounds
+
+    probes: dict[str, Callable[[], list[Any]]] = {
+        "text": lambda: PROBE_TEXTS,
+        "image": random_images,
+        "audio": lambda: random_sounds(PROBE_RATE, PROBE_RATE),
+    }
+    return probes[route.modality]()[:2]
+
+
+def _answer(model: SentenceTransformer, route: Route, inputs: Sequence[Any]) -> Any:
+    """The features that a route ends with."""
+    task = {"task": route.tasks[0]} if route.tasks and route.tasks[0] else {}
+    return model(model.preprocess(list(inputs), **task), **task)
+
+
+def refuse_excess(model: SentenceTransformer, folder: Path | None, name: str) -> None:
+    """One input of each route is answered within the allowance of a folder. What else the model raises at that, it
+    raises again where more is known of what it takes.
+
+    Raises:
+        SourceError: if an answer takes more than goes with the weights.
+    """
+    import torch
+
+    from sbertconv.source.allowance import Allowance
+    from sbertconv.source.routes import find_routes
+
+    try:
+        routes = find_routes(model)
+    except Exception:
+        return
+    for route in routes:
+        one = _inputs(route)[-1]
+        for given in (one, (one, one)):  # a model of pairs may take no single text
+            allowance = Allowance(folder)
+            try:
+                with torch.no_grad(), allowance:
+                    _answer(model, route, [given])
+                break
+            except Exception as error:
+                if allowance.exceeded is not None:
+                    raise SourceError(f"{name}: {allowance.exceeded}") from error
 
 
 def refuse_non_finite(model: SentenceTransformer, name: str) -> None:
