@@ -82,8 +82,8 @@ def _variables(frame: FrameType, line: int) -> list[str]:
 
 
 class Replaced:
-    """Functions of other libraries that are others while anything is in here, in whatever thread, and their own again
-    behind the last that leaves.
+    """Functions and settings of other libraries that are others while anything is in here, in whatever thread, and
+    their own again behind the last that leaves.
     """
 
     def __init__(self, others: Callable[[], Iterator[tuple[Any, str, Any]]]) -> None:

@@ -14,6 +14,7 @@ from sbertconv.artifact.folder import MANIFEST, given_path
 from sbertconv.artifact.kinds import HEADS, MODEL_CLASSES, ModelClass, class_named
 from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.errors import SbertconvError, SourceError, UnsupportedOptionError, error_text, missing_packages, require
+from sbertconv.frameworks import Replaced
 from sbertconv.runtime.engines import start_engine
 from sbertconv.source.adapters import passed_over
 from sbertconv.source.bare import BARE, POOLING, TOKEN_MODULES
@@ -223,7 +224,7 @@ class Source:
         # Code that comes with a model may write through views of its weights, which would be lost.
         late = widening.widened_late() if widened_late and not self.trust_remote_code else contextlib.nullcontext()
         load = getattr(sentence_transformers, self.model_class.library)
-        fetching = contextlib.nullcontext() if self._may_fetch() else _fetching_nothing()
+        fetching = contextlib.nullcontext() if self._may_fetch() else _fetching_nothing
         with listening() as heard, late, fetching, Allowance(self.folder):
             try:
                 model: SentenceTransformer = load(
@@ -425,16 +426,13 @@ def _from_hub(name: str, revision: str | None, trust_remote_code: bool, model_cl
     ) from reason
 
 
-@contextlib.contextmanager
-def _fetching_nothing() -> Iterator[None]:
-    """In here, nothing asks the Hub for anything, whatever a file of a model names."""
+def _offline() -> Iterator[tuple[Any, str, Any]]:
     from huggingface_hub import constants
 
-    own, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = own
+    yield constants, "HF_HUB_OFFLINE", True
+
+
+_fetching_nothing = Replaced(_offline)  # in here, nothing asks the Hub for anything, whatever a file of a model names
 
 
 def _from_folder(
