@@ -175,6 +175,13 @@ def test_a_token_of_a_vocabulary_is_no_setting(name: str, bert_folder: Path, cop
     assert sbertconv.inspect(folder)
 
 
+@pytest.mark.parametrize("words", ["word_weights", "label2id"])
+def test_a_word_is_no_setting(words: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({words: {"num_layers": 31_000, "layers": 5000}}), encoding="utf-8")
+    assert read_json(file)
+
+
 def test_a_token_is_no_setting(tmp_path: Path) -> None:
     file = tmp_path / "tokenizer.json"
     file.write_text(json.dumps({"model": {"vocab": {"num_layers": 31_000}}}), encoding="utf-8")

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +107,16 @@ def parse_json(
     return content
 
 
-def objects_in(content: Any) -> Iterator[dict[str, Any]]:
-    """The objects in what a JSON file holds, itself among them, at whatever depth."""
+def objects_in(content: Any, but: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+    """The objects in what a JSON file holds, at whatever depth, itself among them; none that lies under a key `but`."""
     waiting = [content]
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
             yield item
-        if isinstance(item, (dict, list)):
-            waiting += item.values() if isinstance(item, dict) else item
+            waiting += [value for key, value in item.items() if key not in but]
+        elif isinstance(item, list):
+            waiting += item
 
 
 def check_keys(

@@ -29,6 +29,7 @@ COPY = "Get a complete copy of the model."
 HEAD_FILES = {LEXICAL_WEIGHTS: "sparse_linear.pt", COLBERT_VECS: "colbert_linear.pt"}  # output -> the file of its head
 ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER = "tokenizer.json"
+WORDS = ("word_weights", "label2id")  # objects whose keys are words, of which one may be a setting's name too
 # Weights of a model's top folder that the library reads, or that are the same in another framework's format
 KNOWN_WEIGHTS = re.compile(
     r"(model|pytorch_model|adapter_model|consolidated)\b.*|(training_args|optimizer|scheduler|rng_state\w*)\.(pt|pth|bin)"
@@ -46,7 +47,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
     content = json_reading.read_json(path, kind, SourceError, advice=COPY, unique=False)  # the library takes the last
     if isinstance(content, dict):
         json_reading.check_keys(content, KEYS, path, SourceError, advice=COPY)
-        for part in objects_in(content) if path.name != TOKENIZER else ():  # whose objects have tokens for keys
+        for part in objects_in(content, WORDS) if path.name != TOKENIZER else ():  # whose objects have tokens for keys
             json_reading.check_keys(part, {**_counts(part), **NESTED}, path, SourceError, advice=COPY)
     return content
 
