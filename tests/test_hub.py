@@ -7,6 +7,7 @@ import fnmatch
 import json
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +22,8 @@ from conftest import snapshot
 import sbertconv
 from sbertconv.artifact.card import CALLS, PIPELINES, card, license_in
 from sbertconv.artifact.kinds import MODEL_CLASSES
+from sbertconv.source import hub_answers
+from sbertconv.source.description import description_on_hub
 
 
 def front_matter(text: str) -> dict[str, Any]:
@@ -266,6 +269,7 @@ LIES: dict[str, dict[str, str]] = {
     "a file 'C:": {"path": "C:\\outside.json"},
     "the hash '../": {"hash": OUTSIDE},
     "the commit '../../": {"commit": OUTSIDE, "status": "404"},
+    "the commit 'main'": {"sha": "main"},
 }
 
 
@@ -301,24 +305,53 @@ class Lying(BaseHTTPRequestHandler):
             self.wfile.write(text)
 
 
-@pytest.mark.parametrize("said", LIES)
-def test_a_server_names_no_path_outside_of_the_cache(
-    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def lying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Lying]]:
+    """A server of the Hub's interface on this machine, whose answers are those of its `lie`."""
     constants = huggingface_hub.constants
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (Lying,), {"lie": LIES[said]}))
+    handler = type("Here", (Lying,), {"lie": {}})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "a" / "b" / "c" / "cache"))
     monkeypatch.setattr(constants, "ENDPOINT", address)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(hub_answers, "LOOKED_AT", defaultdict(set))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with pytest.raises(sbertconv.SourceError, match=re.escape(f"the server names {said}")) as caught:
-            sbertconv.inspect("o/n")
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert str(caught.value).startswith(f"{address}/o/n")
+    yield handler
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("said", LIES)
+def test_a_server_names_no_path_outside_of_the_cache(said: str, lying: type[Lying], tmp_path: Path) -> None:
+    lying.lie = LIES[said]
+    with pytest.raises(sbertconv.SourceError, match=re.escape(f"the server names {said}")) as caught:
+        sbertconv.inspect("o/n")
+    assert str(caught.value).startswith(f"{huggingface_hub.constants.ENDPOINT}/o/n")
     assert not [file for file in tmp_path.rglob("*") if "outside" in file.name]
+
+
+@pytest.mark.parametrize(
+    ("file", "lie", "found"),
+    [
+        ("modules.json", {}, True),
+        ("model.safetensors", {}, True),
+        ("model.safetensors", {"commit": "d" * 40}, True),
+        ("router_config.json", {}, False),
+        ("9_N/code.py", {}, False),
+        ("modules.json", {"commit": "d" * 40}, False),
+    ],
+)
+def test_nothing_is_taken_of_a_model_but_what_was_looked_at(
+    file: str, lie: Mapping[str, str], found: bool, lying: type[Lying]
+) -> None:
+    description_on_hub("o/n", None)
+    lying.lie = lie
+    with hub_answers.checked_answers:
+        if found:
+            assert Path(huggingface_hub.hf_hub_download("o/n", file)).is_file()
+            return
+        with pytest.raises(sbertconv.SourceError, match=r"names a file at \w{40} that was not there"):
+            huggingface_hub.hf_hub_download("o/n", file)

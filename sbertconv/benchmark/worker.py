@@ -35,12 +35,15 @@ def load_pytorch(path: str, library: str, **options: Any) -> tuple[Any, ModelCla
     import sentence_transformers
     import torch
 
+    from sbertconv.source.description import description_on_hub
     from sbertconv.source.hub_answers import checked_answers
     from sbertconv.source.rendering import bounded_templates
 
     bounded_templates.__enter__()
     checked_answers.__enter__()
     torch.set_num_threads(usable_cores())
+    if not Path(path).is_dir():  # nothing else of the Hub is taken than was looked at
+        description_on_hub(path, options["revision"])
     load = getattr(sentence_transformers, library)
     model = load(path, device="cpu", model_kwargs={"dtype": torch.float32}, **options)
     return model, next(row for row in MODEL_CLASSES.values() if row.library == library)

@@ -11,7 +11,6 @@ from sbertconv.errors import SourceError, error_text, missing_packages
 from sbertconv.source.chain import ModuleSpec
 from sbertconv.source.files import (
     ADAPTER_CONFIG,
-    HEAD_FILES,
     PROCESSORS,
     TOKENIZER,
     check_entries,
@@ -23,7 +22,7 @@ from sbertconv.source.files import (
     read_adapter,
     read_json,
 )
-from sbertconv.source.hub_answers import checked_answers
+from sbertconv.source.hub_answers import DESCRIPTION, checked_answers, looked_at, looking
 
 OWN_TYPES = "sentence_transformers."
 CONFIG = "config.json"
@@ -46,7 +45,6 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 VOCABULARIES = ("vocab.json", "added_tokens.json")  # token -> its number
 DEEPEST_ROUTER = 4
 MOST_MODULES = 100  # models have up to ten; each may be the same small file again
-HUB_METADATA = ["*.json", "*.txt", "*.model", "*.py", *HEAD_FILES.values()]
 
 
 def read_modules(folder: Path) -> Iterator[ModuleSpec]:
@@ -153,5 +151,5 @@ def description_on_hub(name: str, revision: str | None) -> Path:
     """The folder of a model's small files in the Hub's cache, fetched if it may be."""
     from huggingface_hub import snapshot_download
 
-    with checked_answers:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_METADATA))
+    with checked_answers, looking(name):
+        return looked_at(name, Path(snapshot_download(name, revision=revision, allow_patterns=DESCRIPTION)))

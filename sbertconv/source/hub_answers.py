@@ -1,22 +1,64 @@
-"""What a server of the Hub says of a file: the library takes it for the name of a file in its cache, as it comes."""
+"""What a server of the Hub says of a file: the library takes it for the name of a file in its cache, as it comes, and
+asks for files of a model again while it loads it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath, PureWindowsPath
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+from urllib.parse import unquote
 
 from sbertconv.errors import SourceError
 from sbertconv.frameworks import Replaced
+from sbertconv.source.files import HEAD_FILES
 
-NAME = re.compile("[A-Za-z0-9_-]+")  # of a blob or a commit: a hash in all that the Hub itself says
+DESCRIPTION = ["*.json", "*.txt", "*.model", "*.py", *HEAD_FILES.values()]  # files that are looked at before all others
+NAME = re.compile("[A-Za-z0-9_-]+"), "letters, digits, - and _"  # of a blob: a hash in all that the Hub itself says
+# of a commit, whose files in the cache the library does not ask for again
+COMMIT = re.compile("[0-9a-f]{40}"), "40 hexadecimal digits"
+LOOKED_AT: defaultdict[str, set[Path]] = defaultdict(set)  # repository -> folders of the cache, named by commits
+LOOKING: Counter[str] = Counter()  # repositories whose descriptions are on the way
 
 
-def _check(where: str, what: str, value: object) -> None:
-    if value is not None and not NAME.fullmatch(str(value)):
-        _refuse(where, f"{what} {value!r:.80} (have: letters, digits, - and _)")
+@contextlib.contextmanager
+def looking(repo: str) -> Iterator[None]:
+    """In here, the description of a repository may be fetched, for which it is looked at afterwards."""
+    LOOKING[repo] += 1
+    try:
+        yield
+    finally:
+        LOOKING[repo] -= 1
+
+
+def looked_at(repo: str, folder: Path) -> Path:
+    """The folder of a description in the cache, beside which nothing more of the repository's descriptions is taken."""
+    LOOKED_AT[repo].add(folder)
+    return folder
+
+
+def _check(where: str, what: str, value: object, rule: tuple[re.Pattern[str], str] = NAME) -> None:
+    pattern, has = rule
+    if value is not None and not pattern.fullmatch(str(value)):
+        _refuse(where, f"{what} {value!r:.80} (have: {has})")
+
+
+def _check_known(url: str, commit: str | None) -> None:
+    """A file that says how a model is made is one of those that were looked at."""
+    from huggingface_hub import constants
+
+    repo, _, rest = url.removeprefix(f"{constants.ENDPOINT}/").partition("/resolve/")
+    file = unquote(rest.partition("/")[2])
+    if repo not in LOOKED_AT or LOOKING[repo] or not any(fnmatchcase(file, pattern) for pattern in DESCRIPTION):
+        return
+    if not any(folder.name == commit and (folder / file).is_file() for folder in LOOKED_AT[repo]):
+        have = ", ".join(sorted(folder.name for folder in LOOKED_AT[repo]))
+        _refuse(url, f"a file at {commit} that was not there when the model was looked at (have: {have})")
 
 
 def _check_path(where: str, path: str) -> None:
@@ -38,17 +80,18 @@ def _metadata(function: Callable[..., Any], url: str, *args: Any, **given: Any) 
         found = function(url, *args, **given)
     except HfHubHTTPError as error:  # the library notes for a commit that it lacks a file
         if error.response is not None:
-            _check(url, "the commit", error.response.headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT))
+            _check(url, "the commit", error.response.headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT), COMMIT)
         raise
-    _check(url, "the commit", found.commit_hash)
+    _check(url, "the commit", found.commit_hash, COMMIT)
     _check(url, "the ETag", found.etag)
+    _check_known(url, found.commit_hash)
     return found
 
 
 def _info(function: Callable[..., Any], api: Any, repo_id: str, *args: Any, **given: Any) -> Any:
     """What `function`, the library's, learns of a repository."""
     found = function(api, repo_id, *args, **given)
-    _check(f"{api.endpoint}/{repo_id}", "the commit", getattr(found, "sha", None))
+    _check(f"{api.endpoint}/{repo_id}", "the commit", getattr(found, "sha", None), COMMIT)
     return found
 
 
