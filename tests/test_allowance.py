@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import LongformerConfig, LongformerModel
@@ -148,6 +149,15 @@ def test_the_first_answer_of_a_model_is_bounded(
         for name, value in changed.items():
             monkeypatch.setattr(allowance, name, value)
         with pytest.raises(SourceError, match=f"mine: its settings .*{said}"):
+            refuse_excess(model, bert_folder, "mine")
+
+
+def test_what_is_made_of_an_input_before_the_model_gets_it_is_bounded(
+    bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_source(bert_folder).loaded() as model:
+        monkeypatch.setattr(model, "preprocess", lambda inputs: np.zeros(1 << 31, np.uint8))
+        with pytest.raises(SourceError, match="mine: its settings make more than 512 MiB of one text"):
             refuse_excess(model, bert_folder, "mine")
 
 

@@ -36,6 +36,7 @@ pytest.importorskip("fsspec")
 import fsspec  # noqa: E402
 import pyarrow.dataset as pads  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
+from fsspec.spec import AbstractBufferedFile  # noqa: E402
 
 from sbertconv.tables import reading  # noqa: E402
 from sbertconv.tables.embedding import EmbedTable  # noqa: E402
@@ -972,6 +973,65 @@ def test_a_store_gets_the_same_files_and_the_ledger_and_a_run_that_failed_goes_o
     memory.rm_file(f"/out/{min(due)}")
     assert embed_tables(embed, source, "memory://out", options).rows == 100
     assert stored(memory, "/out") == due
+
+
+class Fetched(AbstractBufferedFile):
+    """A file that is fetched in ranges, as those of S3, Google's stores, http and the Hub are."""
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        return bytes(self.fs.cat_file(self.path, start, end))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt", "a.jsonl.gz", "a.parquet"])
+def test_files_that_are_fetched_in_ranges_are_read(
+    name: str, embed: EmbedTable, memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {
+        "a.jsonl": b'{"text": "one"}\n{"text": "two"}\n',
+        "a.csv": b"text\none\ntwo\n",
+        "a.txt": b"one\ntwo\n",
+        "a.jsonl.gz": gzip.compress(b'{"text": "one"}\n{"text": "two"}\n'),
+    }
+    if name == "a.parquet":
+        with memory.open("/in/a.parquet", "wb") as file:
+            pq.write_table(pa.table({"text": ["one", "two"]}), file)
+    else:
+        memory.pipe(f"/in/{name}", content[name])
+    own = type(memory)._open
+
+    def fetched(system: Any, path: str, mode: str = "rb", **options: Any) -> Any:
+        return Fetched(system, path, mode) if mode == "rb" else own(system, path, mode, **options)
+
+    monkeypatch.setattr(type(memory), "_open", fetched)
+    embed_tables(embed, f"memory://in/{name}", tmp_path / "out")
+    assert read(tmp_path / "out").column("text").to_pylist() == ["one", "two"]
+
+
+def test_an_input_of_the_same_size_is_another_one_in_a_store(embed: EmbedTable, memory: Any, tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        memory.pipe("/in/a.txt", text.encode())
+        embed_tables(embed, "memory://in/a.txt", tmp_path / "out")
+        assert read(tmp_path / "out").column("text").to_pylist() == [text]
+
+
+def test_an_input_that_is_put_back_after_a_kill_is_done_again(embed: EmbedTable, tmp_path: Path) -> None:
+    file, out = tmp_path / "a.txt", tmp_path / "out"
+    file.write_text("one\n", encoding="utf-8")
+    embed_tables(embed, file, out)
+    kept = file.rename(tmp_path / "kept")
+
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    file.write_text("another\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as killed:
+        killed.setattr(Ledger, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            embed_tables(embed, file, out)
+    assert read(out).column("text").to_pylist() == ["another"]
+    kept.replace(file)
+    embed_tables(embed, file, out)
+    assert read(out).column("text").to_pylist() == ["one"]
 
 
 def test_a_changed_input_is_done_again_in_a_store(embed: EmbedTable, memory: Any) -> None:

@@ -28,7 +28,7 @@ OBJECT, TENSOR = 64, 1 << 10
 # Keys of such a config whose whole numbers are values, and say the size of nothing
 NO_SIZES = {
     "seed", "salt", "vocabulary", "bin_boundaries", "mask_value", "mask_token", "oov_token", "value", "fill_value",
-    "x_min", "x_max",
+    "x_min", "x_max", "num_bins", "max_tokens",
 }  # fmt: skip
 MOST_WAITING = 50_000_000  # characters of calls of layers that Keras reads again, because they wait for a later layer
 # Parts of Keras that do more than compute: functions of theirs fetch files, unpack them, or load others

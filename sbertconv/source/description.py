@@ -98,7 +98,7 @@ def base_of(folder: Path) -> Path | None:
     if base is None or given_path(base, SourceError).is_dir():
         return None if base is None else Path(base)
     try:
-        return description_on_hub(base, read_adapter(folder / ADAPTER_CONFIG).get("revision"))
+        return description_on_hub(base, None)  # whatever revision the adapter names, as the library has it
     except Exception as error:
         raise SourceError(
             f"{folder / ADAPTER_CONFIG}: its base {base!r} is no folder, and the Hub does not give it: "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbertconv.errors import SourceError
+from sbertconv.memory import bounded_memory
 from sbertconv.source.hearing import Heard, listed
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from sbertconv.source.routes import Route
 
+ROOM = 1 << 29  # bytes that a tokenizer or a processor may take for one input
 PROBE_RATE = 16_000  # of sounds, as most models have it
 PROBE_TEXTS = ["a text to see whether the weights that are missing matter", "short"]
 PIECE = 1 << 22  # numbers that are looked at together
@@ -97,9 +99,15 @@ def _inputs(route: Route) -> list[Any]:
 
 
 def _answer(model: SentenceTransformer, route: Route, inputs: Sequence[Any]) -> Any:
-    """The features that a route ends with."""
+    """The features that a route ends with.
+
+    Raises:
+        MemoryError: by what is made of the inputs before the model gets them, of more than `ROOM`.
+    """
     task = {"task": route.tasks[0]} if route.tasks and route.tasks[0] else {}
-    return model(model.preprocess(list(inputs), **task), **task)
+    with bounded_memory(ROOM):
+        features = model.preprocess(list(inputs), **task)
+    return model(features, **task)
 
 
 def refuse_excess(model: SentenceTransformer, folder: Path | None, name: str) -> None:
@@ -126,6 +134,11 @@ def refuse_excess(model: SentenceTransformer, folder: Path | None, name: str) ->
                 with torch.no_grad(), allowance:
                     _answer(model, route, [given])
                 break
+            except MemoryError as error:
+                raise SourceError(
+                    f"{name}: its settings make more than {ROOM >> 20:,} MiB of one {route.modality} before the model "
+                    "gets it.\nMend the sizes in the settings of its tokenizer or its processor."
+                ) from error
             except Exception as error:
                 if allowance.exceeded is not None:
                     raise SourceError(f"{name}: {allowance.exceeded}") from error

@@ -213,6 +213,8 @@ class Ledger:
         if done is None or done.stamp != stamp:
             if done:
                 self.store.remove(f"*-{source.code}-*")
+                # Its lines are no longer true, and its outputs' names are taken before the first new line is written
+                self._append(self._line(source, output=None) | {"short": True})
             done = self.files[source.path] = Done(stamp)
         return done
 
@@ -220,18 +222,19 @@ class Ledger:
         """A part is done: its file is there. A short one is done again by another run."""
         self._append(
             {
-                "file": part.source.path,
-                "part": part.number,
-                "rows": part.rows,
-                "last": part.last,
-                "stamp": [part.source.size, part.source.stamp],
-                "output": output,
+                **self._line(part.source, part=part.number, rows=part.rows, last=part.last, output=output),
                 **({"bad": [[one.row, one.reason] for one in part.bad]} if part.bad else {}),
                 **({"short": True} if part.short else {}),
             }
         )
         if not part.short:
             self.files[part.source.path].add(part.number, part.last, part.rows)
+
+    def _line(
+        self, source: Input, *, part: int = 0, rows: int = 0, last: bool = False, output: str | None
+    ) -> dict[str, Any]:
+        stamp = [source.size, source.stamp]
+        return {"file": source.path, "part": part, "rows": rows, "last": last, "stamp": stamp, "output": output}
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         self.store.append(json.dumps(entry, ensure_ascii=False).encode() + b"\n")

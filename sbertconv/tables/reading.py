@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 import warnings
 from collections import Counter
@@ -25,6 +26,11 @@ COMPRESSED = (".gz", ".bz2", ".xz", ZSTD)
 BOM = b"\xef\xbb\xbf"
 NOT_UTF8 = "not UTF-8"
 MAGIC = "*?["
+# What file systems of fsspec say of a file that is another one for other bytes, the surest first
+STAMPS = (
+    "ETag", "etag", "mtime", "LastModified", "last_modified", "blob_id", "sha", "md5Hash", "CRC", "created", "modify",
+    "modified", "modificationTime", "last_write_time", "updated",
+)  # fmt: skip
 LOCAL, CHAIN = "file://", "::"  # of fsspec's addresses
 SHOWN = 3  # files that a warning names
 SAMPLE = 1000  # rows of JSON lines that say the types of their columns
@@ -134,7 +140,7 @@ def find_inputs(patterns: Sequence[str]) -> list[Input]:
             whole = address_of(system, name)
             if "://" in whole and CHAIN in whole:  # the address would be taken for several
                 raise UnsupportedOptionError(f"{whole}: has {CHAIN!r} in its name, which chains addresses.\nRename it.")
-            stamp = next((str(info[key]) for key in ("ETag", "etag", "mtime", "LastModified") if key in info), "")
+            stamp = next((str(info[key]) for key in STAMPS if info.get(key)), "")
             found.setdefault(place_of(whole), Input(whole, int(info["size"] or 0), stamp))
     return list(found.values())
 
@@ -212,6 +218,10 @@ def lines_of(file: Any) -> Iterator[str]:
     """The lines of a file as text, with their ends. Bytes that are not UTF-8 become halves of surrogate pairs, which no
     UTF-8 gives, so that they cost their row alone.
     """
+    from fsspec.spec import AbstractBufferedFile
+
+    if isinstance(file, AbstractBufferedFile):  # of a store, whose own readline() knows no bound
+        file = io.BufferedReader(file)
     for number, line in enumerate(bounded_lines(file)):
         if content := line if number else line.removeprefix(BOM):
             yield content.decode("utf-8", "surrogateescape")
