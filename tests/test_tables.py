@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import importlib
+import io
 import json
 import lzma
 import os
@@ -1005,6 +1006,35 @@ def test_files_that_are_fetched_in_ranges_are_read(
     monkeypatch.setattr(type(memory), "_open", fetched)
     embed_tables(embed, f"memory://in/{name}", tmp_path / "out")
     assert read(tmp_path / "out").column("text").to_pylist() == ["one", "two"]
+
+
+class Broken(io.BytesIO):
+    """A file of a store whose connection breaks, which that store tells by an error of its own."""
+
+    def read(self, *given: Any) -> bytes:
+        raise RuntimeError("Server disconnected")
+
+    readline = write = read  # type: ignore[assignment]
+
+    def discard(self) -> None:
+        """Nothing of it is there."""
+
+
+@pytest.mark.parametrize(("mode", "said"), [("rb", "a.txt: cannot be read"), ("wb", "cannot be written")])
+def test_a_store_that_breaks_is_one_error(
+    mode: str, said: str, embed: EmbedTable, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.pipe("/in/a.txt", b"one")
+    own = type(memory)._open
+
+    def breaking(*given: Any, **options: Any) -> Any:
+        _, path, opened = *given, options.pop("mode", "rb")
+        is_broken = opened == mode and path.endswith((".txt", ".parquet"))
+        return Broken() if is_broken else own(*given, mode=opened, **options)
+
+    monkeypatch.setattr(type(memory), "_open", breaking)
+    with pytest.raises(UnsupportedOptionError, match=f"{said}.*Server disconnected"):
+        embed_tables(embed, "memory://in/a.txt", "memory://out")
 
 
 def test_an_input_of_the_same_size_is_another_one_in_a_store(embed: EmbedTable, memory: Any, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from itertools import count, islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.json_reading import parse_json
-from sbertconv.errors import UnsupportedOptionError, error_text, require
+from sbertconv.errors import SbertconvError, UnsupportedOptionError, error_text, require
 from sbertconv.runtime.tokenization import SURROGATE
 from sbertconv.tables.stores import LEDGER
 
@@ -688,20 +688,30 @@ class opened:  # noqa: N801  # a context manager
             require("tables", "backports.zstd")  # without it fsspec reads the packed bytes as they are
         try:
             self.file = fsspec.core.OpenFile(*located(self.source.path), "rb", compression="infer").open()
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            if not self._is_the_files(error):
+                raise
             raise self._broken(error) from error
         return self.file
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            self.file.close()
+        finally:
+            if self._is_the_files(error):
+                raise self._broken(error) from error
+
+    def _is_the_files(self, error: Any) -> bool:
+        """Whether an error says that the file is broken, or that its store gives it no more."""
         import lzma
         import zlib
 
         import pyarrow as pa
 
-        self.file.close()
+        if "://" in self.source.path:  # each file system has its own errors
+            return isinstance(error, Exception) and not isinstance(error, SbertconvError)
         broken = (OSError, ValueError, EOFError, KeyError, OverflowError, csv.Error, zlib.error, lzma.LZMAError)
-        if isinstance(error, (*broken, pa.ArrowException)) or type(error).__name__ == "ZstdError":  # of two packages
-            raise self._broken(error) from error
+        return isinstance(error, (*broken, pa.ArrowException)) or type(error).__name__ == "ZstdError"  # of two packages
 
     def _broken(self, error: BaseException) -> UnsupportedOptionError:
         return UnsupportedOptionError(

@@ -85,10 +85,10 @@ def no_link(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
-def not_written(place: object, error: OSError) -> UnsupportedOptionError:
+def not_written(place: object, error: Exception) -> UnsupportedOptionError:
     """The error for a file that cannot be written."""
     return UnsupportedOptionError(
-        f"{place}: cannot be written: {error.strerror or error}.\n"
+        f"{place}: cannot be written: {getattr(error, 'strerror', None) or error}.\n"
         "Make room and give the same command again: what is done stays."
     )
 
@@ -267,11 +267,15 @@ class RemoteStore:
                 self.system.rm_file(f"{self.root}/{name}")
 
     def write(self, name: str, write: WriteFile) -> None:
+        import pyarrow as pa
+
         try:
             with self.system.transaction:
                 with self._reached():
                     opened = self.system.open(f"{self.root}/{name}", "wb")
                 with opened as file:
                     write(file)
-        except OSError as error:
+        except (SbertconvError, pa.ArrowException):
+            raise
+        except Exception as error:  # each file system has its own
             raise not_written(f"{self.output}/{name}", error) from error
