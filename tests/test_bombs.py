@@ -279,6 +279,16 @@ def test_what_makes_first_values_is_not_asked_for_them(tmp_path: Path, monkeypat
     assert loaded.layers[-1].seed_generator.state.numpy().any()  # no file holds it
 
 
+def test_room_for_more_tokens_than_a_file_has_is_no_size_of_it(tmp_path: Path) -> None:
+    keras = import_keras()
+    text = keras.Input((1,), dtype="string")
+    known = keras.layers.StringLookup(max_tokens=10**8, vocabulary=["a", "b"])(text)
+    model = keras.Model(text, [keras.layers.Hashing(num_bins=2**30)(text), known])
+    model.save(tmp_path / "model.keras")
+    loaded = load_keras_model(tmp_path / "model.keras")
+    assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
+
+
 @pytest.mark.parametrize(
     ("dtype", "size"),
     [("float64", 24), ("float32", 12), ("bfloat16", 6), ("int8", 3), ("bool", 3)],
