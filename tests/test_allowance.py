@@ -185,10 +185,10 @@ def test_a_token_of_a_vocabulary_is_no_setting(name: str, bert_folder: Path, cop
     assert sbertconv.inspect(folder)
 
 
-@pytest.mark.parametrize("words", ["word_weights", "label2id"])
-def test_a_word_is_no_setting(words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("words", "value"), [("word_weights", 6.5), ("label2id", 31_000), ("prompts", "query: ")])
+def test_a_word_is_no_setting(words: str, value: Any, tmp_path: Path) -> None:
     file = tmp_path / "config.json"
-    file.write_text(json.dumps({words: {"num_layers": 31_000, "layers": 5000}}), encoding="utf-8")
+    file.write_text(json.dumps({words: {"num_layers": value, "depth": value}}), encoding="utf-8")
     assert read_json(file)
 
 

@@ -279,6 +279,29 @@ def test_what_makes_first_values_is_not_asked_for_them(tmp_path: Path, monkeypat
     assert loaded.layers[-1].seed_generator.state.numpy().any()  # no file holds it
 
 
+def test_a_layer_of_the_program_keeps_what_no_file_holds(tmp_path: Path) -> None:
+    keras = import_keras()
+
+    class Doubled(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        def build(self, shape: Any) -> None:
+            self.factor = self.add_weight(shape=(shape[-1],), initializer=keras.initializers.Constant(2.0))
+
+        def save_own_variables(self, store: Any) -> None:
+            """A constant, which is not written."""
+
+        load_own_variables = save_own_variables
+
+        def call(self, x: Any) -> Any:
+            return x * self.factor
+
+    Doubled.__module__ = "__main__"  # for which Keras writes null
+    with keras.saving.custom_object_scope({"tests>Doubled": Doubled}):
+        keras.saving.register_keras_serializable("tests")(Doubled)
+        keras.Sequential([keras.Input((4,)), Doubled()]).save(tmp_path / "model.keras")
+        loaded = load_keras_model(tmp_path / "model.keras")
+    assert loaded(np.ones((1, 4), np.float32)).numpy().tolist() == [[2.0] * 4]
+
+
 def test_room_for_more_tokens_than_a_file_has_is_no_size_of_it(tmp_path: Path) -> None:
     keras = import_keras()
     text = keras.Input((1,), dtype="string")

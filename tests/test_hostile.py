@@ -779,6 +779,7 @@ STRANGERS = {
     },
     "None.Dense": {"class_name": "Dense", "module": None, "config": {}},
     "None.deserialize": {"class_name": "deserialize", "registered_name": "sbertconv>Pooling", "config": {}},
+    "None.Dense\nImport": {"class_name": "Dense", "module": None, "registered_name": "sbertconv>Pooling", "config": {}},
     "sbertconv.layers.Dense": {
         "class_name": "Dense", "module": "sbertconv.layers", "registered_name": "sbertconv>Pooling", "config": {},
     },

@@ -140,8 +140,8 @@ def _size(path: Path) -> int:
 @contextlib.contextmanager
 def sizes_bounded(archive: zipfile.ZipFile, config: dict[str, Any], file: Path) -> Iterator[None]:
     """In here, Keras makes no larger variables than go with what an archive holds, no layer that gives more than that
-    for one text, and none that counts further: a layer's config can name any size. Variables start as zeros, for the
-    file has what they become, and what makes their first values may take many times their size.
+    for one text, and none that counts further: a layer's config can name any size. First values that take many times
+    the size of a variable are zeros, for the file has what they become.
 
     Raises:
         ArtifactError: where larger ones are asked for.
@@ -153,7 +153,9 @@ def sizes_bounded(archive: zipfile.ZipFile, config: dict[str, Any], file: Path) 
 
     def bounded(self: Any, initializer: Any, shape: Any = None, dtype: Any = None, *args: Any, **kwargs: Any) -> None:
         nonlocal taken
-        if isinstance(initializer, str | keras.initializers.Initializer):
+        if isinstance(initializer, str):
+            initializer = keras.initializers.get(initializer)
+        if isinstance(initializer, (keras.initializers.Orthogonal, keras.initializers.STFT)):
             initializer = keras.initializers.Zeros()
         if shape is not None and callable(initializer):
             taken += size_of(shape, dtype)
@@ -274,14 +276,14 @@ def _computes(item: dict[str, Any]) -> bool:
         return False
     if kind.startswith("__"):
         return kind in VALUES
-    if not isinstance(module, str):  # then Keras goes by the class's name alone, in the way of Keras 2
+    if "module" not in item:  # then Keras goes by the class's name alone, in the way of Keras 2
         return False
     is_function = kind == "function"
     name = item.get("config") if is_function else kind
     known = name if is_function else item.get("registered_name")
     found = keras.saving.get_registered_object(known) if isinstance(known, str) else None
     if found is None:
-        if not (isinstance(name, str) and module.split(".")[0] in ("keras", "builtins")):
+        if not (isinstance(name, str) and isinstance(module, str) and module.split(".")[0] in ("keras", "builtins")):
             return False
         try:
             found = named(name, module, is_function)

@@ -29,7 +29,7 @@ COPY = "Get a complete copy of the model."
 HEAD_FILES = {LEXICAL_WEIGHTS: "sparse_linear.pt", COLBERT_VECS: "colbert_linear.pt"}  # output -> the file of its head
 ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER = "tokenizer.json"
-WORDS = ("word_weights", "label2id")  # objects whose keys are words, of which one may be a setting's name too
+WORDS = ("word_weights", "label2id", "prompts")  # objects whose keys are words, such as a setting's name too
 # Weights of a model's top folder that the library reads, or that are the same in another framework's format
 KNOWN_WEIGHTS = re.compile(
     r"(model|pytorch_model|adapter_model|consolidated)\b.*|(training_args|optimizer|scheduler|rng_state\w*)\.(pt|pth|bin)"
