@@ -84,6 +84,7 @@ def test_settings_of_sounds_that_no_folder_has_are_refused_before_anything_is_tr
         ({"win_length": -1}, r"win_length: -1 \(have"),
         ({"sampling_rate": 10**9}, r"sampling_rate: 1000000000 \(have"),
         ({"audio_tokenizer_name_or_path": "../other"}, "a model has its own parts"),
+        ({"backbone": "another/model"}, "a model has its own parts"),
     ],
 )
 @pytest.mark.parametrize("nested", [False, True])

@@ -1044,6 +1044,13 @@ def test_an_input_of_the_same_size_is_another_one_in_a_store(embed: EmbedTable, 
         assert read(tmp_path / "out").column("text").to_pylist() == [text]
 
 
+def test_rows_that_are_cut_and_rows_that_are_not_stand_in_no_table_together(embed: EmbedTable, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n", encoding="utf-8")
+    embed_tables(embed, tmp_path / "a.txt", tmp_path / "out")
+    with pytest.raises(UnsupportedOptionError, match="begun with other arguments: beyond_proof: None then, True now"):
+        embed_tables(replace(embed, load={"beyond_proof": True}), tmp_path / "a.txt", tmp_path / "out")
+
+
 def test_an_input_that_is_put_back_after_a_kill_is_done_again(embed: EmbedTable, tmp_path: Path) -> None:
     file, out = tmp_path / "a.txt", tmp_path / "out"
     file.write_text("one\n", encoding="utf-8")

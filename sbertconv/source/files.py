@@ -351,6 +351,7 @@ NESTED: dict[str, Rule] = {
                      "n_blocks", "num_stages", "depth", "num_repeat_blocks"), LAYERS),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len"), POSITIONS),
     "num_labels": LABELS,
+    "backbone": or_null("a name without a slash: a model has its own parts", no_kernel),
     "audio_tokenizer_name_or_path": ("null: a model has its own parts", lambda value: value is None),
 }  # fmt: skip
 
