@@ -264,7 +264,7 @@ def arguments_of(embed: EmbedTable, options: TableOptions) -> dict[str, Any]:
         "output_format": options.output_format,
         "nulls": options.nulls,
         "rows_per_file": options.rows_per_file,
-        **({"beyond_proof": True} if embed.load.get("beyond_proof") else {}),
+        **{name: embed.load[name] for name in ("beyond_proof", "part") if embed.load.get(name)},
     }
 
 
