@@ -102,11 +102,17 @@ def _answer(model: SentenceTransformer, route: Route, inputs: Sequence[Any]) -> 
     """The features that a route ends with.
 
     Raises:
-        MemoryError: by what is made of the inputs before the model gets them, of more than `ROOM`.
+        SourceError: if what is made of the inputs before the model gets them takes more than `ROOM`.
     """
     task = {"task": route.tasks[0]} if route.tasks and route.tasks[0] else {}
-    with bounded_memory(ROOM):
-        features = model.preprocess(list(inputs), **task)
+    try:
+        with bounded_memory(ROOM):
+            features = model.preprocess(list(inputs), **task)
+    except MemoryError as error:
+        raise SourceError(
+            f"its settings make more than {ROOM >> 20:,} MiB of one {route.modality} before the model gets it.\n"
+            "Mend the sizes in the settings of its tokenizer or its processor."
+        ) from error
     return model(features, **task)
 
 
@@ -134,14 +140,10 @@ def refuse_excess(model: SentenceTransformer, folder: Path | None, name: str) ->
                 with torch.no_grad(), allowance:
                     _answer(model, route, [given])
                 break
-            except MemoryError as error:
-                raise SourceError(
-                    f"{name}: its settings make more than {ROOM >> 20:,} MiB of one {route.modality} before the model "
-                    "gets it.\nMend the sizes in the settings of its tokenizer or its processor."
-                ) from error
             except Exception as error:
-                if allowance.exceeded is not None:
-                    raise SourceError(f"{name}: {allowance.exceeded}") from error
+                excess = allowance.exceeded or (error if isinstance(error, SourceError) else None)
+                if excess is not None:
+                    raise SourceError(f"{name}: {excess}") from error
 
 
 def refuse_non_finite(model: SentenceTransformer, name: str) -> None:
