@@ -22,7 +22,7 @@ from sbertconv.source.files import (
     read_adapter,
     read_json,
 )
-from sbertconv.source.hub_answers import DESCRIPTION, checked_answers, looked_at, looking
+from sbertconv.source.hub_answers import DESCRIPTION, looked_at
 
 OWN_TYPES = "sentence_transformers."
 CONFIG = "config.json"
@@ -151,5 +151,4 @@ def description_on_hub(name: str, revision: str | None) -> Path:
     """The folder of a model's small files in the Hub's cache, fetched if it may be."""
     from huggingface_hub import snapshot_download
 
-    with checked_answers, looking(name):
-        return looked_at(name, Path(snapshot_download(name, revision=revision, allow_patterns=DESCRIPTION)))
+    return looked_at(name, lambda: snapshot_download(name, revision=revision, allow_patterns=DESCRIPTION))

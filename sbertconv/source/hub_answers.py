@@ -4,7 +4,6 @@ asks for files of a model again while it loads it.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 from collections import Counter, defaultdict
@@ -26,18 +25,16 @@ LOOKED_AT: defaultdict[str, set[Path]] = defaultdict(set)  # repository -> folde
 LOOKING: Counter[str] = Counter()  # repositories whose descriptions are on the way
 
 
-@contextlib.contextmanager
-def looking(repo: str) -> Iterator[None]:
-    """In here, the description of a repository may be fetched, for which it is looked at afterwards."""
+def looked_at(repo: str, fetch: Callable[[], str]) -> Path:
+    """The folder of the cache that `fetch` puts the description of a repository into, for it to be looked at; nothing
+    more of such descriptions is taken afterwards.
+    """
     LOOKING[repo] += 1
     try:
-        yield
+        with checked_answers:
+            folder = Path(fetch())
     finally:
         LOOKING[repo] -= 1
-
-
-def looked_at(repo: str, folder: Path) -> Path:
-    """The folder of a description in the cache, beside which nothing more of the repository's descriptions is taken."""
     LOOKED_AT[repo].add(folder)
     return folder
 
@@ -111,9 +108,9 @@ def _others() -> Iterator[tuple[Any, str, Any]]:
     def method(check: Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:
         return functools.wraps(own)(lambda *args, **given: check(own, *args, **given))
 
-    places = ((file_download, "get_hf_file_metadata", _metadata), (HfApi, "repo_info", _info))
-    for owner, name, check in (*places, (HfApi, "list_repo_tree", _listed)):
-        yield owner, name, method(check, getattr(owner, name))
+    yield file_download, "get_hf_file_metadata", method(_metadata, file_download.get_hf_file_metadata)
+    yield HfApi, "repo_info", method(_info, HfApi.repo_info)
+    yield HfApi, "list_repo_tree", method(_listed, HfApi.list_repo_tree)
 
 
 # In here, whatever downloads from the Hub, the answers are checked before the library makes paths of them; one that
