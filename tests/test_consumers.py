@@ -305,6 +305,24 @@ def test_two_consumers_of_other_tensors_under_one_name_are_refused(pooled_artifa
         sbertconv.pack(pooled_artifact, tmp_path / "packed", ["sentence-transformers", "vespa"])
 
 
+def test_a_file_that_a_search_may_take_instead_gives_the_same(pooled_artifact: Path, tmp_path: Path) -> None:
+    """optimum takes the first model.onnx that the disk lists below the folder, in an order that nobody chose."""
+    names = ["triton", "semantic-kernel", "sentence-transformers"]
+    packed = sbertconv.pack(pooled_artifact, tmp_path / "packed", names).folder
+    graphs = [file.relative_to(packed).as_posix() for file in packed.rglob("model.onnx")]
+    assert len(graphs) == 3
+    (triton,) = (name for name in graphs if name.startswith("model_repository"))
+    assert (packed / triton).samefile(packed / "onnx/model.onnx")
+    both = ["sentence-transformers", "langchain4j"]
+    summed = cases.bert(cases.pooling("mean_sqrt_len_tokens"), st.Normalize())
+    sbertconv.to_onnx(summed, tmp_path / "summed", consumers=both)
+    assert sbertconv.load(tmp_path / "summed").artifact.manifest["consumers"].keys() == set(both)
+    several = cases.bert(cases.pooling(("cls", "mean")), st.Normalize())
+    with pytest.raises(sbertconv.ParityError, match=r"sentence-transformers by langchain4j/model\.onnx does not give"):
+        sbertconv.to_onnx(several, tmp_path / "several", consumers=both)
+    assert not (tmp_path / "several").exists()
+
+
 def test_what_is_registered_describes_the_zip(pooled_artifact: Path, tmp_path: Path) -> None:
     folder = sbertconv.pack(pooled_artifact, tmp_path / "packed", ["opensearch"]).folder
     body = read(folder, "opensearch/register.json")

@@ -27,7 +27,10 @@ class Consumer:
         layout: artifact, staging -> what is written besides the artifact's own files.
         read: packed folder, one batch of texts (pairs, for rerankers) -> the answers that it gives.
         over_limit: whether it cuts a text over the limit as encode() does; else only shorter ones are proven.
-        hidden: the meaning of the output `last_hidden_state` that it reads, empty: it reads none. A folder has one.
+        hidden: the meaning of the output `last_hidden_state` that its layout writes into the graph, empty: it leaves
+            the graph as it is. A folder has one.
+        searched: the file name that it looks for in all of the folder, to take the first as the disk lists them: each
+            must give the same; empty: it opens one path.
         form: the format that it opens.
         outputs: what a conversion for it writes first, in this order, unless outputs are asked for.
         precisions: precision -> its file, where it chooses among several in one folder; the folder's own is the first.
@@ -44,6 +47,7 @@ class Consumer:
     read: Callable[[Path, Sequence[Any]], Any]
     over_limit: bool = True
     hidden: str = ""
+    searched: str = ""
     form: str = "onnx"
     model_class: str = "SentenceTransformer"
     outputs: tuple[str, ...] = ()

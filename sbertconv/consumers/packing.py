@@ -117,7 +117,7 @@ def packed(
         with broken_files(source.folder):
             for graph in source.manifest["graphs"]:
                 rename_graph(staging.folder, graph, names)
-            for row in rows:
+            for row in sorted(rows, key=lambda row: not row.hidden):  # the graph is changed before it is linked
                 row.layout(artifact, staging)
                 write_variants(row, variants, staging)
             written = staging.manifest({**artifact.manifest, "consumers": {}})
@@ -191,11 +191,12 @@ def proven_for(
     try:
         checks = [compared(row, models[row.form], written.folder, rule) for row in rows]
         more = [compared_variants(row, variants, written.folder, rule) for row in rows]
+        likewise = [check for row in rows for check in compared_namesakes(row, models[row.form], written.folder, rule)]
     finally:
         forget()
     again = [same_answers(open_model(before), open_model(written))] if before else []
     within = [check for found in more for check in found.values()]
-    report = ParityReport("onnx", str(rule), (*checks, *within, *again), 0.0, "")
+    report = ParityReport("onnx", str(rule), (*checks, *within, *likewise, *again), 0.0, "")
     if not report.passed:
         worst = report.worst
         held = {row.name: f"gate of {row.gate}" for row in rows if row.gate}.get(worst.name, f"rule is {rule}")
@@ -232,6 +233,14 @@ def compared_variants(row: Consumer, variants: Found, folder: Path, rule: Tolera
         )
         for precision, read in readers(row, variants).items()
     }
+
+
+def compared_namesakes(row: Consumer, model: Any, folder: Path, rule: Tolerance) -> Iterator[Check]:
+    """The reader on every other file of the name that it searches the folder for."""
+    for file in sorted(folder.rglob(row.searched)) if row.searched else ():
+        name = file.relative_to(folder).as_posix()
+        read = partial(row.read, file=name)  # type: ignore[call-arg]
+        yield compared(replace(row, name=f"{row.name} by {name}", read=read), model, folder, rule)
 
 
 def with_names(manifest: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> Any:

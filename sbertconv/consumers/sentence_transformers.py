@@ -17,9 +17,9 @@ from sbertconv.consumers.refusals import all_of, has_config, has_limit, has_outp
 OPENVINO = "openvino/openvino_model.xml"
 
 
-def read_optimum(folder: Path, texts: Sequence[str]) -> np.ndarray:
+def read_optimum(folder: Path, texts: Sequence[str], file: str = "onnx/model.onnx") -> np.ndarray:
     """last_hidden_state of the graph, then the modules of modules.json."""
-    return read_modules(folder, texts, lambda encodings: run(folder / "onnx/model.onnx", encodings, HIDDEN))
+    return read_modules(folder, texts, lambda encodings: run(folder / file, encodings, HIDDEN))
 
 
 def read_optimum_intel(folder: Path, texts: Sequence[str]) -> np.ndarray:
@@ -64,6 +64,7 @@ ROWS = (
         hidden_layout,
         read_optimum,
         hidden="tokens",
+        searched="model.onnx",
         outputs=(SENTENCE, TOKENS),
     ),
     Consumer(
