@@ -1317,6 +1317,17 @@ def test_a_first_file_without_rows_has_its_columns(embed: EmbedTable, tmp_path: 
     assert embed_tables(embed, str(tmp_path / "*.parquet"), tmp_path / "out").rows == 2
 
 
+def test_a_table_of_other_ranges_is_not_gone_on_with(static_artifact: Path, tmp_path: Path) -> None:
+    pq.write_table(numbered(6), tmp_path / "rows.parquet")
+    embed, rows = EmbedTable(folder=str(static_artifact), precision="int8"), str(tmp_path / "rows.parquet")
+    size = sbertconv.load(static_artifact).encode("a").size
+    given = replace(embed, ranges=((-1.0,) * size, (1.0,) * size))
+    for same in (given, given, embed):  # said, said again, and left to the table
+        embed_tables(same, rows, tmp_path / "out")
+    with pytest.raises(UnsupportedOptionError, match="begun with other ranges"):
+        embed_tables(replace(embed, ranges=((-2.0,) * size, (1.0,) * size)), rows, tmp_path / "out")
+
+
 def test_the_ranges_of_int8_need_no_file_that_is_skipped(static_artifact: Path, tmp_path: Path) -> None:
     pq.write_table(numbered(3), tmp_path / "a.parquet")
     (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:100])

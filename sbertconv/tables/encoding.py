@@ -137,7 +137,10 @@ def embed_tables(
         files = ledger.named(files)
         summary = Summary(files=len(files), there=sum(ledger.done(file).rows for file in files))
         header, where = ledger.header or header_of(embed, options, files), ledger.store.ledger
-        embed = replace(embed, ranges=ranges_in(header, where))
+        ranges = ranges_in(header, where)
+        if embed.ranges not in (None, ranges):
+            raise UnsupportedOptionError(f"{output}: begun with other ranges.\nUse those, or choose another folder.")
+        embed = replace(embed, ranges=ranges)
         schema, nulls_are_bad = schema_in(header, where), options.nulls == "error"
         opened = cluster(embed, options.workers) if cluster else None  # before a line is written: it may not be there
         if not ledger.header:
