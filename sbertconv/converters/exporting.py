@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sbertconv.converters.branches import SIDES, Answers, Said, answers_of
 from sbertconv.converters.places import line_running
+from sbertconv.converters.repeated import same_layers_once
 from sbertconv.source.torch_compat import (
     BranchOnData,
     in_example,
@@ -66,7 +67,8 @@ def _program(
     """
     export = partial(torch.export.export, module, args, kwargs, dynamic_shapes=shapes, strict=False)
     try:
-        program = export()
+        with same_layers_once(module):
+            program = export()
     except BranchOnData:
         answers = answers_of(module, args, kwargs)
         if not answers:

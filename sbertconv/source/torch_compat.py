@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from operator import getitem
 from typing import Any, cast
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, snapshot_fake, track_tensor_tree
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode as BranchOnData
 from torch.fx.experimental.symbolic_shapes import free_symbols
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 Operator = private(private(torch, "_ops", "torch"), "OpOverload", "torch")
+SIZES = (torch.SymInt, torch.SymFloat, torch.SymBool)
 CAST: Any = private(torch.ops.aten, "_to_copy", "torch").default  # of a tensor to another dtype or device
 
 
@@ -161,3 +164,53 @@ def scan(*args: Any, **options: Any) -> Any:
     from torch._higher_order_ops.scan import scan as found
 
     return found(*args, **options)
+
+
+def tracer_running() -> Any:
+    """The tracer whose graph gets a node for every operation, or None."""
+    mode = get_proxy_mode()
+    return None if mode is None else mode.tracer
+
+
+def node_of(value: Any, tracer: Any) -> Any:
+    """The node of a tensor in a tracer's graph, or None."""
+    if not isinstance(value, torch.Tensor):
+        return None
+    return get_proxy_slot(value, tracer, None, lambda found: found.proxy.node)
+
+
+def path_of(module: torch.nn.Module, tracer: Any) -> str:
+    """The name of a module below the root of a trace."""
+    return str(tracer.path_of_module(module))
+
+
+def like(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of a trace with the shape of another one."""
+    found: Any = snapshot_fake(tensor)
+    return found.requires_grad_(tensor.requires_grad) if tensor.requires_grad else found
+
+
+def follow(tensor: torch.Tensor, node: torch.fx.Node, tracer: Any) -> torch.Tensor:
+    """Say that a node gives a tensor of a trace from now on."""
+    return track_tensor_tree(tensor, torch.fx.Proxy(node, tracer), constant=None, tracer=tracer)
+
+
+def is_call(node: torch.fx.Node) -> bool:
+    """Whether a node calls an operator, takes one of its answers or computes a size, and finds no size in data."""
+    is_known = isinstance(node.target, Operator) or node.target is getitem or isinstance(node.meta.get("val"), SIZES)
+    return is_known and "unbacked_bindings" not in node.meta
+
+
+def written(node: torch.fx.Node) -> list[torch.fx.Node]:
+    """The nodes whose tensors a call writes into."""
+    if not writes(node.target):
+        return []
+    arguments = private(node.target, "_schema", "torch").arguments
+    given = {**dict(zip((argument.name for argument in arguments), node.args, strict=False)), **node.kwargs}
+    return [leaf for argument in arguments if argument.is_write for leaf in tree_flatten(given.get(argument.name))[0]]
+
+
+def memory(*nodes: torch.fx.Node) -> list[int]:
+    """Where the tensors of nodes of a trace lie."""
+    values = tree_flatten([node.meta.get("val") for node in nodes])[0]
+    return [storage_of(value) for value in values if isinstance(value, torch.Tensor)]
