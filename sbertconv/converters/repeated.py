@@ -22,6 +22,7 @@ from torch.fx import Node
 from sbertconv.source.torch_compat import (
     follow,
     is_call,
+    is_size,
     like,
     memory,
     node_of,
@@ -303,6 +304,6 @@ def nodes_behind(last: Node, outputs: set[Node]) -> list[Node]:
         return []
     due = set(outputs)
     for node in reversed(nodes):
-        if node in due or node.is_impure():
+        if node in due or not is_size(node):
             due |= {node, *node.all_input_nodes}
     return [node for node in nodes if node in due]

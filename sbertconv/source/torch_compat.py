@@ -197,8 +197,13 @@ def follow(tensor: torch.Tensor, node: torch.fx.Node, tracer: Any) -> torch.Tens
 
 def is_call(node: torch.fx.Node) -> bool:
     """Whether a node calls an operator, takes one of its answers or computes a size, and finds no size in data."""
-    is_known = isinstance(node.target, Operator) or node.target is getitem or isinstance(node.meta.get("val"), SIZES)
+    is_known = isinstance(node.target, Operator) or node.target is getitem or is_size(node)
     return is_known and "unbacked_bindings" not in node.meta
+
+
+def is_size(node: torch.fx.Node) -> bool:
+    """Whether a node computes a size, or says something of one."""
+    return isinstance(node.meta.get("val"), SIZES)
 
 
 def written(node: torch.fx.Node) -> list[torch.fx.Node]:
