@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sbertconv.artifact.folder import Artifact, folder_hash, folder_name, inside, read_artifact
 from sbertconv.errors import ArtifactError, require
 from sbertconv.tables.embedding import EmbedTable
-from sbertconv.tables.workers import Worker, WorkerDiedError, embed_bytes, reaching
+from sbertconv.tables.workers import Worker, WorkerDiedError, answer_to, reaching, table_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -123,9 +123,9 @@ class Embed:
         """The batch with its vectors."""
         return self.embed(batch)
 
-    def embed_bytes(self, table: bytes) -> bytes:
-        """The same in Arrow's stream format."""
-        return embed_bytes(self.embed, table)
+    def answer_to(self, table: bytes) -> tuple[bytes, bytes]:
+        """The same of a table in Arrow's stream format, or the error."""
+        return answer_to(self.embed, table)
 
 
 def resources() -> dict[str, Any]:
@@ -180,12 +180,10 @@ class Actor:
         import ray
 
         try:
-            found: bytes = ray.get(self.handle.embed_bytes.remote(table))
+            answer = ray.get(self.handle.answer_to.remote(table))
         except ray.exceptions.RayActorError as error:
             raise WorkerDiedError(f"An actor ended: {error}\nCheck the memory: each holds the model.") from error
-        except ray.exceptions.RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, Exception) else error) from None
-        return found
+        return table_in(answer)
 
     def close(self) -> None:
         """Let Ray have the actor's CPUs back."""

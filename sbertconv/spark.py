@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbertconv.artifact.folder import folder_hash, folder_name, read_artifact
-from sbertconv.errors import UnsupportedOptionError, require
+from sbertconv.errors import SbertconvError, UnsupportedOptionError, error_text, require
 from sbertconv.tables.embedding import EMBEDDING, EmbedTable, check_apart, check_column, kept_columns
-from sbertconv.tables.workers import Worker, embed_bytes, reaching
+from sbertconv.tables.workers import Worker, answer_to, reaching, table_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,9 +77,9 @@ class Located:
             columns = [as_lists(column) for column in table.columns]
             yield from pa.table(columns, names=table.column_names).to_batches()
 
-    def rows(self, table: bytes) -> bytes:
-        """A part of a table in Arrow's stream format."""
-        return embed_bytes(self.here, table)
+    def answer_to(self, table: bytes) -> tuple[bytes, bytes]:
+        """A worker's answer to a part of a table in Arrow's stream format."""
+        return answer_to(self.here, table)
 
 
 def as_lists(column: Any) -> Any:
@@ -214,12 +214,19 @@ class Task:
 
     def __init__(self, context: Any, located: Located) -> None:
         self.context = context
-        self.run = partial(Located.rows, located)
+        self.run = partial(Located.answer_to, located)
 
     def __call__(self, table: bytes) -> bytes:
-        """Embed one part."""
-        (found,) = self.context.parallelize([table], 1).map(self.run).collect()
-        return bytes(found)
+        """Embed one part.
+
+        Raises:
+            SbertconvError: of the model; or if Spark has lost the task for good, or is gone itself.
+        """
+        try:
+            (answer,) = self.context.parallelize([table], 1).map(self.run).collect()
+        except Exception as error:  # of Py4J, of Spark, or of the connection to it
+            raise SbertconvError(f"Spark ended a task: {error_text(error, 3)}\nLook at its log.") from error
+        return table_in(answer)
 
     def close(self) -> None:
         """Nothing to let go: the session is not this worker's."""

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from conftest import COMMAND, TEXTS, run_process, run_python
 
 import sbertconv
-from sbertconv import UnsupportedOptionError
+from sbertconv import SbertconvError, UnsupportedOptionError
 from sbertconv.tables.embedding import EmbedTable
 from sbertconv.tables.encoding import TableOptions, embed_tables
 from sbertconv.tables.stores import LEDGER
@@ -246,6 +247,9 @@ def test_tables_on_spark(spark: Any, rows: Path, static_artifact: Path, tmp_path
     for name, cluster in {"due": None, "out": workers}.items():
         embed_tables(embed, str(rows), tmp_path / name, options, cluster=cluster)
     assert output(tmp_path / "out") == output(tmp_path / "due")
+    with pytest.raises(SbertconvError, match="nope"):  # told by a worker, in its own words
+        asked = replace(embed, encode={"prompt_name": "nope"})
+        embed_tables(asked, str(rows), tmp_path / "none", options, cluster=workers)
 
 
 @NEEDS_SPARK

@@ -138,6 +138,7 @@ def test_no_option_is_ignored_where_the_model_is_a_keras_model(name: str, tmp_pa
         ("cosine 0.9 < 0.99 (min_cosine=)", "cosine 0.9 < 0.99 (--min-cosine)"),
         ("normalize_embeddings=: no", "--normalize: no"),
         ("KERAS_BACKEND=torch", "KERAS_BACKEND=torch"),
+        ("top_k=[a]/top_k=064/x.txt, truncate_dim=064: no", "top_k=[a]/top_k=064/x.txt, truncate_dim=064: no"),
         ("proof_budget=-0.5 (have: 0 and more)", "--proof-budget -0.5 (have: 0 and more)"),
     ],
 )

@@ -1259,7 +1259,7 @@ def test_workers_share_one_part_and_its_rows_stay_in_order(
                 both.wait(60)
             self.first = False
             taken.append(id(self))
-            return workers.embed_bytes(embed, table)
+            return workers.table_in(workers.answer_to(embed, table))
 
         def close(self) -> None:
             pass

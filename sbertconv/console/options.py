@@ -234,7 +234,10 @@ def in_command_words(message: str, flags: Mapping[str, tuple[str, str]]) -> str:
         flag, off = flags[found["name"]]
         if found["value"] is None:
             return flag
-        value = ast.literal_eval(found["value"])
+        try:
+            value = ast.literal_eval(found["value"])
+        except (ValueError, SyntaxError):  # no value, but part of a name, as in `year=064`
+            return str(found[0])
         if isinstance(value, bool):
             return flag if value else off or f"no {flag}"
         if isinstance(value, tuple):
@@ -243,7 +246,10 @@ def in_command_words(message: str, flags: Mapping[str, tuple[str, str]]) -> str:
         return " ".join(f"{flag} {shlex.quote(str(part))}" for part in parts)
 
     names = "|".join(sorted(flags, key=len, reverse=True))
-    return re.sub(rf"\b(?P<name>{names})=(?P<value>{VALUE})?", spelled, message)
+    in_a_name = r"[\w/\\]"  # of a file, as in `year=2024/top_k=5`
+    return re.sub(
+        rf"(?<!{in_a_name})(?P<name>{names})=(?:(?P<value>{VALUE})(?!{in_a_name})|(?![^\s,:;.)]))", spelled, message
+    )
 
 
 def flags_of(command: Any) -> dict[str, tuple[str, str]]:

@@ -86,9 +86,25 @@ def from_bytes(content: bytes) -> pa.Table:
     return pa.ipc.open_stream(content).read_all()
 
 
-def embed_bytes(embed: EmbedTable, table: bytes) -> bytes:
-    """What a worker does."""
-    return to_bytes(embed(from_bytes(table)))
+def answer_to(embed: EmbedTable, table: bytes) -> tuple[bytes, bytes]:
+    """A worker's answer to a table: DONE and that with its vectors, or FAILED and the pickled error, of this package."""
+    try:
+        return DONE, to_bytes(embed(from_bytes(table)))
+    except Exception as error:
+        known = error if isinstance(error, SbertconvError) else SbertconvError(error_text(error, 3))
+        return FAILED, pickle.dumps(known)
+
+
+def table_in(answer: tuple[bytes, bytes]) -> bytes:
+    """The table of a worker's answer.
+
+    Raises:
+        SbertconvError: if it is an error.
+    """
+    state, content = answer
+    if state == FAILED:
+        raise pickle.loads(content)
+    return content
 
 
 class Process:
@@ -112,13 +128,11 @@ class Process:
             for content in (*self.unsaid, table):
                 send(self.process.stdin, content)
             self.unsaid.clear()
-            state, content = receive(self.process.stdout), receive(self.process.stdout)
+            answer = receive(self.process.stdout), receive(self.process.stdout)
         except (OSError, EOFError) as error:
             code = self.process.wait()
             raise WorkerDiedError(f"A worker ended with {code}.\nCheck the memory: each holds the model.") from error
-        if state == FAILED:
-            raise pickle.loads(content)
-        return content
+        return table_in(answer)
 
     def close(self) -> None:
         """End it."""
@@ -166,16 +180,8 @@ def serve() -> None:
         except EOFError:
             return
         try:
-            state, content = DONE, embed_bytes(embed, table)
-        except Exception as error:
-            known = isinstance(error, SbertconvError)
-            state, content = (
-                FAILED,
-                pickle.dumps(error if known else SbertconvError(f"{type(error).__name__}: {error}")),
-            )
-        try:
-            send(answers, state)
-            send(answers, content)
+            for content in answer_to(embed, table):
+                send(answers, content)
         except BrokenPipeError:  # whoever asked is gone
             with_no_error(answers.close)
             return
