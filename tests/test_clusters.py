@@ -247,8 +247,8 @@ def test_tables_on_spark(spark: Any, rows: Path, static_artifact: Path, tmp_path
     for name, cluster in {"due": None, "out": workers}.items():
         embed_tables(embed, str(rows), tmp_path / name, options, cluster=cluster)
     assert output(tmp_path / "out") == output(tmp_path / "due")
+    asked = replace(embed, encode={"prompt_name": "nope"})
     with pytest.raises(SbertconvError, match="nope"):  # told by a worker, in its own words
-        asked = replace(embed, encode={"prompt_name": "nope"})
         embed_tables(asked, str(rows), tmp_path / "none", options, cluster=workers)
 
 

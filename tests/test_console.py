@@ -189,6 +189,7 @@ def test_models_folders_and_engines_are_completed(cache: Path, tmp_path: Path, m
     assert complete_converted("./mo") == ["./more.keras"]
     assert complete_converted("h") == ["hub/"]
     assert complete_engine("open") == ["openvino"]
+    assert complete_model("~nobody-of-that-name/") == []
 
 
 # Dry runs

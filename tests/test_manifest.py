@@ -86,6 +86,7 @@ WRONG: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
         "graphs[0].outputs has no indices",
     ),
     "a check": (("parity", "checks", 0, "texts"), MISSING, "parity.checks[0].texts is missing"),
+    "a size of no file": (("files", "onnx/model.onnx", "size"), 10**80, "files.onnx/model.onnx.size: "),
     "a size": (("files", "onnx/model.onnx", "size"), "big", "files.onnx/model.onnx.size: expected int, got str"),
 }
 

@@ -21,6 +21,7 @@ from test_parity import USUAL_CHECKS
 
 import sbertconv
 from sbertconv.artifact.folder import Artifact, read_artifact
+from sbertconv.converters.torch.backend import save_program
 from sbertconv.corpus.texts import inputs_of
 
 NAMES = (*cases.TORCH_ARCHITECTURES, *cases.TORCH_MODULES)
@@ -252,3 +253,11 @@ def test_a_damaged_program_is_named(converted: Callable[[str], Artifact], copy_o
     file.write_bytes(b"x" * file.stat().st_size)
     with pytest.raises(sbertconv.ArtifactError, match=r"model\.pt2: not a readable PyTorch program"):
         sbertconv.load(folder, format="torch").encode(TEXTS)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_an_error_of_the_disk() -> None:
+    """PyTorch's own writer ends the process."""
+    program = torch.export.export(torch.nn.Linear(3, 3), (torch.ones(2, 3),))
+    with pytest.raises(OSError, match="No space left on device"):
+        save_program(program, None, Path("/dev/full"))  # type: ignore[arg-type]  # the route is for other errors

@@ -297,7 +297,7 @@ class GraphSection(TypedDict):
 class File(TypedDict):
     """A file of the folder."""
 
-    size: Annotated[int, key("bytes", ge=0)]
+    size: Annotated[int, key("bytes", ge=0, le=2**63 - 1)]
     sha256: Annotated[str, key("its hash, in hex", pattern="^[0-9a-f]{64}$")]
 
 

@@ -48,8 +48,12 @@ def with_suggestion(message: str) -> str:
 def _entries(incomplete: str) -> Iterator[tuple[str, Path]]:
     """The entries of a folder that a path begun so may mean, as the user would go on writing it."""
     written = incomplete[: incomplete.rfind("/") + 1]
-    folder = Path(written or ".").expanduser()
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    try:
+        folder = Path(written or ".").expanduser()
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    except (OSError, RuntimeError, ValueError):  # nobody of that name, a folder that is not ours to read
+        return
+    for path in paths:
         if not path.name.startswith(".") and f"{written}{path.name}".startswith(incomplete):
             yield f"{written}{path.name}", path
 

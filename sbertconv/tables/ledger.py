@@ -20,7 +20,7 @@ NOTHING: Mapping[str, Any] = {"nothing": None}  # in the place of a key that is 
 
 
 def is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 2**63
 
 
 def is_name(value: Any) -> bool:

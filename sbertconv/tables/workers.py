@@ -87,7 +87,7 @@ def from_bytes(content: bytes) -> pa.Table:
 
 
 def answer_to(embed: EmbedTable, table: bytes) -> tuple[bytes, bytes]:
-    """A worker's answer to a table: DONE and that with its vectors, or FAILED and the pickled error, of this package."""
+    """A worker's answer to a table: DONE and that with its vectors; or FAILED and a pickled error of this package."""
     try:
         return DONE, to_bytes(embed(from_bytes(table)))
     except Exception as error:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -163,10 +164,39 @@ def save_program(program: torch.export.ExportedProgram, route: PlannedRoute, pat
 
     Raises:
         UnsupportedModuleError: if the format has no room for one of the program's operations.
+        OSError: of the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _explained("save", route), quiet():
-        torch.export.save(program, path)
+    with _explained("save", route), quiet(), path.open("wb", buffering=0) as file:
+        kept = _ErrorsKept(file)
+        torch.export.save(program, kept)
+        if kept.error:
+            raise kept.error
+
+
+class _ErrorsKept(io.RawIOBase):
+    """A file that is written to, and keeps its first error: PyTorch's writer ends the process if it meets one while it
+    is let go.
+    """
+
+    def __init__(self, file: io.FileIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        return self.file.seek(place, whence)
+
+    def write(self, content: Any) -> int:
+        try:
+            rest = memoryview(content)
+            while len(rest) and not self.error:
+                rest = rest[self.file.write(rest) :]
+        except OSError as error:
+            self.error = error
+        return len(content)
 
 
 @contextlib.contextmanager
