@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import os
 import pickle
 import shutil
@@ -387,6 +388,15 @@ def test_the_base_of_an_adapter_is_looked_at(
         sbertconv.inspect(folder)
 
 
+@pytest.mark.parametrize("limit", [-math.inf, math.inf, math.nan, -1])
+def test_a_limit_that_is_no_length_is_none(limit: float, bert_folder: Path, copy_of: Callable[[Path], Path]) -> None:
+    folder = copy_of(bert_folder)
+    (folder / "sentence_bert_config.json").unlink()
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": limit}), "utf-8")
+    assert sbertconv.inspect(folder)["max_seq_length"] == 64  # its positions
+
+
 @pytest.mark.parametrize("length", [100, 10**9])
 def test_a_model_that_does_not_take_what_its_limit_says_is_one_error(
     length: int, bert_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
@@ -689,6 +699,15 @@ def test_a_pipe_beside_a_saved_model_is_one_error(name: str, tmp_path: Path) -> 
     (tmp_path / name).parent.mkdir(exist_ok=True)
     os.mkfifo(tmp_path / name)
     with pytest.raises(ArtifactError, match="which is no file and may never end"):
+        check_saved_model(saved_model(tmp_path / "saved_model.pb"))
+
+
+def test_a_fingerprint_that_tensorflow_cannot_read_is_one_error(tmp_path: Path) -> None:
+    """It would go on, with a traceback in its log."""
+    from sbertconv.runtime.saved_models import check_saved_model
+
+    (tmp_path / "fingerprint.pb").write_bytes(b"\xff" * 9)
+    with pytest.raises(ArtifactError, match=r"fingerprint\.pb: not a readable SavedModel"):
         check_saved_model(saved_model(tmp_path / "saved_model.pb"))
 
 

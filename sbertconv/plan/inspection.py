@@ -241,7 +241,7 @@ def _max_seq_length(source: Source, config: Mapping[str, Any]) -> int | None:
             *(read_json(file).get("model_max_length") for file in tokenizers if file.is_file()),
             config.get("max_position_embeddings"),
         ]
-    return next((int(c) for c in candidates if isinstance(c, (int, float)) and c < LARGEST_LIMIT), None)
+    return next((int(c) for c in candidates if isinstance(c, (int, float)) and 0 <= c < LARGEST_LIMIT), None)
 
 
 DESCRIPTIONS: Mapping[str, Callable[[Source], dict[str, Any]]] = {

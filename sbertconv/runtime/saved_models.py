@@ -28,6 +28,7 @@ STATEFUL = {"Assert", "AssignVariableOp", "Case", "DisableCopyOnRead", "HashTabl
             "StatefulPartitionedCall", "VarHandleOp", "VarIsInitializedOp", "While"}  # fmt: skip
 CHECKPOINTS = re.compile(r"Save(Slices|V2)?|Restore(Slice|V2)?|MergeV2Checkpoints|ShardedFilename|RestoreV2")
 SAVING = re.compile(r"__inference__traced_(save|restore)_[0-9]{1,9}")  # functions with which variables are loaded
+FINGERPRINT = "fingerprint.pb"
 OPENED = "saved_model.pb"  # which TensorFlow opens, whatever file of its folder was looked at
 # TensorType of LiteRT's schema -> bytes of a number: FLOAT32, FLOAT16, INT32, UINT8, INT64, BOOL, INT16, INT8, FLOAT64,
 # UINT64, UINT32, UINT16
@@ -48,14 +49,13 @@ def check_saved_model(file: Path) -> None:
     Raises:
         ArtifactError: naming every such operation.
     """
-    from tensorflow.core.protobuf import saved_model_pb2
+    from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 
-    try:
-        saved = saved_model_pb2.SavedModel.FromString(read_bytes(file, most=LARGEST_GRAPH))
-    except ArtifactError:
-        raise
-    except Exception as error:  # DecodeError of protobuf, whose place differs by version
-        raise ArtifactError(f"{file}: not a readable SavedModel: {error}\n{CONVERT_AGAIN}") from error
+    saved = _parsed(saved_model_pb2.SavedModel, file)
+    if (
+        fingerprint := file.parent / FINGERPRINT
+    ).is_file():  # TensorFlow goes on without one that it cannot read, loudly
+        _parsed(fingerprint_pb2.FingerprintDef, fingerprint)
     problems = {f"the operation {name}" for meta in saved.meta_graphs for name in _operations(meta)}
     if file.name != OPENED:
         problems.add(f"{OPENED} beside it, which TensorFlow would open in its place")
@@ -65,6 +65,20 @@ def check_saved_model(file: Path) -> None:
     inside = (path for path in sorted(file.parent.rglob("*")) if not path.is_file() and not path.is_dir())
     problems.update(f"{path.name}, which is no file and may never end" for path in inside)
     _refuse(file, sorted(problems))
+
+
+def _parsed(kind: Any, file: Path) -> Any:
+    """The message in a file.
+
+    Raises:
+        ArtifactError: if it is none of this kind.
+    """
+    try:
+        return kind.FromString(read_bytes(file, most=LARGEST_GRAPH))
+    except ArtifactError:
+        raise
+    except Exception as error:  # DecodeError of protobuf, whose place differs by version
+        raise ArtifactError(f"{file}: not a readable SavedModel: {error}\n{CONVERT_AGAIN}") from error
 
 
 def _shapes(message: Any) -> Iterator[tuple[int, ...]]:
