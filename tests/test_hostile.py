@@ -32,6 +32,7 @@ from sbertconv.artifact.json_reading import read_json
 from sbertconv.artifact.manifest import problems_of
 from sbertconv.artifact.tokenizer_file import rust_errors
 from sbertconv.runtime.images import pixel_values
+from sbertconv.source.checkpoints import scores_pairs
 
 PACKED_MANIFEST = f"/sbertconv/{MANIFEST}"
 
@@ -395,6 +396,12 @@ def test_a_limit_that_is_no_length_is_none(limit: float, bert_folder: Path, copy
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": limit}), "utf-8")
     assert sbertconv.inspect(folder)["max_seq_length"] == 64  # its positions
+
+
+def test_a_classifier_whose_labels_are_null_has_those_of_transformers() -> None:
+    described = {"architectures": ["BertForSequenceClassification"], "num_labels": None}
+    assert not scores_pairs(described)
+    assert scores_pairs({**described, "num_labels": 1})
 
 
 @pytest.mark.parametrize("length", [100, 10**9])

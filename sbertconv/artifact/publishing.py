@@ -153,7 +153,9 @@ def stage(target: str | Path, *, overwrite: bool = False) -> Iterator[Staging]:
     try:
         yield staging
     except SbertconvError as error:  # what is staged is in nobody's words
-        error.args = tuple(part.replace(f"{staging.folder}", f"{target}") for part in error.args)
+        error.args = tuple(
+            part.replace(f"{staging.folder}", f"{target}") if isinstance(part, str) else part for part in error.args
+        )
         raise
     except OSError as error:
         raise ArtifactError(

@@ -34,8 +34,9 @@ def scores_pairs(config: Mapping[str, Any]) -> bool:
 
 
 def _label_count(config: Mapping[str, Any]) -> int:
-    """Transformers leaves the labels out of config.json where there are two."""
-    return len(config.get("id2label") or ()) or int(config.get("num_labels", 2))
+    """Transformers leaves the labels out of config.json where there are two, and reads null so."""
+    count = config.get("num_labels")
+    return len(config.get("id2label") or ()) or (2 if count is None else int(count))
 
 
 def stanford_colbert(config: Mapping[str, Any]) -> bool:

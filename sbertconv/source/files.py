@@ -277,7 +277,7 @@ LABELS = or_null(f"a number up to {MOST_LABELS:,}", lambda value: is_number(valu
 MOST_POSITIONS = 1 << 24  # models make a table of them, whatever their weights are
 POSITIONS = or_null(
     f"a number up to {MOST_POSITIONS:,}",
-    lambda value: (is_number(value) and value <= MOST_POSITIONS) or isinstance(value, (list, dict)),
+    lambda value: (is_number(value) and abs(value) <= MOST_POSITIONS) or isinstance(value, (list, dict)),
 )
 
 # Keywords of from_pretrained() that unpickle, fetch code, or name places on this machine
