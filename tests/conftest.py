@@ -10,13 +10,14 @@ import hashlib
 import importlib
 import importlib.util
 import io
+import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,35 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+MISSING = object()
+
+
 def snapshot(folder: Path) -> dict[str, str]:
     """Every file below a folder and its hash; folders count too, so that an empty one left behind shows up."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "dir"
         for path in sorted(folder.rglob("*"))
     }
+
+
+def change_manifest(folder: Path, change: Callable[[Any], object]) -> Path:
+    """Change the manifest of a folder, and give the folder."""
+    file = folder / "sbertconv.json"
+    manifest = json.loads(file.read_text(encoding="utf-8"))
+    change(manifest)
+    file.write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+def put(content: Any, keys: Sequence[str | int], value: Any) -> None:
+    """Put a value into nested dicts and lists, or take out the one that is there."""
+    *ways, last = keys
+    for way in ways:
+        content = content[way]
+    if value is MISSING:
+        del content[last]
+    else:
+        content[last] = value
 
 
 @pytest.fixture(scope="session")

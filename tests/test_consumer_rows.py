@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import onnxruntime
 import pytest
 import tiny
 import torch
-from conftest import importable
+from conftest import change_manifest, importable
 from sentence_transformers.sentence_transformer import modules as st
 
 import sbertconv
@@ -91,14 +90,6 @@ def test_late_interaction_is_packed_for_both_that_know_its_markers(colbert_artif
         np.testing.assert_array_equal(ours, theirs)
 
 
-def changed(folder: Path, change: Callable[[Any], None]) -> Path:
-    """The folder, its manifest changed."""
-    manifest = json.loads((folder / "sbertconv.json").read_text(encoding="utf-8"))
-    change(manifest)
-    (folder / "sbertconv.json").write_text(json.dumps(manifest), encoding="utf-8")
-    return folder
-
-
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -109,7 +100,7 @@ def changed(folder: Path, change: Callable[[Any], None]) -> Path:
 def test_late_interaction_without_its_expansion_is_refused(
     name: str, expected: str, copy_of: Any, colbert_artifact: Path, tmp_path: Path
 ) -> None:
-    folder = changed(
+    folder = change_manifest(
         copy_of(colbert_artifact), lambda said: said["graphs"][0]["tokenizer"].update(query_expansion=None)
     )
     with pytest.raises(sbertconv.UnsupportedOptionError, match=expected):
@@ -117,7 +108,7 @@ def test_late_interaction_without_its_expansion_is_refused(
 
 
 def test_other_markers_are_found_out(copy_of: Any, colbert_artifact: Path, tmp_path: Path) -> None:
-    folder = changed(copy_of(colbert_artifact), lambda said: said["prompts"].update(query="[unused1]"))
+    folder = change_manifest(copy_of(colbert_artifact), lambda said: said["prompts"].update(query="[unused1]"))
     with pytest.raises(sbertconv.ParityError, match="vespa does not give"):
         sbertconv.pack(folder, tmp_path / "packed", ["vespa"])
     assert not (tmp_path / "packed").exists()
@@ -203,7 +194,7 @@ def test_a_precision_of_other_weights_is_refused(precisions: dict[str, Path], tm
 def test_a_precision_that_does_not_say_what_it_keeps_is_refused(
     precisions: dict[str, Path], copy_of: Any, tmp_path: Path
 ) -> None:
-    silent = changed(copy_of(precisions["int8"]), lambda said: said.pop("parity"))
+    silent = change_manifest(copy_of(precisions["int8"]), lambda said: said.pop("parity"))
     with pytest.raises(sbertconv.UnsupportedOptionError, match=r"what it keeps of the original \(parity.quality\)"):
         sbertconv.pack(precisions["fp32"], tmp_path / "packed", ["transformers.js"], precisions=[silent])
 

@@ -12,7 +12,7 @@ from typing import Any
 import class_cases
 import numpy as np
 import pytest
-from conftest import TEXTS
+from conftest import MISSING, TEXTS, put
 
 import sbertconv
 from sbertconv import ArtifactError, SbertconvError
@@ -21,7 +21,6 @@ from sbertconv.artifact.kinds import MODEL_CLASSES
 from sbertconv.artifact.manifest import MOST_PARTS, problems_of
 from sbertconv.runtime.maxsim import SIMILARITIES
 
-MISSING = object()
 # what is wrong -> (the keys that lead to the value, the value, what the message says)
 WRONG: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
     "a prompt": (("prompts", "query"), 1, "prompts.query: expected str, got int"),
@@ -113,14 +112,7 @@ def content(static_artifact: Path) -> dict[str, Any]:
 def changed(content: Any, keys: tuple[str | int, ...], value: Any) -> Any:
     """A copy with one value replaced or taken out."""
     made = copy.deepcopy(content)
-    *ways, last = keys
-    place = made
-    for way in ways:
-        place = place[way]
-    if value is MISSING:
-        del place[last]
-    else:
-        place[last] = value
+    put(made, keys, value)
     return made
 
 

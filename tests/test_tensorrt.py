@@ -6,7 +6,6 @@ No machine of the suite has TensorRT or a GPU. Where both are, the last test bui
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import pickle
 import re
@@ -22,7 +21,7 @@ import numpy as np
 import onnx_ir
 import onnxruntime
 import pytest
-from conftest import ROOT, TEXTS, Ran, run_process, snapshot
+from conftest import MISSING, ROOT, TEXTS, Ran, change_manifest, put, run_process, snapshot
 
 import sbertconv
 from sbertconv.artifact.folder import MANIFEST, read_artifact
@@ -61,12 +60,6 @@ def has_gpu() -> bool:
 def tensorrt_folder(built_once: Any, bert_folder: Path) -> Path:
     """The BERT model converted for TensorRT; do not write to it."""
     return Path(built_once("bert-tensorrt", lambda folder: sbertconv.to_onnx(bert_folder, folder, target="tensorrt")))
-
-
-def change_manifest(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    change(found)
-    (folder / MANIFEST).write_text(json.dumps(found), encoding="utf-8")
 
 
 # The graph
@@ -463,7 +456,7 @@ def test_a_plan_with_the_name_of_another_file_is_refused(
 @pytest.mark.parametrize(
     ("keys", "value", "said"),
     [
-        ((), None, " is missing, and target is tensorrt"),
+        ((), MISSING, " is missing, and target is tensorrt"),
         ((), {}, r": nothing \(have: input_ids, token_type_ids, attention_mask\)"),
         (("zzz",), {"min": [1], "opt": [1], "max": [1]}, r": .*, zzz \(have: input_ids, "),
         (("input_ids", "max"), [], ".input_ids.max: expected array of length >= 1"),
@@ -477,19 +470,8 @@ def test_shapes_that_no_plan_has_are_named(
     keys: tuple[str, ...], value: Any, said: str, tensorrt_folder: Path, copy_of: Callable[[Path], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    def change(found: dict[str, Any]) -> None:
-        *ways, last = ("profile", *keys)
-        place = found["graphs"][0]
-        for way in ways:
-            place = place[way]
-        if value is None:
-            del place[last]
-        else:
-            place[last] = value
-
     fake_tensorrt.install(monkeypatch)
-    folder = copy_of(tensorrt_folder)
-    change_manifest(folder, change)
+    folder = change_manifest(copy_of(tensorrt_folder), lambda found: put(found["graphs"][0], ("profile", *keys), value))
     with pytest.raises(ArtifactError, match=rf"graphs\[0\].profile{said}"):
         sbertconv.build_plan(folder)
 
